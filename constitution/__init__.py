@@ -1,0 +1,1 @@
+"""What "better" means: principles as data, with identity, machine checks and lint. No model, no network."""

@@ -1,0 +1,76 @@
+"""Principle and Constitution: frozen values with a content identity.
+
+A constitution's identity is `name@version#<12 hex>`, where the hex digits are the SHA-256 of its canonical JSON.
+Every row made under a constitution carries it, so that two files with the same name can never be mistaken for
+one another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SLUG = r"^[a-z0-9]+(-[a-z0-9]+)*$"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Example(_Frozen):
+    """A worked comparison: a few-shot for the judge and a test of the principle."""
+
+    prompt: str
+    better: str
+    worse: str
+    because: str = ""
+
+
+class Principle(_Frozen):
+    """One rule by which replies are compared, criticised and repaired."""
+
+    id: str = Field(pattern=SLUG)
+    text: str = Field(min_length=1)
+    """How two replies are compared: "Choose the reply that ..."."""
+    critique: str = ""
+    """How one reply is criticised; empty: this principle is not used for critiques."""
+    revision: str = ""
+    """How a criticised reply is repaired."""
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    tags: tuple[str, ...] = ()
+    applies_to: tuple[str, ...] = ()
+    """Prompt tags to which the principle is limited; empty: it applies to every prompt."""
+    check: dict[str, Any] = Field(default_factory=dict)
+    """Machine check, by the names in `constitution.checks`; empty: there is none."""
+    examples: tuple[Example, ...] = ()
+
+    def applies(self, tags: Iterable[str]) -> bool:
+        """Whether the principle speaks about a prompt with these tags."""
+        return not self.applies_to or not set(self.applies_to).isdisjoint(tags)
+
+
+class Constitution(_Frozen):
+    """Principles in the order of the file, those of `extends` first."""
+
+    name: str = Field(pattern=SLUG)
+    version: str = "1.0.0"
+    description: str = ""
+    extends: tuple[str, ...] = ()
+    principles: tuple[Principle, ...] = Field(min_length=1)
+
+    @property
+    def identity(self) -> str:
+        """`name@version#<12 hex of the content hash>`."""
+        canonical = json.dumps(
+            self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False, separators=(",", ":")
+        )
+        return f"{self.name}@{self.version}#{hashlib.sha256(canonical.encode()).hexdigest()[:12]}"
+
+    def for_prompt(self, tags: Iterable[str]) -> tuple[Principle, ...]:
+        """The principles that apply to a prompt with these tags."""
+        tags = set(tags)
+        return tuple(principle for principle in self.principles if principle.applies(tags))

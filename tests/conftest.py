@@ -1,0 +1,43 @@
+"""What every test gets: a directory, a home and an environment of its own, and servers that it can start."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.servers.llm import LLMServer, serve
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported; as `preceptor.cli.app` does
+PROVIDER_VARIABLES = ("OPENAI_", "ANTHROPIC_", "PRECEPTOR_")
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees a key, a ledger or a settings file of whoever runs it, and none leaves one behind."""
+    for name in os.environ:
+        if name.startswith(PROVIDER_VARIABLES):
+            monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    work = tmp_path / "work"
+    home.mkdir()
+    work.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    monkeypatch.chdir(work)
+
+
+@pytest.fixture
+def start_server() -> Iterator[Callable[..., LLMServer]]:
+    """Start an LLM server with the given behaviour; it is stopped after the test."""
+    with contextlib.ExitStack() as running:
+
+        def start(**behaviour: Any) -> LLMServer:
+            return running.enter_context(serve(LLMServer(**behaviour)))
+
+        yield start

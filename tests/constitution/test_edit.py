@@ -1,0 +1,166 @@
+"""Editing a file changes the one principle and not a byte besides."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from constitution.edit import new_principle, open_document, save, with_principle, without_principle
+from constitution.errors import ConstitutionError, UserError
+from constitution.files import load, shipped_text
+from constitution.principle import Principle
+
+NEW = Principle(
+    id="new-one",
+    text="Choose the reply that: is new.",
+    critique="Say\nmore # than this",
+    tags=("x",),
+    check={"max_words": 3, "forbid": ["a "]},
+)
+ODD = """\
+# top
+name:   "odd"   # why
+
+# ---- section
+principles:   # list
+- id: a   # one
+  text: >
+    Choose the reply
+    that is a.
+
+    # part of the text
+# about b
+- {id: b, text: 'Choose the reply that is b.'}
+
+# tail
+description: last
+"""
+BYTE_ORDER_MARK = "\ufeffname: x\r\nprinciples:\r\n    - id: a\r\n      text: foo\r\n"
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_bytes(text.encode())
+    return path
+
+
+@pytest.mark.parametrize("text", [ODD, BYTE_ORDER_MARK, shipped_text("front-desk")])
+def test_adding_and_removing_again_gives_the_same_bytes(tmp_path: Path, text: str) -> None:
+    document = open_document(write(tmp_path / "x.yaml", text))
+    added = with_principle(document, NEW)
+    assert added.constitution.principles == (*document.constitution.principles, NEW)
+    assert without_principle(added, "new-one").text == text
+
+
+@pytest.mark.parametrize(("name", "place"), [("front-desk", 0), ("style", 5), ("anti-hacking", -1)])
+def test_removing_cuts_out_lines_and_changes_none(name: str, place: int) -> None:
+    """The lines that are left are the file's, in their order, with every comment line among them."""
+    text = shipped_text(name)
+    library = Path(__file__).parents[2] / "constitution" / "library" / f"{name}.yaml"
+    document = open_document(library)
+    gone = document.own_ids[place]
+    left = without_principle(document, gone)
+    assert left.own_ids == tuple(one for one in document.own_ids if one != gone)
+    rest = iter(text.splitlines())
+    assert all(line in rest for line in left.text.splitlines())
+
+    def comments(of: str) -> list[str]:
+        return [line for line in of.splitlines() if line.lstrip().startswith("#")]
+
+    assert comments(left.text) == comments(text)
+
+
+def test_comments_at_the_dash_stay_and_those_inside_go(tmp_path: Path) -> None:
+    document = open_document(write(tmp_path / "x.yaml", ODD))
+    without_a = without_principle(document, "a").text
+    assert "# about b\n- {id: b" in without_a
+    assert "# one" not in without_a
+    without_b = without_principle(document, "b").text
+    assert without_b.endswith("    # part of the text\n# about b\n\n# tail\ndescription: last\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name: x # c\nprinciples: [{id: a, text: foo}, {id: b, text: bar}]\n",
+        "name: x # c\nextends: [style]\n",
+        "name: x # c\nextends: [style]\nprinciples: []\n",
+    ],
+)
+def test_files_written_in_another_way_are_edited_too(tmp_path: Path, text: str) -> None:
+    document = open_document(write(tmp_path / "x.yaml", text))
+    added = with_principle(document, NEW)
+    assert added.own_ids == (*document.own_ids, "new-one")
+    assert "# c" in added.text
+    assert without_principle(added, "new-one").constitution == document.constitution
+
+
+def test_saving_replaces_the_file_and_keeps_its_mode(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.yaml", ODD)
+    path.chmod(0o640)
+    save(with_principle(open_document(path), NEW))
+    assert load(path).principles[-1] == NEW
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert [name for name in os.listdir(tmp_path) if "x.yaml" in name] == ["x.yaml"]
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    target = write(tmp_path / "x.yaml", ODD)
+    link = tmp_path / "link.yaml"
+    link.symlink_to(target)
+    save(without_principle(open_document(link), "a"))
+    assert link.is_symlink()
+    assert [one.id for one in load(target).principles] == ["b"]
+
+
+def test_somebody_elses_change_is_not_overwritten(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.yaml", ODD)
+    document = without_principle(open_document(path), "a")
+    write(path, ODD + "version: 2.0.0\n")
+    with pytest.raises(UserError, match="was changed by somebody else in the meantime; open it again"):
+        save(document)
+    assert "2.0.0" in path.read_text()
+
+
+def test_what_cannot_be_edited(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.yaml", ODD)
+    document = open_document(path)
+    with pytest.raises(UserError, match="already has a principle 'a'; wanted a new id"):
+        with_principle(document, NEW.model_copy(update={"id": "a"}))
+    with pytest.raises(UserError, match="has no principle 'c' of its own; wanted one of a, b"):
+        without_principle(document, "c")
+    with pytest.raises(UserError, match=r"'b' is the only principle of .*; wanted one to be left"):
+        without_principle(without_principle(document, "a"), "b")
+    broken = write(tmp_path / "broken.yaml", "name: x\nprinciples: 3\n")
+    with pytest.raises(ConstitutionError, match="wanted a list of principles"):
+        open_document(broken)
+    assert path.read_text() == ODD
+
+
+def test_a_principle_of_a_parent_is_not_removed_from_the_child(tmp_path: Path) -> None:
+    document = open_document(write(tmp_path / "x.yaml", "name: x\nextends: [style]\n"))
+    with pytest.raises(UserError, match="has no principle 'concise' of its own; wanted one of none"):
+        without_principle(document, "concise")
+
+
+def test_a_new_principle_from_values() -> None:
+    made = new_principle({"id": "a", "text": "Choose.", "weight": 2.0, "tags": ["x"]}, "{max_words: 60}")
+    assert made == Principle(id="a", text="Choose.", weight=2.0, tags=("x",), check={"max_words": 60})
+
+
+@pytest.mark.parametrize(
+    ("check", "words"),
+    [
+        ("{max_words", r"the new principle: the check '\{max_words'"),
+        ("{max_word: 3}", "the new principle: unknown check 'max_word'"),
+        ("60", "the new principle: check of principle 'A b' is 60; wanted a mapping"),
+    ],
+)
+def test_a_bad_new_principle_is_refused_in_words(check: str, words: str) -> None:
+    with pytest.raises(ConstitutionError, match=words):
+        new_principle({"id": "A b", "text": "Choose."}, check)
+    with pytest.raises(
+        ConstitutionError, match=r"2 faults:\n.*id of principle 'A b'.*\n.*weight of principle"
+    ):
+        new_principle({"id": "A b", "text": "Choose.", "weight": 0})
