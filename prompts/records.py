@@ -1,0 +1,48 @@
+"""Record, the frozen base of every row, and the rows with which everything begins: Message and Prompt."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Role = Literal["system", "user", "assistant"]
+
+
+def canonical_json(value: Any) -> str:
+    """The one JSON form that is hashed: sorted keys, no spaces, UTF-8 as it is."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def content_id(kind: str, *parts: Any) -> str:
+    """`kind-<16 hex>`: the identity of a row by its content, for rows that bring no id of their own."""
+    return f"{kind}-{hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:16]}"
+
+
+class Record(BaseModel):
+    """A frozen row. Unknown keys are refused, so that a typo in a file cannot pass for a missing value."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def line(self) -> str:
+        """The row as one line of JSON Lines, without its unset (None) fields and without the newline."""
+        return self.model_dump_json(exclude_none=True)
+
+
+class Message(Record):
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+class Prompt(Record):
+    """A conversation that waits for a reply."""
+
+    id: str
+    messages: tuple[Message, ...] = Field(min_length=1)
+    tags: tuple[str, ...] = ()
+    meta: dict[str, Any] = Field(default_factory=dict)
+    """Columns of the input that are not ours, as they came."""

@@ -1,0 +1,371 @@
+"""Files of rows, read as a stream and written whole or not at all.
+
+Reads JSON Lines (also `.gz`), CSV (also `.gz`), Parquet, a folder written by `datasets`, and
+`hub:ID[@SPLIT]`. Every fault of a file is told with its place; up to ten of them are collected before the
+file is refused.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn, TypeVar
+
+from pydantic import ValidationError
+
+from constitution.errors import Fault
+from prompts.errors import RowsError
+from prompts.records import Record
+
+Parsed = TypeVar("Parsed")
+Row = TypeVar("Row", bound=Record)
+
+MOST_FAULTS = 10
+ENDINGS = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")
+OPTIONAL_CELLS = frozenset({"id", "tags", "preferred", "messages", "responses"})
+"""Columns of a CSV file in which an empty cell means that there is none."""
+
+
+class RawRow(NamedTuple):
+    """One row as it came. `line` is 1-based: the line in text files, the row in others."""
+
+    file: str
+    line: int
+    fields: dict[str, Any]
+
+
+class BadRowError(Exception):
+    """Raised by whoever reads the fields of one row: what came, what was wanted."""
+
+    def __init__(self, came: str, wanted: str) -> None:
+        super().__init__(came, wanted)
+        self.came, self.wanted = came, wanted
+
+
+def read_rows(source: str | Path) -> Iterator[RawRow | Fault]:
+    """The rows of a file, dataset folder or `hub:` dataset, in order, with a Fault where a row cannot be
+    read.
+
+    Raises RowsError where the whole source is of no use: missing, empty, cut short, of an unknown kind.
+    """
+    name = str(source)
+    rows = _opened(name)
+    first = next(rows, None)
+    if first is None:
+        raise RowsError(f"{name}: holds no rows; wanted at least one")
+    yield first
+    yield from rows
+
+
+def parsed_rows(source: str | Path, read: Callable[[RawRow], Parsed]) -> Iterator[Parsed]:
+    """What `read` makes of every row, as a stream.
+
+    After the first fault nothing more is given out; the rest is only searched for further faults (ten at the
+    most), which are then raised together as one RowsError.
+    """
+    faults: list[Fault] = []
+    for row in read_rows(source):
+        if isinstance(row, Fault):
+            faults.append(row)
+        else:
+            try:
+                made = read(row)
+            except BadRowError as bad:
+                faults.append(Fault(row.file, row.line, bad.came, bad.wanted))
+            else:
+                if not faults:
+                    yield made
+        if len(faults) == MOST_FAULTS:
+            break
+    if faults:
+        raise faulty(str(source), faults)
+
+
+def read_records(source: str | Path, kind: type[Row]) -> Iterator[Row]:
+    """Rows that one of our own stages wrote, read back."""
+    return parsed_rows(source, lambda row: validated(kind, row.fields))
+
+
+def validated(kind: type[Row], fields: Mapping[str, Any]) -> Row:
+    """The record in the fields. Raises BadRowError that names the first field that is wrong."""
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the row"
+        raise BadRowError(f"{place}: {first['msg'].lower()}", f"a row of kind {kind.__name__}") from exc
+
+
+def faulty(name: str, faults: Sequence[Fault]) -> RowsError:
+    """One message for all faults found."""
+    if len(faults) == 1:
+        return RowsError(str(faults[0]))
+    more = " or more" if len(faults) == MOST_FAULTS else ""
+    return RowsError(
+        "\n".join([f"{name} has {len(faults)}{more} faults:", *(f"  {fault}" for fault in faults)])
+    )
+
+
+def _opened(name: str) -> Iterator[RawRow | Fault]:
+    if name.startswith("hub:"):
+        return _hub_rows(name)
+    path = Path(name)
+    if path.is_dir():
+        return _folder_rows(name)
+    if not path.exists():
+        raise RowsError(f"{name}: there is no such file; check the path")
+    if name.endswith((".jsonl", ".jsonl.gz")):
+        return _json_rows(name)
+    if name.endswith((".csv", ".csv.gz")):
+        return _csv_rows(name)
+    if name.endswith(".parquet"):
+        return _parquet_rows(name)
+    raise RowsError(
+        f"{name}: unknown ending; wanted {', '.join(ENDINGS)}, a folder written by datasets, or hub:ID"
+    )
+
+
+def _lines(name: str) -> Iterator[tuple[int, bytes]]:
+    """Numbered lines; a file that cannot be read to its end is refused in words."""
+    number = 0
+    try:
+        with gzip.open(name, "rb") if name.endswith(".gz") else open(name, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                yield number, line
+    except (EOFError, zlib.error, gzip.BadGzipFile) as exc:
+        raise RowsError(
+            f"{name}: the gzip data is broken or cut short after line {number} ({exc}); "
+            "fetch or write the file again"
+        ) from exc
+    except OSError as exc:
+        raise RowsError(
+            f"{name}: cannot be read: {exc.strerror or exc}; check the path and its permissions"
+        ) from exc
+
+
+def _decoded(name: str, number: int, line: bytes) -> str | Fault:
+    try:
+        return line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as exc:
+        return Fault(name, number, f"byte {exc.start + 1} of the line is not UTF-8", "text in UTF-8")
+
+
+def _json_rows(name: str) -> Iterator[RawRow | Fault]:
+    for number, line in _lines(name):
+        text = _decoded(name, number, line)
+        if isinstance(text, Fault):
+            yield text
+        elif text.strip():
+            yield _json_row(name, number, text)
+
+
+def _json_row(name: str, number: int, text: str) -> RawRow | Fault:
+    try:
+        value = json.loads(text, parse_constant=_no_constant)
+        json.dumps(value, ensure_ascii=False).encode()
+    except json.JSONDecodeError as exc:
+        return Fault(
+            name, number, f"broken JSON at column {exc.colno}: {exc.msg}", "one JSON object on the line"
+        )
+    except UnicodeEncodeError:
+        return Fault(
+            name, number, "an escape that is half a character (a lone surrogate)", "whole characters"
+        )
+    except (ValueError, RecursionError) as exc:
+        return Fault(name, number, f"JSON that cannot be read: {exc}", "one JSON object on the line")
+    if not isinstance(value, dict):
+        return Fault(name, number, f"{kind_of(value)}", "one JSON object on the line")
+    return RawRow(name, number, value)
+
+
+def _no_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON number")
+
+
+def _csv_rows(name: str) -> Iterator[RawRow | Fault]:
+    bad: list[Fault] = []
+
+    number = 0
+
+    def decoded() -> Iterator[str]:
+        nonlocal number
+        for number, line in _lines(name):
+            text = _decoded(name, number, line)
+            if isinstance(text, Fault):
+                bad.append(text)
+            yield text if isinstance(text, str) else line.decode("utf-8", "replace")
+
+    reader = csv.DictReader(decoded(), strict=True)
+    while True:
+        try:
+            cells = next(reader, None)
+        except csv.Error as exc:
+            yield Fault(name, number, f"broken CSV: {exc}", 'comma-separated cells, quoted with "')
+            return
+        header = list(reader.fieldnames or ())
+        if twice := sorted({column for column in header if header.count(column) > 1}):
+            yield Fault(name, 1, f"column {', '.join(twice)} twice", "columns with names that differ")
+            return
+        if bad:
+            yield from bad
+            bad.clear()
+        elif cells is None:
+            return
+        elif None in cells or None in cells.values():
+            yield Fault(name, number, "more or fewer cells than the header", f"{len(header)} cells")
+        else:
+            fields = {
+                key: _cell(key, value) for key, value in cells.items() if value or key not in OPTIONAL_CELLS
+            }
+            yield RawRow(name, number, fields)
+
+
+def _cell(column: str, text: str) -> Any:
+    """A cell as it stands; lists are spelt as JSON (`["a", "b"]`), tags also with commas alone."""
+    if text.startswith("[") and text.endswith("]"):
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+    return [tag.strip() for tag in text.split(",")] if column == "tags" else text
+
+
+def _parquet_rows(name: str) -> Iterator[RawRow | Fault]:
+    import pyarrow
+    from pyarrow import parquet
+
+    number = 0
+    try:
+        with parquet.ParquetFile(name) as file:
+            for batch in file.iter_batches(batch_size=1024):
+                for fields in batch.to_pylist():
+                    number += 1
+                    yield RawRow(name, number, _without_none(fields))
+    except (pyarrow.ArrowException, OSError) as exc:
+        raise RowsError(
+            f"{name}: cannot be read as Parquet after row {number}: {exc}; write the file again"
+        ) from exc
+
+
+def _folder_rows(name: str) -> Iterator[RawRow | Fault]:
+    folder = Path(name)
+    if not any(
+        (folder / mark).is_file() for mark in ("dataset_info.json", "dataset_dict.json", "state.json")
+    ):
+        raise RowsError(
+            f"{name}: a directory that is no dataset; wanted a file, or a folder written by datasets"
+        )
+    datasets = _datasets(name)
+    try:
+        loaded = datasets.load_from_disk(name)
+    except (
+        Exception
+    ) as exc:  # the library raises many kinds, all of which mean that the folder cannot be used
+        raise RowsError(f"{name}: datasets cannot load the folder: {exc}; save it again") from exc
+    return _dataset_rows(name, loaded, "")
+
+
+def _hub_rows(name: str) -> Iterator[RawRow | Fault]:
+    identity, _, split = name.removeprefix("hub:").partition("@")
+    if not identity:
+        raise RowsError(f"{name}: no dataset named; wanted hub:OWNER/NAME or hub:OWNER/NAME@SPLIT")
+    datasets = _datasets(name)
+    try:
+        loaded = datasets.load_dataset(identity)
+    except Exception as exc:  # network, missing dataset, script datasets: all end here for the same reason
+        raise RowsError(f"{name}: datasets cannot load it: {exc}; check the name and the network") from exc
+    return _dataset_rows(name, loaded, split)
+
+
+def _datasets(name: str) -> Any:
+    try:
+        import datasets
+    except ImportError as exc:
+        raise RowsError(
+            f"{name}: reading it needs the datasets library; pip install 'preceptor[train]'"
+        ) from exc
+    return datasets
+
+
+def _dataset_rows(name: str, loaded: Any, split: str) -> Iterator[RawRow | Fault]:
+    if isinstance(loaded, dict):
+        names = sorted(loaded)
+        if split not in loaded and len(names) != 1:
+            way = f"{name.partition('@')[0]}@{names[0]}" if name.startswith("hub:") else f"{name}/{names[0]}"
+            raise RowsError(f"{name}: it has the splits {', '.join(names)}; name one of them, e.g. {way}")
+        loaded = loaded[split if split in loaded else names[0]]
+    for number, fields in enumerate(loaded, start=1):
+        yield RawRow(name, number, _without_none(fields))
+
+
+def _without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Columnar formats write None for what a row has not."""
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def kind_of(value: Any) -> str:
+    """A value's kind in words for messages: "a number", "a list"."""
+    kinds = {
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        str: "a text",
+        list: "a list",
+        dict: "an object",
+    }
+    return "nothing" if value is None else kinds.get(type(value), f"a {type(value).__name__}")
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place when the block ends well, and is removed when it
+    does not.
+
+    The parent folder is made. Raises RowsError where nothing can be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except (ConnectionError, TimeoutError):  # of whatever makes the rows, not of the file
+        raise
+    except OSError as exc:
+        raise RowsError(f"{path}: cannot be written: {exc.strerror or exc}; choose another place") from exc
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[Callable[[Record], None]]:
+    """A function that appends one row to the file at `path`, which appears whole when the block ends well.
+
+    Gzip where the name ends in `.gz`, without a time in it, so that equal rows give equal bytes.
+    """
+    with replacing(path) as temporary, open(temporary, "wb") as raw:
+        file: Any = gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if str(path).endswith(".gz") else raw
+        with io.TextIOWrapper(file, encoding="utf-8", newline="\n") as text:
+
+            def write(row: Record) -> None:
+                text.write(row.line() + "\n")
+
+            yield write
+
+
+def write_rows(path: str | Path, rows: Iterable[Record]) -> int:
+    """Write all rows or nothing; how many there were."""
+    count = 0
+    with writing(path) as write:
+        for row in rows:
+            write(row)
+            count += 1
+    return count

@@ -1,0 +1,231 @@
+"""Templates: the words of every ask, rendered strictly, with untrusted text fenced.
+
+A template is a Jinja file with YAML front matter (`kind`, and for `compare` the `verdict` menu). Its blocks
+`system` and `user` each become one message, in the order of the file; a body without blocks is one user
+message. Templates run in Jinja's immutable sandbox, so that a template from elsewhere can only make text.
+
+Text that comes from outside (conversations, replies, critiques) stands between markers that carry a nonce:
+
+    <<<REPLY_A 3f9c…>>>
+    the reply
+    <<<END_REPLY_A 3f9c…>>>
+
+A text cannot hold its own nonce, because the nonce is a hash over that text; and `defuse` breaks whatever
+looks like one of our markers inside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, cast
+
+import jinja2
+from jinja2 import meta, nodes
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from prompts.errors import TemplateError
+from prompts.records import Message, Role, canonical_json
+
+SLOTS: Mapping[str, frozenset[str]] = {
+    "compare": frozenset(
+        {"messages", "response_a", "response_b", "principles", "menu", "reasoning", "nonce"}
+    ),
+    "critique": frozenset({"messages", "response", "principle", "nonce"}),
+    "revise": frozenset({"messages", "response", "critique", "principle", "nonce"}),
+}
+"""Kind of template -> the slots that it may use."""
+
+LETTERS = ("a", "b", "tie")
+FRONT_MATTER = re.compile(r"\A---\n(?P<header>.*?)^---\n(?P<body>.*)\Z", re.DOTALL | re.MULTILINE)
+MARKER = re.compile(r"<{3,}(?=\s*(?:END_)?(?:CONVERSATION|REPLY|CRITIQUE))", re.IGNORECASE)
+
+
+def defuse(text: str) -> str:
+    """The text with our own markers broken up ("<<<END_REPLY_A" -> "< < <END_REPLY_A") and otherwise as it
+    came.
+
+    Nothing else is touched, because a judge must see what was written: a REPL's `>>>` or a merge conflict's
+    `<<<<<<<` is part of the reply. Idempotent.
+    """
+    return MARKER.sub(lambda found: " ".join(found.group()), text)
+
+
+def nonce(seed: int, *parts: Any) -> str:
+    """Code of a request's markers: 12 hex digits, a pure function of the seed and of all that the request is
+    about.
+    """
+    return hashlib.sha256(canonical_json([seed, *parts]).encode()).hexdigest()[:12]
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+    )
+    environment.filters["defuse"] = defuse
+    return environment
+
+
+ENVIRONMENT = _environment()
+
+
+@dataclass(frozen=True)
+class Template:
+    """A template that parsed, whose slots all exist."""
+
+    name: str
+    """File name or path, for messages."""
+    kind: str
+    menu: Mapping[str, str]
+    """Verdict letter (`a`, `b`, `tie`) -> the words that give it; empty unless the kind is `compare`."""
+    digest: str
+    """SHA-256 of the file's text, for manifests."""
+    uses: frozenset[str]
+    """Slots that the text mentions."""
+    _blocks: tuple[Role, ...] = field(repr=False)
+    _compiled: jinja2.Template = field(repr=False, compare=False)
+
+    def render(self, **slots: Any) -> tuple[Message, ...]:
+        """The messages with all slots filled; a block that comes out empty makes no message.
+
+        Raises TemplateError that names every slot that is missing or unknown, or what the template did wrong.
+        """
+        known = SLOTS[self.kind]
+        if unknown := sorted(set(slots) - known):
+            raise TemplateError(
+                f"{self.name}: no slot named {', '.join(unknown)}; a {self.kind} one has {_listed(known)}"
+            )
+        if missing := sorted(self.uses - set(slots)):
+            raise TemplateError(
+                f"{self.name}: missing {', '.join(missing)}; fill every slot that the template uses"
+            )
+        messages = tuple(Message(role=role, content=text) for role, text in self._texts(slots) if text)
+        if not messages:
+            raise TemplateError(f"{self.name}: rendered to nothing; wanted text in a system or user block")
+        return messages
+
+    def _texts(self, slots: Mapping[str, Any]) -> Iterator[tuple[Role, str]]:
+        try:
+            if not self._blocks:
+                yield "user", self._compiled.render(slots).strip()
+            for role in self._blocks:
+                context = self._compiled.new_context(dict(slots))
+                yield role, "".join(self._compiled.blocks[role](context)).strip()
+        except (
+            Exception
+        ) as exc:  # whatever the expressions of somebody's template raise is the template's fault
+            raise TemplateError(f"{self.name}: cannot be rendered: {exc}; mend the template") from exc
+
+
+def load(kind_or_path: str | Path, dialect: str = "") -> Template:
+    """A shipped template by its kind, or a template file by its path.
+
+    For a kind, the dialect's own wording is taken where there is one, else the general one. Raises
+    TemplateError for a file that is missing or unreadable, for front matter that is not as it should be, and
+    for unknown slots.
+    """
+    name = str(kind_or_path)
+    if name in SLOTS:
+        return _shipped(name, dialect)
+    try:
+        source = Path(name).read_text(encoding="utf-8")
+    except FileNotFoundError as exc:
+        wanted = f"a .jinja file or one of {_listed(SLOTS)}"
+        raise TemplateError(f"{name}: there is no such template; wanted {wanted}") from exc
+    except (OSError, UnicodeDecodeError) as exc:
+        raise TemplateError(f"{name}: cannot be read as UTF-8 text: {exc}; wanted a .jinja file") from exc
+    return parse(name, source)
+
+
+@cache
+def _shipped(kind: str, dialect: str) -> Template:
+    folder = resources.files("prompts").joinpath("templates")
+    own = folder.joinpath(dialect, f"{kind}.jinja") if dialect else None
+    found = own if own is not None and own.is_file() else folder.joinpath(f"{kind}.jinja")
+    label = f"{dialect}/{kind}.jinja" if found is own else f"{kind}.jinja"
+    return parse(label, found.read_text(encoding="utf-8"))
+
+
+def parse(name: str, source: str) -> Template:
+    """The template in `source`; `name` stands in messages. Raises TemplateError."""
+    found = FRONT_MATTER.match(source.replace("\r\n", "\n").removeprefix("\ufeff"))
+    if found is None:
+        raise TemplateError(
+            f"{name}: no front matter; wanted the file to begin with '---', 'kind: compare', "
+            "'verdict: {a: \"Verdict: A\", b: \"Verdict: B\"}', '---'"
+        )
+    kind, menu = _header(name, found["header"])
+    try:
+        tree = ENVIRONMENT.parse(found["body"])
+        compiled = ENVIRONMENT.from_string(found["body"])
+    except jinja2.TemplateSyntaxError as exc:
+        line = exc.lineno + found["header"].count("\n") + 2
+        raise TemplateError(f"{name}:{line}: {exc.message}; mend the Jinja syntax") from exc
+    uses = frozenset(meta.find_undeclared_variables(tree)) - set(ENVIRONMENT.globals)
+    if unknown := sorted(uses - SLOTS[kind]):
+        raise TemplateError(
+            f"{name}: unknown slot {', '.join(unknown)}; a {kind} template may use {_listed(SLOTS[kind])}"
+        )
+    digest = hashlib.sha256(source.encode()).hexdigest()
+    return Template(name, kind, menu, digest, uses, _blocks(name, tree), compiled)
+
+
+def _header(name: str, text: str) -> tuple[str, dict[str, str]]:
+    try:
+        header = YAML(typ="safe", pure=True).load(text)
+    except YAMLError as exc:
+        raise TemplateError(f"{name}: front matter that is no YAML: {exc}") from exc
+    if not isinstance(header, dict):
+        raise TemplateError(
+            f"{name}: front matter without keys; wanted kind, and verdict for a compare template"
+        )
+    if unknown := sorted(str(key) for key in header if key not in ("kind", "verdict")):
+        raise TemplateError(f"{name}: unknown front matter {', '.join(unknown)}; wanted kind and verdict")
+    kind, menu = str(header.get("kind")), header.get("verdict")
+    if kind not in SLOTS:
+        raise TemplateError(f"{name}: kind is {header.get('kind')!r}; wanted one of {_listed(SLOTS)}")
+    if kind != "compare":
+        if menu is not None:
+            raise TemplateError(
+                f"{name}: a verdict menu in a {kind} template; only compare templates have one"
+            )
+        return kind, {}
+    return kind, _menu(name, menu)
+
+
+def _menu(name: str, menu: Any) -> dict[str, str]:
+    wanted = 'wanted {a: "Verdict: A", b: "Verdict: B"}, with or without tie'
+    if not isinstance(menu, dict) or not {"a", "b"} <= set(menu) <= set(LETTERS):
+        raise TemplateError(f"{name}: verdict is {menu!r}; {wanted}")
+    if not all(isinstance(words, str) and words.strip() for words in menu.values()):
+        raise TemplateError(f"{name}: verdict {menu!r} holds an entry without words; {wanted}")
+    if len({" ".join(words.split()) for words in menu.values()}) < len(menu):
+        raise TemplateError(f"{name}: two verdicts share the words {menu!r}; {wanted}")
+    return {letter: menu[letter] for letter in LETTERS if letter in menu}
+
+
+def _blocks(name: str, tree: nodes.Template) -> tuple[Role, ...]:
+    """Names of the blocks in the order of the file; text beside them would be lost, and so is refused."""
+    found = [block.name for block in tree.find_all(nodes.Block)]
+    if wrong := sorted(set(found) - {"system", "user", "assistant"}):
+        raise TemplateError(f"{name}: unknown block {', '.join(wrong)}; wanted system, user or assistant")
+    if found and any(not isinstance(node, nodes.Block) and not _is_blank(node) for node in tree.body):
+        raise TemplateError(f"{name}: text or code outside the blocks would be lost; move it into a block")
+    return cast(tuple[Role, ...], tuple(found))
+
+
+def _is_blank(node: nodes.Node) -> bool:
+    return isinstance(node, nodes.Output) and all(
+        isinstance(part, nodes.TemplateData) and not part.data.strip() for part in node.nodes
+    )
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(sorted(names))

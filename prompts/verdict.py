@@ -1,0 +1,138 @@
+"""A judge's reply -> the verdict in it, or why there is none.
+
+The verdict is the last of the menu's words that the reply contains. So a reply under judgement that quotes or
+forges a verdict, and is quoted by the judge, never beats what the judge itself says at the end; and a verdict
+that was not offered is no verdict. Nothing is guessed: what cannot be read is `Unparsed`, with a reason.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import NamedTuple
+
+MARKS = r"[*_`]*"  # Markdown's emphasis and code marks, which may stand anywhere between words
+JOINER = r"[\s*_`]*(?:/|&|\bor\b|\band\b)[\s*_`]*"
+
+
+class Verdict(NamedTuple):
+    """What the judge said last."""
+
+    letter: str
+    """Key of the menu."""
+    start: int
+    end: int
+    """The verdict's words are reply[start:end]."""
+
+
+class Unparsed(NamedTuple):
+    """A reply without a verdict that counts."""
+
+    reason: str
+
+
+class _Patterns(NamedTuple):
+    letters: tuple[tuple[str, str, re.Pattern[str]], ...]  # letter, words, pattern
+    prefix: re.Pattern[str] | None
+    hedge: re.Pattern[str]
+
+
+def parse(reply: str, menu: Mapping[str, str]) -> Verdict | Unparsed:
+    """The last verdict of the menu that the reply contains.
+
+    Read tolerantly: Markdown marks, runs of white space, and letter case where the menu does not need it to
+    tell its entries apart ("**Verdict:** A", "Output (A)"). "verdict: a close call" is not read as A: in
+    other than the menu's own case, a verdict that ends in a letter must not run on. Where two verdicts end at
+    one place, the longer counts. Unparsed where
+
+    - none of the menu's words occurs,
+    - the words that all entries begin with ("Verdict:", "Output (") come once more after the last verdict,
+      followed
+      by something that was not offered, or
+    - the last verdict is a choice between two ("Verdict: A or B", "Verdict: A / Verdict: B").
+    """
+    patterns = _patterns(tuple(menu.items()))
+    found = max(
+        (
+            Verdict(letter, match.start(), match.end())
+            for letter, words, pattern in patterns.letters
+            for match in pattern.finditer(reply)
+            if match.group().endswith(words[-1]) or not _runs_on(words, reply[match.end() :])
+        ),
+        key=lambda verdict: (verdict.end, verdict.end - verdict.start),
+        default=None,
+    )
+    after = found.end if found else 0
+    if patterns.prefix and (off := patterns.prefix.search(reply, after)):
+        said = " ".join(reply[off.start() : off.end() + 40].split())
+        return Unparsed(f"the last verdict was not on the menu: {said!r}")
+    if found is None:
+        return Unparsed("no verdict of the menu in the reply" if reply.strip() else "an empty reply")
+    for match in patterns.hedge.finditer(reply):
+        if match.start() <= found.start and found.end <= match.end():
+            return Unparsed(f"a choice between two verdicts: {' '.join(match.group().split())!r}")
+    return found
+
+
+def _runs_on(words: str, rest: str) -> bool:
+    """Whether a verdict in other than the menu's case is the beginning of a sentence ("verdict: a tie")."""
+    return words[-1].isalnum() and re.match(r"[ \t]+[^\W_]", rest) is not None
+
+
+@lru_cache(maxsize=64)
+def _patterns(menu: tuple[tuple[str, str], ...]) -> _Patterns:
+    entries = [" ".join(words.split()) for _, words in menu]
+    folded = len({words.casefold() for words in entries}) == len(entries)
+    flags = re.IGNORECASE if folded else re.NOFLAG
+    prefix = _common_start(entries).rstrip()
+    suffixes = [words[len(prefix) :].strip() for words in entries] if prefix else entries
+    choice = "|".join(_tolerant(suffix) for suffix in sorted(suffixes, key=len, reverse=True) if suffix)
+    start = f"(?:{_tolerant(prefix)}[\\s*_`]*)?" if prefix else ""
+    one = f"(?:{start}(?:{choice}))"
+    letters = tuple(
+        (letter, words, re.compile(_whole(words), flags))
+        for (letter, _), words in zip(menu, entries, strict=True)
+    )
+    marked = len(prefix) > 0 and not prefix[-1].isalnum()
+    return _Patterns(
+        letters,
+        re.compile(_begin(prefix) + _tolerant(prefix), flags) if marked else None,
+        re.compile(f"{_begin(entries[0])}{one}{JOINER}{one}(?![^\\W_])"),
+    )
+
+
+def _common_start(entries: list[str]) -> str:
+    """The characters that all entries begin with."""
+    first, last = min(entries), max(entries)
+    same = (index for index, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
+    return first[: next(same, min(len(first), len(last)))]
+
+
+def _whole(words: str) -> str:
+    """Pattern of an entry as a whole: not the end of a longer word before it, nor the beginning of one after
+    it.
+    """
+    return _begin(words) + _tolerant(words) + r"(?![^\W_])"
+
+
+def _begin(words: str) -> str:
+    return r"(?<![^\W_])" if words[:1].isalnum() else ""
+
+
+def _tolerant(words: str) -> str:
+    """Pattern of the words, with Markdown marks and any white space allowed between their parts.
+
+    Space between a mark of punctuation and a word may be missing ("Verdict:A"), space between two words may
+    not.
+    """
+    parts = re.findall(r"[^\W_]+|\s+|[^\s]", words)
+    pattern = ""
+    for index, part in enumerate(parts):
+        if not part.isspace():
+            pattern += re.escape(part) + (MARKS if index + 1 < len(parts) else "")
+        elif parts[index - 1].isalnum() and parts[index + 1].isalnum():
+            pattern += r"[\s*_`]*\s[\s*_`]*"
+        else:
+            pattern += r"[\s*_`]*"
+    return pattern

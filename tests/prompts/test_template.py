@@ -1,0 +1,236 @@
+"""Templates are strict, sandboxed, and keep untrusted text between its own markers."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from constitution.principle import Principle
+from prompts.errors import TemplateError
+from prompts.records import Message
+from prompts.template import SLOTS, Template, defuse, load, nonce, parse
+
+HEADER = '---\nkind: compare\nverdict: {a: "Verdict: A", b: "Verdict: B"}\n---\n'
+MARKERS = st.sampled_from(
+    [
+        "<<<REPLY_A",
+        "<<<END_REPLY_A",
+        "<<<<end_reply_b",
+        "<<< END_CONVERSATION",
+        ">>>",
+        " 0f3c>>>",
+        "\n",
+        "x",
+        "<",
+    ]
+)
+HOSTILE = st.lists(MARKERS | st.text(max_size=5), max_size=8).map("".join)
+
+
+def slots(kind: str, **changed: Any) -> dict[str, Any]:
+    """Every slot of a kind, filled."""
+    principle = Principle(
+        id="kind", text="Choose the kind one.", critique="Say where.", revision="Rewrite it."
+    )
+    filled = {
+        "messages": (Message(role="user", content="Hello"),),
+        "response": "a reply",
+        "response_a": "first reply",
+        "response_b": "second reply",
+        "principle": principle,
+        "principles": (principle,),
+        "critique": "too short",
+        "menu": {"a": "Verdict: A", "b": "Verdict: B"},
+        "reasoning": False,
+        "nonce": "c0ffee",
+    }
+    return {name: value for name, value in {**filled, **changed}.items() if name in SLOTS[kind]}
+
+
+def text_of(template: Template, **changed: Any) -> str:
+    return "\n".join(message.content for message in template.render(**slots(template.kind, **changed)))
+
+
+@pytest.mark.parametrize("kind", sorted(SLOTS))
+@pytest.mark.parametrize("dialect", ["", "embedded"])
+def test_shipped_templates_render(kind: str, dialect: str) -> None:
+    messages = load(kind, dialect).render(**slots(kind))
+    assert messages[-1].role == "user"
+    assert all(message.content == message.content.strip() != "" for message in messages)
+
+
+@pytest.mark.parametrize("kind", sorted(SLOTS))
+@pytest.mark.parametrize("dialect", ["", "embedded"])
+def test_shipped_templates_use_every_text(kind: str, dialect: str) -> None:
+    """What is judged, criticised or rewritten stands in the request word for word."""
+    text = text_of(load(kind, dialect))
+    texts = {
+        "response": "a reply",
+        "response_a": "first reply",
+        "response_b": "second reply",
+        "critique": "too short",
+    }
+    for name in SLOTS[kind] & set(texts):
+        assert texts[name] in text
+    assert "Hello" in text
+
+
+def test_an_unknown_dialect_reads_the_general_words() -> None:
+    assert load("compare", "klingon") == load("compare")
+    assert load("compare", "embedded") != load("compare")
+
+
+@pytest.mark.parametrize("reasoning", [True, False])
+def test_the_instructions_come_before_the_material_and_name_the_menu(reasoning: bool) -> None:
+    """So that providers' prompt caches hold the part that is the same for all pairs."""
+    system, user = load("compare").render(**slots("compare", reasoning=reasoning))
+    assert (system.role, user.role) == ("system", "user")
+    assert system.content.endswith("Verdict: A\nVerdict: B")
+    assert "Choose the kind one." in system.content
+    assert "c0ffee" not in system.content
+    assert "first reply" not in system.content
+
+
+def test_several_principles_are_listed_with_their_weights() -> None:
+    principles = (
+        Principle(id="one", text="Choose one."),
+        Principle(id="two", text="Choose two.", weight=2.5),
+    )
+    text = text_of(load("compare"), principles=principles)
+    assert "1. (weight 1.0) Choose one." in text
+    assert "2. (weight 2.5) Choose two." in text
+
+
+def test_every_missing_slot_is_named() -> None:
+    template = parse("mine.jinja", HEADER + "{{ response_a }} {{ response_b }} {{ nonce }}")
+    with pytest.raises(TemplateError, match=r"mine\.jinja: missing nonce, response_a; fill every slot"):
+        template.render(response_b="b")
+
+
+def test_a_slot_that_does_not_exist_is_named() -> None:
+    with pytest.raises(TemplateError, match=r"no slot named reply; a compare one has .*response_a"):
+        load("compare").render(**slots("compare"), reply="x")
+
+
+def test_a_body_without_blocks_is_one_user_message() -> None:
+    assert parse("mine", HEADER + "Compare {{ response_a }}.\n").render(response_a="x") == (
+        Message(role="user", content="Compare x."),
+    )
+
+
+def test_blocks_become_messages_in_the_order_of_the_file() -> None:
+    body = "{% block user %}u{% endblock %}\n\n{# a note #}\n{% block system %}s{% endblock %}\n"
+    assert [message.role for message in parse("mine", HEADER + body).render()] == ["user", "system"]
+
+
+def test_an_empty_block_makes_no_message() -> None:
+    body = "{% block system %} {% endblock %}{% block user %}u{% endblock %}"
+    assert [message.role for message in parse("mine", HEADER + body).render()] == ["user"]
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("Compare", r"no front matter; wanted the file to begin with '---'"),
+        ("---\nkind: compare\n", r"no front matter"),
+        ("---\nkind: [\n---\nx", r"front matter that is no YAML"),
+        ("---\n- kind\n---\nx", r"front matter without keys"),
+        ("---\nkind: poem\n---\nx", r"kind is 'poem'; wanted one of compare, critique, revise"),
+        ("---\nkind: compare\n---\nx", r"verdict is None; wanted \{a: "),
+        ("---\nkind: compare\nverdict: {a: A}\n---\nx", r"verdict is \{'a': 'A'\}; wanted"),
+        ("---\nkind: compare\nverdict: {a: A, b: B, c: C}\n---\nx", r"verdict is .*'c': 'C'"),
+        ("---\nkind: compare\nverdict: {a: 1, b: 2}\n---\nx", r"holds an entry without words"),
+        ("---\nkind: compare\nverdict: {a: A, b: 'A '}\n---\nx", r"two verdicts share the words"),
+        ("---\nkind: critique\nverdict: {a: A, b: B}\n---\nx", r"a verdict menu in a critique template"),
+        ("---\nkind: critique\nauthor: me\n---\nx", r"unknown front matter author; wanted kind and verdict"),
+        (HEADER + "line\n{% if %}", r"mine:6: .*; mend the Jinja syntax"),
+        (HEADER + "{{ respnse_a }}", r"unknown slot respnse_a; a compare template may use menu, messages"),
+        (HEADER + "lost{% block user %}u{% endblock %}", r"outside the blocks would be lost"),
+        (
+            HEADER + "{% block footer %}u{% endblock %}",
+            r"unknown block footer; wanted system, user or assistant",
+        ),
+    ],
+)
+def test_faulty_templates_say_what_is_wrong(source: str, words: str) -> None:
+    with pytest.raises(TemplateError, match=words):
+        parse("mine", source)
+
+
+def test_a_template_that_does_not_exist_or_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(
+        TemplateError, match=r"there is no such template; wanted a \.jinja file or one of compare"
+    ):
+        load(tmp_path / "none.jinja")
+    with pytest.raises(TemplateError, match="cannot be read as UTF-8 text"):
+        load(tmp_path)
+    (tmp_path / "latin.jinja").write_bytes(b"---\nkind: critique\n---\n\xe9")
+    with pytest.raises(TemplateError, match="cannot be read as UTF-8 text"):
+        load(tmp_path / "latin.jinja")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{{ messages.__class__.__mro__ }}",
+        "{{ menu.update({'a': 'x'}) }}",
+        "{{ 1 / 0 }}",
+        "{% include 'other.jinja' %}",
+        "{{ response_a.nothing.more }}",
+    ],
+)
+def test_the_sandbox_turns_mischief_into_a_message(body: str) -> None:
+    with pytest.raises(TemplateError, match="cannot be rendered"):
+        parse("mine", HEADER + body).render(**slots("compare"))
+
+
+def test_a_template_that_renders_to_nothing() -> None:
+    with pytest.raises(TemplateError, match="rendered to nothing"):
+        parse("mine", HEADER + "{# nothing #}").render()
+
+
+def test_windows_line_ends(tmp_path: Path) -> None:
+    path = tmp_path / "dos.jinja"
+    path.write_bytes((HEADER + "{{ response_a }}\n").replace("\n", "\r\n").encode())
+    assert load(path).render(response_a="x")[0].content == "x"
+
+
+@given(HOSTILE)
+def test_defusing_twice_changes_nothing_more(text: str) -> None:
+    assert defuse(defuse(text)) == defuse(text)
+
+
+@given(HOSTILE)
+def test_defusing_only_spaces_out_angle_brackets(text: str) -> None:
+    assert defuse(text).replace(" ", "") == text.replace(" ", "")
+
+
+@pytest.mark.parametrize(
+    "text", [">>> print(1)", "<<<<<<< HEAD", "a << 3", "Verdict: A", "REPLY_A", "<<<HEREDOC"]
+)
+def test_ordinary_text_is_left_as_it_is(text: str) -> None:
+    assert defuse(text) == text
+
+
+@given(a=HOSTILE, b=HOSTILE, asked=HOSTILE)
+def test_no_text_can_close_its_fence(a: str, b: str, asked: str) -> None:
+    """The request holds each of our markers exactly once, in their order, whatever the texts try."""
+    messages = (Message(role="user", content=asked),)
+    user = (
+        load("compare").render(**slots("compare", messages=messages, response_a=a, response_b=b))[-1].content
+    )
+    found = re.findall(r"<{3,}\s*((?:END_)?(?:CONVERSATION|REPLY_[AB]))", user, re.IGNORECASE)
+    assert found == ["CONVERSATION", "END_CONVERSATION", "REPLY_A", "END_REPLY_A", "REPLY_B", "END_REPLY_B"]
+
+
+@given(st.integers(), st.text(), st.text())
+def test_the_nonce_is_a_pure_function_of_everything(seed: int, first: str, second: str) -> None:
+    assert nonce(seed, first, second) == nonce(seed, first, second)
+    assert nonce(seed, first, second) != nonce(seed + 1, first, second)
+    assert nonce(seed, first, second) != nonce(seed, first + "x", second)
+    assert re.fullmatch(r"[0-9a-f]{12}", nonce(seed, first, second))
