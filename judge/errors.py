@@ -1,0 +1,60 @@
+"""Errors of asking models.
+
+ModelError                  a request that was not answered
+  Transient                 may succeed on a second try: rate limit, overload, timeout, broken body
+  Rejected                  this request can never succeed: too long, refused by a filter, malformed
+  ProviderStopped           no request can succeed: key, model, quota, nobody listening   exit code 4
+BudgetReached               the cap would be passed; what is done is valid and resumable  exit code 3
+UserError (constitution.errors)
+  UnknownModel              a model name that nobody answers to
+  LedgerError               a ledger that cannot be opened, or was written by a newer version
+  PairsError                pairs, labels or gold that a stage cannot use
+"""
+
+from __future__ import annotations
+
+from constitution.errors import UserError
+
+
+class ModelError(Exception):
+    """A request that was not answered, in the provider's words."""
+
+
+class Transient(ModelError):
+    """May succeed later; `retry_after_s` is the provider's wish, None where it has none."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Rejected(ModelError):
+    """This request can never succeed; others may. `refused` tells a filter's refusal from a fault."""
+
+    def __init__(self, message: str, refused: bool = False) -> None:
+        super().__init__(message)
+        self.refused = refused
+
+
+class ProviderStopped(ModelError):
+    """No request can succeed until the user does something about it."""
+
+    exit_code = 4
+
+
+class BudgetReached(Exception):
+    """The next call could pass the cap. Everything answered so far is in the ledger."""
+
+    exit_code = 3
+
+
+class UnknownModel(UserError):
+    """A model name that nobody answers to; the message lists the names that there are."""
+
+
+class LedgerError(UserError):
+    """A ledger that cannot be used, and what to do about it."""
+
+
+class PairsError(UserError):
+    """Rows that a stage cannot use."""

@@ -1,0 +1,336 @@
+"""Carrying out dialogues: many requests at once, each asked once, retried while it can succeed, within the
+budget.
+
+A request's way: the ledger's answer, else the answer of the same request in flight, else a place in the
+budget, the intent in the ledger, the call with its retries, the answer in the ledger. Only what a second try
+can mend is tried again, under one deadline for all tries of a call. Where no request can succeed the run
+stops; what is in flight is finished and written down first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from pydantic import Field
+
+from constitution.errors import UserError
+from judge.budget import Budget
+from judge.errors import BudgetReached, ModelError, ProviderStopped, Rejected, Transient
+from judge.ledger import Ledger
+from judge.models.faults import Unreachable
+from judge.models.protocol import Completion, Dialogue, Failure, Model, Outcome, Request, Row
+from judge.prices import Prices, most_tokens_in
+from prompts.records import Record
+
+QUEUED_AT_ONCE = 1024
+"""Requests in flight to a model that queues and batches them itself."""
+FIRST_WAIT_S = 0.5
+LONGEST_WAIT_S = 30.0
+"""Waits between tries are drawn from 0 to a bound that doubles from the first to the longest: full jitter
+(Brooker 2015, "Exponential Backoff and Jitter")."""
+DEAF_TRIES = 3
+"""Tries after which a provider that has never answered and does not even take a connection counts as down."""
+DEAD_CALLS = 5
+"""Calls in a row that ended without an answer, after all their tries, after which a provider counts as
+down."""
+GRACE_S = 10.0
+"""How long what is in flight may take to finish once the run is interrupted."""
+
+
+class RunInterruptedError(Exception):
+    """The run was cancelled or its rows are no longer wanted; raised only inside what is being wound up."""
+
+
+class Limits(Record):
+    """How hard and how long to ask."""
+
+    concurrency: int = Field(default=16, gt=0)
+    """Requests in flight to one model."""
+    deadline_s: float = Field(default=120.0, gt=0)
+    """For one call, over all its tries and the waits between them."""
+    attempts: int = Field(default=12, gt=0)
+    """Most tries of one call."""
+    max_cost_usd: float | None = Field(default=None, ge=0)
+    """Cap for what this run spends; None: no cap."""
+
+
+class Progress(NamedTuple):
+    """Where a run stands."""
+
+    done: int
+    """Rows handed out."""
+    total: int | None
+    asked: int
+    """Calls that a model answered."""
+    from_ledger: int
+    failed: int
+    """Calls that ended without an answer."""
+    cost_usd: float
+    """Of the answers whose price is known."""
+    tokens_in: int
+    tokens_out: int
+
+
+class Fanout:
+    """Asks models on behalf of dialogues. One for each run: it holds the run's budget and counts."""
+
+    def __init__(
+        self,
+        models: Mapping[str, Model],
+        ledger: Ledger,
+        limits: Limits,
+        prices: Prices,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        """models: by the name that requests carry. on_progress is called after every call and every row."""
+        self._models = models
+        self._ledger = ledger
+        self._limits = limits
+        self._prices = prices
+        self._on_progress = on_progress
+        self._progress = Progress(0, None, 0, 0, 0, 0.0, 0, 0)
+        self._asking: dict[str, asyncio.Task[Outcome]] = {}
+        self._room = {name: asyncio.Semaphore(self._width(model)) for name, model in models.items()}
+        self._answered: set[str] = set()
+        self._dead_calls = dict.fromkeys(models, 0)
+        self._stopped: BaseException | None = None
+        self._stopping = asyncio.Event()
+        self._budget = Budget(limits.max_cost_usd)
+
+    @property
+    def progress(self) -> Progress:
+        """Where the run stands now."""
+        return self._progress
+
+    async def ask(self, request: Request) -> Outcome:
+        """The answer to one request, or a Failure that is this request's alone.
+
+        Raises BudgetReached, ProviderStopped or a UserError where the whole run must stop; from then on every
+        request that is not in the ledger raises the same.
+        """
+        key = request.key
+        task = self._asking.get(key)
+        if task is None:
+            task = asyncio.create_task(self._answer(key, request))
+            self._asking[key] = task
+            task.add_done_callback(lambda done: self._forget(key, done))
+        # an asker that is cancelled does not take the call with it: it is paid for, and others may wait for
+        # it
+        return await asyncio.shield(task)
+
+    async def run(self, dialogues: Iterable[Dialogue[Row]], total: int | None = None) -> AsyncIterator[Row]:
+        """The dialogues' rows in the order of the dialogues, which are drawn only as room is free.
+
+        When the run must stop, the rows that are complete up to the first incomplete one come first, what is
+        in flight is finished and written down, and then the reason is raised. A dialogue's own exception is
+        such a reason too.
+        """
+        self._step(total=total)
+        waiting: Iterator[Dialogue[Row]] = iter(dialogues)
+        window = 2 * max((self._width(model) for model in self._models.values()), default=1)
+        going: deque[asyncio.Task[Row]] = deque()
+        drawn = False
+        try:
+            while True:
+                while not drawn and self._stopped is None and len(going) < window:
+                    dialogue = next(waiting, None)
+                    if dialogue is None:
+                        drawn = True
+                    else:
+                        going.append(asyncio.create_task(self._carry_out(dialogue)))
+                if not going:
+                    break
+                await asyncio.wait([going[0]])
+                row = going.popleft().result()
+                self._step(done=self._progress.done + 1)
+                yield row
+            if self._stopped is not None:
+                raise self._stopped
+        except BaseException as exc:
+            self._stop(exc)
+            raise
+        finally:
+            await self._wind_up(going)
+
+    async def _carry_out(self, dialogue: Dialogue[Row]) -> Row:
+        try:
+            requests = next(dialogue)
+            while True:
+                # all are heard out before an error is raised, so that none is left running unwatched
+                heard = await asyncio.gather(*map(self.ask, requests), return_exceptions=True)
+                outcomes: list[Outcome] = []
+                for one in heard:
+                    if isinstance(one, BaseException):
+                        raise one
+                    outcomes.append(one)
+                requests = dialogue.send(outcomes)
+        except StopIteration as end:
+            row: Row = end.value
+            return row
+        finally:
+            dialogue.close()
+
+    async def _answer(self, key: str, request: Request) -> Outcome:
+        try:
+            known = (await self._ledger.find([key])).get(key)
+            if known is not None:
+                self._step(from_ledger=self._progress.from_ledger + 1)
+                return known
+            async with self._room[request.model]:
+                if self._stopped is not None:
+                    raise self._stopped
+                worst_usd = self._worst_usd(request)
+                await self._budget.reserve(worst_usd)
+                cost_usd = 0.0
+                try:
+                    if self._stopped is not None:
+                        raise self._stopped
+                    outcome, cost_usd = await self._call(request)
+                    return outcome
+                finally:
+                    self._budget.settle(worst_usd, cost_usd)
+        except (BudgetReached, ProviderStopped, UserError) as exc:
+            self._stop(exc)
+            raise
+
+    async def _call(self, request: Request) -> tuple[Outcome, float]:
+        """(outcome, USD as far as known) of a request that is not in the ledger."""
+        await self._ledger.intend(request)
+        try:
+            completion = await self._try(request)
+        except ModelError as exc:
+            await self._ledger.fail(request, str(exc))
+            self._step(failed=self._progress.failed + 1)
+            if isinstance(exc, ProviderStopped):
+                raise
+            refused = isinstance(exc, Rejected) and exc.refused
+            return Failure(kind="refused" if refused else "failed", problem=str(exc)), 0.0
+        cost = self._prices.cost(request.model, completion)
+        await self._ledger.answer(request, completion, cost)
+        self._step(
+            asked=self._progress.asked + 1,
+            cost_usd=self._progress.cost_usd + (cost or 0.0),
+            tokens_in=self._progress.tokens_in + completion.tokens_in,
+            tokens_out=self._progress.tokens_out + completion.tokens_out,
+        )
+        return completion, cost or 0.0
+
+    async def _try(self, request: Request) -> Completion:
+        """One call with its retries. Raises the ModelError that ended it."""
+        model = self._models[request.model]
+        clock = asyncio.get_running_loop().time
+        deadline = None if _queues(model) else clock() + self._limits.deadline_s
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                async with asyncio.timeout_at(deadline):
+                    completion = await model.complete(request)
+            except (Transient, TimeoutError) as exc:
+                problem = exc
+            except Rejected:
+                self._dead_calls[request.model] = 0
+                raise
+            else:
+                self._answered.add(request.model)
+                self._dead_calls[request.model] = 0
+                return completion
+            if (
+                isinstance(problem, Unreachable)
+                and tries >= DEAF_TRIES
+                and request.model not in self._answered
+            ):
+                raise ProviderStopped(str(problem)) from problem
+            wait_s = _wait_s(tries, problem)
+            if tries >= self._limits.attempts or (deadline is not None and clock() + wait_s >= deadline):
+                raise self._gave_up(request.model, tries, problem) from problem
+            await self._pause(wait_s)
+
+    def _gave_up(self, model: str, tries: int, problem: Exception) -> ModelError:
+        said = str(problem) or f"no answer within {self._limits.deadline_s:g} s"
+        self._dead_calls[model] += 1
+        if self._dead_calls[model] >= DEAD_CALLS:
+            return ProviderStopped(
+                f"{model} is down: {DEAD_CALLS} calls in a row failed after all their tries, the last with: "
+                f"{said}; run the same command again later, what is answered is kept"
+            )
+        return ModelError(f"no answer after {tries} {'try' if tries == 1 else 'tries'}: {said}")
+
+    async def _pause(self, wait_s: float) -> None:
+        """Sleep, or raise the reason why the run stops as soon as there is one."""
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
+        assert self._stopped is not None
+        raise self._stopped
+
+    def _worst_usd(self, request: Request) -> float:
+        """The most that a call can cost, 0 where there is no cap to hold."""
+        if self._limits.max_cost_usd is None:
+            return 0.0
+        hidden: int = getattr(self._models[request.model], "hidden_tokens", 0)
+        worst = self._prices.estimate(request.model, most_tokens_in(request), request.max_tokens + hidden)
+        if worst is None:
+            raise UserError(
+                f"the price of {request.model} is not known, so --max-cost {self._limits.max_cost_usd:g} "
+                "cannot be held; give its price, or leave --max-cost out"
+            )
+        return worst
+
+    def _width(self, model: Model) -> int:
+        return QUEUED_AT_ONCE if _queues(model) else self._limits.concurrency
+
+    def _stop(self, reason: BaseException) -> None:
+        if self._stopped is None:
+            if not isinstance(reason, Exception):
+                reason = RunInterruptedError("the run was interrupted")
+            self._stopped = reason
+            self._stopping.set()
+
+    def _forget(self, key: str, done: asyncio.Task[Outcome]) -> None:
+        del self._asking[key]
+        if not done.cancelled():
+            done.exception()  # whoever waited has it; where nobody does any more it is not a stray one
+
+    async def _wind_up(self, going: Iterable[asyncio.Task[Row]]) -> None:
+        """Let what is in flight finish, for a limited time where the run was interrupted from outside."""
+        rest: list[asyncio.Task[Row] | asyncio.Task[Outcome]] = [*going, *self._asking.values()]
+        if not rest:
+            return
+        interrupted = isinstance(self._stopped, RunInterruptedError)
+        done, late = await asyncio.wait(rest, timeout=GRACE_S if interrupted else None)
+        for task in late:
+            task.cancel()
+        if late:
+            done |= (await asyncio.wait(late))[0]
+        for task in done:
+            if not task.cancelled():
+                task.exception()
+
+    def _step(self, **changes: Any) -> None:
+        self._progress = self._progress._replace(**changes)
+        if self._on_progress is not None:
+            self._on_progress(self._progress)
+
+
+def _queues(model: Model) -> bool:
+    """Whether a model takes any number of requests and batches them itself."""
+    return bool(getattr(model, "queues", False))
+
+
+def _wait_s(tries: int, problem: Exception) -> float:
+    """Seconds before the next try: jittered, and never less than the provider asks for."""
+    bound = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** (tries - 1))
+    wished = problem.retry_after_s if isinstance(problem, Transient) else None
+    # those who were told the same wait do not all come back at once
+    return (
+        random.uniform(0, bound)
+        if wished is None
+        else wished + random.uniform(0, min(FIRST_WAIT_S, wished / 4))
+    )

@@ -1,0 +1,142 @@
+"""Anthropic's messages, and every server that speaks them. The API gives no token probabilities."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import anthropic
+from anthropic.types import Message
+
+from judge.errors import ModelError, ProviderStopped, Transient
+from judge.models.faults import Fault, broken_body, error_of, unreachable
+from judge.models.protocol import Completion, FinishReason, Request
+
+TIMEOUT_S = 60.0
+CONNECT_S = 10.0
+OWN_ADDRESS = "https://api.anthropic.com"
+KEY = "ANTHROPIC_API_KEY"
+
+OPTIONAL = ("temperature", "top_p")
+"""Parameters that some models refuse."""
+
+FINISHES: dict[str, FinishReason] = {
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "refusal": "refused",
+}
+
+
+class AnthropicModel:
+    """Satisfies `protocol.Model`. The SDK's own retries are off: they are `judge.fanout`'s."""
+
+    dialect = ""
+
+    def __init__(self, name: str, client: anthropic.AsyncAnthropic) -> None:
+        self.name = name
+        address = str(client.base_url).rstrip("/")
+        self.endpoint = "" if address == OWN_ADDRESS else address
+        self._client = client
+        self._address = address
+        self._model = name.partition("/")[2]
+        self._refused: frozenset[str] = frozenset()
+
+    async def complete(self, request: Request) -> Completion:
+        """One call; a second one at once where the model refuses a sampling parameter, which it then never
+        sees again. The API takes no seed: samples of one prompt are equal bodies."""
+        while True:
+            sampling = self._sampling(request)
+            try:
+                answer = await self._client.messages.create(**self._body(request), extra_body=sampling)
+            except anthropic.BadRequestError as exc:
+                said = str(exc.message)
+                refused = [name for name in sampling if re.search(rf"\b{name}\b", said)]
+                # where both are named together, one of them may still stay
+                if not refused:
+                    raise self._mapped(exc) from exc
+                self._refused |= {refused[-1]}
+            except (anthropic.AnthropicError, json.JSONDecodeError) as exc:
+                raise self._mapped(exc) from exc
+            else:
+                return _completion(answer)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    def _body(self, request: Request) -> dict[str, Any]:
+        system = "\n\n".join(message.content for message in request.messages if message.role == "system")
+        turns = [message.model_dump() for message in request.messages if message.role != "system"]
+        body: dict[str, Any] = {"model": self._model, "max_tokens": request.max_tokens, "messages": turns}
+        return {**body, "system": system} if system else body
+
+    def _sampling(self, request: Request) -> dict[str, float]:
+        """Current models take these beside the SDK's own parameters, where they take them at all."""
+        sampling = {"temperature": request.temperature}
+        if request.top_p < 1:
+            sampling["top_p"] = request.top_p
+        return {name: value for name, value in sampling.items() if name not in self._refused}
+
+    def _mapped(self, exc: Exception) -> ModelError:
+        """Our error for any of the SDK's."""
+        if isinstance(exc, anthropic.APIStatusError):
+            code = " ".join(filter(None, (exc.type, exc.error_code)))
+            said = exc.api_message or exc.message
+            return error_of(
+                Fault("anthropic", self.name, exc.status_code, said, code, exc.response.headers, KEY)
+            )
+        if isinstance(exc, anthropic.APITimeoutError):
+            return Transient(f"{self._address} did not answer in time")
+        if isinstance(exc, anthropic.APIConnectionError):
+            return unreachable(self._address, exc)
+        if isinstance(exc, anthropic.APIResponseValidationError | json.JSONDecodeError):
+            return broken_body("anthropic", exc)
+        if isinstance(exc, anthropic.APIError | anthropic.RetryableError):
+            return Transient(f"anthropic: {exc}")
+        return ProviderStopped(f"the anthropic client cannot send requests: {exc}")
+
+
+def _completion(answer: object) -> Completion:
+    """Raises Transient where the body has not the protocol's form; the SDK does not check it."""
+    try:
+        if not isinstance(answer, Message):  # the SDK hands plain text on where the body is not called JSON
+            raise TypeError(f"not JSON but {type(answer).__name__}")
+        usage = answer.usage
+        cached = (usage.cache_read_input_tokens or 0) if usage else 0
+        written = (usage.cache_creation_input_tokens or 0) if usage else 0
+        return Completion(
+            text="".join(block.text for block in answer.content if block.type == "text"),
+            finish_reason=FINISHES.get(answer.stop_reason or "", "stop"),
+            served_by=answer.model or "",
+            # the API counts what came from or went to the cache apart
+            tokens_in=(usage.input_tokens or 0) + cached + written if usage else 0,
+            tokens_out=(usage.output_tokens or 0) if usage else 0,
+            tokens_cached=cached,
+        )
+    except (AttributeError, TypeError, ValueError) as exc:
+        raise broken_body("anthropic", exc) from exc
+
+
+def open_model(name: str, *, base_url: str | None = None, timeout_s: float = TIMEOUT_S) -> AnthropicModel:
+    """`anthropic/<model>`, at base_url or where ANTHROPIC_BASE_URL points or at Anthropic's own address.
+
+    The key comes from the environment by way of the SDK. Raises ProviderStopped where it is missing, unless
+    the address is somebody else's: local servers want none.
+    """
+    options: dict[str, Any] = {
+        "base_url": base_url,
+        "max_retries": 0,
+        "timeout": anthropic.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s)),
+    }
+    try:
+        client = anthropic.AsyncAnthropic(**options)
+    except anthropic.AnthropicError as exc:
+        raise ProviderStopped(f"{name}: the credentials cannot be read: {exc}") from exc
+    if client.api_key is None and client.auth_token is None and client.credentials is None:
+        if str(client.base_url).rstrip("/") == OWN_ADDRESS:
+            raise ProviderStopped(
+                f"{KEY} is not set and {name} needs it; export it, or name another server with --base-url"
+            )
+        client = anthropic.AsyncAnthropic(api_key="none", **options)
+    return AnthropicModel(name, client)

@@ -1,0 +1,190 @@
+"""OpenAI's chat completions, and every server that speaks them: vLLM, Ollama, llama.cpp, TGI."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import openai
+from openai.types.chat import ChatCompletion
+from openai.types.chat.chat_completion import Choice
+
+from judge.errors import ModelError, ProviderStopped, Rejected, Transient
+from judge.models.faults import Fault, broken_body, error_of, unreachable
+from judge.models.protocol import Completion, FinishReason, Request
+from judge.models.verdict_tokens import TokenChoice, verdict_probabilities
+
+TIMEOUT_S = 60.0
+CONNECT_S = 10.0
+OWN_ADDRESS = "https://api.openai.com/v1"
+KEY = "OPENAI_API_KEY"
+
+REASONING = re.compile(r"^(o\d|gpt-[5-9])(?!.*-chat)")
+"""Models that think before they write: no temperature, no token probabilities, hidden tokens in the bill."""
+HIDDEN_TOKENS = 4096
+"""Room for what a reasoning model thinks, on top of the reply's own."""
+VERDICT_TOKENS = 32
+"""Room for a bare verdict. Never one or two: servers are known to answer such limits with odd things."""
+ALTERNATIVES = 20
+"""Most alternatives that the API gives at a token."""
+OPTIONAL = ("top_logprobs", "logprobs", "seed", "temperature", "top_p", "reasoning_effort", "max_tokens")
+"""Parameters that some models or servers refuse, and without which the request still means something."""
+
+
+class OpenAIModel:
+    """Satisfies `protocol.Model`. The SDK's own retries are off: they are `judge.fanout`'s."""
+
+    dialect = ""
+
+    def __init__(self, name: str, client: openai.AsyncOpenAI) -> None:
+        self.name = name
+        address = str(client.base_url).rstrip("/")
+        self.endpoint = "" if address == OWN_ADDRESS else address
+        self._client = client
+        self._address = address
+        self._model = name.partition("/")[2]
+        self._thinks = not self.endpoint and REASONING.match(self._model) is not None
+        self.hidden_tokens = HIDDEN_TOKENS if self._thinks else 0
+        """Tokens that a reply may cost beyond its max_tokens."""
+        self._refused: frozenset[str] = frozenset()
+
+    async def complete(self, request: Request) -> Completion:
+        """One call; a second one at once where the server refuses an optional parameter, which it then never
+        sees again."""
+        while True:
+            body = self._body(request)
+            try:
+                answer = await self._client.chat.completions.create(**body)
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as exc:
+                refused = refused_parameter(exc.param, str(exc.message), body)
+                if refused is None:
+                    raise self._mapped(exc) from exc
+                self._refused |= {refused}
+            except (openai.OpenAIError, json.JSONDecodeError) as exc:
+                raise self._mapped(exc) from exc
+            else:
+                return _completion(answer, request)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    def _body(self, request: Request) -> dict[str, Any]:
+        """The request's parameters. Seed and sample go in, so that two samples are two bodies."""
+        direct = bool(request.menu) and not request.reasoning
+        limit = (
+            min(max(request.max_tokens, VERDICT_TOKENS // 2), VERDICT_TOKENS)
+            if direct
+            else request.max_tokens
+        )
+        body: dict[str, Any] = {
+            "model": self._model,
+            "messages": [message.model_dump() for message in request.messages],
+            "seed": (request.seed * 1_000_003 + request.sample) % 2**31,
+        }
+        if self._thinks:
+            body |= {"max_completion_tokens": limit + HIDDEN_TOKENS, "reasoning_effort": "low"}
+        else:
+            body |= {"max_tokens": limit, "temperature": request.temperature}
+            if request.top_p < 1:
+                body["top_p"] = request.top_p
+            if request.menu:
+                body |= {"logprobs": True, "top_logprobs": ALTERNATIVES}
+        refused = self._refused | ({"top_logprobs"} if "logprobs" in self._refused else set())
+        kept = {name: value for name, value in body.items() if name not in refused}
+        if "max_tokens" in body and "max_tokens" in refused:
+            kept["max_completion_tokens"] = body["max_tokens"]
+        return kept
+
+    def _mapped(self, exc: Exception) -> ModelError:
+        """Our error for any of the SDK's."""
+        if isinstance(exc, openai.APIStatusError):
+            said = exc.body.get("message") if isinstance(exc.body, dict) else None
+            code = " ".join(filter(None, (exc.code, exc.type)))
+            headers = exc.response.headers
+            return error_of(
+                Fault("openai", self.name, exc.status_code, str(said or exc.message), code, headers, KEY)
+            )
+        if isinstance(exc, openai.APITimeoutError):
+            return Transient(f"{self._address} did not answer in time")
+        if isinstance(exc, openai.APIConnectionError):
+            return unreachable(self._address, exc)
+        if isinstance(exc, openai.APIResponseValidationError | json.JSONDecodeError):
+            return broken_body("openai", exc)
+        if isinstance(exc, openai.APIError):
+            return Transient(f"openai: {exc.message}")
+        if isinstance(exc, openai.LengthFinishReasonError | openai.ContentFilterFinishReasonError):
+            return Rejected(str(exc), refused=isinstance(exc, openai.ContentFilterFinishReasonError))
+        return ProviderStopped(f"the openai client cannot send requests: {exc}")
+
+
+def refused_parameter(param: str | None, message: str, body: dict[str, Any]) -> str | None:
+    """The optional parameter of the body that a 400 is about, if it is about one."""
+    for name in OPTIONAL:
+        if name in body and (param == name or re.search(rf"\b{name}\b", message)):
+            return name
+    return None
+
+
+def _completion(answer: object, request: Request) -> Completion:
+    """Raises Transient where the body has not the protocol's form; the SDK does not check it."""
+    try:
+        if not isinstance(
+            answer, ChatCompletion
+        ):  # the SDK hands plain text on where the body is not called JSON
+            raise TypeError(f"not JSON but {type(answer).__name__}")
+        choice = answer.choices[0]
+        usage = answer.usage
+        details = usage.prompt_tokens_details if usage else None
+        return Completion(
+            text=choice.message.refusal or choice.message.content or "",
+            finish_reason=_finish(choice),
+            probabilities=_probabilities(choice, request),
+            served_by=answer.model or "",
+            tokens_in=(usage.prompt_tokens or 0) if usage else 0,
+            tokens_out=(usage.completion_tokens or 0) if usage else 0,
+            tokens_cached=(details.cached_tokens or 0) if details else 0,
+        )
+    except (AttributeError, IndexError, TypeError, ValueError) as exc:
+        raise broken_body("openai", exc) from exc
+
+
+def _finish(choice: Choice) -> FinishReason:
+    if choice.message.refusal or choice.finish_reason == "content_filter":
+        return "refused"
+    return "length" if choice.finish_reason == "length" else "stop"
+
+
+def _probabilities(choice: Choice, request: Request) -> dict[str, float] | None:
+    if not request.menu or choice.logprobs is None or not choice.logprobs.content:
+        return None
+    tokens = [
+        TokenChoice(
+            token.token, token.logprob, tuple((top.token, top.logprob) for top in token.top_logprobs or ())
+        )
+        for token in choice.logprobs.content
+    ]
+    return verdict_probabilities(tokens, request.menu)
+
+
+def open_model(name: str, *, base_url: str | None = None, timeout_s: float = TIMEOUT_S) -> OpenAIModel:
+    """`openai/<model>`, at base_url or where OPENAI_BASE_URL points or at OpenAI's own address.
+
+    The key comes from the environment by way of the SDK. Raises ProviderStopped where it is missing, unless
+    the address is somebody else's: local servers want none.
+    """
+    options: dict[str, Any] = {
+        "base_url": base_url,
+        "max_retries": 0,
+        "timeout": openai.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s)),
+    }
+    try:
+        client = openai.AsyncOpenAI(**options)
+    except openai.OpenAIError as exc:
+        client = openai.AsyncOpenAI(api_key="none", **options)
+        if str(client.base_url).rstrip("/") == OWN_ADDRESS:
+            raise ProviderStopped(
+                f"{KEY} is not set and {name} needs it; export it, or name another server with --base-url"
+            ) from exc
+    return OpenAIModel(name, client)

@@ -1,0 +1,101 @@
+"""The seam: Request -> Completion, for every model whatever its provider.
+
+A Model answers one request or raises one of the errors in `judge.errors`; it neither retries nor caches nor counts
+money. Retries, rate limits and the budget are `judge.fanout`'s, the cache and the bill are `judge.ledger`'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator, Sequence
+from typing import Literal, Protocol, TypeVar
+
+from pydantic import Field
+
+from prompts.records import Message, Record, canonical_json
+
+NOT_IN_KEY = frozenset({"stage", "principle"})
+"""Fields of a request that cannot change its answer. Any field that is not named here counts."""
+
+FinishReason = Literal["stop", "length", "refused"]
+
+
+class Request(Record):
+    """Everything that is asked of a model, and so everything that the answer can depend on."""
+
+    model: str
+    """`provider/model` as the user named it."""
+    endpoint: str = ""
+    """Base URL where it is not the provider's own."""
+    messages: tuple[Message, ...]
+    max_tokens: int = Field(gt=0)
+    """Longest reply, in the model's tokens."""
+    temperature: float = Field(default=0.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    sample: int = 0
+    """Number of the sample; two samples of one prompt are two requests."""
+    seed: int = 0
+    menu: dict[str, str] = Field(default_factory=dict)
+    """Verdict letter (`a`, `b`, `tie`) -> the words that give it; empty where free text is wanted."""
+    reasoning: bool = True
+    """With a menu: whether words may come before the verdict. Where not, the verdict is read from its tokens."""
+    stage: str = ""
+    """What the call is for (respond, critique, revise, label): for the bill only."""
+    principle: str = ""
+    """Which principle the call is about: for the bill only."""
+
+    @property
+    def key(self) -> str:
+        """Identity in the ledger: SHA-256 over all fields but those of `NOT_IN_KEY`, 32 hex digits."""
+        fields = self.model_dump(mode="json", exclude=set(NOT_IN_KEY))
+        return hashlib.sha256(canonical_json(fields).encode()).hexdigest()[:32]
+
+
+class Completion(Record):
+    """What came back."""
+
+    text: str
+    finish_reason: FinishReason
+    """`length`: cut off at max_tokens. `refused`: the provider says that the model declined or filtered."""
+    probabilities: dict[str, float] | None = None
+    """Menu letter -> probability at the place of the verdict, summing to 1 over the menu; None: not given."""
+    served_by: str = ""
+    """The model's name in the provider's own words."""
+    tokens_in: int = 0
+    tokens_out: int = 0
+    tokens_cached: int = 0
+    """Part of `tokens_in` that the provider read from its prompt cache."""
+
+
+class Failure(Record):
+    """A request that ended without an answer, after all that fanout could do: for this row only."""
+
+    kind: Literal["refused", "failed"]
+    problem: str
+    """The provider's words."""
+
+
+Outcome = Completion | Failure
+
+Row = TypeVar("Row")
+Dialogue = Generator[Sequence[Request], Sequence[Outcome], Row]
+"""How a stage makes one row: it yields requests that may be asked at once, is sent their outcomes in the same order,
+and returns the row. It does no I/O, so that it is tested without a model; `judge.fanout` carries it out."""
+
+
+class Model(Protocol):
+    """Whoever answers requests."""
+
+    name: str
+    """`provider/model`."""
+    endpoint: str
+    dialect: str
+    """Folder of `prompts/templates` whose wording the model reads; empty for the general one."""
+
+    async def complete(self, request: Request) -> Completion:
+        """Answer one request, or raise a `judge.errors.ModelError`."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections and memory."""
+        ...

@@ -1,0 +1,106 @@
+"""Where a reply gives its verdict, and what the tokens there say about the verdicts that it did not give."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+
+class TokenChoice(NamedTuple):
+    """One generated token and the alternatives that the model weighed at its place."""
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...]
+    """(token, log-probability) of the likeliest tokens here, the generated one usually among them."""
+
+
+class Place(NamedTuple):
+    """Where a verdict stands in a text."""
+
+    letter: str
+    start: int
+    end: int
+
+
+def last_verdict(text: str, menu: Mapping[str, str]) -> Place | None:
+    """The menu's words that end last in the text (the longest where several end there), None if there are
+    none.
+
+    Words followed by a letter or digit are not a verdict: "Verdict: Apple" is not "Verdict: A".
+    """
+    best: Place | None = None
+    for letter, words in menu.items():
+        end = len(text)
+        while (start := text.rfind(words, 0, end)) >= 0:
+            stop = start + len(words)
+            if text[stop : stop + 1].isalnum():
+                end = stop - 1
+                continue
+            if best is None or (stop, -start) > (best.end, -best.start):
+                best = Place(letter, start, stop)
+            break
+    return best
+
+
+def verdict_probabilities(tokens: Sequence[TokenChoice], menu: Mapping[str, str]) -> dict[str, float] | None:
+    """Probability of each letter of the menu at the place of the last verdict; they sum to 1 over the menu.
+
+    The place is the token that holds the first character by which the verdict's words differ from the
+    others'.
+    An alternative token counts for a letter if it continues the reply towards that letter's words and no
+    other's; a letter that no alternative leads to gets 0. None where no verdict is found, or no alternatives
+    came.
+    """
+    text = "".join(choice.token for choice in tokens)
+    place = last_verdict(text, menu)
+    if place is None:
+        return None
+    differ = place.start + _shared(menu.values())
+    begin = 0
+    for choice in tokens:
+        if begin <= differ < begin + len(choice.token):
+            break
+        begin += len(choice.token)
+    else:
+        return None
+    if not choice.top:
+        return None
+    # each letter's words as they would continue the reply from the beginning of this token
+    ahead = {
+        letter: (text[begin : place.start] + words)[max(0, begin - place.start) :]
+        for letter, words in menu.items()
+    }
+    mass = dict.fromkeys(menu, 0.0)
+    for token, logprob in dict([(choice.token, choice.logprob), *choice.top]).items():
+        letter = _leads_to(token, ahead)
+        if letter is not None:
+            mass[letter] += math.exp(logprob)
+    total = sum(mass.values())
+    return {letter: share / total for letter, share in mass.items()} if total > 0 else None
+
+
+def _shared(words: Iterable[str]) -> int:
+    """How many characters all the words begin with."""
+    count = 0
+    for letters in zip(*words, strict=False):
+        if len(set(letters)) > 1:
+            break
+        count += 1
+    return count
+
+
+def _leads_to(token: str, ahead: Mapping[str, str]) -> str | None:
+    """The one letter whose words the token begins; blanks before the token are nobody's."""
+    token = token.lstrip()
+    fits = []
+    for letter, words in ahead.items():
+        words = words.lstrip()
+        rest = token[len(words) :]
+        if token and (words.startswith(token) or (token.startswith(words) and not rest[:1].isalnum())):
+            fits.append((letter, len(words)))
+    if len(fits) > 1:
+        # a token that spells one option out in full and merely begins another means the former
+        fits = [(letter, size) for letter, size in fits if size == len(token.rstrip())]
+    return fits[0][0] if len(fits) == 1 else None

@@ -1,0 +1,234 @@
+"""Files -> Pairs that wait for a judge, and responses -> Pairs."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import groupby, pairwise
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+from judge.records import Letter, Pair, Response
+from prompts.pool import Ids, conversation, messages_of, meta_of, tags_of
+from prompts.records import Message, Prompt, content_id
+from prompts.rows import BadRowError, RawRow, kind_of, parsed_rows, validated
+
+PAIR_COLUMNS = frozenset(
+    {
+        "id",
+        "prompt",
+        "messages",
+        "tags",
+        "meta",
+        "response_a",
+        "response_b",
+        "responses",
+        "chosen",
+        "rejected",
+    }
+    | {"preferred", "sources"}
+)
+FORMS = (("response_a", "response_b"), ("responses",), ("chosen", "rejected"))
+WANTED = "response_a and response_b, or responses, or chosen and rejected"
+TURN = re.compile(r"\n\n(Human|Assistant):")
+
+
+class _Replies(NamedTuple):
+    texts: tuple[str, ...]
+    """In the order in which they become a and b; more than two make adjacent pairs."""
+    preferred: Letter | None
+
+
+def read_pairs(source: str | Path, form: Literal["rows", "hh"] = "rows") -> Iterator[Pair]:
+    """The pairs of a file as a stream, in order.
+
+    `rows`: `prompt` or `messages` beside `response_a` and `response_b`, or `responses` (each with its
+    neighbour: n replies make n - 1 pairs, whose ids end in `-1`, `-2`, ...), or TRL's `chosen` and
+    `rejected`. `hh`: transcripts that share all but the last reply. The prompt is its own field and never
+    inferred from chosen and rejected.
+
+    Of `chosen` and `rejected`, which one is a is drawn by a hash of prompt and replies that does not see
+    which was chosen: were a always the chosen one, a judge that always says A would look perfect in the
+    original order.
+
+    Raises RowsError with up to ten faults, each with its line.
+    """
+    for pairs in parsed_rows(source, _hh_reader() if form == "hh" else _row_reader()):
+        yield from pairs
+
+
+def pair_responses(responses: Iterable[Response]) -> Iterator[Pair]:
+    """Each usable response with the next one to the same prompt; rows of one prompt stand together."""
+    for _, group in groupby(responses, key=lambda response: response.prompt.id):
+        for a, b in pairwise(response for response in group if response.status == "ok"):
+            yield Pair(
+                id=content_id("pair", a.id, b.id),
+                prompt=a.prompt,
+                response_a=a.text,
+                response_b=b.text,
+                sources=(a.id, b.id),
+            )
+
+
+def _row_reader() -> Callable[[RawRow], tuple[Pair, ...]]:
+    ids = Ids()
+
+    def read(row: RawRow) -> tuple[Pair, ...]:
+        fields = row.fields
+        given = [form for form in FORMS if any(fields.get(name) is not None for name in form)]
+        if len(given) != 1:
+            columns = ", ".join(name for form in given for name in form if fields.get(name) is not None)
+            raise BadRowError(columns or "no replies", f"{WANTED}, and one of these forms alone")
+        if missing := [name for name in given[0] if fields.get(name) is None]:
+            raise BadRowError(f"no {missing[0]}", f"{' and '.join(given[0])} together")
+        prompt = _prompt(row)
+        return _pairs(row, prompt, _replies(fields, given[0][0], prompt), ids)
+
+    return read
+
+
+def _prompt(row: RawRow) -> Prompt:
+    """The row's prompt: text, messages, or one of our own Prompt rows."""
+    fields = row.fields
+    if isinstance(fields.get("prompt"), Mapping):
+        return validated(Prompt, fields["prompt"])
+    if fields.get("chosen") is not None and fields.get("prompt") is None and fields.get("messages") is None:
+        hint = (
+            '; for transcripts ("\\n\\nHuman: ...") use --format hh'
+            if _is_transcript(fields["chosen"])
+            else ""
+        )
+        raise BadRowError(
+            "chosen and rejected without a prompt", f"the conversation in a column of its own, prompt{hint}"
+        )
+    messages = messages_of(fields)
+    return Prompt(
+        id=content_id("prompt", [message.model_dump() for message in messages]),
+        messages=messages,
+        tags=tags_of(fields),
+        meta=meta_of(fields, PAIR_COLUMNS),
+    )
+
+
+def _is_transcript(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("\n\nHuman:")
+
+
+def _replies(fields: Mapping[str, Any], form: str, prompt: Prompt) -> _Replies:
+    preferred = fields.get("preferred")
+    if preferred is not None and preferred not in get_args(Letter):
+        raise BadRowError(f"preferred is {preferred!r}", "a, b or tie")
+    if form == "response_a":
+        return _Replies((_reply("response_a", fields), _reply("response_b", fields)), preferred)
+    if form == "responses":
+        value = fields["responses"]
+        if not isinstance(value, (list, tuple)) or len(value) < 2:
+            came = f"a list of {len(value)}" if isinstance(value, (list, tuple)) else kind_of(value)
+            raise BadRowError(f"responses is {came}", "a list of at least two replies")
+        if preferred is not None and len(value) > 2:
+            raise BadRowError(f"preferred beside {len(value)} responses", "preferred for two replies only")
+        texts = tuple(
+            _reply(f"responses[{index}]", {f"responses[{index}]": item}) for index, item in enumerate(value)
+        )
+        return _Replies(texts, preferred)
+    if preferred is not None:
+        raise BadRowError("preferred beside chosen and rejected", "one of them: chosen is the gold")
+    return _placed(prompt, _reply("chosen", fields), _reply("rejected", fields))
+
+
+def _reply(name: str, fields: Mapping[str, Any]) -> str:
+    """One reply: a text, or a list with one message of the assistant."""
+    value = fields[name]
+    if isinstance(value, str):
+        return value
+    messages = conversation(name, value)
+    if len(messages) > 1 or messages[0].role != "assistant":
+        roles = ", ".join(message.role for message in messages)
+        raise BadRowError(
+            f"{name} holds the conversation too ({roles})",
+            "the reply alone; the conversation stands in prompt",
+        )
+    return messages[0].content
+
+
+def _placed(prompt: Prompt, chosen: str, rejected: str) -> _Replies:
+    """Chosen and rejected as a and b, placed without regard to which is which."""
+
+    def place(text: str) -> str:
+        turns = [message.model_dump() for message in prompt.messages]
+        return hashlib.sha256(content_id("place", turns, text).encode()).hexdigest()
+
+    if place(chosen) <= place(rejected):
+        return _Replies((chosen, rejected), "a")
+    return _Replies((rejected, chosen), "b")
+
+
+def _pairs(row: RawRow, prompt: Prompt, replies: _Replies, ids: Ids) -> tuple[Pair, ...]:
+    turns = [message.model_dump() for message in prompt.messages]
+    identity = ids.of(row, content_id("pair", turns, replies.texts))
+    several = len(replies.texts) > 2
+    return tuple(
+        Pair(
+            id=f"{identity}-{index}" if several else identity,
+            prompt=prompt,
+            response_a=a,
+            response_b=b,
+            preferred=replies.preferred,
+            sources=_sources(row.fields),
+        )
+        for index, (a, b) in enumerate(pairwise(replies.texts), start=1)
+    )
+
+
+def _sources(fields: Mapping[str, Any]) -> tuple[str, str] | None:
+    match fields.get("sources"):
+        case None:
+            return None
+        case [str(a), str(b)]:
+            return a, b
+        case other:
+            raise BadRowError(f"sources is {kind_of(other)}", "the ids of the two replies")
+
+
+def _hh_reader() -> Callable[[RawRow], tuple[Pair, ...]]:
+    ids = Ids()
+
+    def read(row: RawRow) -> tuple[Pair, ...]:
+        fields = row.fields
+        texts = [fields.get(name) for name in ("chosen", "rejected")]
+        for name, text in zip(("chosen", "rejected"), texts, strict=True):
+            if not _is_transcript(text):
+                came = f"{name} is {text!r:.40}" if isinstance(text, str) else f"{name} is {kind_of(text)}"
+                raise BadRowError(came, 'a transcript: "\\n\\nHuman: ...\\n\\nAssistant: ..."')
+        (before, chosen), (other, rejected) = (_last_reply(str(text)) for text in texts)
+        if before != other:
+            raise BadRowError(
+                "chosen and rejected differ before the last reply", "transcripts that share all but it"
+            )
+        messages = _turns(before)
+        prompt = Prompt(
+            id=content_id("prompt", [message.model_dump() for message in messages]),
+            messages=messages,
+            tags=tags_of(fields),
+            meta=meta_of(fields, PAIR_COLUMNS),
+        )
+        return _pairs(row, prompt, _placed(prompt, chosen, rejected), ids)
+
+    return read
+
+
+def _last_reply(transcript: str) -> tuple[str, str]:
+    """What stands before the reply to the last human turn, and that reply."""
+    start = transcript.find("\n\nAssistant:", transcript.rfind("\n\nHuman:"))
+    if start < 0:
+        raise BadRowError("a transcript that ends with the human", "a last reply of the assistant")
+    return transcript[:start], transcript[start:].removeprefix("\n\nAssistant:").strip()
+
+
+def _turns(transcript: str) -> tuple[Message, ...]:
+    parts = TURN.split(transcript)[1:]  # role, text, role, text, ...
+    return tuple(
+        Message(role="user" if role == "Human" else "assistant", content=text.strip())
+        for role, text in zip(parts[::2], parts[1::2], strict=True)
+    )

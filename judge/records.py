@@ -1,0 +1,132 @@
+"""What the judge side makes, in the order in which it comes to be.
+
+    Response -> Critique -> Revision -> Pair -> Judgement -> Label -> Preference
+
+Every row names its parents: a Preference has the id of its Label, a Label holds its Judgements, a Judgement names
+the ledger's key of the call that gave it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from prompts.records import Message, Prompt, Record
+
+Status = Literal["ok", "tie", "inconsistent", "refused", "unparsed", "failed"]
+"""What became of a comparison. Only `ok` rows become preferences; no status stands for a number."""
+
+ReplyStatus = Literal["ok", "refused", "truncated", "empty", "failed"]
+Letter = Literal["a", "b", "tie"]
+Order = Literal["original", "swapped"]
+
+
+class Response(Record):
+    """One sampled reply to a prompt."""
+
+    id: str
+    prompt: Prompt
+    text: str
+    model: str
+    sample: int
+    """Number of the sample among those for the prompt, from 0."""
+    status: ReplyStatus
+    problem: str = ""
+    """Why the status is not ok, in the provider's words."""
+    call: str
+    """Key of the call in the ledger."""
+
+
+class Critique(Record):
+    """What a reply does against one principle."""
+
+    principle: str
+    text: str
+    call: str
+
+
+class Revision(Record):
+    """A response and what critique and revision made of it, round by round."""
+
+    id: str
+    response: Response
+    critiques: tuple[Critique, ...]
+    drafts: tuple[str, ...]
+    """The reply after each round; the last is the revised reply."""
+    calls: tuple[str, ...]
+    """Ledger keys of the revising calls, one for each draft."""
+    text: str
+    """The final reply; the original where no round succeeded."""
+    status: ReplyStatus
+    problem: str = ""
+    constitution: str
+    model: str
+
+
+class Pair(Record):
+    """Two replies to one prompt, waiting for a judge. `preferred` is gold that no judge sees."""
+
+    id: str
+    prompt: Prompt
+    response_a: str
+    response_b: str
+    preferred: Letter | None = None
+    sources: tuple[str, str] | None = None
+    """Ids of the responses or revisions from which a and b come."""
+
+
+class Judgement(Record):
+    """One verdict in one order about one principle, or about all applicable ones together (`joint`)."""
+
+    principle: str
+    order: Order
+    letter: Letter | None = None
+    """The better reply, a or b as in the Pair whatever order was shown; None where there is no verdict."""
+    probability: float | None = Field(default=None, ge=0, le=1)
+    """That response a is the better; None where there is no verdict."""
+    status: Status
+    reason: str
+    """The judge's words: its reasoning, or the raw reply where no verdict was read."""
+    model: str
+    """Who judged; `checks` for a principle's own machine check."""
+    call: str | None = None
+    """Ledger key; None for a machine check."""
+    sampled: bool = False
+    """True where `probability` comes from the letter alone, because the provider gave no token probabilities."""
+
+
+class Label(Record):
+    """A comparison and what the judgements about it add up to."""
+
+    id: str
+    status: Status
+    probability: float | None = Field(default=None, ge=0, le=1)
+    """That response a is the better; absent where the judgements add up to none."""
+    prompt: Prompt
+    response_a: str
+    response_b: str
+    preferred: Letter | None = None
+    sources: tuple[str, str] | None = None
+    judgements: tuple[Judgement, ...]
+    unjudged: tuple[str, ...] = ()
+    """Principles that applied but got no complete verdict, and so have no part in the probability."""
+    constitution: str
+    judge: str
+
+
+class Preference(Record):
+    """An `ok` label in TRL's explicit-prompt conversational form, with the probability beside it."""
+
+    id: str
+    prompt: tuple[Message, ...]
+    chosen: tuple[Message, ...]
+    rejected: tuple[Message, ...]
+    probability: float = Field(ge=0.5, le=1)
+    """That the chosen reply is the better."""
+    margin: float = Field(ge=0, le=1)
+    """2 * probability - 1."""
+    constitution: str
+    judge: str
+    tags: tuple[str, ...] = ()
+    meta: dict[str, Any] = Field(default_factory=dict)

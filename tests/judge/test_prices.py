@@ -1,0 +1,57 @@
+"""Prices and the plan."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from judge.models.protocol import Completion, Request
+from judge.prices import Price, Prices, likely_tokens_in, most_tokens_in
+from prompts.records import Message
+
+COMPLETION = Completion(
+    text="", finish_reason="stop", tokens_in=1_000_000, tokens_out=100_000, tokens_cached=400_000
+)
+
+
+def test_a_cost_is_fresh_and_cached_input_and_output() -> None:
+    price = Price(input=2.0, output=10.0, cached_input=0.5)
+    prices = Prices.load({"openai/mine": price})
+    assert prices.cost("openai/mine", COMPLETION) == pytest.approx(0.6 * 2.0 + 0.4 * 0.5 + 0.1 * 10.0)
+
+
+def test_without_a_cached_price_cached_input_costs_the_same() -> None:
+    assert Prices.load({"x/y": Price(input=2, output=0)}).cost("x/y", COMPLETION) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("name", ["hf/a/b", "embedded", "scripted/x"])
+def test_what_runs_here_is_free(name: str) -> None:
+    assert Prices.load().cost(name, COMPLETION) == 0
+
+
+def test_an_unknown_model_has_no_price_rather_than_none_to_pay() -> None:
+    assert Prices.load().cost("openai/some-local-llama", COMPLETION) is None
+
+
+def test_a_dated_snapshot_costs_what_its_model_costs_unless_it_is_listed() -> None:
+    prices = Prices.load()
+    assert prices.price("openai/gpt-4o-2024-11-20") == prices.price("openai/gpt-4o")
+    assert prices.price("anthropic/claude-sonnet-4-5-20250929") == prices.price("anthropic/claude-sonnet-4-5")
+    assert prices.price("openai/gpt-4o-2024-05-13") != prices.price("openai/gpt-4o")
+
+
+def test_the_shipped_table_is_whole() -> None:
+    """Every listed model answers; cached input is never dearer than fresh, and a batch is half the price."""
+    prices = Prices.load()
+    assert len(prices._table) >= 25
+    assert prices.batch_discount("openai/gpt-4o") == prices.batch_discount("anthropic/x") == 0.5
+    for price in prices._table.values():
+        assert 0 < price.input <= price.output
+        assert price.cached_input is None or price.cached_input <= price.input
+
+
+@pytest.mark.parametrize("text", ["Hello there, how are you today?", "你好，今天过得怎么样", "🙂🙂🙂", ""])
+def test_the_upper_bound_is_above_the_likely_count(text: str) -> None:
+    request = Request(model="x/y", messages=(Message(role="user", content=text),), max_tokens=1)
+    assert most_tokens_in(request) >= likely_tokens_in(request) >= math.ceil(len(text) / 4)
