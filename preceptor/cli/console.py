@@ -1,0 +1,78 @@
+"""What a person sees while a command runs: tables and progress on stderr, so that stdout carries the result alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from judge.fanout import Progress
+
+
+def console() -> Console:
+    """A console on stderr; its width follows the terminal, and colours are off where it is none."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def say(text: str) -> None:
+    """One line for the person, on stderr."""
+    typer.echo(text, err=True)
+
+
+def result(value: Mapping[str, Any]) -> None:
+    """The command's result: exactly one JSON object on stdout."""
+    typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on stderr; the first column is text, the others are figures."""
+    from rich.table import Table
+
+    sheet = Table(title=title, title_justify="left", title_style="bold")
+    for number, column in enumerate(columns):
+        sheet.add_column(column, justify="right" if number else "left")
+    for row in rows:
+        sheet.add_row(*row)
+    console().print(sheet)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[Progress], None]]:
+    """A bar for work that asks models: rows, rate, calls asked and from the ledger, cost, time left."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    bar = Bar(
+        TextColumn("{task.description:<12}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[calls]}"),
+        TextColumn("{task.fields[cost]}"),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        console=console(),
+    )
+    with bar:
+        task = bar.add_task(what, total=None, rate="", calls="", cost="")
+
+        def show(now: Progress) -> None:
+            speed = bar.tasks[task].speed
+            failed = f", {now.failed} failed" if now.failed else ""
+            bar.update(
+                task,
+                completed=now.done,
+                total=now.total,
+                rate=f"{speed:.1f}/s" if speed else "",
+                calls=f"{now.asked} asked, {now.from_ledger} from the ledger{failed}",
+                cost=f"${now.cost_usd:.2f}",
+            )
+
+        yield show

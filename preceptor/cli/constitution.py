@@ -1,0 +1,212 @@
+"""`preceptor constitution`: list, show, new, add, remove, lint, checks, schema.
+
+Everything heavy is imported by the command that needs it, so that `preceptor --help` stays quick.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from constitution.edit import Document
+    from constitution.lint import Remark
+
+app = typer.Typer(help="Read, write and check constitutions.", no_args_is_help=True)
+
+Source = Annotated[
+    str, typer.Argument(help="A shipped name, or the path of a YAML file.", show_default=False)
+]
+File = Annotated[Path, typer.Argument(help="A YAML file of your own.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@app.command("list")
+def list_shipped(as_json: Json = False) -> None:
+    """The constitutions that come with Preceptor."""
+    from constitution.files import load, shipped
+
+    loaded = [load(name) for name in shipped()]
+    if as_json:
+        rows = [
+            {
+                "name": one.name,
+                "version": one.version,
+                "identity": one.identity,
+                "principles": len(one.principles),
+                "description": one.description,
+            }
+            for one in loaded
+        ]
+        _print_json({"constitutions": rows})
+        return
+    width = max(len(one.name) for one in loaded)
+    for one in loaded:
+        typer.echo(
+            f"{one.name:<{width}}  {one.version}  {len(one.principles):>2} principles  {one.description}"
+        )
+
+
+@app.command()
+def show(source: Source, as_json: Json = False) -> None:
+    """A constitution with all that it extends, as one file."""
+    from constitution.files import dump, load
+
+    constitution = load(source)
+    if as_json:
+        _print_json({"identity": constitution.identity} | constitution.model_dump(mode="json"))
+    else:
+        typer.echo(dump(constitution), nl=False)
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Its name: a-z, 0-9 and hyphens.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="Where to write it.", show_default="NAME.yaml")] = None,
+) -> None:
+    """Write a commented file to start from; never over one that is there."""
+    from constitution.edit import write_text
+    from constitution.errors import UserError
+    from constitution.starter import starter
+
+    text = starter(name)
+    path = out or Path(f"{name}.yaml")
+    if path.exists():
+        raise UserError(
+            f"{path} is already there; wanted a new file: name another with --out, or remove it first"
+        )
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror}; wanted a folder that is there and writable"
+        ) from error
+    typer.echo(path)
+
+
+@app.command()
+def add(
+    file: File,
+    id: Annotated[str, typer.Option(help="Its id: a-z, 0-9 and hyphens.", show_default=False)],  # noqa: A002  the option's name
+    text: Annotated[
+        str,
+        typer.Option(help='How two replies are compared: "Choose the reply that ..."', show_default=False),
+    ],
+    critique: Annotated[str, typer.Option(help="How one reply is criticised.", show_default=False)] = "",
+    revision: Annotated[
+        str, typer.Option(help="How a criticised reply is repaired.", show_default=False)
+    ] = "",
+    weight: Annotated[float, typer.Option(help="How much it counts; above 0.")] = 1.0,
+    tag: Annotated[
+        list[str] | None, typer.Option(help="A tag; may be given again.", show_default=False)
+    ] = None,
+    applies_to: Annotated[
+        list[str] | None,
+        typer.Option(help="Only prompts with this tag; may be given again.", show_default=False),
+    ] = None,
+    check: Annotated[
+        str, typer.Option(help="A machine check, as '{max_words: 60}'.", show_default=False)
+    ] = "",
+) -> None:
+    """Add a principle at the end of a file. Everything else in the file stays as it is."""
+    from constitution.edit import new_principle, open_document, with_principle
+
+    given: dict[str, Any] = {
+        "id": id,
+        "text": text,
+        "critique": critique,
+        "revision": revision,
+        "weight": weight,
+        "tags": tag,
+        "applies_to": applies_to,
+    }
+    principle = new_principle({key: value for key, value in given.items() if value not in ("", None)}, check)
+    _save(with_principle(open_document(file), principle))
+
+
+@app.command()
+def remove(
+    file: File,
+    principle_id: Annotated[
+        str, typer.Argument(metavar="ID", help="The principle's id.", show_default=False)
+    ],
+) -> None:
+    """Remove a principle from a file. Everything else in the file stays as it is."""
+    from constitution.edit import open_document, without_principle
+
+    _save(without_principle(open_document(file), principle_id))
+
+
+@app.command()
+def lint(
+    source: Source,
+    revising: Annotated[bool, typer.Option("--revising", help="Also ask for critique wording.")] = False,
+    known_tag: Annotated[
+        list[str] | None,
+        typer.Option(help="A tag that the prompts have; may be given again.", show_default=False),
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 for warnings, too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Find contradictions, repetitions and gaps. Exit code 1 if there is an error."""
+    from constitution.files import load
+    from constitution.lint import lint as find
+
+    constitution = load(source)
+    remarks = find(constitution, revising=revising, known_tags=known_tag)
+    errors = sum(remark.severity == "error" for remark in remarks)
+    if as_json:
+        _print_json(
+            {
+                "constitution": constitution.identity,
+                "errors": errors,
+                "warnings": len(remarks) - errors,
+                "remarks": [remark._asdict() for remark in remarks],
+            }
+        )
+    else:
+        for remark in remarks:
+            typer.echo(_line(remark))
+        typer.echo(f"{constitution.identity}: {errors} errors, {len(remarks) - errors} warnings")
+    if errors or (strict and remarks):
+        raise typer.Exit(1)
+
+
+@app.command()
+def checks(as_json: Json = False) -> None:
+    """The machine checks that a principle may carry."""
+    from constitution.checks import catalogue
+
+    infos = catalogue()
+    if as_json:
+        _print_json({"checks": [info._asdict() for info in infos]})
+        return
+    for info in infos:
+        typer.echo(f"{info.name}: {info.argument}\n    {info.meaning}\n    check: {info.example}")
+
+
+@app.command()
+def schema() -> None:
+    """The JSON Schema of a constitution file."""
+    from constitution.files import json_schema
+
+    _print_json(json_schema())
+
+
+def _save(document: Document) -> None:
+    from constitution.edit import save
+
+    save(document)
+    typer.echo(document.constitution.identity)
+
+
+def _line(remark: Remark) -> str:
+    whose = f"{remark.principle}: " if remark.principle else ""
+    return f"{remark.severity}: {whose}{remark.what}; {remark.todo}"
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))

@@ -1,0 +1,34 @@
+"""`preceptor prompts`: the prompt pools that ship, and a look at any file of prompts."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Prompt pools: list those that ship, show the rows of a file.")
+
+
+@app.command("list")
+def list_pools() -> None:
+    """The pools that ship, one a line: name, prompts, tags."""
+    from prompts.pool import prompts_from, shipped_pools
+
+    for name in shipped_pools():
+        rows = list(prompts_from(name))
+        tags = sorted({tag for row in rows for tag in row.tags})
+        typer.echo(f"{name}\t{len(rows)} prompts\t{', '.join(tags)}")
+
+
+@app.command()
+def show(
+    source: Annotated[str, typer.Argument(help="A shipped pool's name or a file of prompts.")],
+    limit: Annotated[int, typer.Option(min=1, help="Rows to show.")] = 10,
+) -> None:
+    """The rows as Preceptor reads them, one JSON object a line."""
+    from itertools import islice
+
+    from prompts.pool import prompts_from
+
+    for prompt in islice(prompts_from(source), limit):
+        typer.echo(prompt.line())

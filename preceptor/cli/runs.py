@@ -1,0 +1,121 @@
+"""`preceptor quickstart | init | doctor | run | report | verify`: whole runs and their folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from preceptor.cli import console, options
+
+Folder = Annotated[Path, typer.Argument(help="The folder of a finished run.")]
+QUICKSTART = Path(__file__).parent.parent / "quickstart.yaml"
+
+
+def quickstart(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Run folder.")] = Path("quickstart"),
+    seed: options.Seed = 0,
+    as_json: options.Json = False,
+) -> None:
+    """The whole way on the embedded model: no key, no network, no GPU, about three minutes."""
+    _run(QUICKSTART, [f"out={out}", f"seed={seed}"], as_json)
+
+
+def run(
+    file: Annotated[Path, typer.Argument(help="A run file; see examples/.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="section.key=value, such as dpo.beta=0.2.", metavar="[KEY=VALUE]..."),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Run a whole pipeline from a file; run again, it goes on where it stopped."""
+    _run(file, overrides or [], as_json)
+
+
+def _run(file: Path, overrides: list[str], as_json: bool) -> None:
+    need_training()
+    from preceptor import pipeline
+    from preceptor.cli.screen import Terminal
+    from preceptor.cli.summary import show
+    from preceptor.config import load
+
+    config = load(file, overrides)
+    summary = pipeline.run(config, Terminal())
+    if as_json:
+        console.result(summary)
+        return
+    show(pipeline.read_run(Path(config.out), config.model_dump(mode="json")), Path(config.out))
+
+
+def report(path: Folder) -> None:
+    """Write the report of a run folder anew and print its path."""
+    need_training()
+    from preceptor import folder, pipeline
+    from preceptor import report as page
+    from prompts.manifest import write_text
+
+    manifest = folder.read_json(path / "manifest.json")
+    if "settings" not in manifest or manifest.get("kind") != "run":
+        from constitution.errors import UserError
+
+        raise UserError(f"{path} is no run folder; wanted one that `preceptor run` or `quickstart` made")
+    target = path / pipeline.REPORT
+    write_text(target, page.render(pipeline.read_run(path, manifest["settings"])))
+    typer.echo(str(target))
+
+
+def verify(
+    path: Annotated[Path, typer.Argument(help="A folder that run, label or train wrote.")],
+    as_json: options.Json = False,
+) -> None:
+    """Re-derive a folder's counts, hashes and lineage from what lies in it. Exit 1 where something differs."""
+    from preceptor.verify import verify as problems_of
+
+    problems = problems_of(path)
+    if as_json:
+        console.result({"path": str(path), "ok": not problems, "problems": problems})
+    else:
+        for problem in problems:
+            typer.echo(problem)
+        console.say(
+            f"{path}: {'every hash, count and row holds' if not problems else f'{len(problems)} problems'}"
+        )
+    if problems:
+        raise typer.Exit(1)
+
+
+def init(directory: Annotated[Path, typer.Argument(help="A new folder.")]) -> None:
+    """A folder to start from: a constitution, prompts and a run file, all of which run as they are."""
+    from preceptor.starter import write_starter
+
+    for path in write_starter(directory):
+        typer.echo(str(path))
+    console.say(f"next: preceptor run {directory / 'run.yaml'}")
+
+
+def doctor(as_json: options.Json = False) -> None:
+    """What is installed and what works here. Exit 1 where the embedded default could not run."""
+    from preceptor.doctor import examine
+
+    findings = examine()
+    if as_json:
+        console.result({finding.what: {"found": finding.found, "ok": finding.ok} for finding in findings})
+    else:
+        for finding in findings:
+            mark = "ok  " if finding.ok else "none"
+            typer.echo(f"{mark}  {finding.what:<24} {finding.found}")
+    if not all(finding.ok for finding in findings if finding.needed):
+        raise typer.Exit(1)
+
+
+def need_training() -> None:
+    """Raises UserError where the training libraries are not installed."""
+    from importlib.util import find_spec
+
+    from constitution.errors import UserError
+
+    missing = [name for name in ("torch", "transformers", "trl", "peft") if find_spec(name) is None]
+    if missing:
+        raise UserError(f"{', '.join(missing)} not installed; training wants: pip install 'preceptor[train]'")

@@ -1,0 +1,39 @@
+"""How a whole run looks on the terminal: a bar for each stage while it goes on, a line when it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING
+
+from preceptor.cli import console
+
+if TYPE_CHECKING:
+    from judge.fanout import Progress
+    from preceptor.records import StageRecord
+    from train.loop import Progress as TrainProgress
+
+
+class Terminal:
+    """Shows a run on stderr; satisfies `preceptor.pipeline.Screen`."""
+
+    def asking(self, stage: str) -> AbstractContextManager[Callable[[Progress], None]]:
+        """A bar for a stage that asks models."""
+        return console.progress(stage)
+
+    def training(self, stage: str) -> AbstractContextManager[Callable[[TrainProgress], None]]:
+        """A bar for a stage that trains."""
+        return _training(stage)
+
+    def done(self, record: StageRecord, again: bool) -> None:
+        """One line, where a bar has not said it already."""
+        if again:
+            console.say(f"{record.stage:<12} finished before: {record.rows_out} rows")
+
+
+@contextmanager
+def _training(stage: str) -> Iterator[Callable[[TrainProgress], None]]:
+    from preceptor.cli.train import training_bar
+
+    with training_bar(stage) as show:
+        yield show

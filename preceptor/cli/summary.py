@@ -1,0 +1,89 @@
+"""The one screen at the end of a run: before and after, how sure, at what price, and three replies side by side."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from preceptor.report import Run
+
+
+def show(run: Run, path: Path) -> None:
+    """Print the screen on stdout: it is what the command was asked for."""
+    from rich.console import Console
+
+    from preceptor.pipeline import REPORT
+
+    wide = None if sys.stdout.isatty() else 100
+    out = Console(file=sys.stdout, highlight=False, width=wide)
+    out.print(_satisfied(run.summary))
+    for name, value in _figures(run.summary):
+        out.print(f"{name:<22} {value}", markup=False)
+    _samples(out, run)
+    times = ", ".join(f"{stage.stage} {stage.wall_s:.0f}" for stage in run.stages)
+    out.print(f"seconds: {times}; in all {run.summary['wall_s']:.0f}", markup=False, style="dim")
+    out.print(f"report: {path / REPORT}", markup=False, style="bold")
+
+
+def _satisfied(summary: dict[str, Any]) -> Table:
+    from rich.table import Table
+
+    table = Table(title=f"{summary['n']} held-out prompts: replies that satisfy", title_justify="left")
+    for column in ("principle", "before", "after", "labels agree with the oracle"):
+        table.add_column(column, justify="left" if column == "principle" else "right")
+    for name, after in summary["after"].items():
+        agrees = summary["label_agreement"].get(name)
+        row = (
+            name,
+            f"{summary['before'][name]:.0%}",
+            f"{after:.0%}",
+            "" if agrees is None else f"{agrees:.0%}",
+        )
+        table.add_row(*row, style="bold" if name == "overall" else None)
+    return table
+
+
+def _figures(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    from preceptor.report import percent
+
+    low, high = summary["win_rate_ci95"]
+    distinct = summary["distinct_2"]
+    rows = [
+        (
+            "win rate",
+            f"{percent(summary['win_rate'])}  (95 %: {low:.0%} to {high:.0%}) against the start, by the judge",
+        ),
+        ("KL to the start", f"{summary['kl_nats']:.1f} nats a reply"),
+        ("distinct-2", f"{distinct['after']:.3f}, was {distinct['before']:.3f}"),
+        ("labels", ", ".join(f"{count} {status}" for status, count in summary["labels"].items())),
+        ("cost", f"${summary['cost_usd']:.2f}"),
+    ]
+    if "reward_model" in summary:
+        card = summary["reward_model"]
+        low, high = card["ci95"]
+        shown = f"{card['accuracy']:.0%}  (95 %: {low:.0%} to {high:.0%}) on {card['n']} held-out pairs"
+        rows.insert(1, ("reward model", shown))
+    return rows
+
+
+def _samples(out: Console, run: Run) -> None:
+    from rich.table import Table
+
+    from preceptor.report import pick
+
+    for row in pick(run.held_out):
+        asked = " / ".join(message.content for message in row.prompt.messages)
+        table = Table(title=asked, title_justify="left", title_style="italic", expand=True, show_lines=False)
+        for side in ("before", "after"):
+            table.add_column(side, ratio=1)
+        table.add_row(row.before, row.after)
+        marks = (row.satisfied_before, row.satisfied_after)
+        table.add_row(
+            *(", ".join(f"not {name}" for name, held in mark.items() if not held) or "all" for mark in marks)
+        )
+        out.print(table)

@@ -1,0 +1,265 @@
+"""`preceptor train`: adapters from revisions and preferences. Torch is imported by the command that trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from constitution.errors import UserError
+from preceptor.cli import console
+from preceptor.cli.options import Format, Json, Out, Seed
+
+if TYPE_CHECKING:
+    from train.folder import Trained
+    from train.loop import Watch
+    from train.settings import LoopSettings
+
+app = typer.Typer(no_args_is_help=True, help="Train LoRA adapters: sft, a reward model, a policy by dpo.")
+
+SomeSettings = TypeVar("SomeSettings", bound="LoopSettings")
+NEEDED = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "safetensors")
+
+# Flags not given are None, and the settings' own defaults then hold; the ones shown here are held to them by a test.
+BaseModelName = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="embedded, hf/ID or a model folder.",
+        show_default="the base of --adapter, else embedded",
+    ),
+]
+Adapter = Annotated[Path | None, typer.Option(help="Folder of a LoRA adapter to go on from.")]
+Epochs = Annotated[float | None, typer.Option(help="Passes over the rows.", show_default="1.0")]
+LearningRate = Annotated[
+    float | None,
+    typer.Option(help="Peak; it rises over the warm-up and falls to zero.", show_default="0.0002"),
+]
+DpoLearningRate = Annotated[
+    float | None,
+    typer.Option("--learning-rate", help="Peak; it rises over the warm-up and falls.", show_default="5e-05"),
+]
+BatchSize = Annotated[int | None, typer.Option(help="Rows in a step.", show_default="16")]
+MaxLength = Annotated[
+    int | None,
+    typer.Option(help="Tokens of prompt and reply; the prompt is shortened to fit.", show_default="1024"),
+]
+Rank = Annotated[int | None, typer.Option(help="Of the LoRA adapter.", show_default="16")]
+Alpha = Annotated[float | None, typer.Option(help="LoRA scale is alpha / rank.", show_default="32.0")]
+Beta = Annotated[
+    float | None, typer.Option(help="Larger keeps the policy closer to its reference.", show_default="0.1")
+]
+HeldOut = Annotated[
+    float | None, typer.Option(help="Share of the prompts kept for the report card.", show_default="0.1")
+]
+Precision = Annotated[str | None, typer.Option(help="auto, fp32 or bf16.", show_default="auto")]
+Checkpointing = Annotated[
+    bool, typer.Option("--gradient-checkpointing", help="Less memory, about a third more time.")
+]
+CheckpointEvery = Annotated[
+    int | None, typer.Option(help="Steps from one checkpoint to the next.", show_default="50")
+]
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard files too.")]
+
+
+@app.command()
+def sft(
+    rows: Annotated[str, typer.Argument(help="Revisions, or rows of prompt and completion.")],
+    out: Out,
+    model: BaseModelName = None,
+    adapter: Adapter = None,
+    epochs: Epochs = None,
+    learning_rate: LearningRate = None,
+    batch_size: BatchSize = None,
+    max_length: MaxLength = None,
+    rank: Rank = None,
+    alpha: Alpha = None,
+    seed: Seed = 0,
+    precision: Precision = None,
+    gradient_checkpointing: Checkpointing = False,
+    checkpoint_every: CheckpointEvery = None,
+    tensorboard: TensorBoard = False,
+    json: Json = False,
+) -> None:
+    """Teach the model its own revised replies. The same command again goes on where it stopped."""
+    flags = dict(locals())
+    _need_train()
+    from train.rows import read_demonstrations
+    from train.settings import SftSettings
+
+    settings = _settings(SftSettings, flags)
+    read = read_demonstrations(rows)
+    from train.sft import train_sft  # torch loads only now: a fault in the rows is told at once
+
+    with training_bar("sft") as watch:
+        trained = train_sft(read.rows, settings, out, watch=watch, read=_read(rows, read.set_aside))
+    _tell("sft", trained, read.set_aside, json)
+
+
+@app.command()
+def reward(
+    rows: Annotated[str, typer.Argument(help="Preferences: prompt, chosen, rejected, probability.")],
+    out: Out,
+    model: BaseModelName = None,
+    adapter: Adapter = None,
+    epochs: Epochs = None,
+    learning_rate: LearningRate = None,
+    batch_size: BatchSize = None,
+    max_length: MaxLength = None,
+    rank: Rank = None,
+    alpha: Alpha = None,
+    held_out: HeldOut = None,
+    form: Format = "rows",
+    seed: Seed = 0,
+    precision: Precision = None,
+    gradient_checkpointing: Checkpointing = False,
+    checkpoint_every: CheckpointEvery = None,
+    tensorboard: TensorBoard = False,
+    json: Json = False,
+) -> None:
+    """Train a reward model on preferences. The same command again goes on where it stopped."""
+    flags = dict(locals())
+    _need_train()
+    from train.rows import read_preferences
+    from train.settings import RewardSettings
+
+    settings = _settings(RewardSettings, flags)
+    read = read_preferences(rows, form)
+    from train.reward import train_reward
+
+    with training_bar("reward") as watch:
+        trained = train_reward(read.rows, settings, out, watch=watch, read=_read(rows, read.set_aside))
+    _tell("reward", trained, read.set_aside, json)
+
+
+@app.command()
+def dpo(
+    rows: Annotated[str, typer.Argument(help="Preferences: prompt, chosen, rejected, probability.")],
+    out: Out,
+    model: BaseModelName = None,
+    adapter: Adapter = None,
+    epochs: Epochs = None,
+    learning_rate: DpoLearningRate = None,
+    batch_size: BatchSize = None,
+    max_length: MaxLength = None,
+    rank: Rank = None,
+    alpha: Alpha = None,
+    beta: Beta = None,
+    form: Format = "rows",
+    seed: Seed = 0,
+    precision: Precision = None,
+    gradient_checkpointing: Checkpointing = False,
+    checkpoint_every: CheckpointEvery = None,
+    tensorboard: TensorBoard = False,
+    json: Json = False,
+) -> None:
+    """Train a policy on preferences. The same command again goes on where it stopped."""
+    flags = dict(locals())
+    _need_train()
+    from train.rows import read_preferences
+    from train.settings import DpoSettings
+
+    settings = _settings(DpoSettings, flags)
+    read = read_preferences(rows, form)
+    from train.dpo import train_dpo
+
+    with training_bar("dpo") as watch:
+        trained = train_dpo(read.rows, settings, out, watch=watch, read=_read(rows, read.set_aside))
+    _tell("dpo", trained, read.set_aside, json)
+
+
+def _need_train() -> None:
+    if absent := [name for name in NEEDED if find_spec(name) is None]:
+        raise UserError(f"training needs {', '.join(absent)}; install with: pip install 'preceptor[train]'")
+
+
+def _settings(kind: type[SomeSettings], flags: Mapping[str, Any]) -> SomeSettings:
+    """The stage's settings out of its flags; UserError names the flags that cannot be."""
+    from pydantic import ValidationError
+
+    given = {name: value for name, value in flags.items() if name in kind.model_fields and value is not None}
+    adapter = given.get("adapter")
+    if adapter is not None:
+        if both := [f"--{name}" for name in ("rank", "alpha") if name in given]:
+            raise UserError(
+                f"{' and '.join(both)} cannot be set: --adapter goes on with an adapter that has its own"
+            )
+        from train.roles import base_of_adapter
+
+        given = {"model": base_of_adapter(adapter), **given, "adapter": str(adapter)}
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        faults = [
+            f"--{str(fault['loc'][0]).replace('_', '-')} is {fault['input']!r}: {fault['msg'].lower()}"
+            for fault in error.errors(include_url=False)
+        ]
+        raise UserError("\n".join(faults)) from None
+
+
+def _read(source: str, set_aside: Mapping[str, int]) -> dict[str, Any]:
+    """What the manifest says about the file of rows."""
+    from prompts.manifest import file_hash
+
+    path = Path(source)
+    return {
+        "source": source,
+        "sha256": file_hash(path) if path.is_file() else "",
+        "set_aside": dict(set_aside),
+    }
+
+
+@contextmanager
+def training_bar(stage: str) -> Iterator[Watch]:
+    """A bar on stderr with loss, accuracy, rows a second and the time left."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    bar = Progress(
+        TextColumn("{task.description:<8}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        console=console.console(),
+    )
+    with bar:
+        task = bar.add_task(stage, total=None, figures="loading")
+
+        def watch(now: Any) -> None:
+            accuracy = now.metrics.get("accuracy", now.metrics.get("mean_token_accuracy", 0.0))
+            figures = (
+                f"loss {now.metrics['loss']:.3f}  accuracy {accuracy:.2f}  "
+                f"{now.pairs_per_s:.0f} rows/s  {now.left_s:.0f} s left"
+            )
+            bar.update(task, completed=now.step, total=now.steps, figures=figures)
+
+        yield watch
+
+
+def _tell(stage: str, trained: Trained, unread: Mapping[str, int], as_json: bool) -> None:
+    """The result on stdout; what became of every row, and the figures, on stderr."""
+    if trained.finished_before:
+        console.say(
+            f"{stage}: {trained.folder} had been finished by the same command before; nothing was done"
+        )
+    rows = trained.rows
+    console.say(
+        f"{stage}: {rows['in']} rows in, {rows['used']} trained on, {rows['held_out']} held out, "
+        f"{rows['shortened']} with a shortened prompt; {trained.steps} steps in {trained.wall_s:.1f} s"
+    )
+    for reason, count in [*unread.items(), *rows["set_aside"].items()]:
+        console.say(f"  set aside: {count} because {reason}")
+    card = trained.metrics.get("held_out", {})
+    if card.get("n"):
+        low, high = card["ci95"]
+        console.say(
+            f"  held out: accuracy {card['accuracy']:.3f} [{low:.3f}, {high:.3f}] of {card['n']} pairs, "
+            f"NLL {card['nll']:.3f} (least {card['nll_floor']:.3f}), Brier {card['brier']:.3f}, ECE {card['ece']:.3f}"
+        )
+    if as_json:
+        console.result({**trained._asdict(), "folder": str(trained.folder), "unread": dict(unread)})
+    else:
+        typer.echo(str(trained.folder))

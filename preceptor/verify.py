@@ -1,0 +1,123 @@
+"""Whether a folder still is what its manifest says: every hash, every count, and every row's way back to its call.
+
+Works on a run folder, on what `label` wrote and on what `train` wrote. Nothing is repaired and nothing is asked.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from constitution.errors import UserError
+from judge.preferences import preference
+from judge.records import Label, Preference, Response, Revision
+from preceptor import folder
+from prompts.rows import read_records
+
+MANIFEST = "manifest.json"
+
+
+def verify(path: Path) -> list[str]:
+    """What is wrong, a line each; empty: the folder proves itself.
+
+    Raises UserError where there is no manifest, for then the command that writes it has not finished.
+    """
+    if not (path / MANIFEST).exists():
+        raise UserError(
+            f"{path} has no {MANIFEST}; wanted the folder of a finished run, label or train: run its command to the end"
+        )
+    manifest = folder.read_json(path / MANIFEST)
+    problems = list(_hashes(path, manifest))
+    if problems:
+        return problems  # counts of files that have changed would only say the same again
+    if "stages" in manifest:
+        problems += _stages(path, manifest)
+        problems += _lineage(path, "4-labels.jsonl", "5-preferences.jsonl")
+        problems += _sources(path)
+    elif "rows" in manifest and "by_status" in manifest["rows"]:
+        problems += _label_counts(path, manifest["rows"])
+        problems += _lineage(path, "labels.jsonl", "preferences.jsonl")
+    for inner in ("3-sft", "6-reward", "7-policy"):
+        if (path / inner / MANIFEST).exists():
+            problems += [f"{inner}/{problem}" for problem in verify(path / inner)]
+    return problems
+
+
+def _hashes(path: Path, manifest: dict[str, Any]) -> Iterator[str]:
+    for name, facts in manifest.get("files", {}).items():
+        wanted = facts["sha256"] if isinstance(facts, dict) else facts
+        if not (path / name).exists():
+            yield f"{name}: is missing"
+        elif (found := folder.digest(path / name)) != wanted:
+            yield f"{name}: its SHA-256 is {found[:12]}…, the manifest says {wanted[:12]}…"
+
+
+def _stages(path: Path, manifest: dict[str, Any]) -> Iterator[str]:
+    for stage in manifest["stages"]:
+        aside = sum(stage["set_aside"].values())
+        if stage["rows_in"] != stage["rows_out"] + aside:
+            yield f"{stage['stage']}: {stage['rows_in']} rows in, {stage['rows_out']} out and {aside} set aside"
+        for name in stage["outputs"]:
+            # a prompt has several responses, so that file counts prompts, not lines
+            if name.endswith(".jsonl") and stage["stage"] not in ("prompts", "respond", "sample"):
+                rows = (path / name).read_bytes().count(b"\n")
+                if rows != stage["rows_out"]:
+                    yield f"{name}: holds {rows} rows, the manifest says {stage['rows_out']}"
+
+
+def _label_counts(path: Path, rows: dict[str, Any]) -> Iterator[str]:
+    found: dict[str, int] = {}
+    for label in read_records(path / "labels.jsonl", Label):
+        found[label.status] = found.get(label.status, 0) + 1
+    for status, count in rows["by_status"].items():
+        if found.get(status, 0) != count:
+            yield f"labels.jsonl: {found.get(status, 0)} rows are {status}, the manifest says {count}"
+    if sum(found.values()) != rows["in"]:
+        yield f"labels.jsonl: holds {sum(found.values())} rows, {rows['in']} went in"
+
+
+def _lineage(path: Path, labels: str, preferences: str) -> Iterator[str]:
+    """Every preference is what its label says, and every ok label has one."""
+    derived = (preference(label) for label in read_records(path / labels, Label))
+    wanted = [row for row in derived if row is not None]
+    found = list(read_records(path / preferences, Preference)) if wanted else []
+    if len(wanted) != len(found):
+        yield f"{preferences}: {len(found)} rows, {len(wanted)} labels are ok"
+    for want, have in zip(wanted, found, strict=False):
+        if want != have:
+            yield f"{preferences}: {have.id} is not what its label says"
+
+
+def _sources(path: Path) -> Iterator[str]:
+    """Every compared reply is a response or a revision of this run, and every call stands in the ledger."""
+    sampled = [path / name for name in ("2-responses.jsonl", "3-responses.jsonl")]
+    responses = {row.id: row for name in sampled if name.exists() for row in read_records(name, Response)}
+    revised = path / "3-revisions.jsonl"
+    revisions = {row.id: row for row in read_records(revised, Revision)} if revised.exists() else {}
+    texts = {
+        **{key: row.text for key, row in responses.items()},
+        **{key: row.text for key, row in revisions.items()},
+    }
+    calls = {row.call for row in responses.values()}
+    calls |= {call for row in revisions.values() for call in row.calls}
+    for label in read_records(path / "4-labels.jsonl", Label):
+        replies = (label.response_a, label.response_b)
+        for source, reply in zip(label.sources or (), replies, strict=False):
+            if texts.get(source) != reply:
+                yield f"4-labels.jsonl: {label.id}: no response or revision {source} has that text"
+        calls |= {judgement.call for judgement in label.judgements if judgement.call}
+    missing = calls - _calls(path / "ledger.db")
+    if missing:
+        yield f"ledger.db: {len(missing)} of {len(calls)} calls are not in it, such as {min(missing)}"
+
+
+def _calls(path: Path) -> set[str]:
+    if not path.exists():
+        return set()
+    ledger = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        return {key for (key,) in ledger.execute("select key from calls where status = 'answered'")}
+    finally:
+        ledger.close()

@@ -1,0 +1,202 @@
+"""respond, revise, label and audit as commands, over real HTTP: resumed, planned, capped, interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.preceptor.conftest import Preceptor
+from tests.servers.llm import LLMServer
+from tests.servers.recordings import pairs, recordings
+
+Start = Callable[..., LLMServer]
+
+
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    place = tmp_path / "here"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    rows = [
+        {"prompt": f"question {n}", "response_a": f"quality={n}", "response_b": f"quality={5 * (n % 2) + 3}"}
+        for n in range(1, 9)
+    ]
+    (place / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (place / "prompts.jsonl").write_text("".join(json.dumps({"prompt": f"say {n}"}) + "\n" for n in range(3)))
+    return place
+
+
+def label(server: LLMServer, *more: object) -> tuple[object, ...]:
+    return ("label", "pairs.jsonl", "-c", "style", "--judge", "openai/fake", "--base-url", server.url, *more)
+
+
+def test_label_twice_asks_once_and_writes_the_same(
+    place: Path, preceptor: Preceptor, start_server: Start
+) -> None:
+    server = start_server()
+    first = preceptor(*label(server, "--out", "one", "--json"))
+    assert (first.code, server.stats()["requests"]) == (0, 16), first.err
+    report = json.loads(first.out)
+    assert (
+        report["pairs"]
+        == 8
+        == sum(report[name] for name in ("ok", "tie", "inconsistent", "refused", "unparsed"))
+    )
+    again = preceptor(*label(server, "--out", "two", "--json"))
+    assert server.stats()["requests"] == 16
+    assert json.loads(again.out)["calls"] == {"asked": 0, "from_ledger": 16, "failed": 0, "cost_usd": 0.0}
+    for name in ("labels.jsonl", "preferences.jsonl"):
+        assert (place / "one" / name).read_bytes() == (place / "two" / name).read_bytes()
+    assert preceptor("verify", "one").code == 0
+    (place / "one" / "labels.jsonl").write_text("")
+    tampered = preceptor("verify", "one")
+    assert (tampered.code, "labels.jsonl: its SHA-256" in tampered.out) == (1, True)
+
+
+def test_a_plan_asks_nothing(place: Path, preceptor: Preceptor, start_server: Start) -> None:
+    server = start_server()
+    ended = preceptor(*label(server, "--out", "out", "--plan", "--json"))
+    plan = json.loads(ended.out)
+    assert (plan["rows"], plan["models"][0]["to_ask"], plan["models"][0]["in_ledger"]) == (8, 16, 0)
+    assert server.stats()["requests"] == 0
+    assert not (place / "out").exists()
+
+
+def test_the_cap_stops_with_3_and_a_higher_one_goes_on(
+    place: Path, preceptor: Preceptor, start_server: Start
+) -> None:
+    server = start_server()
+    words = ("label", "pairs.jsonl", "-c", "style", "--judge", "openai/gpt-4o-mini", "--base-url", server.url)
+    tight = preceptor(*words, "--out", "out", "--concurrency", 1, "--max-cost", "0.0012", "--json")
+    assert tight.code == 3, tight.err
+    partial = json.loads(tight.out)
+    manifest = json.loads((place / "out" / "manifest.json").read_text())
+    rows = len((place / "out" / "labels.jsonl").read_text().splitlines())
+    assert (partial["complete"], manifest["complete"]) == (False, False)
+    assert 0 < rows < 8
+    assert partial["calls"]["cost_usd"] <= 0.0012
+    done = preceptor(*words, "--out", "out", "--max-cost", "1", "--json")
+    assert (done.code, json.loads(done.out)["complete"]) == (0, True)
+    assert server.stats()["answered_twice"] == 0
+
+
+@pytest.mark.usefixtures("place")
+def test_an_unknown_price_under_a_cap_is_an_error(preceptor: Preceptor, start_server: Start) -> None:
+    ended = preceptor(*label(start_server(), "--out", "out", "--max-cost", 1))
+    assert ended.code == 2
+    assert "price" in ended.err
+
+
+def test_ctrl_c_leaves_a_valid_part_and_goes_on(
+    place: Path, preceptor: Preceptor, start_server: Start
+) -> None:
+    server = start_server(latency_s=0.15, reach=6)
+    words = [str(word) for word in label(server, "--out", "out", "--concurrency", 2)]
+    code = "from preceptor.cli.app import main; main()"
+    root = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": root}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *words], cwd=place, env=environment, stderr=subprocess.PIPE, text=True
+    )
+    assert server.reached.wait(30)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert "run the same command again" in said
+    for line in (place / "out" / "labels.jsonl").read_text().splitlines():
+        assert json.loads(line)["status"]
+    assert preceptor(*label(server, "--out", "out")).code == 0
+    assert server.stats()["answered_twice"] <= 2  # what was in flight
+    assert len((place / "out" / "labels.jsonl").read_text().splitlines()) == 8
+
+
+@pytest.mark.usefixtures("place")
+def test_respond_revise_label(preceptor: Preceptor, start_server: Start) -> None:
+    server = start_server()
+    model = ("--model", "openai/fake", "--base-url", server.url)
+    ended = preceptor(
+        "respond", "prompts.jsonl", *model, "--samples", 2, "--out", "responses.jsonl", "--json"
+    )
+    assert json.loads(ended.out)["responses"] == {"ok": 6}
+    revise = preceptor(
+        "revise", "responses.jsonl", *model, "-c", "style", "--rounds", 1, "--out", "rev.jsonl", "--json"
+    )
+    assert json.loads(revise.out)["revisions"] == {"ok": 6}
+    judge = ("-c", "style", "--judge", "openai/fake", "--base-url", server.url, "--json")
+    for source, count in (("responses.jsonl", 3), ("rev.jsonl", 6)):
+        labelled = preceptor("label", source, *judge, "--out", f"labels-{count}")
+        assert json.loads(labelled.out)["pairs"] == count, labelled.err
+
+
+def test_checks_judge_without_a_key(place: Path, preceptor: Preceptor) -> None:
+    row = {"prompt": "as JSON", "tags": ["json"], "response_a": "{}", "response_b": "no", "preferred": "a"}
+    (place / "gold.jsonl").write_text(json.dumps(row) + "\n")
+    ended = preceptor("audit", "gold.jsonl", "-c", "style", "--judge", "checks", "--json")
+    figures = json.loads(ended.out)
+    assert (figures["n"], figures["accuracy"], figures["cost_usd"]) == (1, 1.0, 0.0)
+    gated = preceptor(
+        "audit", "gold.jsonl", "-c", "style", "--judge", "checks", "--fail-if", "accuracy > 0.5"
+    )
+    assert (gated.code, "the gate failed: accuracy > 0.5" in gated.err) == (1, True)
+    unknown = preceptor(
+        "audit", "gold.jsonl", "-c", "style", "--judge", "checks", "--fail-if", "acuracy > 0.5"
+    )
+    assert (unknown.code, "acuracy" in unknown.err) == (2, True)
+
+
+def test_audit_in_the_wording_of_llmbar(place: Path, preceptor: Preceptor, start_server: Start) -> None:
+    """The published counts of GPT-4 with CoT on LLMBar Natural, through the command, with one's own template."""
+    rows: list[dict[str, Any]] = list(pairs("Natural"))
+    (place / "gold.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (place / "own.jinja").write_text(
+        '---\nkind: compare\nverdict: {a: "Output (a)", b: "Output (b)"}\n---\n'
+        "{% block user %}{% for principle in principles %}{{ principle.text }}{% endfor %}\n"
+        "{% for message in messages %}{{ message.content | defuse }}{% endfor %}\n"
+        "# Output (a):\n{{ response_a | defuse }}\n# Output (b):\n{{ response_b | defuse }}\n{% endblock %}\n"
+    )
+    server = start_server(recordings=recordings("Natural"), verdict="Output ({letter}) is better.")
+    words = (
+        "audit",
+        "gold.jsonl",
+        "-c",
+        "helpful-harmless",
+        "--judge",
+        "openai/gpt-4",
+        "--base-url",
+        server.url,
+    )
+    ended = preceptor(*words, "--template", "own.jinja", "--reasoning", "--json")
+    figures = json.loads(ended.out)
+    counts = ("n", "correct_original", "correct_swapped", "correct_both", "orders_agree", "unparsed")
+    assert [figures[name] for name in counts] == [100, 94, 95, 90, 91, 0]
+
+
+def test_transcripts(place: Path, preceptor: Preceptor, start_server: Start) -> None:
+    start = "\n\nHuman: hello\n\nAssistant: "
+    (place / "hh.jsonl").write_text(
+        json.dumps({"chosen": start + "quality=9", "rejected": start + "quality=1"}) + "\n"
+    )
+    server = start_server()
+    words = (
+        "audit",
+        "hh.jsonl",
+        "--format",
+        "hh",
+        "-c",
+        "style",
+        "--judge",
+        "openai/x",
+        "--base-url",
+        server.url,
+    )
+    figures = json.loads(preceptor(*words, "--json").out)
+    assert (figures["n"], figures["correct_both"]) == (1, 1)

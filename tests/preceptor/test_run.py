@@ -1,0 +1,134 @@
+"""A whole run, small, on the embedded model: every file of the contract, proof, resume, report."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from datasets import load_dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import DPOConfig, DPOTrainer
+
+from preceptor.cli.app import main
+from tests.preceptor.conftest import Preceptor
+from train.embedded import WEIGHTS
+
+RUN = """\
+out: {out}
+model: embedded
+judge: embedded
+constitution: front-desk
+prompts: {{file: front-desk, limit: 10, held_out: front-desk-held-out, held_out_limit: 6}}
+respond: {{samples: 3, max_tokens: 64}}
+revise: {{rounds: 1, max_tokens: 64}}
+revised_samples: 1
+sft: {{epochs: 1}}
+pairs: all
+label: {{principles: each}}
+reward: {{epochs: 1, held_out: 0.3}}
+dpo: {{epochs: 1}}
+evaluate: {{oracle: embedded}}
+"""
+FILES = [
+    "manifest.json",
+    "constitution.yaml",
+    "1-prompts.jsonl",
+    "2-responses.jsonl",
+    "3-revisions.jsonl",
+    "4-labels.jsonl",
+    "5-preferences.jsonl",
+    "6-reward",
+    "7-policy",
+    "8-heldout.jsonl",
+    "9-report.html",
+    "ledger.db",
+    "metrics",
+    "summary.json",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run; no test may change it."""
+    place = tmp_path_factory.mktemp("run")
+    (place / "run.yaml").write_text(RUN.format(out=place / "out"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["preceptor", "run", str(place / "run.yaml")])
+        with pytest.raises(SystemExit) as end:
+            main()
+    assert end.value.code == 0
+    return place / "out"
+
+
+def test_every_file_of_the_contract_is_there(folder: Path) -> None:
+    assert [name for name in FILES if not (folder / name).exists()] == []
+    summary = json.loads((folder / "summary.json").read_text())
+    for key in ("before", "after", "win_rate", "kl_nats", "distinct_2", "wall_s", "cost_usd"):
+        assert key in summary
+    assert (
+        summary["before"].keys()
+        == summary["after"].keys()
+        >= {"overall", "polite", "concise", "true-to-notes"}
+    )
+    assert 0 <= summary["reward_model"]["accuracy"] <= 1
+
+
+def test_it_proves_itself_until_something_is_changed(
+    folder: Path, tmp_path: Path, preceptor: Preceptor
+) -> None:
+    assert preceptor("verify", folder).code == 0
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    rows = (copy / "5-preferences.jsonl").read_text().splitlines(keepends=True)
+    (copy / "5-preferences.jsonl").write_text("".join(rows[1:]))
+    ended = preceptor("verify", copy, "--json")
+    assert ended.code == 1
+    assert "5-preferences.jsonl" in json.loads(ended.out)["problems"][0]
+
+
+def test_run_again_passes_over_every_stage(folder: Path, preceptor: Preceptor) -> None:
+    before = (folder / "metrics" / "stages.jsonl").read_bytes()
+    ended = preceptor("run", folder.parent / "run.yaml")
+    assert ended.code == 0
+    assert ended.err.count("finished before") == len(before.splitlines())
+    assert (folder / "metrics" / "stages.jsonl").read_bytes() == before
+
+
+def test_rows_in_are_rows_out_and_set_aside(folder: Path) -> None:
+    for stage in json.loads((folder / "manifest.json").read_text())["stages"]:
+        assert stage["rows_in"] == stage["rows_out"] + sum(stage["set_aside"].values()), stage
+
+
+def test_the_report_is_one_page_that_loads_nothing(folder: Path, preceptor: Preceptor) -> None:
+    assert preceptor("report", folder).out.strip() == str(folder / "9-report.html")
+    page = (folder / "9-report.html").read_text()
+    assert re.findall(r"(?:src|href)\s*=\s*[\"'](?!#)", page) == []
+    assert "<script" not in page
+    for heading in ("What changed", "before and after", "Audit of the judge", "Calibration", "Stages"):
+        assert heading in page
+
+
+@pytest.mark.filterwarnings("ignore")  # TRL's and its libraries' own, on the way to a step
+def test_trl_takes_the_preferences_as_they_are(folder: Path, tmp_path: Path) -> None:
+    rows = load_dataset(
+        "json", data_files=str(folder / "5-preferences.jsonl"), cache_dir=str(tmp_path / "cache")
+    )
+    options = DPOConfig(
+        output_dir=str(tmp_path / "out"),
+        max_steps=1,
+        per_device_train_batch_size=2,
+        report_to=[],
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        disable_tqdm=True,
+    )
+    model = AutoModelForCausalLM.from_pretrained(WEIGHTS)
+    tokenizer = AutoTokenizer.from_pretrained(WEIGHTS)
+    trainer = DPOTrainer(model=model, args=options, train_dataset=rows["train"], processing_class=tokenizer)
+    assert trainer.train().training_loss == pytest.approx(
+        0.6931, abs=1e-3
+    )  # log 2: the policy is the reference

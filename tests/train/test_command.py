@@ -1,0 +1,115 @@
+"""`preceptor train` as a person calls it: one result on stdout, exit codes, words for bad input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from constitution.errors import UserError
+from preceptor.cli.train import app
+from prompts.rows import write_rows
+from tests.train.tiny import preference
+from train.settings import DpoSettings, LoopSettings, RewardSettings, SftSettings
+
+STAGES: dict[str, type[LoopSettings]] = {"sft": SftSettings, "reward": RewardSettings, "dpo": DpoSettings}
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    write_rows(tmp_path / "rows.jsonl", [preference(number) for number in range(12)])
+    return tmp_path / "rows.jsonl"
+
+
+def preceptor(*words: object) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own."""
+    call = [sys.executable, "-c", "from preceptor.cli.app import main; main()", "train", *map(str, words)]
+    root = Path(__file__).parents[2]
+    return subprocess.run(call, capture_output=True, text=True, check=False, cwd=root, timeout=120)
+
+
+def test_dpo_trains_once_and_says_so_the_second_time(tiny: Path, rows: Path, tmp_path: Path) -> None:
+    words = (
+        "dpo",
+        rows,
+        "--model",
+        tiny,
+        "--out",
+        tmp_path / "out",
+        "--batch-size",
+        4,
+        "--rank",
+        4,
+        "--json",
+    )
+    first = preceptor(*words)
+    assert first.returncode == 0, first.stderr
+    result = json.loads(first.stdout)
+    assert result["rows"]["in"] == result["rows"]["used"] == 12
+    assert result["steps"] == 3
+    assert "12 rows in, 12 trained on" in first.stderr
+    again = preceptor(*words)
+    assert again.returncode == 0
+    assert json.loads(again.stdout)["finished_before"]
+    assert "had been finished by the same command before" in again.stderr
+
+
+def test_bad_input_is_one_message_and_exit_code_2(tmp_path: Path) -> None:
+    """Never a traceback, and nothing on stdout; the other faults go the same way."""
+    ended = preceptor("dpo", tmp_path / "none.jsonl", "--out", tmp_path / "out")
+    assert (ended.returncode, ended.stdout) == (2, ""), ended
+    assert "there is no such file" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("dpo rows.jsonl --model embeded --out out", "did you mean 'embedded'?"),
+        ("reward bad.jsonl --model MODEL --out out", "bad.jsonl:1: no column chosen"),
+        ("dpo rows.jsonl --model MODEL --adapter bare --out out", "it has no adapter_config.json"),
+        ("dpo rows.jsonl --adapter bare --out out", "it has no adapter_config.json"),
+        ("dpo rows.jsonl --adapter bare --rank 4 --out out", "--rank cannot be set"),
+        ("dpo rows.jsonl --model MODEL --out file/out", "cannot"),
+        ("dpo rows.jsonl --model MODEL --beta 0 --out out", "--beta is 0.0: input should be greater than 0"),
+        ("dpo rows.jsonl --model MODEL --precision int4 --out out", "--precision is 'int4': input should be"),
+        ("sft rows.jsonl --model MODEL --out out", "no column completion"),
+    ],
+)
+def test_bad_input_is_told_and_leaves_nothing_behind(
+    tiny: Path, rows: Path, words: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(rows.parent)
+    Path("file").write_text("")
+    Path("bad.jsonl").write_text('{"prompt": "Hi?"}\n')
+    Path("bare").mkdir()
+    with pytest.raises(UserError) as caught:
+        app(words.replace("MODEL", str(tiny)).split(), standalone_mode=False)
+    assert message in str(caught.value)
+    assert caught.value.exit_code == 2
+    assert not Path("out").exists()
+
+
+def test_the_defaults_shown_are_the_settings_own() -> None:
+    """They are written twice, because showing help must not load the settings."""
+    from typer.main import get_command
+
+    group = get_command(app)
+    checked = 0
+    for name, settings in STAGES.items():
+        for option in group.commands[name].params:  # type: ignore[attr-defined]
+            shown = getattr(option, "show_default", None)
+            if isinstance(shown, str) and option.name != "model":
+                assert shown == str(settings.model_fields[option.name].default), option.name
+                checked += 1
+    assert checked == 26
+
+
+def test_showing_help_loads_neither_torch_nor_the_settings() -> None:
+    code = "import sys, preceptor.cli.train; print(sorted({'torch', 'pydantic', 'transformers'} & set(sys.modules)))"
+    root = Path(__file__).parents[2]
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
+    assert ended.stdout.strip() == "[]"

@@ -1,0 +1,169 @@
+"""What holds for every training: resume, counts, manifest, output folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.train.tiny import preference
+from train.dpo import train_dpo
+from train.errors import RunFolderError, TrainDataError
+from train.folder import Trained
+from train.loop import Progress
+from train.reward import train_reward
+from train.rows import Demonstration
+from train.settings import DpoSettings, LoopSettings, RewardSettings, SftSettings
+from train.sft import train_sft
+
+PAIRS = [preference(number, 0.5 + number % 6 / 10) for number in range(24)]
+DEMONSTRATIONS = [
+    Demonstration(id=row.id, prompt=row.prompt, completion=row.chosen[0].content) for row in PAIRS
+]
+STAGES: dict[str, tuple[Callable[..., Trained], type[LoopSettings], list[Any]]] = {
+    "sft": (train_sft, SftSettings, DEMONSTRATIONS),
+    "reward": (train_reward, RewardSettings, PAIRS),
+    "dpo": (train_dpo, DpoSettings, PAIRS),
+}
+
+
+class StoppedError(Exception):
+    """What a signal would do."""
+
+
+def settings_of(stage: str, tiny: Path, **changes: Any) -> LoopSettings:
+    values = {"model": str(tiny), "batch_size": 4, "epochs": 2, "checkpoint_every": 2, "learning_rate": 1e-3}
+    return STAGES[stage][1].model_validate({**values, "rank": 4, "alpha": 8, **changes})
+
+
+def run(stage: str, settings: LoopSettings, out: Path, **more: Any) -> Trained:
+    return STAGES[stage][0](more.pop("rows", STAGES[stage][2]), settings, out, **more)
+
+
+def stop_at(step: int) -> Callable[[Progress], None]:
+    def watch(now: Progress) -> None:
+        if now.step == step:
+            raise StoppedError
+
+    return watch
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("steps", [1, 5, 8])
+def test_a_resumed_training_equals_an_unbroken_one_to_the_bit(
+    tiny: Path, tmp_path: Path, stage: str, steps: int
+) -> None:
+    """Stopped before the first checkpoint, between two, and in the second epoch: same metrics, same weights."""
+    settings = settings_of(stage, tiny)
+    whole = run(stage, settings, tmp_path / "whole")
+    with pytest.raises(StoppedError):
+        run(stage, settings, tmp_path / "broken", watch=stop_at(steps))
+    seen: list[Progress] = []
+    resumed = run(stage, settings, tmp_path / "broken", watch=seen.append)
+    assert seen[0].step == (1 if steps == 1 else (steps - 1) // 2 * 2 + 1)  # after the last checkpoint
+    assert not resumed.finished_before
+    assert (whole.steps, whole.rows, whole.metrics) == (resumed.steps, resumed.rows, resumed.metrics)
+    texts = [(folder / "metrics.jsonl").read_text() for folder in (whole.folder, resumed.folder)]
+    assert texts[0] == texts[1]
+    assert len(texts[0].splitlines()) == whole.steps
+    for name in ("adapter_model.safetensors", "score_head.safetensors")[: 2 if stage == "reward" else 1]:
+        ours, theirs = (load_file(folder / name) for folder in (whole.folder, resumed.folder))
+        assert ours.keys() == theirs.keys()
+        assert all(ours[key].equal(theirs[key]) for key in ours)
+
+
+def test_a_checkpoint_cut_short_is_not_read(tiny: Path, tmp_path: Path) -> None:
+    """A kill while writing leaves a folder without the mark that is made last."""
+    settings = settings_of("dpo", tiny)
+    with pytest.raises(StoppedError):
+        run("dpo", settings, tmp_path / "out", watch=stop_at(5))
+    (tmp_path / "out/checkpoints/checkpoint-4/whole").unlink()
+    (tmp_path / "out/checkpoints/checkpoint-4/optimizer.pt").write_bytes(b"half")
+    seen: list[Progress] = []
+    resumed = run("dpo", settings, tmp_path / "out", watch=seen.append)
+    assert seen[0].step == 3
+    assert resumed.metrics == run("dpo", settings, tmp_path / "whole").metrics
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_finished_training_is_recognised_and_proves_itself(tiny: Path, tmp_path: Path, stage: str) -> None:
+    settings = settings_of(stage, tiny, epochs=1)
+    first = run(stage, settings, tmp_path / "out", read={"source": "rows.jsonl"})
+    manifest = json.loads((first.folder / "manifest.json").read_text())
+    again = run(stage, settings.model_copy(update={"checkpoint_every": 7}), first.folder)
+    assert again == first._replace(finished_before=True, wall_s=0.0)
+    assert manifest["read"] == {"source": "rows.jsonl"}
+    assert manifest["settings"]["rank"] == 4
+    for name, digest in manifest["files"].items():
+        assert hashlib.sha256((first.folder / name).read_bytes()).hexdigest() == digest
+    assert "adapter_model.safetensors" in manifest["files"]
+    assert not (first.folder / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_rows_in_are_used_held_out_or_set_aside(tiny: Path, tmp_path: Path, stage: str) -> None:
+    trained = run(stage, settings_of(stage, tiny, epochs=1, max_length=27), tmp_path / "out")
+    rows = trained.rows
+    assert rows["in"] == 24 == rows["used"] + rows["held_out"] + sum(rows["set_aside"].values())
+    assert rows["set_aside"]
+    assert rows["shortened"] > 0
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_nothing_to_train_on_is_said_with_its_reasons(tiny: Path, tmp_path: Path, stage: str) -> None:
+    with pytest.raises(
+        TrainDataError,
+        match=r"nothing to train on among 24 rows: \d+ set aside because a reply alone|the reply alone",
+    ):
+        run(stage, settings_of(stage, tiny, max_length=3), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_settings_or_rows_in_the_same_folder_are_refused_by_name(tiny: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run("dpo", settings_of("dpo", tiny, epochs=1), out)
+    with pytest.raises(
+        RunFolderError, match=r"begun differently: beta was 0\.1 and is now 0\.2; rank was 4 and is now 8\."
+    ):
+        run("dpo", settings_of("dpo", tiny, epochs=1, beta=0.2, rank=8), out)
+    with pytest.raises(RunFolderError, match="begun differently: rows was"):
+        run("dpo", settings_of("dpo", tiny, epochs=1), out, rows=PAIRS[:20])
+    with pytest.raises(RunFolderError, match=r"begun differently: .*kind was 'dpo' and is now 'reward'"):
+        run("reward", settings_of("reward", tiny, epochs=1), out)
+
+
+def test_a_changed_adapter_of_the_same_name_is_noticed(tiny: Path, tmp_path: Path) -> None:
+    """Otherwise a new SFT adapter would leave an old policy standing."""
+    run("sft", settings_of("sft", tiny, epochs=1), tmp_path / "sft")
+    settings = settings_of("dpo", tiny, epochs=1, adapter=str(tmp_path / "sft"))
+    run("dpo", settings, tmp_path / "out")
+    run("sft", settings_of("sft", tiny, epochs=1, seed=1), tmp_path / "other")
+    (tmp_path / "sft").rename(tmp_path / "old")
+    (tmp_path / "other").rename(tmp_path / "sft")
+    with pytest.raises(RunFolderError, match="adapter was"):
+        run("dpo", settings, tmp_path / "out")
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/thesis.txt").write_text("mine")
+    with pytest.raises(RunFolderError, match="already holds something else: choose another"):
+        run("dpo", settings_of("dpo", tiny), tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
+
+
+def test_a_place_that_cannot_be_written_to_is_said_before_training(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunFolderError, match="cannot"):
+        run("dpo", settings_of("dpo", tiny), tmp_path / "file" / "out")
+
+
+def test_tensorboard_files_are_written_where_asked_for(tiny: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    out = run("dpo", settings_of("dpo", tiny, epochs=1, tensorboard=True), tmp_path / "out").folder
+    assert list((out / "tensorboard").glob("events.*"))

@@ -1,0 +1,1 @@
+"""What learns from feedback: reward models, policies, and the shipped tiny model."""

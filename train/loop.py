@@ -1,0 +1,290 @@
+"""What all trainings share: watching, metrics as JSON lines, checkpoints that are whole.
+
+The loop itself is transformers' Trainer. Its own printing, progress bar and reports are off.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.integrations import TensorBoardCallback  # type: ignore[attr-defined]
+
+from train.errors import RunFolderError, TrainDataError
+from train.folder import CHECKPOINTS, METRICS, TENSORBOARD, WHOLE, Opened, checkpoint_step, keep_metrics
+from train.pairs import GroupedBatches, PairBatch, PairTokens, batch_fields, batch_from_fields, collate_pairs
+from train.roles import Base, adapt, adapt_from, checkpoint_gradients
+from train.settings import LoopSettings
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+HIDDEN_FIGURES = frozenset({"total_flos", "num_tokens", "num_input_tokens_seen"})
+"""Figures of the libraries that begin again at zero in a resumed run, or say nothing."""
+
+
+class Progress(NamedTuple):
+    """Where a training stands, told after every step."""
+
+    stage: str
+    step: int
+    steps: int
+    metrics: dict[str, float]
+    pairs_per_s: float
+    left_s: float
+
+
+Watch = Callable[[Progress], None]
+"""Is told of every step; what it raises ends the training, which the same command then resumes."""
+
+
+class Watcher(TrainerCallback):
+    """Writes metrics, tells of progress, and marks checkpoints as whole."""
+
+    def __init__(self, stage: str, metrics: Path, batch_size: int, watch: Watch | None) -> None:
+        self.stage = stage
+        self.metrics = metrics
+        self.batch_size = batch_size
+        self.watch = watch
+        self.began_s = 0.0
+        self.first_step = 0
+        self.last: dict[str, float] = {}
+
+    # The library calls with these names, whether a callback needs them or not: noqa ARG002.
+    def on_train_begin(
+        self,
+        args: TrainingArguments,  # noqa: ARG002
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002
+        **kwargs: Any,  # noqa: ARG002
+    ) -> None:
+        """Start the clock: a resumed run's speed is that of its own steps."""
+        self.began_s = time.monotonic()
+        self.first_step = state.global_step
+
+    def on_log(
+        self,
+        args: TrainingArguments,  # noqa: ARG002
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002
+        logs: Mapping[str, float] | None = None,
+        **kwargs: Any,  # noqa: ARG002
+    ) -> None:
+        """One row for each step; the libraries' closing summary is not a step."""
+        if not logs or "train_runtime" in logs:
+            return
+        self.last = {key: value for key, value in logs.items() if key not in HIDDEN_FIGURES}
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": state.global_step, **self.last}) + "\n")
+        if self.watch is None:
+            return
+        done = state.global_step - self.first_step
+        step_s = (time.monotonic() - self.began_s) / max(done, 1)
+        left_s = step_s * (state.max_steps - state.global_step)
+        speed = self.batch_size / step_s if step_s else 0.0
+        self.watch(Progress(self.stage, state.global_step, state.max_steps, self.last, speed, left_s))
+
+    def on_save(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002
+        **kwargs: Any,  # noqa: ARG002
+    ) -> None:
+        """Only now is the checkpoint one to resume from."""
+        (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / WHOLE).touch()
+
+
+class PairTrainer(Trainer):
+    """transformers' Trainer over PairBatches; a stage gives it the loss, and how to save and restore."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        pairs: list[PairTokens],
+        pad_id: int,
+        loss: Callable[[nn.Module, PairBatch], tuple[Tensor, dict[str, Tensor]]],
+        save: Callable[[Path], None],
+        restore: Callable[[Path], None],
+        **options: Any,
+    ) -> None:
+        super().__init__(model=model, train_dataset=_Numbered(pairs), **options)
+        self._pairs = pairs
+        self._pad_id = pad_id
+        self._loss = loss
+        self._write = save
+        self._restore = restore
+        self._figures: list[dict[str, Tensor]] = []
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Batches of like length, drawn by seed and epoch alone."""
+        sampler = GroupedBatches(
+            [pair.length for pair in self._pairs], self.args.per_device_train_batch_size, self.args.seed
+        )
+        loader: DataLoader[Any] = DataLoader(
+            _Numbered(self._pairs), batch_sampler=sampler, collate_fn=self._collate
+        )
+        return self.accelerator.prepare(loader)  # type: ignore[no-any-return]
+
+    def _collate(self, rows: list[tuple[int, PairTokens]]) -> dict[str, Tensor]:
+        return batch_fields(collate_pairs([pair for _, pair in rows], [at for at, _ in rows], self._pad_id))
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,  # noqa: ARG002 - the trainer passes it by name
+    ) -> Any:
+        """Mean loss of the batch; the figures beside it wait for the next log."""
+        losses, figures = self._loss(model, batch_from_fields(inputs))  # (B,)
+        self._figures.append({key: value.detach().float().mean() for key, value in figures.items()})
+        loss = losses.mean()
+        return (loss, {}) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Join the stage's own figures, averaged since the last log."""
+        figures, self._figures = self._figures, []
+        means = {
+            key: torch.stack([row[key] for row in figures]).mean().item() for key in (figures or [{}])[0]
+        }
+        super().log({**logs, **means}, start_time)
+
+    def _save(self, output_dir: str | None = None, _state_dict: dict[str, Any] | None = None) -> None:
+        self._write(Path(output_dir or str(self.args.output_dir)))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, _model: nn.Module | None = None) -> None:
+        self._restore(Path(resume_from_checkpoint))
+
+
+class _Numbered(torch.utils.data.Dataset[tuple[int, PairTokens]]):
+    """Pairs with their numbers, by which a stage finds what it has computed about each beforehand."""
+
+    def __init__(self, pairs: list[PairTokens]) -> None:
+        self.pairs = pairs
+
+    def __getitem__(self, at: int) -> tuple[int, PairTokens]:
+        return at, self.pairs[at]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+
+def use_bf16(precision: str) -> bool:
+    """Whether to compute in bfloat16."""
+    return precision == "bf16" or (
+        precision == "auto" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    )
+
+
+def load_dtype(precision: str) -> torch.dtype:
+    """In which form to hold the frozen base."""
+    return torch.bfloat16 if use_bf16(precision) else torch.float32
+
+
+def adapted_by(base: Base, settings: LoopSettings, frozen_reference: bool) -> PeftModel:
+    """The base with the adapter that the settings ask for: a fresh one, or a copy of an older one."""
+    if settings.gradient_checkpointing:
+        checkpoint_gradients(base.model)
+    if settings.adapter is None:
+        return adapt(base, settings.rank, settings.alpha, settings.seed)
+    return adapt_from(base, Path(settings.adapter), frozen_reference)
+
+
+def check_rows(rows: Mapping[str, Any]) -> None:
+    """Rows in = used + held out + set aside; raises TrainDataError where none is left to train on."""
+    aside = sum(rows["set_aside"].values())
+    assert rows["in"] == rows["used"] + rows["held_out"] + aside, rows
+    if rows["used"] == 0:
+        reasons = [f"{count} set aside because {reason}" for reason, count in rows["set_aside"].items()]
+        if rows["held_out"]:
+            reasons.append(f"{rows['held_out']} held out for the report card")
+        raise TrainDataError(
+            f"nothing to train on among {rows['in']} rows{': ' * bool(reasons)}{'; '.join(reasons)}"
+        )
+
+
+def trainer_options(settings: LoopSettings, folder: Path) -> dict[str, Any]:
+    """Arguments for transformers' TrainingArguments, or for those of TRL, which extend them."""
+    return {
+        "output_dir": str(folder / CHECKPOINTS),
+        "num_train_epochs": settings.epochs,
+        "per_device_train_batch_size": settings.batch_size,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": settings.warmup,
+        "seed": settings.seed,
+        "bf16": use_bf16(settings.precision),
+        "activation_checkpointing": False,  # our own, in `train.roles`
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps",
+        "save_steps": settings.checkpoint_every,
+        "save_total_limit": 2,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "log_level": "error",
+        "remove_unused_columns": False,
+        "dataloader_num_workers": 0,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "skip_memory_metrics": True,
+    }
+
+
+def run_loop(
+    trainer: Trainer, opened: Opened, stage: str, settings: LoopSettings, watch: Watch | None
+) -> dict[str, float]:
+    """Train to the end from the folder's last checkpoint, if it has one; returns the last step's figures.
+
+    Raises RunFolderError where the folder cannot be written to any more.
+    """
+    metrics = opened.path / METRICS
+    watcher = Watcher(stage, metrics, settings.batch_size, watch)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(watcher)
+    if settings.tensorboard:
+        trainer.add_callback(_tensorboard(opened.path / TENSORBOARD))
+    try:
+        keep_metrics(metrics, checkpoint_step(opened.checkpoint) if opened.checkpoint else 0)
+        trainer.train(resume_from_checkpoint=str(opened.checkpoint) if opened.checkpoint else None)
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot write to {opened.path}: {error}. Mend it and run the command again: it goes on from the "
+            "last checkpoint"
+        ) from error
+    return watcher.last or _last_row(metrics)
+
+
+def _tensorboard(folder: Path) -> TrainerCallback:
+    """Beside the result: the library's own place is among the checkpoints, which do not last."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise RunFolderError(
+            "no tensorboard to write for; pip install tensorboard, or leave the flag out"
+        ) from error
+    writer: Any = SummaryWriter  # neither library types these
+    callback: Any = TensorBoardCallback
+    made: TrainerCallback = callback(writer(log_dir=str(folder)))
+    return made
+
+
+def _last_row(metrics: Path) -> dict[str, float]:
+    """The last step's figures, where a resumed run had no step left to do."""
+    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
+    row = json.loads(lines[-1]) if lines else {}
+    return {key: value for key, value in row.items() if key != "step"}

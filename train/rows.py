@@ -1,0 +1,211 @@
+"""Files -> preferences and demonstrations, in any of the forms in which they come. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+from pydantic import Field, ValidationError
+
+from judge.records import Preference, Revision
+from prompts.pool import Ids, conversation, messages_of, meta_of, tags_of
+from prompts.records import Message, Record, content_id
+from prompts.rows import BadRowError, RawRow, kind_of, parsed_rows
+from train.errors import TrainDataError
+
+Format = Literal["rows", "hh"]
+PAIR_COLUMNS = frozenset(Preference.model_fields) | {"messages"}
+DEMONSTRATION_COLUMNS = frozenset({"id", "prompt", "messages", "completion", "tags", "meta"})
+UNKNOWN = "unknown"
+"""Constitution and judge of rows that do not name them, such as those of a public preference data set."""
+
+
+class Demonstration(Record):
+    """A prompt and the reply to learn."""
+
+    id: str
+    prompt: tuple[Message, ...] = Field(min_length=1)
+    completion: str
+
+
+class Preferences(NamedTuple):
+    """Pairs to train on, and rows of the file that are none."""
+
+    rows: list[Preference]
+    set_aside: dict[str, int]
+    """Reason -> number of rows."""
+
+
+class Demonstrations(NamedTuple):
+    """Replies to train on, and rows of the file that are none."""
+
+    rows: list[Demonstration]
+    set_aside: dict[str, int]
+    """Reason -> number of rows."""
+
+
+def read_preferences(source: str | Path, form: str = "rows") -> Preferences:
+    """Preferences of a file.
+
+    `rows`: our own preferences, or TRL's `prompt`, `chosen`, `rejected` as texts or messages, where a missing
+    probability means 1. `hh`: transcripts; what they call chosen is taken as certain.
+    Raises RowsError with file and lines for rows that cannot be read, TrainDataError where none is a
+    preference.
+    """
+    if form not in get_args(Format):
+        raise TrainDataError(f"no format {form!r}; wanted {' or '.join(get_args(Format))}")
+    if form == "hh":
+        return _read_transcripts(source)
+    return Preferences(list(parsed_rows(source, _preference_reader())), {})
+
+
+def read_demonstrations(source: str | Path) -> Demonstrations:
+    """Demonstrations of a file: our own revisions, or rows of `prompt` (or `messages`) and `completion`.
+
+    Raises RowsError with file and lines for rows that cannot be read, TrainDataError where none is usable.
+    """
+    rows: list[Demonstration] = []
+    aside: dict[str, int] = {}
+    for row in parsed_rows(source, _demonstration_reader()):
+        if isinstance(row, Demonstration):
+            rows.append(row)
+        else:
+            aside[row] = aside.get(row, 0) + 1
+    if not rows:
+        reasons = "; ".join(f"{count}: {reason}" for reason, count in aside.items())
+        raise TrainDataError(f"{source}: no row to train on ({reasons}); wanted revisions of status ok")
+    return Demonstrations(rows, aside)
+
+
+def from_revision(row: Revision) -> Demonstration | str:
+    """The final reply of a revision that went well, or why there is none."""
+    if row.status != "ok":
+        return f"the revision is {row.status}"
+    if not row.text.strip():
+        return "the revised reply is empty"
+    return Demonstration(id=row.id, prompt=row.response.prompt.messages, completion=row.text)
+
+
+def _preference_reader() -> Callable[[RawRow], Preference]:
+    ids = Ids()
+
+    def read(row: RawRow) -> Preference:
+        fields = row.fields
+        for name in ("chosen", "rejected"):
+            if name not in fields:
+                raise BadRowError(f"no column {name}", "prompt, chosen and rejected")
+        prompt = messages_of(fields)
+        chosen, rejected = (_reply(fields, name) for name in ("chosen", "rejected"))
+        derived = content_id("pair", *([m.model_dump() for m in part] for part in (prompt, chosen, rejected)))
+        probability = _number(fields, "probability", 1.0)
+        if not 0.5 <= probability <= 1:
+            raise BadRowError(
+                f"probability is {probability}",
+                "0.5 to 1, of the chosen reply: exchange the replies below 0.5",
+            )
+        return Preference(
+            id=ids.of(row, derived),
+            prompt=prompt,
+            chosen=chosen,
+            rejected=rejected,
+            probability=probability,
+            margin=2 * probability - 1,
+            constitution=_text(fields, "constitution"),
+            judge=_text(fields, "judge"),
+            tags=tags_of(fields),
+            meta=meta_of(fields, PAIR_COLUMNS),
+        )
+
+    return read
+
+
+def _reply(fields: Mapping[str, Any], name: str) -> tuple[Message, ...]:
+    value = fields[name]
+    if isinstance(value, str):
+        return (Message(role="assistant", content=value),)
+    messages = conversation(name, value)
+    if any(message.role != "assistant" for message in messages):
+        raise BadRowError(
+            f"{name} holds more than the reply",
+            "the assistant's messages alone, the prompt in its own column",
+        )
+    return messages
+
+
+def _number(fields: Mapping[str, Any], name: str, default: float) -> float:
+    value = fields.get(name, default)
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError):
+        raise BadRowError(f"{name} is {kind_of(value)}", "a number") from None
+
+
+def _text(fields: Mapping[str, Any], name: str) -> str:
+    value = fields.get(name, UNKNOWN)
+    if not isinstance(value, str):
+        raise BadRowError(f"{name} is {kind_of(value)}", "a text")
+    return value
+
+
+def _demonstration_reader() -> Callable[[RawRow], Demonstration | str]:
+    ids = Ids()
+
+    def read(row: RawRow) -> Demonstration | str:
+        if "response" in row.fields and "drafts" in row.fields:
+            return from_revision(_revision(row.fields))
+        completion = row.fields.get("completion")
+        if isinstance(completion, list):
+            completion = "".join(message.content for message in _reply(row.fields, "completion"))
+        if not isinstance(completion, str):
+            came = "no column completion" if completion is None else f"completion is {kind_of(completion)}"
+            raise BadRowError(came, "prompt and completion, or the rows that `preceptor revise` writes")
+        prompt = messages_of(row.fields)
+        derived = content_id("demonstration", [message.model_dump() for message in prompt], completion)
+        if not completion.strip():
+            return "the completion is empty"
+        return Demonstration(id=ids.of(row, derived), prompt=prompt, completion=completion)
+
+    return read
+
+
+def _revision(fields: Mapping[str, Any]) -> Revision:
+    try:
+        return Revision.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise BadRowError(
+            f"{place}: {first['msg'].lower()}", "a row that `preceptor revise` wrote"
+        ) from error
+
+
+def _read_transcripts(source: str | Path) -> Preferences:
+    from judge.pairs import read_pairs
+
+    rows: list[Preference] = []
+    aside: dict[str, int] = {}
+    for pair in read_pairs(source, "hh"):
+        if pair.preferred not in ("a", "b"):
+            aside["no reply is preferred"] = aside.get("no reply is preferred", 0) + 1
+            continue
+        replies = (pair.response_a, pair.response_b)
+        chosen, rejected = replies if pair.preferred == "a" else replies[::-1]
+        rows.append(
+            Preference(
+                id=pair.id,
+                prompt=pair.prompt.messages,
+                chosen=(Message(role="assistant", content=chosen),),
+                rejected=(Message(role="assistant", content=rejected),),
+                probability=1.0,
+                margin=1.0,
+                constitution=UNKNOWN,
+                judge=UNKNOWN,
+                tags=pair.prompt.tags,
+            )
+        )
+    if not rows:
+        raise TrainDataError(f"{source}: no row says which reply is preferred")
+    return Preferences(rows, aside)
