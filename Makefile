@@ -3,9 +3,11 @@ VENV   ?= .venv
 PYTHON ?= python3
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-CODE   := constitution prompts judge train preceptor tests
+CODE   := constitution prompts judge train preceptor tests benchmarks
+DATA   ?= data
+PEERS  := build/peers
 
-.PHONY: quickstart test test-wheel check golden clean
+.PHONY: quickstart test test-wheel check golden bench-train bench-judge bench-recorded clean
 
 quickstart: $(VENV)/.train  ## the main job on the embedded default: no key, no network, no GPU
 	$(BIN)/preceptor quickstart
@@ -24,6 +26,22 @@ check: $(VENV)/.dev  ## ruff and mypy strict
 golden: $(VENV)/.dev  ## write the golden files anew; argue the change in the commit
 	GOLDEN=write $(BIN)/python -m pytest -q -m golden
 
+bench-train: $(VENV)/.dev  ## reward model and DPO against TRL, the output layer, what soft labels buy: a quarter of an hour
+	$(BIN)/python benchmarks/train_pairs.py compare
+	$(BIN)/python benchmarks/train_head.py
+	$(BIN)/python benchmarks/train_labels.py
+
+bench-judge: $(VENV)/.dev $(PEERS)/distilabel  ## the local judge against its peers, and planted attacks
+	$(BIN)/python benchmarks/local_judge.py --distilabel $(PEERS)/distilabel/bin/python
+	$(BIN)/python benchmarks/canaries.py
+
+bench-recorded: $(VENV)/.dev  ## recorded judges beside published figures; DATA: a folder of the public recordings
+	$(BIN)/python benchmarks/recorded_judges.py $(DATA)
+
+$(PEERS)/distilabel:  # in an environment of its own: it needs transformers 4
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet 'distilabel[hf-transformers]' 'torch==2.13.0' 'transformers<5'
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info
 
@@ -35,5 +53,5 @@ $(VENV)/.train: $(BIN)/python pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
-	$(PIP) --editable '.[train,dev]'
+	$(PIP) --editable '.[train,panel,dev]'
 	touch $@ $(VENV)/.train

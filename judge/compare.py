@@ -13,9 +13,10 @@ from typing import NamedTuple, cast
 from constitution.checks import Exchange, looks_refused, run
 from constitution.principle import Principle
 from judge.models.protocol import Completion, Model, Outcome, Request
-from judge.records import Judgement, Letter, Order, Pair, Status
+from judge.records import Fault, Judgement, Letter, Order, Pair, Status
 from judge.replies import read_reply
 from prompts.errors import TemplateError
+from prompts.records import content_id
 from prompts.template import Template, nonce
 from prompts.verdict import Unparsed, Verdict, parse
 
@@ -32,6 +33,16 @@ SHOWN: Mapping[Order, Mapping[str, Letter]] = {
 """Order -> letter on the menu -> letter of the pair."""
 
 
+STATUS: Mapping[Fault, Status] = {
+    "refused": "refused",
+    "off-topic": "unparsed",
+    "truncated": "unparsed",
+    "empty": "unparsed",
+    "failed": "failed",
+}
+"""Why there is no verdict -> the status of the row."""
+
+
 class Question(NamedTuple):
     """What is the same in all comparisons of a run."""
 
@@ -42,6 +53,24 @@ class Question(NamedTuple):
     reasoning: bool
     max_tokens: int
     seed: int
+    shots: int = 0
+    """Most worked examples that each principle brings."""
+    structured: bool = False
+    clamp: tuple[float, float] | None = None
+    """Bounds of a probability that was given after reasoning."""
+    sample: int = 0
+
+
+class Shot(NamedTuple):
+    """A principle's example as the judge sees it."""
+
+    number: int
+    """Of its principle in the ask, from 1."""
+    prompt: str
+    response_a: str
+    response_b: str
+    because: str
+    verdict: str
 
 
 def offered(template: Template, tie: bool) -> Mapping[str, str]:
@@ -65,6 +94,8 @@ def ask(pair: Pair, principles: Sequence[Principle], order: Order, question: Que
         menu=question.menu,
         reasoning=question.reasoning,
         nonce=nonce(question.seed, [message.model_dump() for message in pair.prompt.messages], first, second),
+        shots=shots_of(principles, question),
+        structured=question.structured,
     )
     return Request(
         model=question.judge.name,
@@ -74,9 +105,25 @@ def ask(pair: Pair, principles: Sequence[Principle], order: Order, question: Que
         seed=question.seed,
         menu=dict(question.menu),
         reasoning=question.reasoning,
+        structured=question.structured,
+        sample=question.sample,
         stage="label",
         principle=subject(principles),
     )
+
+
+def shots_of(principles: Sequence[Principle], question: Question) -> tuple[Shot, ...]:
+    """The worked examples of an ask: the first few of each principle, the better reply as A or B by its hash.
+
+    They hang on the principles alone, so that they stand in the part of the prompt that providers cache.
+    """
+    shots = []
+    for number, principle in enumerate(principles, start=1):
+        for example in principle.examples[: question.shots]:
+            letter = "ab"[int(content_id("shot", principle.id, example.better, example.worse)[-1], 16) % 2]
+            first, second = (example.better, example.worse)[:: 1 if letter == "a" else -1]
+            shots.append(Shot(number, example.prompt, first, second, example.because, question.menu[letter]))
+    return tuple(shots)
 
 
 def subject(principles: Sequence[Principle]) -> str:
@@ -84,41 +131,75 @@ def subject(principles: Sequence[Principle]) -> str:
     return principles[0].id if len(principles) == 1 else JOINT
 
 
-def read(outcome: Outcome, order: Order, request: Request) -> Judgement:
+def read(
+    outcome: Outcome, order: Order, request: Request, clamp: tuple[float, float] | None = None
+) -> Judgement:
     """The judgement in an outcome, in the pair's own letters.
 
     The probability comes from the provider's token probabilities, P(a) + P(tie) / 2 over the menu, or else
-    from the letter alone (1, 0, or 0.5 for a tie; `sampled`). A reply with no verdict that counts has a
-    status and its raw text, and neither letter nor probability:
+    from the letter alone (1, 0, or 0.5 for a tie; `sampled`). After reasoning the judge is nearly certain of
+    whatever it has just argued for; `clamp` then bounds the probability (Bai et al. 2022, section 4.1: 0.4 to
+    0.6). A reply with no verdict that counts has a status, a fault and its raw text, and neither letter nor
+    probability:
 
     - `failed`: the request was not answered;
     - `refused`: the provider says so, or there is no verdict and the words decline;
-    - `unparsed`: empty, no verdict on the menu, or cut off before the end that should hold the verdict.
-      Without
-      reasoning the verdict comes first, so that a reply cut off after it still counts.
+    - `unparsed`: empty, off-topic (no verdict on the menu), or truncated before the end that should hold the
+      verdict. Without reasoning the verdict comes first, so that a reply cut off after it still counts.
     """
-    reply = read_reply(outcome)
-    if isinstance(outcome, Completion) and reply.status in ("ok", "truncated"):
+    found = fault_of(outcome, request)
+    if not found.fault:
+        assert isinstance(outcome, Completion)
         verdict = parse(outcome.text, request.menu)
-        if isinstance(verdict, Verdict) and not (reply.status == "truncated" and request.reasoning):
-            return _decided(outcome, verdict, order, request)
-        status: Status = "refused" if looks_refused(reply.text) else "unparsed"
-        problem = verdict.reason if isinstance(verdict, Unparsed) else reply.problem
-    else:
-        status = "unparsed" if reply.status == "empty" else cast(Status, reply.status)
-        problem = reply.problem
+        assert isinstance(verdict, Verdict)
+        return _decided(outcome, verdict, order, request, clamp)
     return Judgement(
         principle=request.principle,
         order=order,
         letter=None,
-        status=status,
-        reason=reply.text or problem,
+        status=found.status,
+        reason=read_reply(outcome).text or found.problem,
         model=request.model,
         call=request.key,
+        fault=found.fault,
     )
 
 
-def _decided(outcome: Completion, verdict: Verdict, order: Order, request: Request) -> Judgement:
+class Found(NamedTuple):
+    """Whether an outcome holds a verdict, and why not."""
+
+    fault: Fault
+    status: Status
+    problem: str
+
+
+def fault_of(outcome: Outcome, request: Request) -> Found:
+    """Why the outcome of a request with a menu holds no verdict; no fault where it does."""
+    reply = read_reply(outcome)
+    if not isinstance(outcome, Completion) or reply.status not in ("ok", "truncated"):
+        fault = cast(Fault, reply.status)
+        return Found(fault, STATUS[fault], reply.problem)
+    verdict = parse(outcome.text, request.menu)
+    cut_off = reply.status == "truncated" and request.reasoning
+    if isinstance(verdict, Verdict) and not cut_off:
+        return Found("", "ok", "")
+    fault = "refused" if looks_refused(reply.text) else "truncated" if reply.problem else "off-topic"
+    return Found(fault, STATUS[fault], verdict.reason if isinstance(verdict, Unparsed) else reply.problem)
+
+
+def words_beside(text: str, verdict: Verdict) -> str:
+    """What a judge said beside its verdict."""
+    said = f"{text[: verdict.start]} {text[verdict.end :]}".strip(" \n*_`")
+    return said if any(mark.isalnum() for mark in said) else ""
+
+
+def _decided(
+    outcome: Completion,
+    verdict: Verdict,
+    order: Order,
+    request: Request,
+    clamp: tuple[float, float] | None,
+) -> Judgement:
     names = SHOWN[order]
     letter = names[verdict.letter]
     given = {
@@ -131,14 +212,15 @@ def _decided(outcome: Completion, verdict: Verdict, order: Order, request: Reque
         probability = (given.get("a", 0.0) + given.get("tie", 0.0) / 2) / total
     else:
         probability = {"a": 1.0, "b": 0.0, "tie": 0.5}[letter]
-    said = f"{outcome.text[: verdict.start]} {outcome.text[verdict.end :]}".strip(" \n*_`")
+    if clamp is not None and request.reasoning:
+        probability = min(max(probability, clamp[0]), clamp[1])
     return Judgement(
         principle=request.principle,
         order=order,
         letter=letter,
         probability=min(probability, 1.0),
         status="tie" if letter == "tie" else "ok",
-        reason=said if any(mark.isalnum() for mark in said) else "",
+        reason=words_beside(outcome.text, verdict),
         model=request.model,
         call=request.key,
         sampled=total <= 0,

@@ -275,7 +275,7 @@ class Fanout:
         if self._limits.max_cost_usd is None:
             return 0.0
         hidden: int = getattr(self._models[request.model], "hidden_tokens", 0)
-        worst = self._prices.estimate(request.model, most_tokens_in(request), request.max_tokens + hidden)
+        worst = self._prices.worst(request.model, most_tokens_in(request), request.max_tokens + hidden)
         if worst is None:
             raise UserError(
                 f"the price of {request.model} is not known, so --max-cost {self._limits.max_cost_usd:g} "

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from constitution.errors import UserError
 from constitution.principle import Constitution, Principle
 from judge import compare
 from judge.errors import PairsError
 from judge.models.protocol import Dialogue, Model
 from judge.records import Judgement, Label, Order, Pair
 from judge.weigh import Sum, sum_up, weights
+from prompts.errors import TemplateError
 from prompts.records import Record
 from prompts.template import Template, load
 
-ORDERS: dict[str, tuple[Order, ...]] = {"both": ("original", "swapped"), "original": ("original",)}
+BOTH: tuple[Order, Order] = ("original", "swapped")
 
 
 class LabelSettings(Record):
@@ -25,25 +27,56 @@ class LabelSettings(Record):
 
     principles: Literal["joint", "each", "sample"] = "joint"
     """All applicable principles in one ask; one ask for each; or one of them drawn for each pair."""
-    orders: Literal["both", "original"] = "both"
+    orders: Literal["both", "original", "one"] = "both"
+    """`one`: the order in which a pair is shown is drawn by its id."""
     reasoning: bool = False
     """Whether the judge explains before its verdict. Without, the probability of the verdict is read
     directly.
     """
     tie: bool = False
     """Whether the judge may say tie."""
+    draws: int = Field(default=1, ge=1)
+    """With `sample`: how many different principles are drawn for each pair and averaged."""
+    shots: int = Field(default=0, ge=0)
+    """Most worked examples that each principle brings into an ask, from the constitution."""
+    structured: bool = False
+    """Whether the provider holds the judge's answer to a JSON schema."""
+    clamp: tuple[float, float] | None = None
+    """Bounds of a probability that was given after reasoning."""
     max_tokens: int = Field(default=512, ge=1)
     seed: int = 0
+    sample: int = 0
+    """Another number asks the same judge the same again, past what the ledger holds."""
     template: str = ""
     """File of one's own; empty: the shipped one in the judge's dialect."""
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.draws > 1 and self.principles != "sample":
+            raise ValueError(
+                f"draws is {self.draws} with principles {self.principles}; draws are for `sample`"
+            )
+        if self.clamp is not None:
+            if not 0 <= self.clamp[0] < 0.5 < self.clamp[1] <= 1:
+                raise ValueError(f"clamp is {self.clamp}; wanted two bounds with 0.5 between them: 0.4,0.6")
+            if not self.reasoning:
+                raise ValueError("clamp without reasoning; it bounds what a judge says after it has reasoned")
+        return self
+
 
 def template_for(judge: Model, settings: LabelSettings) -> Template:
-    """The template by which this judge is asked. Raises TemplateError, also where it does not suit the
-    settings.
+    """The template by which this judge is asked. Raises TemplateError where it does not suit the settings, and
+    UserError where the judge does not.
     """
+    settings = _suited(settings, judge)
     template = load(settings.template or "compare", judge.dialect)
     compare.offered(template, settings.tie)
+    if settings.shots and "shots" not in template.uses:
+        raise TemplateError(
+            f"{template.name}: it has no place for worked examples; use `shots`, or ask without"
+        )
+    if settings.structured and not getattr(judge, "structures", False):
+        raise UserError(f"{judge.name} cannot be held to a JSON schema; leave out --structured")
     return template
 
 
@@ -58,7 +91,7 @@ def label(
     shipped one.
 
     A principle that carries a machine check is decided by its check alone; the judge is asked about the
-    others that apply to the prompt's tags: all in one ask (`joint`), each in its own (`each`), or one drawn
+    others that apply to the prompt's tags: all in one ask (`joint`), each in its own (`each`), or some drawn
     by seed and pair id (`sample`). All asks of a pair go out at once. How verdicts add up is
     `judge.weigh.sum_up`'s to say. Applicable principles without a complete verdict are listed in `unjudged`;
     those that `sample` did not draw were never meant to be judged and are not. Equal replies are a tie that
@@ -75,10 +108,14 @@ def label(
         return _label(pair, Sum("tie", 0.5, ()), (), constitution, judge)
     judgements = [compare.check(pair, principle) for principle in applicable if principle.check]
     open_ones = tuple(principle for principle in applicable if not principle.check)
+    settings = _suited(settings, judge)
     if judge is None:
         added = sum_up(judgements, weights(applicable))
         return _label(pair, added._replace(incomplete=_ids(open_ones)), judgements, constitution, None)
-    groups = _groups(pair, open_ones, settings)
+    if settings.principles == "sample":
+        groups = groups_in(_drawn(pair, open_ones, settings), "each")
+    else:
+        groups = groups_in(open_ones, settings.principles)
     judgements += yield from _asked(pair, groups, judge, template or template_for(judge, settings), settings)
     added = sum_up(judgements, weights(applicable))
     if compare.JOINT in added.incomplete:
@@ -86,18 +123,37 @@ def label(
     return _label(pair, added, judgements, constitution, judge)
 
 
-def _groups(
-    pair: Pair, principles: Sequence[Principle], settings: LabelSettings
+def orders_of(pair: Pair, settings: LabelSettings) -> tuple[Order, ...]:
+    """The orders in which the pair is shown."""
+    if settings.orders == "one":
+        return (BOTH[int(hashlib.sha256(f"order:{pair.id}".encode()).hexdigest(), 16) % 2],)
+    return BOTH if settings.orders == "both" else ("original",)
+
+
+def _suited(settings: LabelSettings, judge: Model | None) -> LabelSettings:
+    """A person is not asked the same twice in another order, nor principle by principle."""
+    if not getattr(judge, "person", False):
+        return settings
+    asks = {"principles": "joint", "draws": 1, "orders": "one", "reasoning": False, "tie": True, "shots": 0}
+    return settings.model_copy(update={**asks, "structured": False, "clamp": None, "template": ""})
+
+
+def groups_in(
+    principles: Sequence[Principle], how: Literal["joint", "each"]
 ) -> tuple[tuple[Principle, ...], ...]:
-    """The principles of each ask."""
+    """The principles of each ask: all in one, or each in its own."""
     if not principles:
         return ()
-    if settings.principles == "joint":
-        return (tuple(principles),)
-    if settings.principles == "each":
-        return tuple((principle,) for principle in principles)
-    drawn = int(hashlib.sha256(f"{settings.seed}:{pair.id}".encode()).hexdigest(), 16) % len(principles)
-    return ((principles[drawn],),)
+    return (tuple(principles),) if how == "joint" else tuple((principle,) for principle in principles)
+
+
+def _drawn(pair: Pair, principles: Sequence[Principle], settings: LabelSettings) -> Sequence[Principle]:
+    """By each principle's own hash: one more principle in the constitution changes few pairs' draws."""
+    ranked = sorted(
+        principles,
+        key=lambda one: hashlib.sha256(f"{settings.seed}:{pair.id}:{one.id}".encode()).hexdigest(),
+    )
+    return ranked[: settings.draws]
 
 
 def _asked(
@@ -114,14 +170,18 @@ def _asked(
         reasoning=settings.reasoning,
         max_tokens=settings.max_tokens,
         seed=settings.seed,
+        shots=settings.shots,
+        structured=settings.structured,
+        clamp=settings.clamp,
+        sample=settings.sample,
     )
-    orders = [(group, order) for group in groups for order in ORDERS[settings.orders]]
+    orders = [(group, order) for group in groups for order in orders_of(pair, settings)]
     if not orders:
         return []
     requests = tuple(compare.ask(pair, group, order, question) for group, order in orders)
     outcomes = yield requests
     return [
-        compare.read(outcome, order, request)
+        compare.read(outcome, order, request, settings.clamp)
         for outcome, (_, order), request in zip(outcomes, orders, requests, strict=True)
     ]
 
@@ -138,6 +198,7 @@ def _label(
         response_b=pair.response_b,
         preferred=pair.preferred,
         sources=pair.sources,
+        models=pair.models,
         judgements=tuple(judgements),
         unjudged=added.incomplete,
         constitution=constitution.identity,

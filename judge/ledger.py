@@ -145,6 +145,14 @@ class Ledger:
             found |= await self._do(partial(_answers, keys=keys[start : start + MOST_AT_ONCE]))
         return found
 
+    async def costs(self, keys: Sequence[str]) -> dict[str, float | None]:
+        """USD of the answers that there are; None where the price was not known."""
+        wanted = sql.select(_calls.c.key, _calls.c.cost_usd).where(
+            _calls.c.key.in_(keys), _calls.c.status == "answered"
+        )
+        rows = await self._do(lambda connection: connection.execute(wanted).all())
+        return {str(key): cost for key, cost in rows}
+
     async def intend(self, request: Request) -> None:
         """Write down that the request is about to leave; on return the intent survives a kill."""
         row = {

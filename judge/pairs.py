@@ -1,4 +1,4 @@
-"""Files -> Pairs that wait for a judge, and responses -> Pairs."""
+"""Files -> pairs and groups that wait for a judge."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from judge.records import Letter, Pair, Response
+from judge.records import Group, Letter, Pair, Response
 from prompts.pool import Ids, conversation, messages_of, meta_of, tags_of
 from prompts.records import Message, Prompt, content_id
 from prompts.rows import BadRowError, RawRow, kind_of, parsed_rows, validated
@@ -58,16 +58,62 @@ def read_pairs(source: str | Path, form: Literal["rows", "hh"] = "rows") -> Iter
         yield from pairs
 
 
-def pair_responses(responses: Iterable[Response]) -> Iterator[Pair]:
-    """Each usable response with the next one to the same prompt; rows of one prompt stand together."""
-    for _, group in groupby(responses, key=lambda response: response.prompt.id):
-        for a, b in pairwise(response for response in group if response.status == "ok"):
-            yield Pair(
-                id=content_id("pair", a.id, b.id),
-                prompt=a.prompt,
-                response_a=a.text,
-                response_b=b.text,
-                sources=(a.id, b.id),
+class Candidate(NamedTuple):
+    """A reply that is to be compared with others."""
+
+    id: str
+    text: str
+    model: str = ""
+    """Who wrote it; empty where that is not known."""
+
+
+def slotted(prompt: Prompt, one: Candidate, other: Candidate) -> Pair:
+    """Two replies as a pair whose a is drawn by a hash of their ids, so that no slot is anybody's."""
+    a, b = sorted((one, other), key=lambda reply: content_id("slot", reply.id))
+    return Pair(
+        id=content_id("pair", a.id, b.id),
+        prompt=prompt,
+        response_a=a.text,
+        response_b=b.text,
+        sources=(a.id, b.id),
+        models=(a.model, b.model) if a.model and b.model else None,
+    )
+
+
+def read_groups(source: str | Path) -> Iterator[Group]:
+    """The groups of a file as a stream: rows with `responses`, a list of two or more replies to one prompt.
+
+    Raises RowsError with up to ten faults, each with its line.
+    """
+    ids = Ids()
+
+    def read(row: RawRow) -> Group:
+        if row.fields.get("responses") is None:
+            raise BadRowError(
+                "no responses", "a list of at least two replies; groups are ranked from such rows"
+            )
+        prompt = _prompt(row)
+        texts = _replies(row.fields, "responses", prompt).texts
+        identity = ids.of(
+            row, content_id("group", [message.model_dump() for message in prompt.messages], texts)
+        )
+        sources = tuple(f"{identity}-{number}" for number in range(1, len(texts) + 1))
+        return Group(id=identity, prompt=prompt, responses=texts, sources=sources)
+
+    return parsed_rows(source, read)
+
+
+def groups_of(responses: Iterable[Response]) -> Iterator[Group]:
+    """The usable responses to each prompt, where there are two or more; rows of one prompt stand together."""
+    for prompt_id, rows in groupby(responses, key=lambda response: response.prompt.id):
+        usable = [response for response in rows if response.status == "ok"]
+        if len(usable) > 1:
+            yield Group(
+                id=content_id("group", prompt_id, [response.id for response in usable]),
+                prompt=usable[0].prompt,
+                responses=tuple(response.text for response in usable),
+                sources=tuple(response.id for response in usable),
+                models=tuple(response.model for response in usable),
             )
 
 

@@ -9,25 +9,32 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, get_args
 
 from constitution.principle import Constitution
 from judge.audit import audit
-from judge.card import card
+from judge.calibration import Bin, picture
+from judge.card import RELIABILITY, card
 from judge.errors import PairsError
-from judge.records import Label, Preference, Status
+from judge.groups import Pairing, preferences_of
+from judge.records import Label, Preference, Ranking, Status
 from judge.weigh import winner
 from prompts.manifest import file_hash, versions, write_json, write_text
 from prompts.records import Message
 from prompts.rows import read_records, replacing, write_rows
 
-LABELS, PREFERENCES, PARQUET, CARD, MANIFEST = (
+LABELS, CANARIES, RANKINGS, PREFERENCES, PARQUET, CARD, MANIFEST = (
     "labels.jsonl",
+    "canaries.jsonl",
+    "rankings.jsonl",
     "preferences.jsonl",
     "preferences.parquet",
     "card.md",
     "manifest.json",
 )
+FILES = (LABELS, CANARIES, RANKINGS, PREFERENCES, PARQUET, CARD, RELIABILITY)
+"""What a folder can hold beside its manifest."""
 BATCH = 1024
 """Rows in one Parquet row group."""
 
@@ -44,6 +51,10 @@ class LabelRun(NamedTuple):
     complete: bool
     """Whether the run went to its end."""
     cost_usd: float | None
+    pairing: Pairing | None = None
+    """Which preferences a ranked group gives; None: every `ok` label is one."""
+    extra: Mapping[str, Any] = MappingProxyType({})
+    """Figures that labels alone do not hold: canaries, drift, cost of each step."""
 
 
 def preference(label: Label) -> Preference | None:
@@ -79,12 +90,19 @@ def publish(out: str | Path, run: LabelRun) -> dict[str, Any]:
     PairsError where rows were lost or came twice, so that rows in = rows out by status, always.
     """
     folder = Path(out)
-    (folder / MANIFEST).unlink(missing_ok=True)
+    unwanted = [
+        name for name, used in ((RANKINGS, run.pairing), (CANARIES, "canaries" in run.extra)) if not used
+    ]
+    for stale in (MANIFEST, RELIABILITY, *unwanted):
+        (folder / stale).unlink(missing_ok=True)
     counts = _count(folder / LABELS, run)
-    preferred = _write_preferences(folder / PREFERENCES, _preferences(folder / LABELS))
-    assert preferred == counts["ok"], "every ok label is a preference"
-    _write_parquet(folder / PARQUET, _preferences(folder / LABELS))
+    preferred = _write_preferences(folder / PREFERENCES, _preferences(folder, run.pairing))
+    assert run.pairing or preferred == counts["ok"], "every ok label is a preference"
+    _write_parquet(folder / PARQUET, _preferences(folder, run.pairing))
     figures = audit(read_labels(folder / LABELS), run.constitution, run.cost_usd) if counts.total() else {}
+    figures |= run.extra
+    if figures.get("reliability"):
+        write_text(folder / RELIABILITY, picture([Bin(**one) for one in figures["reliability"]]))
     write_text(folder / CARD, card(run.constitution, run.judge, run.settings, counts, figures))
     manifest = {
         "schema": 1,
@@ -100,7 +118,7 @@ def publish(out: str | Path, run: LabelRun) -> dict[str, Any]:
             "preferences": preferred,
         },
         "versions": versions("pydantic", "jinja2", "openai", "anthropic"),
-        "files": {name: file_facts(folder / name) for name in (LABELS, PREFERENCES, PARQUET, CARD)},
+        "files": {name: file_facts(folder / name) for name in FILES if (folder / name).exists()},
         "audit": figures,
         "cost_usd": run.cost_usd,
     }
@@ -127,8 +145,12 @@ def _count(path: Path, run: LabelRun) -> Counter[str]:
     return counts
 
 
-def _preferences(path: Path) -> Iterator[Preference]:
-    for label in read_labels(path):
+def _preferences(folder: Path, pairing: Pairing | None) -> Iterator[Preference]:
+    if pairing is not None:
+        for ranking in read_records(folder / RANKINGS, Ranking):
+            yield from preferences_of(ranking, pairing)
+        return
+    for label in read_labels(folder / LABELS):
         if (made := preference(label)) is not None:
             yield made
 

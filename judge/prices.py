@@ -77,16 +77,30 @@ class Prices:
 
     def cost(self, model: str, completion: Completion) -> float | None:
         """USD for an answer, None where the price is not known."""
-        return self.estimate(model, completion.tokens_in, completion.tokens_out, completion.tokens_cached)
-
-    def estimate(self, model: str, tokens_in: int, tokens_out: int, tokens_cached: int = 0) -> float | None:
-        """USD for so many tokens, `tokens_cached` of `tokens_in` from the cache; None: price not known."""
         price = self.price(model)
         if price is None:
             return None
-        cached = price.input if price.cached_input is None else price.cached_input
-        fresh = max(0, tokens_in - tokens_cached)
-        return (fresh * price.input + tokens_cached * cached + tokens_out * price.output) / MILLION
+        read, written = completion.tokens_cached, completion.tokens_cache_written
+        fresh = max(0, completion.tokens_in - read - written)
+        return (
+            fresh * price.input
+            + read * (price.input if price.cached_input is None else price.cached_input)
+            + written * (price.input if price.cache_write is None else price.cache_write)
+            + completion.tokens_out * price.output
+        ) / MILLION
+
+    def estimate(self, model: str, tokens_in: int, tokens_out: int) -> float | None:
+        """USD for so many tokens, none of them from a cache; None: price not known."""
+        price = self.price(model)
+        return None if price is None else (tokens_in * price.input + tokens_out * price.output) / MILLION
+
+    def worst(self, model: str, tokens_in: int, tokens_out: int) -> float | None:
+        """The most that so many tokens can cost: all input written to the cache where that costs more."""
+        price = self.price(model)
+        if price is None:
+            return None
+        dearest = max(price.input, price.cache_write or 0.0)
+        return (tokens_in * dearest + tokens_out * price.output) / MILLION
 
     def batch_discount(self, model: str) -> float:
         """Share by which the model's provider is cheaper through its batch API, 0 where it has none."""

@@ -18,6 +18,9 @@ Status = Literal["ok", "tie", "inconsistent", "refused", "unparsed", "failed"]
 """What became of a comparison. Only `ok` rows become preferences; no status stands for a number."""
 
 ReplyStatus = Literal["ok", "refused", "truncated", "empty", "failed"]
+Fault = Literal["", "refused", "off-topic", "truncated", "empty", "failed"]
+"""Why a judgement holds no verdict. `off-topic`: words, and none of them a verdict on offer."""
+
 Letter = Literal["a", "b", "tie"]
 Order = Literal["original", "swapped"]
 
@@ -74,6 +77,34 @@ class Pair(Record):
     preferred: Letter | None = None
     sources: tuple[str, str] | None = None
     """Ids of the responses or revisions from which a and b come."""
+    models: tuple[str, str] | None = None
+    """Who wrote a and b, as far as known: a judge may prefer its own words."""
+
+
+class Group(Record):
+    """Replies to one prompt, waiting to be ranked."""
+
+    id: str
+    prompt: Prompt
+    responses: tuple[str, ...] = Field(min_length=2)
+    sources: tuple[str, ...]
+    """Ids of the replies."""
+    models: tuple[str, ...] | None = None
+
+
+class Ranking(Record):
+    """What the comparisons within a group say of all its replies."""
+
+    id: str
+    prompt: Prompt
+    responses: tuple[str, ...]
+    sources: tuple[str, ...]
+    scores: tuple[float | None, ...]
+    """Bradley-Terry strengths in nats, of mean 0; None for a reply without a usable comparison."""
+    labels: tuple[str, ...]
+    """Ids of the labels that the scores rest on."""
+    constitution: str
+    judge: str
 
 
 class Judgement(Record):
@@ -94,6 +125,50 @@ class Judgement(Record):
     """Ledger key; None for a machine check."""
     sampled: bool = False
     """True where `probability` comes from the letter alone, because the provider gave no token probabilities."""
+    fault: Fault = ""
+    """Why there is no verdict; empty where there is one."""
+
+
+class Vote(Record):
+    """What one judge's judgements of a pair add up to, where several have a say."""
+
+    judge: str
+    step: int = Field(ge=0)
+    """0 for the judges who see every pair, 1 for those to whom some are escalated, and so on."""
+    status: Status
+    probability: float | None = Field(default=None, ge=0, le=1)
+
+
+class Grade(Record):
+    """One grade of a reply about one principle, or about all applicable ones together (`joint`)."""
+
+    principle: str
+    status: Status
+    grade: float | None = Field(default=None, ge=1, le=10)
+    """1 to 10; None where there is none."""
+    parsed: bool = False
+    """True where the grade is the number that the judge wrote, because it gave no token probabilities."""
+    reason: str
+    call: str
+
+
+class Score(Record):
+    """How well one reply follows the principles."""
+
+    id: str
+    prompt: Prompt
+    text: str
+    status: Status
+    score: float | None = Field(default=None, ge=1, le=10)
+    """1 to 10; None where the judge gave no grade."""
+    reward: float | None = Field(default=None, ge=-1, le=1)
+    """The score on [-1, 1]."""
+    parsed: bool
+    """True where some grade is a written number and no expected value."""
+    grades: tuple[Grade, ...]
+    unjudged: tuple[str, ...] = ()
+    constitution: str
+    judge: str
 
 
 class Label(Record):
@@ -108,11 +183,15 @@ class Label(Record):
     response_b: str
     preferred: Letter | None = None
     sources: tuple[str, str] | None = None
+    models: tuple[str, str] | None = None
     judgements: tuple[Judgement, ...]
+    votes: tuple[Vote, ...] = ()
+    """One for each judge asked, where there was more than one; the last step's votes made the label."""
     unjudged: tuple[str, ...] = ()
     """Principles that applied but got no complete verdict, and so have no part in the probability."""
     constitution: str
     judge: str
+    """Who made the label: one judge, or those of the last step joined by ` + `."""
 
 
 class Preference(Record):

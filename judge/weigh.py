@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 from constitution.principle import Principle
 from judge.compare import JOINT
-from judge.records import Judgement, Letter, Order, Status
+from judge.records import Judgement, Label, Letter, Order, Status
 
 EVEN = 1e-9
 """Probabilities nearer to 0.5 than this are 0.5: rounding decides no preference."""
 
-GRAVEST: tuple[Status, ...] = ("failed", "refused", "unparsed")
+GRAVITY: tuple[Status, ...] = ("failed", "refused", "unparsed", "inconsistent")
 
 
 class Sum(NamedTuple):
@@ -37,14 +37,11 @@ def weights(principles: Iterable[Principle]) -> Mapping[str, float]:
 def sum_up(judgements: Sequence[Judgement], weight: Mapping[str, float]) -> Sum:
     """The label that the judgements of one pair add up to.
 
-    - A subject counts if it has a verdict in every order in which it was asked; else it is `incomplete`. A
-      machine
+    - A subject counts if it has a verdict in every order in which it was asked; else it is `incomplete`. A machine
       check that cannot tell the replies apart abstains; a model's tie counts as 0.5.
-    - In each order, the probability is the mean over the subjects that count, by weight; a machine check,
-      which
+    - In each order, the probability is the mean over the subjects that count, by weight; a machine check, which
       knows no order, counts in both. The label's probability is the mean of the orders.
-    - If the orders fall on opposite sides of 0.5, the label is `inconsistent`, and keeps its probability only
-      if
+    - If the orders fall on opposite sides of 0.5, the label is `inconsistent`, and keeps its probability only if
       token probabilities gave it: of letters alone nothing but the order would be left.
     - At 0.5 it is a `tie`, and so it is if all there is are checks that abstain.
     - If no subject counts, it has the gravest status among the judgements (failed, refused, unparsed) and no
@@ -61,8 +58,7 @@ def sum_up(judgements: Sequence[Judgement], weight: Mapping[str, float]) -> Sum:
     if not means:
         missing = {judgement.status for judgement in judgements if judgement.probability is None}
         if missing or not judgements:
-            status = next((status for status in GRAVEST if status in missing), GRAVEST[0])
-            return Sum(status, None, incomplete)
+            return Sum(gravest(missing), None, incomplete)
         return Sum("tie", 0.5, incomplete)
     probability = sum(means.values()) / len(means)
     winners = {winner(mean) for mean in means.values()}
@@ -100,3 +96,20 @@ def winner(probability: float) -> Letter:
     if abs(probability - 0.5) < EVEN:
         return "tie"
     return "a" if probability > 0.5 else "b"
+
+
+def gravest(statuses: Iterable[Status]) -> Status:
+    """Of statuses without a probability the one that counts most; `failed` where there is none at all."""
+    found = set(statuses)
+    return next((status for status in GRAVITY if status in found), "failed")
+
+
+def deciding(label: Label) -> tuple[Judgement, ...]:
+    """The judgements that made the label: all of them, or those of the last step's judges and the machine
+    checks.
+    """
+    if not label.votes:
+        return label.judgements
+    last = max(vote.step for vote in label.votes)
+    judges = {vote.judge for vote in label.votes if vote.step == last}
+    return tuple(one for one in label.judgements if one.call is None or one.model in judges)

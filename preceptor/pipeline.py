@@ -32,7 +32,7 @@ from judge.preferences import preference
 from judge.records import Label, Preference, Response, Revision
 from preceptor import __version__, evaluation, folder, report, stages
 from preceptor.config import RunConfig
-from preceptor.oracles import Oracle, agreement, open_oracle, with_gold
+from preceptor.oracles import Oracle, agreement, by_checks, open_oracle, with_gold
 from preceptor.records import HeldOut, StageRecord
 from prompts.manifest import versions, write_json, write_text
 from prompts.pool import pool_path, prompts_from, shipped_pools, split
@@ -53,6 +53,8 @@ RESPONSES, REVISIONS = "2-responses.jsonl", "3-revisions.jsonl"
 SFT, TUNED_RESPONSES = "3-sft", "3-responses.jsonl"
 LABELS, PREFERENCES = "4-labels.jsonl", "5-preferences.jsonl"
 REWARD, POLICY = "6-reward", "7-policy"
+CACHE = ".preceptor"
+"""Where the reference's log-probabilities are kept for another run of DPO with other settings."""
 HELD_OUT, REPORT, SUMMARY, MANIFEST = "8-heldout.jsonl", "9-report.html", "summary.json", "manifest.json"
 
 
@@ -275,11 +277,25 @@ def _sft(run: Run) -> None:
 
     def work() -> Outcome:
         demonstrations = read_demonstrations(run.path / REVISIONS)
+        # whoever learns a reply that a machine can see to be wrong learns the fault
+        faulty = {
+            row.id
+            for row in run.read(REVISIONS, Revision)
+            if not all(by_checks(run.constitution, row.response.prompt, row.text).values())
+        }
+        rows = [row for row in demonstrations.rows if row.id not in faulty]
+        if not rows:
+            raise UserError(
+                f"{run.path / REVISIONS}: every revised reply fails a machine check of {run.constitution.identity}; "
+                "give `revise` more rounds or another critic, or leave `sft` out"
+            )
         with run.screen.training("sft") as watch:
-            trained = train_sft(demonstrations.rows, settings, run.path / SFT, watch=watch)
-        return _trained(trained, demonstrations.set_aside)
+            trained = train_sft(rows, settings, run.path / SFT, watch=watch)
+        aside = {"the revised reply fails a machine check": len(demonstrations.rows) - len(rows)}
+        return _trained(trained, demonstrations.set_aside | {reason: n for reason, n in aside.items() if n})
 
-    run.stage("sft", settings.model_dump(mode="json"), [REVISIONS], [SFT], work)
+    wanted = {"settings": settings.model_dump(mode="json"), "constitution": run.constitution.identity}
+    run.stage("sft", wanted, [REVISIONS], [SFT], work)
     _sample(run, "sample", f"hf/{run.path / SFT}", [PROMPTS, SFT], TUNED_RESPONSES)
 
 
@@ -349,7 +365,9 @@ def _train(run: Run) -> None:
     def train_policy() -> Outcome:
         preferences = run.read(PREFERENCES, Preference)
         with run.screen.training("dpo") as watch:
-            return _trained(train_dpo(preferences, dpo, run.path / POLICY, watch=watch))
+            return _trained(
+                train_dpo(preferences, dpo, run.path / POLICY, watch=watch, cache=run.path / CACHE)
+            )
 
     inputs = [PREFERENCES, SFT] if adapter else [PREFERENCES]
     run.stage("dpo", dpo.model_dump(mode="json"), inputs, [POLICY], train_policy)

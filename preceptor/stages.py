@@ -7,30 +7,38 @@ when training begins.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import combinations
-from typing import Literal, NamedTuple
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
 from constitution.principle import Constitution
 from judge.errors import BudgetReached, ProviderStopped
 from judge.fanout import Fanout, Limits, Progress
+from judge.groups import Ranked, Schedule, rank
 from judge.label import LabelSettings, label, template_for
 from judge.ledger import open_ledger
 from judge.models.protocol import Dialogue, Model, Row
 from judge.models.registry import open_model
-from judge.pairs import read_pairs
+from judge.pairs import Candidate, groups_of, read_groups, read_pairs, slotted
 from judge.plan import Plan, plan
 from judge.prices import Prices
-from judge.records import Label, Pair, Response, Revision
+from judge.records import Group, Label, Pair, Response, Revision, Score
 from judge.respond import RespondSettings, respond
 from judge.revise import ReviseSettings, revise
-from prompts.records import Prompt, Record, content_id
+from judge.score import Reply, ScoreSettings, score
+from judge.score import template_for as grading
+from judge.steps import Judge, Rule, Step, label_by_steps, require_steps
+from prompts.records import Prompt, Record
 from prompts.rows import RawRow, read_records, read_rows
 
 Pairing = Literal["adjacent", "all"]
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+LOCAL = ("hf", "embedded")
+"""Providers of models in this process."""
 CHECKS = "checks"
 """The judge that is no model: the constitution's own machine checks."""
 
@@ -72,9 +80,12 @@ async def fanout(
             await model.close()
 
 
-def open_judge(name: str, base_url: str | None) -> Model | None:
-    """The judge's model; None for `checks`, which asks nobody."""
-    return None if name == CHECKS else open_model(name, base_url=base_url)
+def open_judge(name: str, base_url: str | None, local: Mapping[str, Any] = NOTHING) -> Model | None:
+    """The judge's model; None for `checks`, which asks nobody. local: placement, for a model in this process."""
+    if name == CHECKS:
+        return None
+    here = name.partition("/")[0] in LOCAL
+    return open_model(name, base_url=base_url, **(local if here else {}))
 
 
 def responding(
@@ -97,6 +108,59 @@ def labelling(
     """One dialogue a pair, all over one reading of the template."""
     template = template_for(judge, settings) if judge else None
     return (label(pair, constitution, judge, template, settings) for pair in pairs)
+
+
+def open_steps(
+    panels: Sequence[tuple[Sequence[str], str]],
+    settings: LabelSettings,
+    base_urls: Mapping[str, str],
+    local: Mapping[str, Any] = NOTHING,
+) -> tuple[Step, ...]:
+    """The judges of every step, opened: (names, when) for each. base_urls: by judge's name, `""` for all others.
+    local: placement of those in this process.
+    """
+    steps = []
+    for names, when in panels:
+        models = [open_judge(name, base_urls.get(name, base_urls.get("")) or None, local) for name in names]
+        judges = (Judge(model, template_for(model, settings) if model else None) for model in models)
+        steps.append(Step(tuple(judges), when))
+    require_steps(steps)
+    return tuple(steps)
+
+
+def judging(
+    pairs: Iterable[Pair],
+    constitution: Constitution,
+    steps: Sequence[Step],
+    settings: LabelSettings,
+    rule: Rule,
+) -> Iterable[Dialogue[Label]]:
+    """One dialogue a pair, through every step that it needs."""
+    return (label_by_steps(pair, constitution, steps, settings, rule) for pair in pairs)
+
+
+def ranking(
+    groups: Iterable[Group],
+    constitution: Constitution,
+    steps: Sequence[Step],
+    settings: LabelSettings,
+    rule: Rule,
+    schedule: Schedule,
+) -> Iterable[Dialogue[Ranked]]:
+    """One dialogue a group."""
+
+    def label_pair(pair: Pair) -> Dialogue[Label]:
+        return label_by_steps(pair, constitution, steps, settings, rule)
+
+    return (rank(group, label_pair, schedule) for group in groups)
+
+
+def scoring(
+    replies: Iterable[Reply], constitution: Constitution, judge: Model, settings: ScoreSettings
+) -> Iterable[Dialogue[Score]]:
+    """One dialogue a reply."""
+    template = grading(judge, settings)
+    return (score(reply, constitution, judge, template, settings) for reply in replies)
 
 
 async def carry_out(
@@ -149,11 +213,10 @@ async def price(dialogues: Iterable[Dialogue[Row]], asking: Asking) -> Plan:
 
 def pairs_from(source: str, form: Literal["rows", "hh"]) -> Iterable[Pair]:
     """The pairs of a file: rows to judge, or what `preceptor respond` or `preceptor revise` wrote."""
-    first = next(iter(read_rows(source)), None)
-    columns = first.fields.keys() if isinstance(first, RawRow) else set()
-    if {"prompt", "text", "sample"} <= columns:
+    wrote = _wrote(source)
+    if wrote is Response:
         return pairs_to_label(list(read_records(source, Response)), [])
-    if {"response", "drafts", "text"} <= columns:
+    if wrote is Revision:
         return pairs_to_label([], list(read_records(source, Revision)))
     return read_pairs(source, form)
 
@@ -171,26 +234,45 @@ def pairs_to_label(
         if response.status == "ok":
             by_prompt.setdefault(response.prompt.id, []).append(response)
     sampled = [
-        _pair(one.prompt, (one.id, one.text), (other.id, other.text))
+        slotted(one.prompt, _candidate(one), _candidate(other))
         for group in by_prompt.values()
         for one, other in (
             combinations(group, 2) if pairing == "all" else zip(group[::2], group[1::2], strict=False)
         )
     ]
     revised = [
-        _pair(row.response.prompt, (row.response.id, row.response.text), (row.id, row.text))
+        slotted(row.response.prompt, _candidate(row.response), Candidate(row.id, row.text, row.model))
         for row in revisions
         if row.status == "ok"
     ]
     return sampled + revised
 
 
-def _pair(prompt: Prompt, one: tuple[str, str], other: tuple[str, str]) -> Pair:
-    first, second = sorted((one, other), key=lambda reply: content_id("slot", reply[0]))
-    return Pair(
-        id=content_id("pair", first[0], second[0]),
-        prompt=prompt,
-        response_a=first[1],
-        response_b=second[1],
-        sources=(first[0], second[0]),
+def _candidate(response: Response) -> Candidate:
+    return Candidate(response.id, response.text, response.model)
+
+
+def groups_from(source: str) -> Iterable[Group]:
+    """The groups of a file: rows with `responses`, or what `preceptor respond` wrote."""
+    return groups_of(read_records(source, Response)) if _wrote(source) is Response else read_groups(source)
+
+
+def _wrote(source: str) -> type[Response] | type[Revision] | None:
+    """Which of our own rows a file holds, by its first."""
+    first = next(iter(read_rows(source)), None)
+    columns = first.fields.keys() if isinstance(first, RawRow) else set()
+    if {"prompt", "text", "sample"} <= columns:
+        return Response
+    return Revision if {"response", "drafts", "text"} <= columns else None
+
+
+def replies_from(source: str) -> Iterable[Reply]:
+    """The single replies of a file: what `preceptor respond` wrote, or both sides of every pair."""
+    if _wrote(source) is Response:
+        rows = read_records(source, Response)
+        return (Reply(row.id, row.prompt, row.text) for row in rows if row.status == "ok")
+    return (
+        Reply(f"{pair.id}-{side}", pair.prompt, text)
+        for pair in pairs_from(source, "rows")
+        for side, text in (("a", pair.response_a), ("b", pair.response_b))
     )

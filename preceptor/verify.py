@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from constitution.errors import UserError
-from judge.preferences import preference
-from judge.records import Label, Preference, Response, Revision
+from judge.groups import Pairing, preferences_of
+from judge.preferences import RANKINGS, preference
+from judge.records import Label, Preference, Ranking, Response, Revision
 from preceptor import folder
 from prompts.rows import read_records
 
@@ -38,7 +39,7 @@ def verify(path: Path) -> list[str]:
         problems += _sources(path)
     elif "rows" in manifest and "by_status" in manifest["rows"]:
         problems += _label_counts(path, manifest["rows"])
-        problems += _lineage(path, "labels.jsonl", "preferences.jsonl")
+        problems += _lineage(path, "labels.jsonl", "preferences.jsonl", manifest["settings"].get("pairs"))
     for inner in ("3-sft", "6-reward", "7-policy"):
         if (path / inner / MANIFEST).exists():
             problems += [f"{inner}/{problem}" for problem in verify(path / inner)]
@@ -78,16 +79,20 @@ def _label_counts(path: Path, rows: dict[str, Any]) -> Iterator[str]:
         yield f"labels.jsonl: holds {sum(found.values())} rows, {rows['in']} went in"
 
 
-def _lineage(path: Path, labels: str, preferences: str) -> Iterator[str]:
-    """Every preference is what its label says, and every ok label has one."""
-    derived = (preference(label) for label in read_records(path / labels, Label))
-    wanted = [row for row in derived if row is not None]
+def _lineage(path: Path, labels: str, preferences: str, pairing: Pairing | None = None) -> Iterator[str]:
+    """Every preference is what its label or ranking says, and every ok label, or ranking, has its own."""
+    if pairing is not None:
+        rankings = read_records(path / RANKINGS, Ranking)
+        wanted = [row for ranking in rankings for row in preferences_of(ranking, pairing)]
+    else:
+        derived = (preference(label) for label in read_records(path / labels, Label))
+        wanted = [row for row in derived if row is not None]
     found = list(read_records(path / preferences, Preference)) if wanted else []
     if len(wanted) != len(found):
-        yield f"{preferences}: {len(found)} rows, {len(wanted)} labels are ok"
+        yield f"{preferences}: {len(found)} rows, {len(wanted)} were to be"
     for want, have in zip(wanted, found, strict=False):
         if want != have:
-            yield f"{preferences}: {have.id} is not what its label says"
+            yield f"{preferences}: {have.id} is not what its source says"
 
 
 def _sources(path: Path) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Templates: the words of every ask, rendered strictly, with untrusted text fenced.
 
-A template is a Jinja file with YAML front matter (`kind`, and for `compare` the `verdict` menu). Its blocks
+A template is a Jinja file with YAML front matter (`kind`, and for `compare` and `score` the `verdict` menu). Its blocks
 `system` and `user` each become one message, in the order of the file; a body without blocks is one user
 message. Templates run in Jinja's immutable sandbox, so that a template from elsewhere can only make text.
 
@@ -37,13 +37,21 @@ from prompts.records import Message, Role, canonical_json
 SLOTS: Mapping[str, frozenset[str]] = {
     "compare": frozenset(
         {"messages", "response_a", "response_b", "principles", "menu", "reasoning", "nonce"}
+        | {"shots", "structured"}
     ),
+    "score": frozenset({"messages", "response", "principles", "menu", "reasoning", "nonce"}),
     "critique": frozenset({"messages", "response", "principle", "nonce"}),
     "revise": frozenset({"messages", "response", "critique", "principle", "nonce"}),
 }
 """Kind of template -> the slots that it may use."""
 
 LETTERS = ("a", "b", "tie")
+GRADES = tuple(str(grade) for grade in range(1, 11))
+MENUS: Mapping[str, tuple[tuple[str, ...], frozenset[str], str]] = {
+    "compare": (LETTERS, frozenset({"a", "b"}), '{a: "Verdict: A", b: "Verdict: B"}, with or without tie'),
+    "score": (GRADES, frozenset(GRADES), '{1: "Score: 1", ..., 10: "Score: 10"}, every grade from 1 to 10'),
+}
+"""Kind of template -> the verdicts that it may offer, those that it must, and the words for that."""
 FRONT_MATTER = re.compile(r"\A---\n(?P<header>.*?)^---\n(?P<body>.*)\Z", re.DOTALL | re.MULTILINE)
 MARKER = re.compile(r"<{3,}(?=\s*(?:END_)?(?:CONVERSATION|REPLY|CRITIQUE))", re.IGNORECASE)
 
@@ -84,7 +92,7 @@ class Template:
     """File name or path, for messages."""
     kind: str
     menu: Mapping[str, str]
-    """Verdict letter (`a`, `b`, `tie`) -> the words that give it; empty unless the kind is `compare`."""
+    """Verdict (`a`, `b`, `tie`; `1` to `10`) -> the words that give it; empty where the kind has none."""
     digest: str
     """SHA-256 of the file's text, for manifests."""
     uses: frozenset[str]
@@ -191,24 +199,25 @@ def _header(name: str, text: str) -> tuple[str, dict[str, str]]:
     kind, menu = str(header.get("kind")), header.get("verdict")
     if kind not in SLOTS:
         raise TemplateError(f"{name}: kind is {header.get('kind')!r}; wanted one of {_listed(SLOTS)}")
-    if kind != "compare":
+    if kind not in MENUS:
         if menu is not None:
             raise TemplateError(
-                f"{name}: a verdict menu in a {kind} template; only compare templates have one"
+                f"{name}: a verdict menu in a {kind} template; only {_listed(MENUS)} have one"
             )
         return kind, {}
-    return kind, _menu(name, menu)
+    return kind, _menu(name, kind, menu)
 
 
-def _menu(name: str, menu: Any) -> dict[str, str]:
-    wanted = 'wanted {a: "Verdict: A", b: "Verdict: B"}, with or without tie'
-    if not isinstance(menu, dict) or not {"a", "b"} <= set(menu) <= set(LETTERS):
-        raise TemplateError(f"{name}: verdict is {menu!r}; {wanted}")
+def _menu(name: str, kind: str, menu: Any) -> dict[str, str]:
+    letters, needed, wanted = MENUS[kind]
+    menu = {str(letter): words for letter, words in menu.items()} if isinstance(menu, dict) else menu
+    if not isinstance(menu, dict) or not needed <= set(menu) <= set(letters):
+        raise TemplateError(f"{name}: verdict is {menu!r}; wanted {wanted}")
     if not all(isinstance(words, str) and words.strip() for words in menu.values()):
-        raise TemplateError(f"{name}: verdict {menu!r} holds an entry without words; {wanted}")
+        raise TemplateError(f"{name}: verdict {menu!r} holds an entry without words; wanted {wanted}")
     if len({" ".join(words.split()) for words in menu.values()}) < len(menu):
-        raise TemplateError(f"{name}: two verdicts share the words {menu!r}; {wanted}")
-    return {letter: menu[letter] for letter in LETTERS if letter in menu}
+        raise TemplateError(f"{name}: two verdicts share the words {menu!r}; wanted {wanted}")
+    return {letter: menu[letter] for letter in letters if letter in menu}
 
 
 def _blocks(name: str, tree: nodes.Template) -> tuple[Role, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -11,33 +12,45 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-DATA = (
-    "constitution/library/front-desk.yaml",
-    "prompts/templates/embedded/compare.jinja",
-    "prompts/pools/front-desk.jsonl",
-    "judge/prices.yaml",
-    "train/embedded/weights/model.safetensors",
-    "preceptor/report.html",
-    "preceptor/quickstart.yaml",
-)
+PACKAGES = ("constitution", "prompts", "judge", "train", "preceptor")
+PAIR = {"prompt": "Hi", "response_a": "- one\n- two", "response_b": "x" * 4000}
+
+
+def data_files() -> set[str]:
+    """Whatever is no code in the packages: each must be in the wheel."""
+    return {
+        path.relative_to(ROOT).as_posix()
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    }
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        shutil.rmtree(ROOT / "build", ignore_errors=True)  # of an earlier build, which would be packed again
         run(sys.executable, "-m", "build", "--wheel", "--outdir", str(folder / "dist"), str(ROOT), cwd=ROOT)
         wheel = next((folder / "dist").glob("*.whl"))
         held = set(zipfile.ZipFile(wheel).namelist())
-        missing = [path for path in DATA if path not in held]
+        missing = sorted(data_files() - held)
         if missing:
             raise SystemExit(f"{wheel.name} lacks {', '.join(missing)}")
         venv.create(folder / "venv", with_pip=True)
         tools = folder / "venv" / "bin"
         pip = (str(tools / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-        run(*pip, "--constraint", str(ROOT / "constraints.txt"), f"{wheel}[train]", cwd=folder)
+        pinned = (*pip, "--constraint", str(ROOT / "constraints.txt"))
+        run(*pinned, str(wheel), cwd=folder)
         preceptor = str(tools / "preceptor")
         run(preceptor, "--version", cwd=folder)
         run(preceptor, "constitution", "list", cwd=folder)
+        (folder / "pairs.jsonl").write_text(json.dumps(PAIR) + "\n")
+        run(
+            preceptor,
+            *("label", "pairs.jsonl", "-c", "style", "--judge", "checks", "--out", "labels"),
+            cwd=folder,
+        )
+        run(*pinned, f"{wheel}[train]", cwd=folder)
         run(preceptor, "quickstart", "--out", "run", cwd=folder)
         run(preceptor, "verify", "run", cwd=folder)
         overall = json.loads((folder / "run" / "summary.json").read_text())["after"]["overall"]

@@ -1,37 +1,63 @@
 """Direct preference optimisation of a LoRA policy, with the judge's probabilities as labels.
 
-    Rafailov et al. 2023 (arXiv 2305.18290), equation 7, with soft labels as `train.losses` has it.
+    dpo        Rafailov et al. 2023 (arXiv 2305.18290), equation 7; with label_smoothing it is cDPO
+    dpo-norm   the same per token of each reply, as in Tulu 3 (Lambert et al. 2024, arXiv 2411.15124, section 5)
+    ld-dpo     the longer reply's surplus counts less (Liu et al. 2024, arXiv 2409.06411)
+    robust     corrected for a share of flipped labels (Chowdhury et al. 2024, arXiv 2403.00409)
+    hinge      a margin and no more (Zhao et al. 2023, arXiv 2305.10425)
+    ipo        a finite target for the log-ratio (Azar et al. 2023, arXiv 2310.12036)
+    simpo      no reference (Meng et al. 2024, arXiv 2405.14734)
 
-The reference is the base with its adapters off or, where training goes on from an SFT adapter, a frozen copy
-of that adapter. Its log-probabilities never change, so they are computed once, before the first step.
+The reference is the base with its adapters off or, where training goes on from an SFT adapter or on top of
+one, that adapter frozen. Its log-probabilities never change, so they are computed once, before the first
+step.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
 from transformers import TrainingArguments
 
 from judge.records import Preference
+from train import losses
 from train.folder import Result, Trained, begin_folder, finish_folder, found_finished, start_folder
-from train.logprobs import Policy, pair_logprobs
+from train.layout import PairBatch
+from train.logprobs import Policy, ReplyLogprobs, pair_logprobs
 from train.loop import (
-    PairTrainer,
     Watch,
     adapted_by,
     check_rows,
     load_dtype,
+    pair_counts,
+    pass_tokens,
     run_loop,
     trainer_options,
 )
-from train.losses import implicit_rewards, soft_dpo
-from train.pairs import PairBatch, encode_pairs
-from train.roles import as_reference, load_base, restore_adapter, save_adapter
+from train.pairs import Encoded, PairTokens, encode_pairs
+from train.reference import cached_logprobs, weights_print
+from train.roles import (
+    BENEATH,
+    POLICY,
+    REFERENCE,
+    as_reference,
+    load_base,
+    restore_adapter,
+    save_adapter,
+    save_part,
+)
+from train.selftest import choose_layout
 from train.settings import DpoSettings
+from train.trainer import Losses, PairTrainer, Stage
+
+NOTHING = Encoded([], {}, 0, {})
 
 
 def train_dpo(
@@ -41,10 +67,12 @@ def train_dpo(
     *,
     watch: Watch | None = None,
     read: Mapping[str, Any] | None = None,
+    cache: Path | None = None,
 ) -> Trained:
     """Train a policy on preferences; run again, it goes on from the last checkpoint.
 
-    `read` says what reading the rows set aside and which files they came from, for the manifest.
+    `read` says what reading the rows set aside and which files they came from, for the manifest; in the folder
+    `cache` the reference's log-probabilities are kept for other runs.
     Raises TrainDataError where no pair can be trained on, CheckpointError and RunFolderError for model and
     folder.
     """
@@ -54,61 +82,121 @@ def train_dpo(
         return finished
     base = load_base(settings.model, load_dtype(settings.precision))
     encoded = encode_pairs(preferences, base.tokenizer, settings.max_length, base.generation_eos)
-    rows = {
-        "in": len(preferences),
-        "used": len(encoded.rows),
-        "held_out": 0,
-        "set_aside": encoded.set_aside,
-        "shortened": encoded.shortened,
-    }
+    rows = pair_counts(encoded, NOTHING)
     check_rows(rows)
-    adapted = adapted_by(base, settings, frozen_reference=True)
+    adapted = adapted_by(base, settings, frozen_reference=True, on_top=settings.on_top)
     begin_folder(opened)
-    reference: list[Tensor] = []
-    trainer = PairTrainer(
-        model=Policy(adapted),
+    args = TrainingArguments(**trainer_options(settings, opened.path))
+    adapted.to(args.device)
+    tokens = pass_tokens(settings, args.device)
+    layout = choose_layout(adapted, encoded.rows, base.pad_id, with_logits=True)
+    policy = Policy(adapted, layout.whole_logits)
+
+    identity = {
+        "weights": "" if cache is None else weights_print(adapted, (REFERENCE, BENEATH), POLICY),
+        "dtype": str(torch.bfloat16 if args.bf16 else adapted.dtype),
+    }
+
+    def compute(pairs: Sequence[PairTokens]) -> ReplyLogprobs:
+        half = torch.autocast(args.device.type, dtype=torch.bfloat16, enabled=bool(args.bf16))
+        with as_reference(adapted), half:  # as the trainer computes the policy
+            return pair_logprobs(policy, pairs, base.pad_id, tokens, layout.shared)
+
+    reference = None if settings.loss == "simpo" else cached_logprobs(encoded.rows, identity, cache, compute)
+    stage = Stage(
         pairs=encoded.rows,
         pad_id=base.pad_id,
-        loss=_dpo_loss(reference, settings.beta),
-        save=lambda folder: save_adapter(adapted, folder),
+        shared=layout.shared,
+        pass_tokens=tokens,
+        loss=partial(policy_loss, reference=reference, settings=settings),
+        save=lambda folder: save_part(adapted, folder),
         restore=lambda folder: restore_adapter(adapted, folder),
-        args=TrainingArguments(**trainer_options(settings, opened.path)),
     )
-    with as_reference(adapted):  # after the trainer has put the model on its device
-        reference += pair_logprobs(adapted, encoded.rows, base.pad_id, settings.batch_size)
+    trainer = PairTrainer(policy, stage, args=args)
     last = run_loop(trainer, opened, "dpo", settings, watch)
     save_adapter(adapted, opened.path)
     base.tokenizer.save_pretrained(str(opened.path))
-    result = Result(rows, last, trainer.state.global_step, time.monotonic() - began_s, dict(read or {}))
+    wall_s = time.monotonic() - began_s
+    result = Result(rows, last, trainer.state.global_step, wall_s, dict(read or {}), layout.reasons)
     return finish_folder(opened, result)
 
 
-def _dpo_loss(
-    reference: Sequence[Tensor], beta: float
-) -> Callable[[nn.Module, PairBatch], tuple[Tensor, dict[str, Tensor]]]:
-    """The loss of a batch, given the reference's log-probabilities of all chosen and all rejected replies.
+def policy_loss(
+    model: nn.Module, batch: PairBatch, reference: ReplyLogprobs | None, settings: DpoSettings
+) -> Losses:
+    """Losses and figures (B,) of a batch, given the reference's log-probabilities of all pairs of the data set.
 
-    `kl_nats` is the mean of log pi_ref - log pi over the batch's replies: an estimate of KL(reference ||
-    policy) as far as the replies are the reference's own samples, and of how far the policy has moved in any
-    case.
+    `chosen_reward` and `rejected_reward` are DPO's implicit rewards, whichever loss is taken; with simpo, its
+    own: beta times the log-probability a token. `kl_nats` is the mean of log pi_ref - log pi over the two
+    replies: an estimate of KL(reference || policy) as far as the replies are the reference's own samples, and
+    of how far the policy has moved in any case.
     """
+    logps = cast(ReplyLogprobs, model(batch))
+    known = None if reference is None else _of_batch(reference, batch)
+    figures: dict[str, Tensor] = {}
+    values = pair_losses(logps, known, batch, settings)
+    rewards = (
+        settings.beta * losses.per_token(logps.total, logps.lengths)
+        if known is None
+        else losses.implicit_rewards(logps.total, known.total, settings.beta)
+    )  # (2B,)
+    chosen, rejected = rewards.chunk(2)
+    if known is not None:
+        figures["kl_nats"] = (known.total - logps.total).view(2, -1).mean(dim=0)
+    if settings.anchor:
+        anchored = losses.negative_log_likelihood(logps.total.chunk(2)[0], logps.lengths.chunk(2)[0])
+        values = values + settings.anchor * anchored
+        figures["chosen_nll"] = anchored
+    return values * batch.weight, {
+        "accuracy": chosen > rejected,
+        "chosen_reward": chosen,
+        "rejected_reward": rejected,
+        "margin": chosen - rejected,
+        **figures,
+    }
 
-    def loss(model: nn.Module, batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        logps = model(batch.input_ids, batch.attention_mask, batch.reply_mask)  # (2B,)
-        chosen, rejected = logps.chunk(2)  # (B,) each
-        ref_chosen, ref_rejected = (
-            column[batch.number.cpu()].to(logps.device) for column in reference
-        )  # (B,)
-        losses = soft_dpo(chosen, rejected, ref_chosen, ref_rejected, batch.probability, beta)
-        chosen_reward = implicit_rewards(chosen, ref_chosen, beta)
-        rejected_reward = implicit_rewards(rejected, ref_rejected, beta)
-        return losses, {
-            "loss": losses,
-            "accuracy": chosen_reward > rejected_reward,
-            "chosen_reward": chosen_reward,
-            "rejected_reward": rejected_reward,
-            "margin": chosen_reward - rejected_reward,
-            "kl_nats": (ref_chosen + ref_rejected - chosen - rejected) / 2,
-        }
 
-    return loss
+def pair_losses(
+    policy: ReplyLogprobs, reference: ReplyLogprobs | None, batch: PairBatch, settings: DpoSettings
+) -> Tensor:
+    """The loss (B,) that the settings name, on the judge's probability, without anchor and weight."""
+    name = settings.loss
+    probability = batch.probability
+    if name != "robust":
+        probability = losses.smoothed(probability, settings.label_smoothing)
+    ratio = _score(name, policy, settings)  # (2B,)
+    if reference is not None and name != "simpo":
+        ratio = ratio - _score(name, reference, settings)
+    chosen, rejected = ratio.chunk(2)
+    gap = chosen - rejected  # (B,)
+    if name == "ipo":
+        return losses.expected(partial(losses.ipo, beta=settings.beta), gap, probability)
+    offset = settings.gamma if name == "simpo" else settings.margin * batch.margin
+
+    def of_odds(odds: Tensor) -> Tensor:
+        if name == "hinge":
+            return losses.hinge(odds - offset)
+        if name == "robust":
+            return losses.robust(odds - offset, settings.label_smoothing)
+        return -logsigmoid(odds - offset)
+
+    return losses.expected(of_odds, settings.beta * gap, probability)
+
+
+def _score(name: str, logps: ReplyLogprobs, settings: DpoSettings) -> Tensor:
+    """What of a reply's log-probability the loss looks at, (2B,)."""
+    if name in ("ipo", "simpo", "dpo-norm"):
+        return losses.per_token(logps.total, logps.lengths)
+    if name == "ld-dpo":
+        return losses.length_weighted(logps.total, logps.common, settings.length_alpha)
+    return logps.total
+
+
+def _of_batch(reference: ReplyLogprobs, batch: PairBatch) -> ReplyLogprobs:
+    number = batch.number.cpu()
+    return ReplyLogprobs(
+        *(
+            column.view(2, -1)[:, number].flatten().to(batch.number.device, non_blocking=True)
+            for column in reference
+        )
+    )

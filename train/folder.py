@@ -47,13 +47,16 @@ class Result(NamedTuple):
     """What a stage has to say in its manifest."""
 
     rows: dict[str, Any]
-    """`in`, `used`, `held_out`, `shortened`, and `set_aside` by reason; in = used + held out + set aside."""
+    """`in`, `used`, `held_out`, `shortened`, and `set_aside` by reason; in = used + held out + set aside.
+    Of pairs, `ids_aside` too: the ids of those set aside, by reason."""
     metrics: dict[str, Any]
     """The last step's figures, and those on held-out rows where there are any."""
     steps: int
     wall_s: float
     read: dict[str, Any]
     """What reading the rows set aside, and which files they came from."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of how it was trained."""
 
 
 class Trained(NamedTuple):
@@ -66,6 +69,8 @@ class Trained(NamedTuple):
     wall_s: float
     """Time of this command's own training; 0 where it had been finished before."""
     finished_before: bool
+    notes: tuple[str, ...] = ()
+    """What a person should know of how it was trained."""
 
 
 def row_hash(rows: Iterable[Record]) -> str:
@@ -137,7 +142,8 @@ def found_finished(opened: Opened) -> Trained | None:
     manifest = opened.finished
     if manifest is None:
         return None
-    return Trained(opened.path, manifest["rows"], manifest["metrics"], manifest["steps"], 0.0, True)
+    notes = tuple(manifest.get("notes", ()))
+    return Trained(opened.path, manifest["rows"], manifest["metrics"], manifest["steps"], 0.0, True, notes)
 
 
 def finish_folder(opened: Opened, result: Result) -> Trained:
@@ -153,7 +159,7 @@ def finish_folder(opened: Opened, result: Result) -> Trained:
     }
     write_json(folder / MANIFEST, manifest)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-    return Trained(folder, result.rows, result.metrics, result.steps, result.wall_s, False)
+    return Trained(folder, result.rows, result.metrics, result.steps, result.wall_s, False, result.notes)
 
 
 def keep_metrics(path: Path, steps: int) -> None:

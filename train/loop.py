@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from transformers import (
     PrinterCallback,
     Trainer,
@@ -24,10 +22,10 @@ from transformers import (
 )
 from transformers.integrations import TensorBoardCallback  # type: ignore[attr-defined]
 
-from train.errors import RunFolderError, TrainDataError
+from train.errors import CheckpointError, RunFolderError, TrainDataError
 from train.folder import CHECKPOINTS, METRICS, TENSORBOARD, WHOLE, Opened, checkpoint_step, keep_metrics
-from train.pairs import GroupedBatches, PairBatch, PairTokens, batch_fields, batch_from_fields, collate_pairs
-from train.roles import Base, adapt, adapt_from, checkpoint_gradients
+from train.pairs import Encoded
+from train.roles import Base, accelerator, adapt, adapt_from, adapt_on_top, checkpoint_gradients
 from train.settings import LoopSettings
 
 if TYPE_CHECKING:
@@ -109,81 +107,6 @@ class Watcher(TrainerCallback):
         (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / WHOLE).touch()
 
 
-class PairTrainer(Trainer):
-    """transformers' Trainer over PairBatches; a stage gives it the loss, and how to save and restore."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        pairs: list[PairTokens],
-        pad_id: int,
-        loss: Callable[[nn.Module, PairBatch], tuple[Tensor, dict[str, Tensor]]],
-        save: Callable[[Path], None],
-        restore: Callable[[Path], None],
-        **options: Any,
-    ) -> None:
-        super().__init__(model=model, train_dataset=_Numbered(pairs), **options)
-        self._pairs = pairs
-        self._pad_id = pad_id
-        self._loss = loss
-        self._write = save
-        self._restore = restore
-        self._figures: list[dict[str, Tensor]] = []
-
-    def get_train_dataloader(self) -> DataLoader[Any]:
-        """Batches of like length, drawn by seed and epoch alone."""
-        sampler = GroupedBatches(
-            [pair.length for pair in self._pairs], self.args.per_device_train_batch_size, self.args.seed
-        )
-        loader: DataLoader[Any] = DataLoader(
-            _Numbered(self._pairs), batch_sampler=sampler, collate_fn=self._collate
-        )
-        return self.accelerator.prepare(loader)  # type: ignore[no-any-return]
-
-    def _collate(self, rows: list[tuple[int, PairTokens]]) -> dict[str, Tensor]:
-        return batch_fields(collate_pairs([pair for _, pair in rows], [at for at, _ in rows], self._pad_id))
-
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,  # noqa: ARG002 - the trainer passes it by name
-    ) -> Any:
-        """Mean loss of the batch; the figures beside it wait for the next log."""
-        losses, figures = self._loss(model, batch_from_fields(inputs))  # (B,)
-        self._figures.append({key: value.detach().float().mean() for key, value in figures.items()})
-        loss = losses.mean()
-        return (loss, {}) if return_outputs else loss
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Join the stage's own figures, averaged since the last log."""
-        figures, self._figures = self._figures, []
-        means = {
-            key: torch.stack([row[key] for row in figures]).mean().item() for key in (figures or [{}])[0]
-        }
-        super().log({**logs, **means}, start_time)
-
-    def _save(self, output_dir: str | None = None, _state_dict: dict[str, Any] | None = None) -> None:
-        self._write(Path(output_dir or str(self.args.output_dir)))
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, _model: nn.Module | None = None) -> None:
-        self._restore(Path(resume_from_checkpoint))
-
-
-class _Numbered(torch.utils.data.Dataset[tuple[int, PairTokens]]):
-    """Pairs with their numbers, by which a stage finds what it has computed about each beforehand."""
-
-    def __init__(self, pairs: list[PairTokens]) -> None:
-        self.pairs = pairs
-
-    def __getitem__(self, at: int) -> tuple[int, PairTokens]:
-        return at, self.pairs[at]
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-
 def use_bf16(precision: str) -> bool:
     """Whether to compute in bfloat16."""
     return precision == "bf16" or (
@@ -196,13 +119,43 @@ def load_dtype(precision: str) -> torch.dtype:
     return torch.bfloat16 if use_bf16(precision) else torch.float32
 
 
-def adapted_by(base: Base, settings: LoopSettings, frozen_reference: bool) -> PeftModel:
-    """The base with the adapter that the settings ask for: a fresh one, or a copy of an older one."""
+def adapted_by(base: Base, settings: LoopSettings, frozen_reference: bool, on_top: bool = False) -> PeftModel:
+    """The base with the adapter that the settings ask for: a fresh one, a copy of an older one, or a fresh one
+    on top of an older one.
+
+    Raises CheckpointError for an adapter that cannot be put on the base, and where there is none to be under.
+    """
     if settings.gradient_checkpointing:
         checkpoint_gradients(base.model)
     if settings.adapter is None:
+        if on_top:
+            raise CheckpointError("on_top needs an adapter, the one to be frozen beneath the fresh one")
         return adapt(base, settings.rank, settings.alpha, settings.seed)
-    return adapt_from(base, Path(settings.adapter), frozen_reference)
+    adapter = Path(settings.adapter)
+    if on_top:
+        return adapt_on_top(base, adapter, settings.rank, settings.alpha, settings.seed)
+    return adapt_from(base, adapter, frozen_reference)
+
+
+def pass_tokens(settings: LoopSettings, device: torch.device) -> int:
+    """Tokens to put through the model at a time: few enough for a CPU's cache, enough to keep a GPU busy."""
+    return settings.pass_tokens or (1024 if device.type == "cpu" else 8192)
+
+
+def pair_counts(train: Encoded, held_out: Encoded) -> dict[str, Any]:
+    """What became of every row, as in `Result.rows`; the ids of those set aside too."""
+    ids: dict[str, list[str]] = {}
+    for reason, more in [*train.ids_aside.items(), *held_out.ids_aside.items()]:
+        ids[reason] = [*ids.get(reason, []), *more]
+    aside = {reason: len(named) for reason, named in ids.items()}
+    return {
+        "in": len(train.rows) + len(held_out.rows) + sum(aside.values()),
+        "used": len(train.rows),
+        "held_out": len(held_out.rows),
+        "set_aside": aside,
+        "shortened": train.shortened + held_out.shortened,
+        "ids_aside": ids,
+    }
 
 
 def check_rows(rows: Mapping[str, Any]) -> None:
@@ -229,6 +182,7 @@ def trainer_options(settings: LoopSettings, folder: Path) -> dict[str, Any]:
         "warmup_steps": settings.warmup,
         "seed": settings.seed,
         "bf16": use_bf16(settings.precision),
+        "use_cpu": not accelerator(),  # or bf16 is refused where there is no GPU
         "activation_checkpointing": False,  # our own, in `train.roles`
         "logging_steps": 1,
         "logging_nan_inf_filter": False,

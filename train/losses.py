@@ -13,13 +13,32 @@ sigmoid(d) - d:
 
     loss(d, p)   = -log sigmoid(d) + (1 - p) d
 
-Left out of the papers: margins, ties, length normalisation.
+The same is done to every other loss f here: p f(d) + (1 - p) f(-d), which is what f would be on average over
+labels drawn from the judge (`expected`).
+
+Left out of the papers: ties, and losses over more than two replies.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import logsigmoid, relu
+
+
+def expected(loss: Callable[[Tensor], Tensor], odds: Tensor, probability: Tensor) -> Tensor:
+    """p f(d) + (1 - p) f(-d), (B,): a loss f of log-odds d, under the judge's probability of the label."""
+    return probability * loss(odds) + (1 - probability) * loss(-odds)
+
+
+def smoothed(probability: Tensor, smoothing: float) -> Tensor:
+    """The probability (B,) after a share `smoothing` of the labels is exchanged: (1 - e) p + e (1 - p).
+
+    On hard labels this is the conservative DPO of Mitchell 2023 (a note on DPO with noisy preferences, eq. 3)
+    and label smoothing in any other loss.
+    """
+    return probability * (1 - smoothing) + (1 - probability) * smoothing
 
 
 def soft_cross_entropy(logits: Tensor, probability: Tensor) -> Tensor:
@@ -27,13 +46,24 @@ def soft_cross_entropy(logits: Tensor, probability: Tensor) -> Tensor:
     return -(probability * logsigmoid(logits) + (1 - probability) * logsigmoid(-logits))
 
 
-def soft_bradley_terry(chosen_rewards: Tensor, rejected_rewards: Tensor, probability: Tensor) -> Tensor:
+def soft_bradley_terry(
+    chosen_rewards: Tensor, rejected_rewards: Tensor, probability: Tensor, margin: Tensor | float = 0.0
+) -> Tensor:
     """Loss (B,) of rewards (B,) and (B,) whose difference is the log-odds that the chosen reply is better.
 
     Bradley and Terry 1952; the hard form (p = 1) is Ouyang et al. 2022 (arXiv 2203.02155), equation 1, and
-    training on an AI judge's probabilities is Bai et al. 2022 (arXiv 2212.08073), section 4.1.
+    training on an AI judge's probabilities is Bai et al. 2022 (arXiv 2212.08073), section 4.1. `margin` (B,)
+    is by how much the reply labelled better must win: Touvron et al. 2023 (arXiv 2307.09288), equation 2.
     """
-    return soft_cross_entropy(chosen_rewards - rejected_rewards, probability)
+    return expected(lambda odds: -logsigmoid(odds - margin), chosen_rewards - rejected_rewards, probability)
+
+
+def off_centre(chosen_rewards: Tensor, rejected_rewards: Tensor) -> Tensor:
+    """(r_chosen + r_rejected)^2, (B,): keeps rewards around zero, where a difference alone leaves them free.
+
+    Eisenstein et al. 2023 (arXiv 2312.09244), equation 2, where it is weighted by 0.01.
+    """
+    return (chosen_rewards + rejected_rewards) ** 2
 
 
 def implicit_rewards(policy_logps: Tensor, reference_logps: Tensor, beta: float) -> Tensor:
@@ -56,9 +86,58 @@ def soft_dpo(
 
     Rafailov et al. 2023 (arXiv 2305.18290), equation 7, with the soft label in place of the hard one. With
     d = beta (log pi/pi_ref of chosen - log pi/pi_ref of rejected) the gradient for the chosen log-probability
-    is beta (sigmoid(d) - p), and for the rejected one its negative. A constant p < 1 for all pairs is the
-    paper's conservative variant (label smoothing 1 - p).
+    is beta (sigmoid(d) - p), and for the rejected one its negative.
     """
     chosen = implicit_rewards(policy_chosen, reference_chosen, beta)
     rejected = implicit_rewards(policy_rejected, reference_rejected, beta)
     return soft_cross_entropy(chosen - rejected, probability)
+
+
+def hinge(odds: Tensor) -> Tensor:
+    """max(0, 1 - d), (B,).
+
+    Zhao et al. 2023 (arXiv 2305.10425), the calibration loss of SLiC-HF, on DPO's log-odds as Liu et al. 2023
+    (arXiv 2309.06657) compare it, with the slope 1 / beta in beta.
+    """
+    return relu(1 - odds)
+
+
+def robust(odds: Tensor, flipped: float) -> Tensor:
+    """((1 - e) f(d) - e f(-d)) / (1 - 2 e), (B,), f = -log sigmoid and e < 1/2 the share of flipped labels.
+
+    Chowdhury et al. 2024 (arXiv 2403.00409), the loss of robust DPO: over labels flipped at that rate its mean
+    is f of the clean label.
+    """
+    return (-(1 - flipped) * logsigmoid(odds) + flipped * logsigmoid(-odds)) / (1 - 2 * flipped)
+
+
+def ipo(gap: Tensor, beta: float) -> Tensor:
+    """(h - 1 / (2 beta))^2, (B,), h the log-ratio of the better reply less that of the worse one.
+
+    Azar et al. 2023 (arXiv 2310.12036), equation 17, beta being its tau. As the authors told TRL's, h is
+    taken per token of each reply (`per_token`), or the loss would grow with length. Under a probability p
+    (`expected`) the least is at h = (2 p - 1) / (2 beta): unlike DPO's, it is finite at p = 1.
+    """
+    return (gap - 1 / (2 * beta)) ** 2
+
+
+def per_token(logps: Tensor, lengths: Tensor) -> Tensor:
+    """Log-probabilities (B,) over the number of tokens (B,), in nats a token."""
+    return logps / lengths
+
+
+def length_weighted(total: Tensor, common: Tensor, alpha: float) -> Tensor:
+    """Log-probability (B,) of a reply whose tokens beyond the length of the shorter one count `alpha` of 1.
+
+    Liu et al. 2024 (arXiv 2409.06411), LD-DPO: the longer reply's surplus, being most of the difference in
+    probability, pulls less. alpha = 1 is DPO.
+    """
+    return alpha * total + (1 - alpha) * common
+
+
+def negative_log_likelihood(chosen_logps: Tensor, chosen_lengths: Tensor) -> Tensor:
+    """-log pi(chosen) per token, (B,): keeps the chosen reply's own probability from falling with the other's.
+
+    Pang et al. 2024 (arXiv 2404.19733), equation 1, the second term.
+    """
+    return -chosen_logps / chosen_lengths

@@ -1,30 +1,18 @@
-"""Preferences as tokens: the prompt once, both replies, and batches of them.
-
-A pair is kept as three token lists (`PairTokens`), so that the layout of a batch is this module's own affair.
-Here a batch is laid out in two right-padded rows a pair, chosen rows first; whoever reads a `PairBatch` uses
-its masks and indices alone, and does not see the layout change.
-"""
+"""Preferences as tokens: the prompt once, and both replies. How they lie in a batch: `train.layout`."""
 
 from __future__ import annotations
 
 import hashlib
-import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
 from jinja2 import TemplateError
-from torch import Tensor
-from torch.utils.data import Sampler
 
 from judge.records import Preference
 from prompts.records import Message, canonical_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-GROUP_BATCHES = 8
-"""Batches are cut from runs of this many batches sorted by length: less padding, and still a shuffle."""
 
 
 class PairTokens(NamedTuple):
@@ -35,11 +23,20 @@ class PairTokens(NamedTuple):
     rejected: list[int]
     probability: float
     id: str
+    margin: float = 0.0
+    """By how much the chosen reply is the better, on the scale of the data."""
+    weight: float = 1.0
+    """In the loss, beside the other pairs'."""
 
     @property
     def length(self) -> int:
         """Tokens of the longer of prompt + chosen and prompt + rejected."""
         return len(self.prompt) + max(len(self.chosen), len(self.rejected))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of prompt, chosen and rejected together: of the pair's row where the prompt is shared."""
+        return len(self.prompt) + len(self.chosen) + len(self.rejected)
 
 
 class Encoded(NamedTuple):
@@ -50,17 +47,8 @@ class Encoded(NamedTuple):
     """Reason -> number of rows that are not in `rows`."""
     shortened: int
     """Rows of `rows` whose prompt lost tokens at its left."""
-
-
-class PairBatch(NamedTuple):
-    """B pairs as R = 2B rows of T tokens: row b holds the chosen, row B + b the rejected reply of pair b."""
-
-    input_ids: Tensor  # (R, T) int64
-    attention_mask: Tensor  # (R, T) int64, 0 on padding
-    reply_mask: Tensor  # (R, T) bool, true on reply tokens and their end of turn
-    last: Tensor  # (R,) int64, index of each row's last reply token
-    probability: Tensor  # (B,) float32, that the chosen reply is the better
-    number: Tensor  # (B,) int64, number of the pair in the data set
+    ids_aside: dict[str, list[str]]
+    """Reason -> ids of the rows that are not in `rows`."""
 
 
 def encode_messages(
@@ -138,27 +126,33 @@ def encode_pairs(
 
     A pair longer than `max_length` tokens loses the left of its prompt (a beginning-of-text token stays),
     never a part of a reply; one whose longer reply leaves no room for a prompt is set aside, and so is one
-    whose replies are the same.
+    whose replies are the same. A row's `weight` is divided by the mean of all, so that it shifts the weight
+    of a pair among the others and not the step.
     """
     ends = turn_ends(tokenizer, generation_eos)
     rows: list[PairTokens] = []
-    set_aside: dict[str, int] = {}
+    aside: dict[str, list[str]] = {}
     shortened = 0
     for row in preferences:
         prompt = encode_messages(tokenizer, row.prompt, generation_prompt=True)
         chosen = encode_reply(tokenizer, row.prompt, prompt, row.chosen, ends)
         rejected = encode_reply(tokenizer, row.prompt, prompt, row.rejected, ends)
         fitted = fit_prompt(prompt, max(len(chosen), len(rejected)), max_length, tokenizer.bos_token_id)
+        weight = float(row.meta.get("weight", 1.0))
         if chosen == rejected:
-            reason = "chosen and rejected are the same"
+            aside.setdefault("chosen and rejected are the same", []).append(row.id)
         elif fitted is None:
             reason = f"a reply alone is longer than max_length = {max_length} tokens"
+            aside.setdefault(reason, []).append(row.id)
+        elif weight == 0:
+            aside.setdefault("its weight is 0", []).append(row.id)
         else:
             shortened += len(fitted) < len(prompt)
-            rows.append(PairTokens(fitted, chosen, rejected, row.probability, row.id))
-            continue
-        set_aside = {**set_aside, reason: set_aside.get(reason, 0) + 1}
-    return Encoded(rows, set_aside, shortened)
+            margin = float(row.meta.get("margin", row.margin))
+            rows.append(PairTokens(fitted, chosen, rejected, row.probability, row.id, margin, weight))
+    mean = sum(row.weight for row in rows) / max(len(rows), 1)
+    rows = [row._replace(weight=row.weight / mean) for row in rows]
+    return Encoded(rows, {reason: len(ids) for reason, ids in aside.items()}, shortened, aside)
 
 
 def fit_prompt(prompt: list[int], reply_tokens: int, max_length: int, bos: int | None) -> list[int] | None:
@@ -171,76 +165,6 @@ def fit_prompt(prompt: list[int], reply_tokens: int, max_length: int, bos: int |
     if bos is not None and prompt[0] == bos:
         return [bos, *prompt[len(prompt) - room + 1 :]]
     return prompt[len(prompt) - room :]
-
-
-def collate_pairs(pairs: Sequence[PairTokens], numbers: Sequence[int], pad_id: int) -> PairBatch:
-    """Lay out `pairs`, whose numbers in the data set are `numbers`, as one batch."""
-    rows = [(pair.prompt, pair.chosen) for pair in pairs] + [(pair.prompt, pair.rejected) for pair in pairs]
-    ids, attention, reply, last = collate_rows(rows, pad_id)
-    return PairBatch(
-        input_ids=ids,
-        attention_mask=attention,
-        reply_mask=reply,
-        last=last,
-        probability=torch.tensor([pair.probability for pair in pairs], dtype=torch.float32),
-        number=torch.tensor(list(numbers), dtype=torch.long),
-    )
-
-
-def collate_rows(
-    rows: Sequence[tuple[list[int], list[int]]], pad_id: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`input_ids`, `attention_mask`, `reply_mask` (R, T), `last` (R,) of (prompt, reply) rows, padded right."""
-    width = max(len(prompt) + len(reply) for prompt, reply in rows)
-    ids = torch.full((len(rows), width), pad_id, dtype=torch.long)  # (R, T)
-    attention = torch.zeros((len(rows), width), dtype=torch.long)  # (R, T)
-    reply_mask = torch.zeros((len(rows), width), dtype=torch.bool)  # (R, T)
-    for number, (prompt, reply) in enumerate(rows):
-        end = len(prompt) + len(reply)
-        ids[number, :end] = torch.tensor(prompt + reply, dtype=torch.long)
-        attention[number, :end] = 1
-        reply_mask[number, len(prompt) : end] = True
-    return ids, attention, reply_mask, attention.sum(dim=1) - 1
-
-
-def grouped_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """Batches of row numbers: shuffled by `seed` and `epoch`, with rows of like length together.
-
-    Every row is in exactly one batch, and every batch but one holds `batch_size` rows, so that the number of
-    batches is the same in every epoch. Depends on nothing else, which is what makes a resumed run equal to an
-    unbroken one.
-    """
-    draw = random.Random(f"{seed}:{epoch}")
-    order = list(range(len(lengths)))
-    draw.shuffle(order)
-    run = batch_size * GROUP_BATCHES
-    batches: list[list[int]] = []
-    for start in range(0, len(order), run):
-        group = sorted(order[start : start + run], key=lambda row: (-lengths[row], row))
-        batches += [group[at : at + batch_size] for at in range(0, len(group), batch_size)]
-    draw.shuffle(batches)
-    return batches
-
-
-class GroupedBatches(Sampler[list[int]]):
-    """`grouped_batches` as torch's DataLoader and transformers' Trainer ask for them."""
-
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        self.lengths = tuple(lengths)
-        self.batch_size = batch_size
-        self.seed = seed
-        self.epoch = 0
-        self.drop_last = False
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer before each epoch."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(grouped_batches(self.lengths, self.batch_size, self.seed, self.epoch))
-
-    def __len__(self) -> int:
-        return -(-len(self.lengths) // self.batch_size)
 
 
 def split_held_out(
@@ -259,16 +183,6 @@ def split_held_out(
         side = held_out if int.from_bytes(digest[:8], "big") < share * 2**64 else train
         side.append(row)
     return train, held_out
-
-
-def batch_fields(batch: PairBatch) -> dict[str, Tensor]:
-    """The batch as a mapping, the one form that transformers' Trainer moves between devices."""
-    return batch._asdict()
-
-
-def batch_from_fields(fields: Mapping[str, Any]) -> PairBatch:
-    """The inverse of `batch_fields`."""
-    return PairBatch(**fields)
 
 
 def _eos(tokenizer: PreTrainedTokenizerBase) -> int:

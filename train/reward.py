@@ -3,8 +3,7 @@
     Christiano et al. 2017 (arXiv 1706.03741) for the idea, Ouyang et al. 2022 (arXiv 2203.02155) for language
     models, Bai et al. 2022 (arXiv 2212.08073) for probabilities of an AI judge as labels.
 
-Left out of the papers: normalising the mean score after training, and several pairs of one prompt in one
-loss.
+Left out of the papers: several pairs of one prompt in one loss.
 
 The score is float32 and stands outside PEFT, in a file of its own beside the adapter: in bfloat16 close
 rewards become ties, and PEFT's wrapper for saved modules allows one active adapter only.
@@ -15,6 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from transformers import TrainingArguments
 from judge.records import Preference
 from prompts.manifest import write_json
 from prompts.records import Message
+from train.batches import passes
 from train.calibration import report_card
 from train.errors import CheckpointError, TrainDataError
 from train.folder import (
@@ -37,22 +38,21 @@ from train.folder import (
     found_finished,
     start_folder,
 )
-from train.logprobs import causal_model, last_hidden
+from train.layout import PairBatch, collate_pairs, collate_rows
+from train.logprobs import batch_hidden, causal_model, last_hidden, row_tokens
 from train.loop import (
-    PairTrainer,
     Watch,
     adapted_by,
     check_rows,
     load_dtype,
+    pair_counts,
+    pass_tokens,
     run_loop,
     trainer_options,
 )
-from train.losses import soft_bradley_terry
+from train.losses import off_centre, smoothed, soft_bradley_terry
 from train.pairs import (
-    Encoded,
-    PairBatch,
     PairTokens,
-    collate_rows,
     encode_messages,
     encode_pairs,
     encode_reply,
@@ -61,7 +61,9 @@ from train.pairs import (
     turn_ends,
 )
 from train.roles import Base, adapt_from, base_of_adapter, load_base, restore_adapter, save_adapter
+from train.selftest import choose_layout
 from train.settings import RewardSettings
+from train.trainer import Losses, PairTrainer, Stage
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -83,12 +85,14 @@ class RewardModel(nn.Module):
         # Stiennon et al. 2020 (arXiv 2009.01325), appendix B.1
         nn.init.normal_(self.head.weight, std=1 / math.sqrt(width + 1))
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, last: Tensor) -> Tensor:
-        """Scores (R,) float32 of R rows, read at each row's `last` token."""
-        hidden = last_hidden(self.adapted, input_ids, attention_mask)  # (R, T, H)
-        at_last = hidden[torch.arange(len(last), device=hidden.device), last]  # (R, H)
+    def forward(self, batch: PairBatch) -> Tensor:
+        """Scores (2B,) float32 of a batch's replies, each read at its last token; chosen ones first."""
+        return self._score(batch_hidden(self.adapted, batch)[batch.last])
+
+    def _score(self, hidden: Tensor) -> Tensor:
+        """Scores (R,) float32 out of hidden states (R, H)."""
         with torch.autocast(hidden.device.type, enabled=False):
-            score: Tensor = self.head(at_last.float())[:, 0]
+            score: Tensor = self.head(hidden.float())[:, 0]
         return score
 
     def score(self, conversations: Sequence[Sequence[Message]], batch_size: int = 16) -> list[float]:
@@ -110,12 +114,27 @@ class RewardModel(nn.Module):
         result = [0.0] * len(rows)
         for start in range(0, len(order), batch_size):
             part = order[start : start + batch_size]
-            ids, attention, _, last = collate_rows([rows[at] for at in part], self.base.pad_id)
-            for at, score in zip(
-                part, self(ids.to(device), attention.to(device), last.to(device)).tolist(), strict=True
-            ):
+            ids, attention, _, last = (
+                tensor.to(device) for tensor in collate_rows([rows[at] for at in part], self.base.pad_id)
+            )
+            hidden = last_hidden(self.adapted, ids, attention)  # (R, T, H)
+            scores = self._score(hidden[torch.arange(len(part), device=device), last])  # (R,)
+            for at, score in zip(part, scores.tolist(), strict=True):
                 result[at] = score
         return result
+
+    @torch.no_grad()
+    def score_pairs(
+        self, pairs: Sequence[PairTokens], pass_tokens: int, shared: bool
+    ) -> tuple[list[float], list[float]]:
+        """Scores of the chosen and of the rejected replies; `shared` where the model can take that layout."""
+        self.eval()
+        device = self.head.weight.device
+        scores = torch.zeros(2, len(pairs))
+        for part in passes(row_tokens(pairs, shared), pass_tokens):
+            batch = collate_pairs([pairs[at] for at in part], part, self.base.pad_id, shared)
+            scores[:, part] = self(PairBatch(*(field.to(device) for field in batch))).view(2, -1).cpu()
+        return scores[0].tolist(), scores[1].tolist()
 
     def save(self, folder: Path) -> None:
         """Write the adapter as a PEFT folder, and the score beside it."""
@@ -189,37 +208,45 @@ def train_reward(
     train_rows, held_out_rows = split_held_out(preferences, settings.held_out, settings.seed)
     train = encode_pairs(train_rows, base.tokenizer, settings.max_length, base.generation_eos)
     held_out = encode_pairs(held_out_rows, base.tokenizer, settings.max_length, base.generation_eos)
-    rows = _counts(preferences, train, held_out)
+    rows = pair_counts(train, held_out)
     check_rows(rows)
     adapted = adapted_by(base, settings, frozen_reference=False)
     torch.manual_seed(settings.seed)
     model = RewardModel(adapted, base, settings.max_length)
     begin_folder(opened)
-    trainer = PairTrainer(
-        model=model,
+    args = TrainingArguments(**trainer_options(settings, opened.path))
+    model.to(args.device)
+    tokens = pass_tokens(settings, args.device)
+    layout = choose_layout(adapted, train.rows, base.pad_id, with_logits=False)
+    stage = Stage(
         pairs=train.rows,
         pad_id=base.pad_id,
-        loss=_reward_loss,
+        shared=layout.shared,
+        pass_tokens=tokens,
+        loss=partial(reward_loss, settings=settings),
         save=model.save,
         restore=model.restore,
-        args=TrainingArguments(**trainer_options(settings, opened.path)),
     )
+    trainer = PairTrainer(model, stage, args=args)
     last = run_loop(trainer, opened, "reward", settings, watch)
     model.save(opened.path)
     base.tokenizer.save_pretrained(str(opened.path))
-    card = _card(model, held_out.rows, settings.batch_size)
+    card = _card(model, held_out.rows, tokens, layout.shared)
     write_json(opened.path / CARD, card)
     metrics = {**last, "held_out": {key: value for key, value in card.items() if key != "bins"}}
-    result = Result(rows, metrics, trainer.state.global_step, time.monotonic() - began_s, dict(read or {}))
+    wall_s = time.monotonic() - began_s
+    result = Result(rows, metrics, trainer.state.global_step, wall_s, dict(read or {}), layout.reasons)
     return finish_folder(opened, result)
 
 
-def _reward_loss(model: nn.Module, batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
-    scores = model(batch.input_ids, batch.attention_mask, batch.last)  # (2B,)
-    chosen, rejected = scores.chunk(2)  # (B,) each
-    losses = soft_bradley_terry(chosen, rejected, batch.probability)
-    return losses, {
-        "loss": losses,
+def reward_loss(model: nn.Module, batch: PairBatch, settings: RewardSettings) -> Losses:
+    """Losses and figures (B,) of a batch."""
+    chosen, rejected = model(batch).chunk(2)  # (B,) each
+    probability = smoothed(batch.probability, settings.label_smoothing)
+    values = soft_bradley_terry(chosen, rejected, probability, settings.margin * batch.margin)
+    if settings.centre:
+        values = values + settings.centre * off_centre(chosen, rejected)
+    return values * batch.weight, {
         "accuracy": chosen > rejected,
         "chosen_reward": chosen,
         "rejected_reward": rejected,
@@ -227,24 +254,10 @@ def _reward_loss(model: nn.Module, batch: PairBatch) -> tuple[Tensor, dict[str, 
     }
 
 
-def _card(model: RewardModel, pairs: Sequence[PairTokens], batch_size: int) -> dict[str, Any]:
-    rows = [(pair.prompt, pair.chosen) for pair in pairs] + [(pair.prompt, pair.rejected) for pair in pairs]
-    scores = model.score_rows(rows, 2 * batch_size)
-    margins = [a - b for a, b in zip(scores[: len(pairs)], scores[len(pairs) :], strict=True)]
+def _card(model: RewardModel, pairs: Sequence[PairTokens], pass_tokens: int, shared: bool) -> dict[str, Any]:
+    chosen, rejected = model.score_pairs(pairs, pass_tokens, shared)
+    margins = [a - b for a, b in zip(chosen, rejected, strict=True)]
     return report_card(margins, [pair.probability for pair in pairs])
-
-
-def _counts(preferences: Sequence[Preference], train: Encoded, held_out: Encoded) -> dict[str, Any]:
-    aside = dict(train.set_aside)
-    for reason, count in held_out.set_aside.items():
-        aside[reason] = aside.get(reason, 0) + count
-    return {
-        "in": len(preferences),
-        "used": len(train.rows),
-        "held_out": len(held_out.rows),
-        "set_aside": aside,
-        "shortened": train.shortened + held_out.shortened,
-    }
 
 
 def _read_head(folder: Path) -> tuple[Tensor, int]:

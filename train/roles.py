@@ -2,7 +2,8 @@
 
     POLICY      the adapter that is trained, under the name that plain PEFT gives the adapter of a folder
     reference   the base with adapters off; or, where training goes on from an SFT adapter, a frozen second
-                copy of that adapter under the name REFERENCE
+                copy of that adapter under the name REFERENCE; or, where a fresh adapter is trained on top of
+                the SFT adapter, that one alone, under the name BENEATH
 
 PEFT flips `requires_grad` in `add_adapter`, `set_adapter` and on leaving `disable_adapter`, so every switch
 here ends by saying again which parameters are trained.
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 POLICY = "default"
 REFERENCE = "reference"
+BENEATH = "beneath"
+JOINED = "joined"
 EMBEDDED = "embedded"
 EMBEDDED_WEIGHTS = Path(__file__).parent / "embedded" / "weights"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -148,6 +151,8 @@ def load_base(name: str, dtype: torch.dtype = torch.float32) -> Base:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
     return Base(model.eval(), tokenizer, source)
 
 
@@ -170,14 +175,19 @@ def adapt(base: Base, rank: int, alpha: float, seed: int) -> PeftModel:
 
     The adapter begins as no change at all (B = 0); A is drawn from `seed`.
     """
-    from peft import LoraConfig, PeftModelForCausalLM
+    from peft import PeftModelForCausalLM
 
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")  # type: ignore[arg-type]
     torch.manual_seed(seed)
     with quiet_loading():
-        model = PeftModelForCausalLM(base.model, config, adapter_name=POLICY)
+        model = PeftModelForCausalLM(base.model, _lora(rank, alpha), adapter_name=POLICY)
     train_only(model, POLICY)
     return model
+
+
+def _lora(rank: int, alpha: float) -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")  # type: ignore[arg-type]
 
 
 def adapt_from(base: Base, adapter: Path, frozen_reference: bool) -> PeftModel:
@@ -196,6 +206,27 @@ def adapt_from(base: Base, adapter: Path, frozen_reference: bool) -> PeftModel:
         raise CheckpointError(
             f"cannot put the adapter {adapter} on {base.source}: {_first_line(error)}"
         ) from error
+    train_only(model, POLICY)
+    return model
+
+
+def adapt_on_top(base: Base, adapter: Path, rank: int, alpha: float, seed: int) -> PeftModel:
+    """The base with a folder's adapter frozen BENEATH, and a fresh one on top of it as the trained POLICY.
+
+    Both act together: their changes of a layer are added.
+    """
+    from peft import PeftModel
+
+    _check_base(adapter, base.source)
+    try:
+        with quiet_loading():
+            model = PeftModel.from_pretrained(base.model, str(adapter), adapter_name=BENEATH)
+    except Exception as error:
+        raise CheckpointError(
+            f"cannot put the adapter {adapter} on {base.source}: {_first_line(error)}"
+        ) from error
+    torch.manual_seed(seed)
+    model.add_adapter(POLICY, _lora(rank, alpha))
     train_only(model, POLICY)
     return model
 
@@ -240,8 +271,11 @@ def _check_base(adapter: Path, source: str) -> None:
 
 
 def train_only(model: PeftModel, adapter: str) -> None:
-    """Switch to `adapter` and let its parameters alone be trained."""
+    """Switch to `adapter`, with what lies BENEATH it, and let its parameters alone be trained."""
+    stack = [BENEATH] if BENEATH in model.peft_config and adapter != BENEATH else []
     model.set_adapter(adapter)
+    tuner: Any = model.base_model
+    tuner.set_adapter([*stack, adapter])
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(f".{adapter}." in name)
 
@@ -249,29 +283,47 @@ def train_only(model: PeftModel, adapter: str) -> None:
 @contextlib.contextmanager
 def as_reference(model: PeftModel) -> Iterator[None]:
     """The model acts as the reference meanwhile, without gradients, and as the trained policy afterwards."""
+    frozen = next((name for name in (REFERENCE, BENEATH) if name in model.peft_config), None)
     with torch.no_grad():
-        if REFERENCE in model.peft_config:
-            model.set_adapter(REFERENCE)
-            try:
-                yield
-            finally:
-                train_only(model, POLICY)
-            return
         try:
-            with model.disable_adapter():
+            if frozen is None:
+                with model.disable_adapter():
+                    yield
+            else:
+                model.set_adapter(frozen)
                 yield
         finally:
             train_only(model, POLICY)
 
 
 def save_adapter(model: PeftModel, folder: Path) -> None:
-    """Write the POLICY adapter as a PEFT folder that loads on the base with plain PEFT."""
+    """Write the POLICY adapter as a PEFT folder that loads on the base with plain PEFT.
+
+    Of an adapter on top of another, the two as one: the ranks are joined, A = [A1; A2] and B = [B1, B2] with
+    their scales, so that the change of each layer is the sum of both.
+    """
+    with quiet_loading():
+        if BENEATH not in model.peft_config:
+            model.save_pretrained(str(folder), selected_adapters=[POLICY])
+            return
+        tuner: Any = model.base_model
+        tuner.add_weighted_adapter([BENEATH, POLICY], [1.0, 1.0], JOINED, combination_type="cat")
+        model.save_pretrained(str(folder), selected_adapters=[JOINED])
+        model.delete_adapter(JOINED)
+    train_only(model, POLICY)
+    for path in (folder / JOINED).iterdir():
+        path.replace(folder / path.name)
+    (folder / JOINED).rmdir()
+
+
+def save_part(model: PeftModel, folder: Path) -> None:
+    """Write the POLICY adapter alone, for `restore_adapter`: what a checkpoint holds."""
     with quiet_loading():
         model.save_pretrained(str(folder), selected_adapters=[POLICY])
 
 
 def restore_adapter(model: PeftModel, folder: Path) -> None:
-    """Take the POLICY adapter's weights from a folder that `save_adapter` wrote."""
+    """Take the POLICY adapter's weights from a folder that `save_part` wrote."""
     from peft import load_peft_weights, set_peft_model_state_dict
 
     set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"), adapter_name=POLICY)

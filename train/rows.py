@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -49,7 +50,9 @@ def read_preferences(source: str | Path, form: str = "rows") -> Preferences:
     """Preferences of a file.
 
     `rows`: our own preferences, or TRL's `prompt`, `chosen`, `rejected` as texts or messages, where a missing
-    probability means 1. `hh`: transcripts; what they call chosen is taken as certain.
+    probability means 1. A `weight` is the pair's in the loss; a `margin` other than 2 * probability - 1 is
+    kept under `meta`, as every unknown column is, and is the pair's margin. `hh`: transcripts; what they call
+    chosen is taken as certain.
     Raises RowsError with file and lines for rows that cannot be read, TrainDataError where none is a
     preference.
     """
@@ -104,17 +107,23 @@ def _preference_reader() -> Callable[[RawRow], Preference]:
                 f"probability is {probability}",
                 "0.5 to 1, of the chosen reply: exchange the replies below 0.5",
             )
+        margin = 2 * probability - 1
+        meta = meta_of(fields, PAIR_COLUMNS)
+        own = _number({**meta, **fields}, "margin", margin)
+        if own < 0 or (weight := _number(meta, "weight", 1.0)) < 0:
+            name, value = ("margin", own) if own < 0 else ("weight", weight)
+            raise BadRowError(f"{name} is {value}", "a number that is not negative")
         return Preference(
             id=ids.of(row, derived),
             prompt=prompt,
             chosen=chosen,
             rejected=rejected,
             probability=probability,
-            margin=2 * probability - 1,
+            margin=margin,
             constitution=_text(fields, "constitution"),
             judge=_text(fields, "judge"),
             tags=tags_of(fields),
-            meta=meta_of(fields, PAIR_COLUMNS),
+            meta=meta if math.isclose(own, margin, abs_tol=1e-6) else {**meta, "margin": own},
         )
 
     return read
@@ -138,9 +147,12 @@ def _number(fields: Mapping[str, Any], name: str, default: float) -> float:
     try:
         if isinstance(value, bool):
             raise TypeError
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError):
         raise BadRowError(f"{name} is {kind_of(value)}", "a number") from None
+    if not math.isfinite(number):
+        raise BadRowError(f"{name} is {number}", "a finite number")
+    return number
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str:

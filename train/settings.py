@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from prompts.records import Record
 
@@ -25,6 +25,10 @@ class LoopSettings(Record):
     """Pairs, or rows of SFT, in a step."""
     max_length: int = Field(default=1024, gt=1)
     """Tokens of prompt and reply together."""
+    pass_tokens: int | None = Field(default=None, gt=0)
+    """Tokens, padding included, that go through the model at a time; 1024 on a CPU and 8192 elsewhere where
+    nothing is said. A step that holds more is cut into passes whose gradients are added: less memory and
+    padding, the same result but for rounding. Not used by SFT."""
     rank: int = Field(default=16, gt=0)
     alpha: float = Field(default=32.0, gt=0)
     """The adapter's change is scaled by alpha / rank."""
@@ -51,11 +55,57 @@ class RewardSettings(LoopSettings):
 
     held_out: float = Field(default=0.1, ge=0, lt=1)
     """Share of the prompts whose pairs are kept from training, for the report card."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
+    """Share of the labels taken to be exchanged."""
+    margin: float = Field(default=0.0, ge=0)
+    """By how much the chosen reply must win for each unit of the row's margin."""
+    centre: float = Field(default=0.0, ge=0)
+    """Weight of the penalty that keeps rewards around zero; 0.01 serves."""
 
 
 class DpoSettings(LoopSettings):
     """Settings of `train.dpo`."""
 
     learning_rate: float = Field(default=5e-5, gt=0)
+    on_top: bool = False
+    """Freeze the adapter and train a fresh one, of `rank` and `alpha`, on top of it."""
+    loss: Literal["dpo", "ipo", "hinge", "robust", "simpo", "dpo-norm", "ld-dpo"] = "dpo"
+    """See `train.losses` and `train.dpo`."""
+    beta: float = Field(default=0.1, gt=0)
+    """How dearly a nat of distance from the reference is paid for; larger keeps the policy closer to it.
+    With simpo and dpo-norm it multiplies nats a token, and 2 to 10 is usual."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
+    """Share of the labels taken to be exchanged; with `robust`, the share corrected for."""
+    margin: float = Field(default=0.0, ge=0)
+    """By how much the chosen reply must win for each unit of the row's margin."""
+    gamma: float = Field(default=0.5, ge=0)
+    """By how much every chosen reply must win, with simpo."""
+    length_alpha: float = Field(default=0.5, ge=0, le=1)
+    """Weight of a reply's tokens beyond the shorter one's length, with ld-dpo."""
+    anchor: float = Field(default=0.0, ge=0)
+    """Weight of the chosen reply's own negative log-likelihood, against its falling with the other's."""
+
+    @model_validator(mode="after")
+    def _nothing_without_effect(self) -> DpoSettings:
+        """A setting that the loss does not read is a mistake, and is not passed over in silence."""
+        fields = type(self).model_fields
+        for name, loss in (("gamma", "simpo"), ("length_alpha", "ld-dpo")):
+            if self.loss != loss and getattr(self, name) != fields[name].default:
+                raise ValueError(f"{name} has no effect with loss {self.loss}: it belongs to {loss}")
+        if self.margin and self.loss in ("ipo", "simpo"):
+            raise ValueError(
+                f"margin has no effect with loss {self.loss}: leave it out, or take another loss"
+            )
+        if self.loss == "robust" and not self.label_smoothing:
+            raise ValueError("loss robust needs label_smoothing, the share of flipped labels to correct for")
+        return self
+
+
+class KtoSettings(LoopSettings):
+    """Settings of `train.kto`."""
+
+    learning_rate: float = Field(default=5e-5, gt=0)
+    batch_size: int = Field(default=16, gt=1)
+    """Rows in a step; at least two, since each reply is compared with another's prompt."""
     beta: float = Field(default=0.1, gt=0)
     """How dearly a nat of distance from the reference is paid for; larger keeps the policy closer to it."""

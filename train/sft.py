@@ -9,30 +9,20 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
-from prompts.records import Message
+from train.demonstrations import encode_demonstrations
 from train.folder import Result, Trained, begin_folder, finish_folder, found_finished, start_folder
 from train.loop import Watch, adapted_by, check_rows, load_dtype, run_loop, trainer_options
-from train.pairs import encode_messages, encode_reply, fit_prompt, turn_ends
-from train.roles import Base, load_base, save_adapter
+from train.roles import load_base, save_adapter
 from train.rows import Demonstration
 from train.settings import SftSettings
 
 IGNORED = -100
 """Label of a token that has no part in the loss, as transformers has it."""
-
-
-class SftTokens(NamedTuple):
-    """Tokenised demonstrations, and what became of the others."""
-
-    rows: list[dict[str, list[int]]]
-    """`input_ids` and `labels`, the prompt's labels being IGNORED."""
-    set_aside: dict[str, int]
-    shortened: int
 
 
 def train_sft(
@@ -76,7 +66,7 @@ def train_sft(
     trainer = SFTTrainer(
         model=model,
         args=SFTConfig(**options),
-        train_dataset=Dataset.from_list(tokens.rows),
+        train_dataset=Dataset.from_list([_labelled(*row) for row in tokens.rows]),
         processing_class=base.tokenizer,
     )
     last = run_loop(trainer, opened, "sft", settings, watch)
@@ -86,23 +76,9 @@ def train_sft(
     return finish_folder(opened, result)
 
 
-def encode_demonstrations(demonstrations: Sequence[Demonstration], base: Base, max_length: int) -> SftTokens:
-    """Tokenise as pairs are; a prompt is shortened from its left, never the reply."""
-    tokenizer = base.tokenizer
-    ends = turn_ends(tokenizer, base.generation_eos)
-    rows: list[dict[str, list[int]]] = []
-    aside: dict[str, int] = {}
-    shortened = 0
-    for row in demonstrations:
-        prompt = encode_messages(tokenizer, row.prompt, generation_prompt=True)
-        reply = encode_reply(
-            tokenizer, row.prompt, prompt, [Message(role="assistant", content=row.completion)], ends
-        )
-        fitted = fit_prompt(prompt, len(reply), max_length, tokenizer.bos_token_id)
-        if fitted is None:
-            reason = f"the reply alone is longer than max_length = {max_length} tokens"
-            aside[reason] = aside.get(reason, 0) + 1
-            continue
-        shortened += len(fitted) < len(prompt)
-        rows.append({"input_ids": fitted + reply, "labels": [IGNORED] * len(fitted) + reply})
-    return SftTokens(rows, aside, shortened)
+def _labelled(prompt: list[int], reply: list[int]) -> dict[str, list[int]]:
+    """TRL's columns; the prompt's labels are IGNORED."""
+    return {
+        "input_ids": prompt + reply,
+        "labels": [IGNORED] * len(prompt) + reply,
+    }

@@ -12,14 +12,12 @@ from anthropic.types import Message
 from judge.errors import ModelError, ProviderStopped, Transient
 from judge.models.faults import Fault, broken_body, error_of, unreachable
 from judge.models.protocol import Completion, FinishReason, Request
+from judge.models.schema import verdict_schema
 
 TIMEOUT_S = 60.0
 CONNECT_S = 10.0
 OWN_ADDRESS = "https://api.anthropic.com"
 KEY = "ANTHROPIC_API_KEY"
-
-OPTIONAL = ("temperature", "top_p")
-"""Parameters that some models refuse."""
 
 FINISHES: dict[str, FinishReason] = {
     "max_tokens": "length",
@@ -32,6 +30,8 @@ class AnthropicModel:
     """Satisfies `protocol.Model`. The SDK's own retries are off: they are `judge.fanout`'s."""
 
     dialect = ""
+    structures = True
+    """It can hold a reply to a JSON schema."""
 
     def __init__(self, name: str, client: anthropic.AsyncAnthropic) -> None:
         self.name = name
@@ -43,15 +43,15 @@ class AnthropicModel:
         self._refused: frozenset[str] = frozenset()
 
     async def complete(self, request: Request) -> Completion:
-        """One call; a second one at once where the model refuses a sampling parameter, which it then never
+        """One call; a second one at once where the model refuses an optional parameter, which it then never
         sees again. The API takes no seed: samples of one prompt are equal bodies."""
         while True:
-            sampling = self._sampling(request)
+            optional = self._optional(request)
             try:
-                answer = await self._client.messages.create(**self._body(request), extra_body=sampling)
+                answer = await self._client.messages.create(**self._body(request), extra_body=optional)
             except anthropic.BadRequestError as exc:
                 said = str(exc.message)
-                refused = [name for name in sampling if re.search(rf"\b{name}\b", said)]
+                refused = [name for name in optional if re.search(rf"\b{name}\b", said)]
                 # where both are named together, one of them may still stay
                 if not refused:
                     raise self._mapped(exc) from exc
@@ -69,14 +69,19 @@ class AnthropicModel:
         system = "\n\n".join(message.content for message in request.messages if message.role == "system")
         turns = [message.model_dump() for message in request.messages if message.role != "system"]
         body: dict[str, Any] = {"model": self._model, "max_tokens": request.max_tokens, "messages": turns}
-        return {**body, "system": system} if system else body
+        if system:
+            # instructions and constitution are the same in every ask of a run: read from the cache at a tenth
+            body["system"] = [{"type": "text", "text": system, "cache_control": {"type": "ephemeral"}}]
+        return body
 
-    def _sampling(self, request: Request) -> dict[str, float]:
-        """Current models take these beside the SDK's own parameters, where they take them at all."""
-        sampling = {"temperature": request.temperature}
+    def _optional(self, request: Request) -> dict[str, Any]:
+        """What goes beside the SDK's own parameters, where the model takes it at all."""
+        optional: dict[str, Any] = {"temperature": request.temperature}
         if request.top_p < 1:
-            sampling["top_p"] = request.top_p
-        return {name: value for name, value in sampling.items() if name not in self._refused}
+            optional["top_p"] = request.top_p
+        if request.structured and request.menu:
+            optional["output_config"] = {"format": {"type": "json_schema", "schema": verdict_schema(request)}}
+        return {name: value for name, value in optional.items() if name not in self._refused}
 
     def _mapped(self, exc: Exception) -> ModelError:
         """Our error for any of the SDK's."""
@@ -113,6 +118,7 @@ def _completion(answer: object) -> Completion:
             tokens_in=(usage.input_tokens or 0) + cached + written if usage else 0,
             tokens_out=(usage.output_tokens or 0) if usage else 0,
             tokens_cached=cached,
+            tokens_cache_written=written,
         )
     except (AttributeError, TypeError, ValueError) as exc:
         raise broken_body("anthropic", exc) from exc

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from judge.models.passes import Passes
 from judge.models.protocol import Request
 
 
@@ -17,6 +18,8 @@ class Loaded(NamedTuple):
     """Tokens that end a reply."""
     context: int
     """Longest prompt and reply together, in tokens."""
+    passes: Passes
+    """How it is asked for logits."""
 
 
 class Ask(NamedTuple):

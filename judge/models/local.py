@@ -3,23 +3,20 @@
 Everything is per row, so that a row's answer does not depend on its batch: padding is on the left with
 explicit positions, and a sampled token comes from the row's own random numbers, seeded by the request's key.
 
-Only safetensors are read, no code from a checkpoint is run, and torch is imported with the first request.
+torch is imported with the first request.
 """
 
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Sequence
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from constitution.errors import UserError
-from judge.errors import Rejected, UnknownModel
+from judge.errors import Rejected
 from judge.models.chat_tokens import Ask, Loaded, Question, encode, questions
+from judge.models.loading import BATCH_TOKENS, Placement, check_path, check_placement, load
 from judge.models.microbatch import Microbatcher
-from judge.models.protocol import Completion, FinishReason, Request
+from judge.models.protocol import WEIGHTS, Completion, FinishReason, Request
 from judge.models.verdict_tokens import last_verdict
 from judge.models.weights import weights_hash
 
@@ -28,8 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BATCH_TOKENS = 16384
-"""Room of one batch: rows times (longest prompt + longest reply)."""
+MOST_VERDICTS = 512
+"""Bare verdicts that are read together."""
 
 
 class LocalModel:
@@ -44,22 +41,19 @@ class LocalModel:
         path: str,
         *,
         dialect: str = "",
-        device: str | None = None,
-        dtype: str | None = None,
         batch_tokens: int = BATCH_TOKENS,
+        **placement: Any,
     ) -> None:
-        """path: a folder, or a hub id. device: torch's name; None: a GPU if there is one. dtype: torch's
-        name, or `auto` for the checkpoint's own; None: float32 on a CPU and `auto` elsewhere."""
+        """path: a folder, or a hub id. placement: `loading.Placement`'s fields."""
         check_path(name, path)
         self.name = name
+        self._placement = Placement(**placement)
+        check_placement(name, self._placement)
         found = weights_hash(path)
-        self.endpoint = (
-            f"weights:{found[:16]}" if found else ""
-        )  # so that the ledger never answers for other weights
+        # so that the ledger never answers for other weights, nor for the same in another precision
+        self.endpoint = f"{WEIGHTS}{found[:16]}{self._placement.mark}" if found else ""
         self.dialect = dialect
         self._path = path
-        self._device = device
-        self._dtype = dtype
         self._batch_tokens = batch_tokens
         self._loaded: Loaded | None = None
         self._batcher: Microbatcher[Request, Completion] = Microbatcher(self._choose, self._answer)
@@ -78,15 +72,20 @@ class LocalModel:
         self._loaded = None
 
     def _choose(self, waiting: Sequence[Request]) -> Sequence[int]:
-        """The oldest request and those most like it in length that fit into one batch with it."""
+        """The oldest request and those that go well with it.
+
+        Bare verdicts go together as far as `MOST_VERDICTS`, because those about one pair share its tokens and what
+        they come to is seen only in tokens (`judge.models.passes`). Replies go with those most like them in length.
+        """
         kind = _is_direct(waiting[0])
         alike = [index for index, request in enumerate(waiting) if _is_direct(request) == kind]
+        if kind:
+            return alike[:MOST_VERDICTS]
         alike.sort(key=lambda index: _characters(waiting[index]), reverse=True)
         chosen: list[int] = []
         widest = 0
         for index in alike:
-            reply = 0 if kind else waiting[index].max_tokens
-            widest = max(widest, _characters(waiting[index]) // 3 + reply)
+            widest = max(widest, _characters(waiting[index]) // 3 + waiting[index].max_tokens)
             if chosen and widest * (len(chosen) + 1) > self._batch_tokens:
                 break
             chosen.append(index)
@@ -96,7 +95,7 @@ class LocalModel:
         import torch
 
         if self._loaded is None:
-            self._loaded = load(self.name, self._path, self._device, self._dtype)
+            self._loaded = load(self.name, self._path, self._placement, self._batch_tokens)
         loaded = self._loaded
         answers: list[Completion | Exception] = [
             Rejected(f"{self.name} reads at most {loaded.context - 1} tokens; this conversation is longer")
@@ -118,131 +117,6 @@ def _is_direct(request: Request) -> bool:
 
 def _characters(request: Request) -> int:
     return sum(len(message.content) for message in request.messages)
-
-
-def check_path(name: str, path: str) -> None:
-    """Refuse what is known to fail without importing anything; a hub id is left to the hub."""
-    if absent := [library for library in ("torch", "transformers", "peft") if find_spec(library) is None]:
-        raise UserError(
-            f"{name} needs {' and '.join(absent)}; install them with: pip install 'preceptor[train]'"
-        )
-    if not Path(path).expanduser().is_dir() and path.startswith((".", "/", "~")):
-        raise UnknownModel(
-            f"{name}: there is no folder {path}; wanted a checkpoint or adapter folder, or a hub id like "
-            "Qwen/Qwen3-0.6B"
-        )
-
-
-def load(name: str, path: str, device: str | None = None, dtype: str | None = None) -> Loaded:
-    """Checkpoint or adapter folder -> model in evaluation mode and tokenizer.
-
-    Raises UserError where files are missing or broken, or where weights that the architecture has are not in
-    the files: transformers would fill those with random numbers.
-    """
-    import torch
-    from transformers import AutoTokenizer
-
-    folder = Path(path).expanduser()
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if dtype is None:
-        dtype = "float32" if device == "cpu" else "auto"
-    if (folder / "adapter_config.json").is_file():
-        model, source = _load_adapter(name, folder, device, dtype)
-    else:
-        source = str(folder) if folder.is_dir() else path
-        model = _load_base(name, source, device, dtype)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            source, local_files_only=Path(source).is_dir(), trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError) as exc:
-        raise UserError(f"{name}: no usable tokenizer in {source}: {_first_line(exc)}") from exc
-    if not tokenizer.chat_template:
-        log.warning("%s has no chat template: conversations are written as plain 'role: text' lines", name)
-    ends = model.generation_config.eos_token_id
-    stops = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
-    context = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 1_000_000)
-    return Loaded(model.eval(), tokenizer, frozenset(stops), context)
-
-
-def _load_base(name: str, source: str, device: str, dtype: str) -> Any:
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging as transformers_logging
-
-    talk: Any = transformers_logging
-    showed_bars, verbosity = talk.is_progress_bar_enabled(), talk.get_verbosity()
-    talk.disable_progress_bar()
-    talk.set_verbosity_error()
-    try:
-        both: Any = AutoModelForCausalLM.from_pretrained(
-            source,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=Path(source).is_dir(),
-            output_loading_info=True,
-        )
-    except Exception as exc:  # the libraries raise whatever their readers raise
-        raise UserError(
-            f"{name}: {source} cannot be loaded: {_first_line(exc)}; wanted a folder or hub id with "
-            "config.json, safetensors weights and a tokenizer"
-        ) from exc
-    finally:
-        talk.set_verbosity(verbosity)
-        if showed_bars:
-            talk.enable_progress_bar()
-    model, info = both
-    if missing := sorted(info["missing_keys"]):
-        raise UserError(
-            f"{name}: {source} lacks {len(missing)} of the model's weights, the first {missing[0]}; wanted a "
-            "complete checkpoint, so save or download it again"
-        )
-    return model.to(device)
-
-
-def _load_adapter(name: str, folder: Path, device: str, dtype: str) -> tuple[Any, str]:
-    """(model, where its tokenizer is). In float32 the adapter is merged: same numbers to rounding, and
-    faster."""
-    import torch
-    from peft import PeftConfig, PeftModel, get_peft_model_state_dict
-    from safetensors import SafetensorError, safe_open
-
-    weights = folder / "adapter_model.safetensors"
-    try:
-        config = PeftConfig.from_pretrained(str(folder))
-        with safe_open(weights, framework="pt") as stored:
-            names = set(stored.keys())
-    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as exc:
-        raise UserError(
-            f"{name}: {folder} is not a readable PEFT adapter: {_first_line(exc)}; wanted "
-            "adapter_config.json and adapter_model.safetensors"
-        ) from exc
-    base = str(config.base_model_name_or_path or "")
-    beside = folder / base
-    source = str(beside) if base and not Path(base).is_dir() and beside.is_dir() else base
-    if not source or (source.startswith((".", "/", "~")) and not Path(source).expanduser().is_dir()):
-        raise UserError(
-            f"{name}: the adapter in {folder} was trained on {base or 'an unnamed base'}, which is not "
-            "there; put the base model back or correct base_model_name_or_path in adapter_config.json"
-        )
-    loaded = _load_base(name, source, device, dtype)
-    with warnings.catch_warnings():
-        # peft 0.21 asks transformers by an old name, and warns of missing weights, which are refused below
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        warnings.filterwarnings("ignore", "Found missing adapter keys", UserWarning)
-        model = PeftModel.from_pretrained(loaded, str(folder))
-    if missing := sorted(set(get_peft_model_state_dict(model)) - names):
-        raise UserError(
-            f"{name}: {weights} lacks {len(missing)} of the adapter's weights, the first {missing[0]}"
-        )
-    if all(parameter.dtype == torch.float32 for parameter in model.parameters()):
-        model = model.merge_and_unload()
-    return model, str(folder) if (folder / "tokenizer_config.json").is_file() else source
-
-
-def _first_line(exc: BaseException) -> str:
-    return next(iter(str(exc).strip().splitlines()), type(exc).__name__)
 
 
 class Padded(NamedTuple):
@@ -282,37 +156,38 @@ def _logits(loaded: Loaded, padded: Padded, keep: int, cache: Any = None) -> Any
 def menu_probabilities(loaded: Loaded, asked: Sequence[Question]) -> list[dict[str, float]]:
     """Letter -> probability among the menu's options, after the tokens that all options share.
 
-    Where the options differ in their first token, its softmax over the options; one forward pass for all
-    rows.
-    Where two begin alike, the softmax over the summed log-probabilities of the whole options.
+    Where the options differ in their first token, its softmax over the options; where two begin alike, the softmax
+    over the summed log-probabilities of the whole options. All questions that begin alike are read in one pass.
     """
     import torch
 
-    found: list[dict[str, float]] = [{}] * len(asked)
-    short = [
-        i for i, one in enumerate(asked) if len({o[:1] for o in one.options.values()}) == len(one.options)
-    ]
-    if short:
-        logits = (
-            _logits(loaded, pad_left(loaded, [asked[i].context for i in short]), 1).logits[:, -1].float()
-        )  # (B, V)
-        for row, index in zip(logits, short, strict=True):
-            options = asked[index].options
-            shares = torch.softmax(row[[option[0] for option in options.values()]], -1)
-            found[index] = dict(zip(options, shares.tolist(), strict=True))
-    for index in set(range(len(asked))) - set(short):
-        context, options = asked[index]
-        longest = max(map(len, options.values()))
-        padded = pad_left(loaded, [context + option for option in options.values()])
-        logprobs = (
-            _logits(loaded, padded, longest + 1).logits.float().log_softmax(-1)[:, :-1]
-        )  # (options, longest, V)
-        scores = [
-            logprobs[row, longest - len(option) :].gather(-1, padded.ids[row, -len(option) :, None]).sum()
-            for row, option in enumerate(options.values())
-        ]
-        found[index] = dict(zip(options, torch.stack(scores).softmax(-1).tolist(), strict=True))
-    return found
+    prompts: list[tuple[int, ...]] = []
+    keep: list[int] = []
+    asks: list[tuple[int, str]] = []  # (question, option) of each prompt; no option: all of them at once
+    for number, (context, options) in enumerate(asked):
+        if len({option[:1] for option in options.values()}) == len(options):
+            prompts.append(context)
+            keep.append(1)
+            asks.append((number, ""))
+            continue
+        for letter, option in options.items():
+            prompts.append(context + option[:-1])
+            keep.append(len(option))
+            asks.append((number, letter))
+
+    def reduce(prompt: int, logits: torch.Tensor) -> list[float]:
+        number, letter = asks[prompt]
+        options = asked[number].options
+        if not letter:
+            return logits[-1, [option[0] for option in options.values()]].tolist()
+        tokens = torch.tensor(options[letter], device=logits.device)
+        return [float(logits.log_softmax(-1).gather(-1, tokens[:, None]).sum())]
+
+    scores: list[list[float]] = [[] for _ in asked]
+    for (number, _), found in zip(asks, loaded.passes.ends(prompts, keep, reduce), strict=True):
+        scores[number] += found
+    shares = [torch.tensor(row, dtype=torch.float64).softmax(-1).tolist() for row in scores]
+    return [dict(zip(one.options, share, strict=True)) for one, share in zip(asked, shares, strict=True)]
 
 
 def choose_verdicts(loaded: Loaded, asks: Sequence[Ask]) -> list[Completion]:
@@ -436,5 +311,9 @@ def pick(
 
 
 def open_model(name: str, **options: Any) -> LocalModel:
-    """`hf/<hub id or path>` -> the model; options as for LocalModel."""
-    return LocalModel(name, name.partition("/")[2], **options)
+    """`hf/<hub id or path>` -> the model; options as for LocalModel.
+
+    It is asked in the dialect `local`: the pair first and the principle last, so that one reading of the pair serves
+    every principle.
+    """
+    return LocalModel(name, name.partition("/")[2], **{"dialect": "local", **options})

@@ -13,6 +13,7 @@ from openai.types.chat.chat_completion import Choice
 from judge.errors import ModelError, ProviderStopped, Rejected, Transient
 from judge.models.faults import Fault, broken_body, error_of, unreachable
 from judge.models.protocol import Completion, FinishReason, Request
+from judge.models.schema import verdict_schema
 from judge.models.verdict_tokens import TokenChoice, verdict_probabilities
 
 TIMEOUT_S = 60.0
@@ -28,7 +29,10 @@ VERDICT_TOKENS = 32
 """Room for a bare verdict. Never one or two: servers are known to answer such limits with odd things."""
 ALTERNATIVES = 20
 """Most alternatives that the API gives at a token."""
-OPTIONAL = ("top_logprobs", "logprobs", "seed", "temperature", "top_p", "reasoning_effort", "max_tokens")
+OPTIONAL = (
+    *("top_logprobs", "logprobs", "seed", "temperature", "top_p"),
+    *("reasoning_effort", "max_tokens", "response_format"),
+)
 """Parameters that some models or servers refuse, and without which the request still means something."""
 
 
@@ -36,6 +40,8 @@ class OpenAIModel:
     """Satisfies `protocol.Model`. The SDK's own retries are off: they are `judge.fanout`'s."""
 
     dialect = ""
+    structures = True
+    """It can hold a reply to a JSON schema."""
 
     def __init__(self, name: str, client: openai.AsyncOpenAI) -> None:
         self.name = name
@@ -91,6 +97,9 @@ class OpenAIModel:
                 body["top_p"] = request.top_p
             if request.menu:
                 body |= {"logprobs": True, "top_logprobs": ALTERNATIVES}
+        if request.structured and request.menu:
+            schema = {"name": "verdict", "strict": True, "schema": verdict_schema(request)}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
         refused = self._refused | ({"top_logprobs"} if "logprobs" in self._refused else set())
         kept = {name: value for name, value in body.items() if name not in refused}
         if "max_tokens" in body and "max_tokens" in refused:

@@ -17,6 +17,9 @@ from prompts.records import Message, Record, canonical_json
 NOT_IN_KEY = frozenset({"stage", "principle"})
 """Fields of a request that cannot change its answer. Any field that is not named here counts."""
 
+WEIGHTS = "weights:"
+"""Begins the endpoint of a model in this process; the hash of its weights follows."""
+
 FinishReason = Literal["stop", "length", "refused"]
 
 
@@ -26,7 +29,7 @@ class Request(Record):
     model: str
     """`provider/model` as the user named it."""
     endpoint: str = ""
-    """Base URL where it is not the provider's own."""
+    """Base URL where it is not the provider's own; `weights:` and a hash for a model in this process."""
     messages: tuple[Message, ...]
     max_tokens: int = Field(gt=0)
     """Longest reply, in the model's tokens."""
@@ -39,6 +42,8 @@ class Request(Record):
     """Verdict letter (`a`, `b`, `tie`) -> the words that give it; empty where free text is wanted."""
     reasoning: bool = True
     """With a menu: whether words may come before the verdict. Where not, the verdict is read from its tokens."""
+    structured: bool = False
+    """With a menu: whether the provider is to hold the reply to a JSON schema that ends with the verdict."""
     stage: str = ""
     """What the call is for (respond, critique, revise, label): for the bill only."""
     principle: str = ""
@@ -46,8 +51,14 @@ class Request(Record):
 
     @property
     def key(self) -> str:
-        """Identity in the ledger: SHA-256 over all fields but those of `NOT_IN_KEY`, 32 hex digits."""
-        fields = self.model_dump(mode="json", exclude=set(NOT_IN_KEY))
+        """Identity in the ledger: SHA-256 over all fields but those of `NOT_IN_KEY`, 32 hex digits.
+
+        Fields at their defaults are left out, so that a field that is added later changes no old identity. A
+        local model is what its weights are, wherever they lie: where `endpoint` is their hash, the name is left
+        out.
+        """
+        unnamed = {"model"} if self.endpoint.startswith(WEIGHTS) else set()
+        fields = self.model_dump(mode="json", exclude=set(NOT_IN_KEY | unnamed), exclude_defaults=True)
         return hashlib.sha256(canonical_json(fields).encode()).hexdigest()[:32]
 
 
@@ -65,6 +76,8 @@ class Completion(Record):
     tokens_out: int = 0
     tokens_cached: int = 0
     """Part of `tokens_in` that the provider read from its prompt cache."""
+    tokens_cache_written: int = 0
+    """Part of `tokens_in` that the provider wrote to its prompt cache."""
 
 
 class Failure(Record):

@@ -20,12 +20,16 @@ OURS: Mapping[str, str] = MappingProxyType(
         "openai": "judge.models.openai:open_model",
         "anthropic": "judge.models.anthropic:open_model",
         "hf": "judge.models.local:open_model",
+        "human": "judge.models.human:open_model",
         "scripted": "judge.models.scripted:open_model",
         "embedded": "train.embedded.provider:open_model",
     }
 )
 """Providers that ship, as `module:function`. `embedded` stands here as well as in the entry points, so that a
 source tree that was never installed has it too; the name keeps `judge` from importing `train`."""
+
+ALONE = ("embedded", "human")
+"""Providers whose name is a model's name by itself."""
 
 FORMS = (
     "openai/gpt-5-mini, anthropic/claude-sonnet-4-5, hf/Qwen/Qwen3-0.6B, hf/./runs/a/7-policy, embedded, "
@@ -38,13 +42,13 @@ def open_model(
     *,
     base_url: str | None = None,
     timeout_s: float | None = None,
-    device: str | None = None,
-    dtype: str | None = None,
+    **local: Any,
 ) -> Model:
     """The model that `name` names, ready for requests; nothing is asked or loaded yet.
 
-    base_url and timeout_s are for providers behind a network, device and dtype for models in this process; an
-    option that was not given is not passed on, one that the provider does not know is an UnknownModel error.
+    base_url and timeout_s are for providers behind a network, `local` for models in this process (device, dtype,
+    device_map, four_bit); an option that was not given is not passed on, one that the provider does not know is an
+    UnknownModel error.
     Raises ProviderStopped where the provider's key is missing.
     """
     provider, slash, rest = name.partition("/")
@@ -53,11 +57,11 @@ def open_model(
             "checks is not a model: it can only be a judge, as in `preceptor label --judge checks`"
         )
     opener = _opener(provider, name)
-    if provider in OURS and provider != "embedded" and not rest:
+    if provider in OURS and provider not in ALONE and not rest:
         raise UnknownModel(f"{name!r} names no model of {provider}; wanted a name like {FORMS}")
     if provider == "embedded" and slash:
         raise UnknownModel(f"{name!r}: there is one embedded model, and its name is just embedded")
-    options = {"base_url": base_url, "timeout_s": timeout_s, "device": device, "dtype": dtype}
+    options = {"base_url": base_url, "timeout_s": timeout_s, **local}
     given = {key: value for key, value in options.items() if value is not None}
     try:
         return opener(name, **given)

@@ -9,7 +9,7 @@ from types import FrameType
 
 import typer
 
-from preceptor.cli import constitution, feedback, prompts, runs, train
+from preceptor.cli import amend, audit, constitution, feedback, label, prompts, runs, train
 
 app = typer.Typer(
     name="preceptor",
@@ -21,12 +21,17 @@ app = typer.Typer(
 app.command("quickstart")(runs.quickstart)
 app.command("init")(runs.init)
 app.command("doctor")(runs.doctor)
+constitution.app.command("edit")(amend.edit)
+constitution.app.command("diff")(amend.diff)
+constitution.app.command("test")(amend.try_examples)
+constitution.app.command("ablate")(amend.ablate)
 app.add_typer(constitution.app, name="constitution")
 app.add_typer(prompts.app, name="prompts")
 app.command("respond")(feedback.respond)
 app.command("revise")(feedback.revise)
-app.command("label")(feedback.label)
-app.command("audit")(feedback.audit)
+app.command("label")(label.label)
+app.command("score")(label.score)
+app.command("audit")(audit.audit)
 app.add_typer(train.app, name="train")
 app.command("evaluate")(feedback.evaluate)
 app.command("run")(runs.run)

@@ -76,3 +76,9 @@ def progress(what: str) -> Iterator[Callable[[Progress], None]]:
             )
 
         yield show
+
+
+@contextmanager
+def quiet(_: str) -> Iterator[Callable[[Progress], None]]:
+    """In the place of a bar, where the terminal is a person's to be asked at."""
+    yield lambda _: None

@@ -1,4 +1,4 @@
-"""`preceptor constitution`: list, show, new, add, remove, lint, checks, schema.
+"""`preceptor constitution list | show | new | add | remove | lint | checks | schema`.
 
 Everything heavy is imported by the command that needs it, so that `preceptor --help` stays quick.
 """

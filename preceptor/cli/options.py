@@ -13,6 +13,25 @@ Model = Annotated[
 Judge = Annotated[
     str, typer.Option("--judge", help="Who judges: provider/model, or `checks` for machine checks alone.")
 ]
+Judges = Annotated[
+    list[str],
+    typer.Option("--judge", help="Who judges: provider/model, or `checks`. Several form a panel."),
+]
+Escalate = Annotated[
+    list[str] | None,
+    typer.Option("--escalate-to", help="A judge for the pairs that --when names; several are further steps."),
+]
+When = Annotated[
+    list[str] | None,
+    typer.Option("--when", metavar="EXPR", help="Which pairs go on, over status, probability and margin."),
+]
+BaseUrls = Annotated[
+    list[str] | None,
+    typer.Option("--base-url", metavar="[JUDGE=]URL", help="A compatible server, for all judges or for one."),
+]
+Combine = Annotated[
+    Literal["mean", "majority", "dawid-skene"], typer.Option(help="How a panel's votes add up.")
+]
 ConstitutionName = Annotated[
     str, typer.Option("--constitution", "-c", help="A shipped constitution's name or a YAML file.")
 ]
@@ -40,6 +59,34 @@ Template = Annotated[
 Principles = Annotated[
     Literal["joint", "each", "sample"],
     typer.Option("--principles", help="joint: all in one ask; each: one ask a principle; sample: one drawn."),
+]
+Draws = Annotated[
+    int, typer.Option("--draws", min=1, help="With `sample`: how many principles are drawn for a pair.")
+]
+Shots = Annotated[
+    int, typer.Option("--shots", min=0, help="Worked examples that each principle brings into an ask.")
+]
+Clamp = Annotated[
+    str | None,
+    typer.Option("--clamp", metavar="LOW,HIGH", help="Bounds of probabilities after reasoning: 0.4,0.6."),
+]
+Structured = Annotated[
+    bool, typer.Option("--structured", help="Have the provider hold the answer to a JSON schema.")
+]
+Dtype = Annotated[
+    str | None, typer.Option("--dtype", help="Of a local model's weights: float32, bfloat16, float16, auto.")
+]
+DeviceMap = Annotated[
+    str | None, typer.Option("--device-map", help="Where a local model's layers lie: auto spreads them.")
+]
+FourBit = Annotated[bool, typer.Option("--4bit", help="A local model's weights in four bits; needs CUDA.")]
+Recheck = Annotated[
+    str | None,
+    typer.Option("--recheck", metavar="SHARE", help="Ask again past the ledger, to see drift: 1%."),
+]
+FailIf = Annotated[
+    str | None,
+    typer.Option("--fail-if", metavar="EXPR", help="Exit 1 where this holds, such as 'flip_rate > 0.2'."),
 ]
 Reasoning = Annotated[
     bool, typer.Option("--reasoning/--no-reasoning", help="Whether the judge may reason before its verdict.")

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from train.loop import Watch
     from train.settings import LoopSettings
 
-app = typer.Typer(no_args_is_help=True, help="Train LoRA adapters: sft, a reward model, a policy by dpo.")
+app = typer.Typer(
+    no_args_is_help=True, help="Train LoRA adapters: sft, a reward model, a policy by dpo or kto."
+)
 
 SomeSettings = TypeVar("SomeSettings", bound="LoopSettings")
 NEEDED = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "safetensors")
@@ -52,6 +54,45 @@ Rank = Annotated[int | None, typer.Option(help="Of the LoRA adapter.", show_defa
 Alpha = Annotated[float | None, typer.Option(help="LoRA scale is alpha / rank.", show_default="32.0")]
 Beta = Annotated[
     float | None, typer.Option(help="Larger keeps the policy closer to its reference.", show_default="0.1")
+]
+Loss = Annotated[
+    str | None,
+    typer.Option(help="dpo, ipo, hinge, robust, simpo, dpo-norm or ld-dpo.", show_default="dpo"),
+]
+LabelSmoothing = Annotated[
+    float | None, typer.Option(help="Share of the labels taken to be exchanged.", show_default="0.0")
+]
+Margin = Annotated[
+    float | None,
+    typer.Option(
+        help="By how much the chosen reply must win, a unit of the row's margin.", show_default="0.0"
+    ),
+]
+Gamma = Annotated[
+    float | None, typer.Option(help="With simpo: by how much a chosen reply must win.", show_default="0.5")
+]
+LengthAlpha = Annotated[
+    float | None,
+    typer.Option(help="With ld-dpo: weight of tokens beyond the shorter reply.", show_default="0.5"),
+]
+Anchor = Annotated[
+    float | None,
+    typer.Option(help="Weight of the chosen reply's own log-likelihood.", show_default="0.0"),
+]
+Centre = Annotated[
+    float | None,
+    typer.Option(help="Keeps rewards around zero; 0.01 serves.", show_default="0.0"),
+]
+OnTop = Annotated[bool, typer.Option("--on-top", help="Freeze --adapter and train a fresh one on top of it.")]
+Cache = Annotated[
+    Path, typer.Option(help="Folder where the reference's log-probabilities are kept for other runs.")
+]
+PassTokens = Annotated[
+    int | None,
+    typer.Option(
+        help="Tokens through the model at a time; fewer take less memory.",
+        show_default="1024 on a CPU, else 8192",
+    ),
 ]
 HeldOut = Annotated[
     float | None, typer.Option(help="Share of the prompts kept for the report card.", show_default="0.1")
@@ -113,6 +154,10 @@ def reward(
     rank: Rank = None,
     alpha: Alpha = None,
     held_out: HeldOut = None,
+    label_smoothing: LabelSmoothing = None,
+    margin: Margin = None,
+    centre: Centre = None,
+    pass_tokens: PassTokens = None,
     form: Format = "rows",
     seed: Seed = 0,
     precision: Precision = None,
@@ -148,7 +193,16 @@ def dpo(
     max_length: MaxLength = None,
     rank: Rank = None,
     alpha: Alpha = None,
+    on_top: OnTop = False,
+    loss: Loss = None,
     beta: Beta = None,
+    label_smoothing: LabelSmoothing = None,
+    margin: Margin = None,
+    gamma: Gamma = None,
+    length_alpha: LengthAlpha = None,
+    anchor: Anchor = None,
+    pass_tokens: PassTokens = None,
+    cache: Cache = Path(".preceptor"),
     form: Format = "rows",
     seed: Seed = 0,
     precision: Precision = None,
@@ -168,8 +222,46 @@ def dpo(
     from train.dpo import train_dpo
 
     with training_bar("dpo") as watch:
-        trained = train_dpo(read.rows, settings, out, watch=watch, read=_read(rows, read.set_aside))
+        said = _read(rows, read.set_aside)
+        trained = train_dpo(read.rows, settings, out, watch=watch, read=said, cache=cache)
     _tell("dpo", trained, read.set_aside, json)
+
+
+@app.command()
+def kto(
+    rows: Annotated[
+        str, typer.Argument(help="Scores, or rows of prompt, completion and label (true: a good reply).")
+    ],
+    out: Out,
+    model: BaseModelName = None,
+    adapter: Adapter = None,
+    epochs: Epochs = None,
+    learning_rate: DpoLearningRate = None,
+    batch_size: BatchSize = None,
+    max_length: MaxLength = None,
+    rank: Rank = None,
+    alpha: Alpha = None,
+    beta: Beta = None,
+    seed: Seed = 0,
+    precision: Precision = None,
+    gradient_checkpointing: Checkpointing = False,
+    checkpoint_every: CheckpointEvery = None,
+    tensorboard: TensorBoard = False,
+    json: Json = False,
+) -> None:
+    """Train a policy on single replies that are good or bad. The same command again goes on where it stopped."""
+    flags = dict(locals())
+    _need_train()
+    from train.settings import KtoSettings
+    from train.unpaired import read_verdicts
+
+    settings = _settings(KtoSettings, flags)
+    read = read_verdicts(rows)
+    from train.kto import train_kto
+
+    with training_bar("kto") as watch:
+        trained = train_kto(read.rows, settings, out, watch=watch, read=_read(rows, read.set_aside))
+    _tell("kto", trained, read.set_aside, json)
 
 
 def _need_train() -> None:
@@ -183,10 +275,13 @@ def _settings(kind: type[SomeSettings], flags: Mapping[str, Any]) -> SomeSetting
 
     given = {name: value for name, value in flags.items() if name in kind.model_fields and value is not None}
     adapter = given.get("adapter")
+    if adapter is None and given.get("on_top"):
+        raise UserError("--on-top needs --adapter, the one to be frozen beneath the fresh one")
     if adapter is not None:
-        if both := [f"--{name}" for name in ("rank", "alpha") if name in given]:
+        if not given.get("on_top") and (both := [f"--{name}" for name in ("rank", "alpha") if name in given]):
             raise UserError(
-                f"{' and '.join(both)} cannot be set: --adapter goes on with an adapter that has its own"
+                f"{' and '.join(both)} cannot be set: --adapter goes on with an adapter that has its own, "
+                "unless --on-top"
             )
         from train.roles import base_of_adapter
 
@@ -196,6 +291,8 @@ def _settings(kind: type[SomeSettings], flags: Mapping[str, Any]) -> SomeSetting
     except ValidationError as error:
         faults = [
             f"--{str(fault['loc'][0]).replace('_', '-')} is {fault['input']!r}: {fault['msg'].lower()}"
+            if fault["loc"]
+            else fault["msg"].removeprefix("Value error, ")
             for fault in error.errors(include_url=False)
         ]
         raise UserError("\n".join(faults)) from None
@@ -251,7 +348,11 @@ def _tell(stage: str, trained: Trained, unread: Mapping[str, int], as_json: bool
         f"{rows['shortened']} with a shortened prompt; {trained.steps} steps in {trained.wall_s:.1f} s"
     )
     for reason, count in [*unread.items(), *rows["set_aside"].items()]:
-        console.say(f"  set aside: {count} because {reason}")
+        ids = rows.get("ids_aside", {}).get(reason, [])
+        named = f" ({', '.join(ids[:3])}{', ...' * (len(ids) > 3)})" if ids else ""
+        console.say(f"  set aside: {count} because {reason}{named}")
+    for note in trained.notes:
+        console.say(f"  {note}")
     card = trained.metrics.get("held_out", {})
     if card.get("n"):
         low, high = card["ci95"]

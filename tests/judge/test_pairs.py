@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from judge.pairs import pair_responses, read_pairs
+from judge.pairs import Candidate, groups_of, read_groups, read_pairs, slotted
 from judge.records import Pair
 from prompts.errors import RowsError
 from prompts.records import Message, Prompt
@@ -177,19 +177,38 @@ def test_texts_that_are_no_transcripts(tmp_path: Path, chosen: Any, rejected: An
         pairs(tmp_path, {"chosen": chosen, "rejected": rejected}, form="hh")
 
 
-def test_responses_are_paired_with_their_neighbours() -> None:
-    """Only usable ones, and only those to the same prompt."""
+def test_responses_are_grouped_by_their_prompt() -> None:
+    """Only usable ones, and only groups of two or more."""
     other = Prompt(id="prompt-2", messages=prompt().messages)
+    alone = Prompt(id="prompt-3", messages=prompt().messages)
     rows = [
         response("one", id="1"),
         response("", id="2", status="refused"),
         response("three", id="3"),
-        response("four", id="4"),
         response("five", id="5", prompt=other),
         response("six", id="6", prompt=other),
+        response("seven", id="7", prompt=alone),
     ]
-    made = list(pair_responses(rows))
-    assert [item.sources for item in made] == [("1", "3"), ("3", "4"), ("5", "6")]
-    assert [item.prompt.id for item in made] == ["prompt-1", "prompt-1", "prompt-2"]
-    assert (made[0].response_a, made[0].response_b) == ("one", "three")
-    assert len({item.id for item in made}) == 3
+    made = list(groups_of(rows))
+    assert [group.sources for group in made] == [("1", "3"), ("5", "6")]
+    assert made[0].responses == ("one", "three")
+
+
+def test_a_slot_is_nobodys() -> None:
+    """The same pair whoever comes first, and either of two replies can become a."""
+    made = [slotted(prompt(), Candidate(f"{n}", "x"), Candidate(f"{n}-other", "y")) for n in range(40)]
+    assert made[0] == slotted(prompt(), Candidate("0-other", "y"), Candidate("0", "x"))
+    assert {item.response_a for item in made} == {"x", "y"}
+
+
+def test_groups_come_from_rows_with_responses(tmp_path: Path) -> None:
+    file = tmp_path / "groups.jsonl"
+    file.write_text(
+        json.dumps({"id": "g", "prompt": "Hi", "responses": ["a", "b", "c"], "tags": ["t"]}) + "\n"
+    )
+    (group,) = read_groups(file)
+    assert (group.id, group.responses, group.sources) == ("g", ("a", "b", "c"), ("g-1", "g-2", "g-3"))
+    assert group.prompt.tags == ("t",)
+    file.write_text(json.dumps({"prompt": "Hi", "response_a": "a", "response_b": "b"}) + "\n")
+    with pytest.raises(RowsError, match="no responses; wanted a list of at least two"):
+        list(read_groups(file))

@@ -99,7 +99,13 @@ def test_the_folder_proves_itself(tmp_path: Path) -> None:
     for name, facts in manifest["files"].items():
         data = (tmp_path / "out" / name).read_bytes()
         assert facts == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    assert set(manifest["files"]) == {"labels.jsonl", "preferences.jsonl", "preferences.parquet", "card.md"}
+    assert set(manifest["files"]) == {
+        "labels.jsonl",
+        "preferences.jsonl",
+        "preferences.parquet",
+        "card.md",
+        "reliability.svg",
+    }
     assert manifest["audit"]["n"] == 6
     assert list(read_labels(tmp_path / "out" / "labels.jsonl")) == labels()
 

@@ -45,9 +45,11 @@ def slots(kind: str, **changed: Any) -> dict[str, Any]:
         "principle": principle,
         "principles": (principle,),
         "critique": "too short",
-        "menu": {"a": "Verdict: A", "b": "Verdict: B"},
+        "menu": {"a": "Verdict: A", "b": "Verdict: B"} if kind == "compare" else load("score").menu,
         "reasoning": False,
         "nonce": "c0ffee",
+        "shots": (),
+        "structured": False,
     }
     return {name: value for name, value in {**filled, **changed}.items() if name in SLOTS[kind]}
 
@@ -104,6 +106,21 @@ def test_several_principles_are_listed_with_their_weights() -> None:
     text = text_of(load("compare"), principles=principles)
     assert "1. (weight 1.0) Choose one." in text
     assert "2. (weight 2.5) Choose two." in text
+
+
+def test_worked_examples_and_the_form_of_json_stand_in_the_part_that_is_cached() -> None:
+    shot = {
+        "number": 1,
+        "prompt": "Why?",
+        "response_a": "Because.",
+        "response_b": "Go away.",
+        "because": "It answers.",
+        "verdict": "Verdict: A",
+    }
+    system, user = load("compare").render(**slots("compare", shots=(shot,), structured=True, reasoning=True))
+    assert "Message: Why?\nReply A: Because.\nReply B: Go away.\nIt answers.\nVerdict: A\n" in system.content
+    assert '"reasoning" and "verdict"' in system.content
+    assert "Because." not in user.content
 
 
 def test_every_missing_slot_is_named() -> None:

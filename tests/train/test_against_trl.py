@@ -12,10 +12,12 @@ from transformers import AutoModelForSequenceClassification, LlamaForCausalLM
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer
 
 from tests.train.tiny import preference, tiny_tokenizer
-from train.dpo import _dpo_loss
-from train.logprobs import Policy, last_hidden, pair_logprobs
-from train.losses import soft_bradley_terry
-from train.pairs import collate_pairs, encode_pairs
+from train.dpo import policy_loss
+from train.layout import PairBatch, collate_pairs
+from train.logprobs import Policy, batch_hidden, pair_logprobs
+from train.pairs import encode_pairs
+from train.reward import reward_loss
+from train.settings import DpoSettings, RewardSettings
 
 pytestmark = [
     pytest.mark.filterwarnings(
@@ -57,50 +59,101 @@ def by_length(batch: dict[str, torch.Tensor]) -> list[list[int]]:
     ]
 
 
-def test_dpo_loss_equals_trls(tiny: Path, tmp_path: Path) -> None:
-    """Same tokens, same reference, p = 1: the mean loss differs by less than 1e-5, and so do the rewards."""
+def trl_dpo(folder: Path, model: Path, **more: Any) -> DPOTrainer:
+    """Their trainer with a policy that has moved away from its reference."""
     torch.manual_seed(0)
-    policy, reference = LlamaForCausalLM.from_pretrained(tiny), LlamaForCausalLM.from_pretrained(tiny)
+    policy, reference = LlamaForCausalLM.from_pretrained(model), LlamaForCausalLM.from_pretrained(model)
     for parameter in policy.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
-    tokenizer = tiny_tokenizer()
-    trainer = DPOTrainer(
+    return DPOTrainer(
         model=policy,
         ref_model=reference,
-        args=DPOConfig(**options(tmp_path), beta=BETA),
+        args=DPOConfig(**{**options(folder), "beta": BETA, **more}),
         train_dataset=rows(),
-        processing_class=tokenizer,
+        processing_class=tiny_tokenizer(),
     )
+
+
+ANCHOR = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.7]}
+DPO_LOSSES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "dpo": ({}, {}),
+    "ipo": ({"loss": "ipo"}, {"loss_type": "ipo"}),
+    "hinge": ({"loss": "hinge"}, {"loss_type": "hinge"}),
+    "robust": ({"loss": "robust", "label_smoothing": 0.2}, {"loss_type": "robust", "label_smoothing": 0.2}),
+    "ld-dpo": ({"loss": "ld-dpo", "length_alpha": 0.3}, {"ld_alpha": 0.3}),
+    "ld-dpo-1": ({"loss": "ld-dpo", "length_alpha": 1.0}, {}),
+    "cdpo": ({"label_smoothing": 0.2}, {"loss_type": "aot_unpaired", "label_smoothing": 0.2}),
+    "anchor": ({"anchor": 0.7}, ANCHOR),
+}
+"""Ours and theirs. On hard labels and one pair a batch, so that their sorting (aot) and their mean over the
+batch's tokens (sft) are those of one pair; cDPO itself is no longer in TRL."""
+
+
+@pytest.mark.parametrize("name", DPO_LOSSES)
+def test_dpo_losses_equal_trls(tiny: Path, tmp_path: Path, name: str) -> None:
+    """Same tokens, same reference, p = 1: loss and gradient differ by less than 1e-5."""
+    ours, theirs = DPO_LOSSES[name]
+    trainer = trl_dpo(tmp_path, tiny, **theirs)
+    policy: Any = trainer.model
+    encoded = encode_pairs(PAIRS, tiny_tokenizer(), 512).rows
+    reference = pair_logprobs(Policy(trainer.ref_model.eval()), encoded, 0, 300, shared=True)
+    settings = DpoSettings(beta=BETA, **ours)
+    for number in (1, 4):
+        batch = trainer.data_collator([trainer.train_dataset[number]])
+        mine = collate_pairs([encoded[number]], [number], pad_id=0)
+        assert by_length(batch) == [
+            encoded[number].prompt + encoded[number].chosen,
+            encoded[number].prompt + encoded[number].rejected,
+        ]
+        gradients = []
+        for loss in (
+            policy_loss(Policy(policy), mine, reference, settings)[0].mean(),
+            trainer.compute_loss(policy, batch),
+        ):
+            policy.zero_grad()
+            loss.backward()
+            gradients.append(torch.cat([p.grad.flatten() for p in policy.parameters() if p.grad is not None]))
+            assert abs(loss.item() - 0.6931) > 1e-3  # the policy is not the reference
+            gradients.append(loss.detach())
+        torch.testing.assert_close(gradients[1], gradients[3], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(gradients[0], gradients[2], rtol=1e-4, atol=1e-5)
+
+
+def test_the_batch_and_its_rewards_equal_trls(tiny: Path, tmp_path: Path) -> None:
+    """The mean over a batch, and the implicit rewards told beside it."""
+    trainer = trl_dpo(tmp_path, tiny)
+    encoded = encode_pairs(PAIRS, tiny_tokenizer(), 512).rows
     theirs = trainer.data_collator([trainer.train_dataset[number] for number in range(len(PAIRS))])
-    encoded = encode_pairs(PAIRS, tokenizer, 512)
-    ours = collate_pairs(encoded.rows, range(len(PAIRS)), pad_id=0)
-    assert by_length(theirs) == by_length(ours._asdict())
-
-    reference_logps = pair_logprobs(reference.eval(), encoded.rows, pad_id=0, batch_size=2)
-    loss, figures = _dpo_loss(reference_logps, BETA)(Policy(policy), ours)  # type: ignore[arg-type]
+    reference = pair_logprobs(Policy(trainer.ref_model.eval()), encoded, 0, 300, shared=True)
+    policy: Any = trainer.model
     wanted = trainer.compute_loss(policy, theirs)
-    torch.testing.assert_close(loss.mean(), wanted, rtol=0, atol=1e-5)
-    assert abs(loss.mean().item() - 0.6931) > 1e-3  # the policy is not the reference
-    metrics = trainer._metrics["eval"]  # the model as loaded is in evaluation mode
-    assert figures["margin"].mean().item() == pytest.approx(metrics["rewards/margins"][0], abs=1e-5)
+    for shared in (True, False):
+        ours = collate_pairs(encoded, range(len(PAIRS)), 0, shared)
+        loss, figures = policy_loss(Policy(policy), ours, reference, DpoSettings(beta=BETA))
+        torch.testing.assert_close(loss.mean(), wanted, rtol=0, atol=1e-5)
+        metrics = trainer._metrics["eval"]  # the model as loaded is in evaluation mode
+        assert figures["margin"].mean().item() == pytest.approx(metrics["rewards/margins"][0], abs=1e-5)
 
 
-def test_reward_loss_equals_trls(tiny: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("margin", "centre"), [(0.0, None), (1.5, None), (0.0, 0.01)])
+def test_reward_losses_equal_trls(tiny: Path, tmp_path: Path, margin: float, centre: float | None) -> None:
     """Same backbone and score on the same tokens, p = 1: the mean loss differs by less than 1e-5."""
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_pretrained(tiny, num_labels=1)
     model.score.weight.data.normal_(std=0.2)
     tokenizer = tiny_tokenizer()
-    trainer = RewardTrainer(
-        model=model, args=RewardConfig(**options(tmp_path)), train_dataset=rows(), processing_class=tokenizer
-    )
+    data = rows().add_column("margin", [margin] * len(PAIRS)) if margin else rows()
+    config = RewardConfig(**options(tmp_path), center_rewards_coefficient=centre)
+    trainer = RewardTrainer(model=model, args=config, train_dataset=data, processing_class=tokenizer)
     theirs = trainer.data_collator([trainer.train_dataset[number] for number in range(len(PAIRS))])
-    ours = collate_pairs(encode_pairs(PAIRS, tokenizer, 512).rows, range(len(PAIRS)), pad_id=0)
-    assert by_length(theirs) == by_length(ours._asdict())
+    pairs = encode_pairs(PAIRS, tokenizer, 512).rows
+    assert by_length(theirs) == [p.prompt + p.chosen for p in pairs] + [p.prompt + p.rejected for p in pairs]
 
-    hidden = last_hidden(model, ours.input_ids, ours.attention_mask)
-    scores = model.score(hidden[torch.arange(len(ours.last)), ours.last])[:, 0]
-    chosen, rejected = scores.chunk(2)
-    loss = soft_bradley_terry(chosen, rejected, ours.probability).mean()
+    def scores(batch: PairBatch) -> torch.Tensor:
+        return model.score(batch_hidden(model, batch)[batch.last])[:, 0]
+
+    ours = collate_pairs([pair._replace(margin=margin) for pair in pairs], range(len(PAIRS)), pad_id=0)
+    settings = RewardSettings(margin=1.0, centre=centre or 0.0)
+    loss = reward_loss(scores, ours, settings)[0].mean()  # type: ignore[arg-type]
     torch.testing.assert_close(loss, trainer.compute_loss(model, theirs), rtol=0, atol=1e-5)
     assert abs(loss.item() - 0.6931) > 1e-3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,14 @@ from constitution.errors import UserError
 from preceptor.cli.train import app
 from prompts.rows import write_rows
 from tests.train.tiny import preference
-from train.settings import DpoSettings, LoopSettings, RewardSettings, SftSettings
+from train.settings import DpoSettings, KtoSettings, LoopSettings, RewardSettings, SftSettings
 
-STAGES: dict[str, type[LoopSettings]] = {"sft": SftSettings, "reward": RewardSettings, "dpo": DpoSettings}
+STAGES: dict[str, type[LoopSettings]] = {
+    "sft": SftSettings,
+    "reward": RewardSettings,
+    "dpo": DpoSettings,
+    "kto": KtoSettings,
+}
 
 
 @pytest.fixture
@@ -24,11 +30,13 @@ def rows(tmp_path: Path) -> Path:
     return tmp_path / "rows.jsonl"
 
 
-def preceptor(*words: object) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own."""
+def preceptor(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, in `folder`."""
     call = [sys.executable, "-c", "from preceptor.cli.app import main; main()", "train", *map(str, words)]
-    root = Path(__file__).parents[2]
-    return subprocess.run(call, capture_output=True, text=True, check=False, cwd=root, timeout=120)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.run(
+        call, capture_output=True, text=True, check=False, cwd=folder, env=environment, timeout=120
+    )
 
 
 def test_dpo_trains_once_and_says_so_the_second_time(tiny: Path, rows: Path, tmp_path: Path) -> None:
@@ -45,13 +53,14 @@ def test_dpo_trains_once_and_says_so_the_second_time(tiny: Path, rows: Path, tmp
         4,
         "--json",
     )
-    first = preceptor(*words)
+    first = preceptor(tmp_path, *words)
     assert first.returncode == 0, first.stderr
     result = json.loads(first.stdout)
     assert result["rows"]["in"] == result["rows"]["used"] == 12
     assert result["steps"] == 3
     assert "12 rows in, 12 trained on" in first.stderr
-    again = preceptor(*words)
+    assert (tmp_path / ".preceptor/reference.db").is_file()
+    again = preceptor(tmp_path, *words)
     assert again.returncode == 0
     assert json.loads(again.stdout)["finished_before"]
     assert "had been finished by the same command before" in again.stderr
@@ -59,7 +68,7 @@ def test_dpo_trains_once_and_says_so_the_second_time(tiny: Path, rows: Path, tmp
 
 def test_bad_input_is_one_message_and_exit_code_2(tmp_path: Path) -> None:
     """Never a traceback, and nothing on stdout; the other faults go the same way."""
-    ended = preceptor("dpo", tmp_path / "none.jsonl", "--out", tmp_path / "out")
+    ended = preceptor(tmp_path, "dpo", tmp_path / "none.jsonl", "--out", tmp_path / "out")
     assert (ended.returncode, ended.stdout) == (2, ""), ended
     assert "there is no such file" in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -73,6 +82,22 @@ def test_bad_input_is_one_message_and_exit_code_2(tmp_path: Path) -> None:
         ("dpo rows.jsonl --model MODEL --adapter bare --out out", "it has no adapter_config.json"),
         ("dpo rows.jsonl --adapter bare --out out", "it has no adapter_config.json"),
         ("dpo rows.jsonl --adapter bare --rank 4 --out out", "--rank cannot be set"),
+        ("dpo rows.jsonl --model MODEL --on-top --out out", "--on-top needs --adapter"),
+        (
+            "dpo rows.jsonl --model MODEL --loss dop --out out",
+            "--loss is 'dop': input should be 'dpo', 'ipo'",
+        ),
+        ("dpo rows.jsonl --model MODEL --label-smoothing 0.5 --out out", "--label-smoothing is 0.5"),
+        ("dpo rows.jsonl --model MODEL --gamma 1 --out out", "gamma has no effect with loss dpo: it belongs"),
+        (
+            "dpo rows.jsonl --model MODEL --loss ipo --margin 1 --out out",
+            "margin has no effect with loss ipo",
+        ),
+        ("dpo rows.jsonl --model MODEL --loss robust --out out", "loss robust needs label_smoothing"),
+        (
+            "dpo rows.jsonl --model MODEL --length-alpha 0 --out out",
+            "length_alpha has no effect with loss dpo",
+        ),
         ("dpo rows.jsonl --model MODEL --out file/out", "cannot"),
         ("dpo rows.jsonl --model MODEL --beta 0 --out out", "--beta is 0.0: input should be greater than 0"),
         ("dpo rows.jsonl --model MODEL --precision int4 --out out", "--precision is 'int4': input should be"),
@@ -102,10 +127,10 @@ def test_the_defaults_shown_are_the_settings_own() -> None:
     for name, settings in STAGES.items():
         for option in group.commands[name].params:  # type: ignore[attr-defined]
             shown = getattr(option, "show_default", None)
-            if isinstance(shown, str) and option.name != "model":
+            if isinstance(shown, str) and option.name not in ("model", "pass_tokens"):
                 assert shown == str(settings.model_fields[option.name].default), option.name
                 checked += 1
-    assert checked == 26
+    assert checked == 44
 
 
 def test_showing_help_loads_neither_torch_nor_the_settings() -> None:

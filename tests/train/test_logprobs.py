@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
-from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
+from tests.train.architectures import tiny_model
 from tests.train.tiny import preference, tiny_tokenizer
-from train.logprobs import pair_logprobs, row_logprobs
+from train.logprobs import Policy, pair_logprobs, row_logprobs
 from train.pairs import encode_pairs
 
 TOKENS = encode_pairs([preference(number) for number in range(9)], tiny_tokenizer(), 512).rows
@@ -24,40 +23,35 @@ def plainly(model: PreTrainedModel, prompt: list[int], reply: list[int]) -> floa
     return sum(logps[0, place, ids[0, place + 1]].item() for place in at)
 
 
-def softcapped() -> PreTrainedModel:
-    """An architecture that changes its logits after the output layer."""
-    torch.manual_seed(0)
-    config = Gemma2Config(
-        vocab_size=300,
-        hidden_size=32,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-        sliding_window=16,
-        final_logit_softcapping=0.5,
-        initializer_range=0.5,
-        pad_token_id=0,
-    )
-    return Gemma2ForCausalLM(config).eval()
+@pytest.mark.parametrize("name", ["llama", "gemma2"])
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("pass_tokens", [1, 300])
+def test_equals_the_definition_whatever_the_batch(name: str, shared: bool, pass_tokens: int) -> None:
+    model = tiny_model(name)
+    found = pair_logprobs(Policy(model), TOKENS, 0, pass_tokens, shared)
+    chosen = [plainly(model, row.prompt, row.chosen) for row in TOKENS]
+    rejected = [plainly(model, row.prompt, row.rejected) for row in TOKENS]
+    torch.testing.assert_close(found.total, torch.tensor(chosen + rejected), rtol=1e-5, atol=1e-4)
+    shorter = [min(len(row.chosen), len(row.rejected)) for row in TOKENS]
+    common = [
+        plainly(model, row.prompt, reply[:n])
+        for side in ("chosen", "rejected")
+        for row, n in zip(TOKENS, shorter, strict=True)
+        for reply in [getattr(row, side)]
+    ]
+    torch.testing.assert_close(found.common, torch.tensor(common), rtol=1e-5, atol=1e-4)
+    assert found.lengths.tolist() == [len(row.chosen) for row in TOKENS] + [
+        len(row.rejected) for row in TOKENS
+    ]
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gemma2"])
+@pytest.mark.parametrize("name", ["llama", "gemma2"])
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_equals_the_definition_whatever_the_batch(tiny: Path, architecture: str, batch_size: int) -> None:
-    model = LlamaForCausalLM.from_pretrained(tiny).eval() if architecture == "llama" else softcapped()
-    chosen, rejected = pair_logprobs(model, TOKENS, 0, batch_size)
-    wanted = torch.tensor([plainly(model, row.prompt, row.chosen) for row in TOKENS])
-    torch.testing.assert_close(chosen, wanted, rtol=1e-5, atol=1e-4)
-    wanted = torch.tensor([plainly(model, row.prompt, row.rejected) for row in TOKENS])
-    torch.testing.assert_close(rejected, wanted, rtol=1e-5, atol=1e-4)
-
-
-def test_keeps_the_order_of_the_rows(tiny: Path) -> None:
-    model = LlamaForCausalLM.from_pretrained(tiny).eval()
+def test_rows_equal_the_definition_in_their_order(name: str, batch_size: int) -> None:
+    model = tiny_model(name)
     rows = [(row.prompt, row.chosen) for row in TOKENS]
-    forward = row_logprobs(model, rows, 0, 3)
-    backward = row_logprobs(model, rows[::-1], 0, 3)
-    torch.testing.assert_close(forward, backward.flip(0), rtol=1e-6, atol=1e-5)
-    assert len({round(value, 3) for value in forward.tolist()}) > 5
+    wanted = torch.tensor([plainly(model, *row) for row in rows])
+    torch.testing.assert_close(row_logprobs(model, rows, 0, batch_size), wanted, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(
+        row_logprobs(model, rows[::-1], 0, batch_size), wanted.flip(0), rtol=1e-5, atol=1e-4
+    )

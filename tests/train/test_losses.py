@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch.nn.functional import logsigmoid
 
-from train.losses import implicit_rewards, soft_bradley_terry, soft_cross_entropy, soft_dpo
+from train.dpo import pair_losses
+from train.layout import collate_pairs
+from train.logprobs import ReplyLogprobs
+from train.losses import (
+    expected,
+    hinge,
+    implicit_rewards,
+    ipo,
+    length_weighted,
+    off_centre,
+    robust,
+    smoothed,
+    soft_bradley_terry,
+    soft_cross_entropy,
+    soft_dpo,
+)
+from train.pairs import PairTokens
+from train.settings import DpoSettings
 
 D = torch.linspace(-8, 8, 33, dtype=torch.float64)
 ONE = torch.ones_like(D)
@@ -74,3 +92,96 @@ def test_dpo_gradient_is_beta_times_sigmoid_minus_probability() -> None:
 
 def test_a_policy_that_is_its_reference_has_no_implicit_reward() -> None:
     assert torch.equal(implicit_rewards(D, D, 0.1), 0 * D)
+
+
+def test_any_loss_is_expected_over_the_judges_labels() -> None:
+    """expected(f, d, p) is the mean of f(d) and f(-d) with weights p and 1 - p; of -log sigmoid, the soft loss."""
+    p = torch.linspace(0, 1, 33, dtype=torch.float64)
+    torch.testing.assert_close(expected(lambda d: -logsigmoid(d), D, p), soft_cross_entropy(D, p))
+    torch.testing.assert_close(expected(hinge, D, p), p * hinge(D) + (1 - p) * hinge(-D))
+
+
+def test_robust_is_the_clean_loss_on_average_over_flipped_labels() -> None:
+    """(1 - e) robust(d) + e robust(-d) = -log sigmoid(d): what its paper is about."""
+    for flipped in (0.0, 0.1, 0.45):
+        rate = torch.full_like(D, 1 - flipped)
+        torch.testing.assert_close(expected(lambda d: robust(d, flipped), D, rate), -logsigmoid(D))  # noqa: B023
+
+
+def test_ipo_is_least_at_the_judges_gap() -> None:
+    """d/dh [p (h - c)^2 + (1 - p) (h + c)^2] = 2 h - 2 (2 p - 1) c = 0, c = 1 / (2 beta)."""
+    p, beta = torch.tensor(0.8, dtype=torch.float64), 0.25
+    gap = torch.tensor((2 * 0.8 - 1) / (2 * beta), dtype=torch.float64, requires_grad=True)
+    expected(lambda h: ipo(h, beta), gap, p).backward()
+    assert gap.grad is not None
+    assert abs(gap.grad.item()) < 1e-12
+    assert ipo(torch.tensor(2.0), beta) == 0
+
+
+def test_smoothing_moves_every_label_towards_a_coin() -> None:
+    p = torch.tensor([0.0, 0.5, 1.0])
+    torch.testing.assert_close(smoothed(p, 0.2), torch.tensor([0.2, 0.5, 0.8]))
+    assert torch.equal(smoothed(p, 0.0), p)
+
+
+def test_a_margin_must_be_won_whichever_reply_is_labelled_better() -> None:
+    """At p = 1 it is -log sigmoid(d - m), at p = 0 -log sigmoid(-d - m); at m = 0 the loss without."""
+    margin = torch.full_like(D, 0.7)
+    torch.testing.assert_close(soft_bradley_terry(D, 0 * D, ONE, margin), -logsigmoid(D - margin))
+    torch.testing.assert_close(soft_bradley_terry(D, 0 * D, 0 * ONE, margin), -logsigmoid(-D - margin))
+    torch.testing.assert_close(soft_bradley_terry(D, 0 * D, 0.3 * ONE), soft_cross_entropy(D, 0.3 * ONE))
+
+
+def test_centring_pulls_at_the_mean_of_the_rewards_alone() -> None:
+    """Its gradients for both rewards are equal, so that their difference stays free; zero where they sum to zero."""
+    chosen = torch.tensor([1.0, 2.0], requires_grad=True)
+    rejected = torch.tensor([-1.0, 0.5], requires_grad=True)
+    off_centre(chosen, rejected).sum().backward()
+    assert chosen.grad is not None
+    assert rejected.grad is not None
+    assert torch.equal(chosen.grad, rejected.grad)
+    assert chosen.grad.tolist() == [0.0, 5.0]
+
+
+def test_length_weighting_spans_from_the_common_part_to_all() -> None:
+    total, common = torch.tensor([-9.0]), torch.tensor([-4.0])
+    assert [length_weighted(total, common, alpha).item() for alpha in (0, 0.5, 1)] == [-4.0, -6.5, -9.0]
+
+
+def losses_of(policy: ReplyLogprobs, reference: ReplyLogprobs | None, p: float, **settings: object) -> float:
+    """The loss of one pair with replies of 2 and 4 tokens and a margin of 0.5."""
+    pair = PairTokens([1], [2, 3], [4, 5, 6, 7], p, "pair", margin=0.5)
+    values = pair_losses(
+        policy, reference, collate_pairs([pair], [0], 0), DpoSettings.model_validate(settings)
+    )
+    return float(values.item())
+
+
+POLICY = ReplyLogprobs(torch.tensor([-3.0, -8.0]), torch.tensor([-3.0, -5.0]), torch.tensor([2, 4]))
+REFERENCE = ReplyLogprobs(torch.tensor([-4.0, -7.0]), torch.tensor([-4.0, -4.5]), torch.tensor([2, 4]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "odds"),
+    [
+        ({"loss": "dpo", "beta": 0.5}, 0.5 * (1 - -1)),
+        ({"loss": "dpo", "beta": 0.5, "margin": 2.0}, 0.5 * (1 - -1) - 2.0 * 0.5),
+        ({"loss": "dpo-norm", "beta": 5}, 5 * (1 / 2 - -1 / 4)),
+        ({"loss": "ld-dpo", "beta": 0.5, "length_alpha": 0.0}, 0.5 * (1 - -0.5)),
+        ({"loss": "simpo", "beta": 2, "gamma": 0.5}, 2 * (-3 / 2 - -8 / 4) - 0.5),
+    ],
+)
+def test_the_log_odds_of_each_loss_worked_out_by_hand(settings: dict[str, object], odds: float) -> None:
+    """-log sigmoid of them at p = 1; SimPO looks at no reference."""
+    reference = None if settings["loss"] == "simpo" else REFERENCE
+    wanted = -logsigmoid(torch.tensor(odds)).item()
+    assert losses_of(POLICY, reference, 1.0, **settings) == pytest.approx(wanted, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["dpo", "ipo", "hinge", "robust", "simpo", "dpo-norm", "ld-dpo"])
+def test_every_loss_carries_the_judges_probability(name: str) -> None:
+    """loss(p) is linear in p between the loss of the label and that of the opposite label."""
+    more = {"robust": {"label_smoothing": 0.1}, "ipo": {}, "simpo": {}}.get(name, {"margin": 0.3})
+    at = [losses_of(POLICY, REFERENCE, p, loss=name, beta=1.0, **more) for p in (0.5, 0.75, 1.0)]
+    assert at[1] == pytest.approx((at[0] + at[2]) / 2, abs=1e-6)
+    assert abs(at[2] - at[0]) > 1e-3

@@ -9,12 +9,10 @@ from judge.records import Preference
 from prompts.records import Message
 from tests.train.tiny import preference, tiny_tokenizer
 from train.pairs import (
-    collate_pairs,
     encode_messages,
     encode_pairs,
     encode_reply,
     fit_prompt,
-    grouped_batches,
     split_held_out,
     turn_ends,
 )
@@ -97,6 +95,8 @@ def test_no_pair_disappears_without_a_reason(tokenizer: PreTrainedTokenizerFast)
         encoded = encode_pairs(rows, tokenizer, limit)
         assert len(rows) == len(encoded.rows) + sum(encoded.set_aside.values())
         assert encoded.set_aside["chosen and rejected are the same"] == 1
+        assert encoded.ids_aside["chosen and rejected are the same"] == [same.id]
+        assert {reason: len(ids) for reason, ids in encoded.ids_aside.items()} == encoded.set_aside
     reasons = encode_pairs(rows, tokenizer, 12).set_aside
     assert reasons["a reply alone is longer than max_length = 12 tokens"] > 0
 
@@ -105,40 +105,6 @@ def test_a_beginning_of_text_token_stays_when_the_prompt_is_shortened() -> None:
     assert fit_prompt([7, 1, 2, 3, 4], 3, 6, bos=7) == [7, 3, 4]
     assert fit_prompt([7, 1, 2, 3, 4], 3, 6, bos=None) == [2, 3, 4]
     assert fit_prompt([7, 1, 2], 5, 6, bos=None) is None
-
-
-def test_the_layout_keeps_every_token_and_marks_the_replies(tokenizer: PreTrainedTokenizerFast) -> None:
-    pairs = encode_pairs(PAIRS[:5], tokenizer, 512).rows
-    batch = collate_pairs(pairs, range(10, 15), pad_id=0)
-    assert batch.number.tolist() == [10, 11, 12, 13, 14]
-    assert batch.probability.tolist() == pytest.approx([pair.probability for pair in pairs])
-    rows = [(p.prompt, p.chosen) for p in pairs] + [(p.prompt, p.rejected) for p in pairs]
-    for number, (prompt, reply) in enumerate(rows):
-        ids, seen = batch.input_ids[number], batch.attention_mask[number].bool()
-        assert ids[seen].tolist() == prompt + reply
-        assert ids[batch.reply_mask[number]].tolist() == reply
-        assert ids[batch.last[number]] == reply[-1]
-
-
-@pytest.mark.parametrize(("rows", "batch_size"), [(1, 4), (37, 4), (64, 16), (200, 7)])
-def test_batches_hold_every_row_once_in_every_epoch(rows: int, batch_size: int) -> None:
-    lengths = [(number * 7919) % 101 for number in range(rows)]
-    for epoch in range(3):
-        batches = grouped_batches(lengths, batch_size, seed=1, epoch=epoch)
-        assert sorted(row for batch in batches for row in batch) == list(range(rows))
-        assert len(batches) == -(-rows // batch_size)
-        assert all(len(batch) <= batch_size for batch in batches)
-
-
-def test_batches_depend_on_seed_and_epoch_and_hold_rows_of_like_length() -> None:
-    lengths = [(number * 7919) % 101 for number in range(256)]
-    first = grouped_batches(lengths, 8, seed=1, epoch=0)
-    assert first == grouped_batches(lengths, 8, seed=1, epoch=0)
-    assert first != grouped_batches(lengths, 8, seed=1, epoch=1)
-    assert first != grouped_batches(lengths, 8, seed=2, epoch=0)
-    padded = sum(max(lengths[row] for row in batch) * len(batch) for batch in first)
-    unsorted = [list(range(at, at + 8)) for at in range(0, 256, 8)]
-    assert padded < 0.7 * sum(max(lengths[row] for row in batch) * len(batch) for batch in unsorted)
 
 
 def test_a_prompt_is_on_one_side_of_the_split_whatever_else_is_in_the_file() -> None:
@@ -150,6 +116,28 @@ def test_a_prompt_is_on_one_side_of_the_split_whatever_else_is_in_the_file() -> 
     assert 0 < len(held_out) < 40
     fewer = split_held_out(PAIRS[:10], 0.3, seed=0)[1]
     assert fewer == [row for row in held_out if row in PAIRS[:10]]
+
+
+def test_weights_are_relative_and_a_weight_of_zero_sets_aside(tokenizer: PreTrainedTokenizerFast) -> None:
+    """The mean is 1, so that weights of 2 for all change nothing."""
+
+    def weighted(*weights: float) -> list[float]:
+        rows = [
+            pair.model_copy(update={"meta": {"weight": weight}})
+            for pair, weight in zip(PAIRS, weights, strict=False)
+        ]
+        return [row.weight for row in encode_pairs(rows, tokenizer, 512).rows]
+
+    assert weighted(2, 2, 2) == [1, 1, 1]
+    assert weighted(1, 3) == [0.5, 1.5]
+    assert weighted(0, 1, 3) == [0.5, 1.5]
+    assert encode_pairs(PAIRS[:1], tokenizer, 512).rows[0].weight == 1
+
+
+def test_a_margin_of_the_data_goes_before_the_probabilitys(tokenizer: PreTrainedTokenizerFast) -> None:
+    own = PAIRS[1].model_copy(update={"meta": {"margin": 3.0}})
+    rows = encode_pairs([PAIRS[1], own], tokenizer, 512).rows
+    assert [row.margin for row in rows] == pytest.approx([2 * PAIRS[1].probability - 1, 3.0])
 
 
 def _reply(text: str) -> tuple[Message, ...]:

@@ -15,16 +15,19 @@ from transformers import AutoModelForCausalLM
 from tests.train.tiny import save_tiny
 from train.errors import CheckpointError
 from train.roles import (
+    BENEATH,
     POLICY,
     REFERENCE,
     adapt,
     adapt_from,
+    adapt_on_top,
     as_reference,
     base_of_adapter,
     load_base,
     resolve_model,
     restore_adapter,
     save_adapter,
+    save_part,
     train_only,
 )
 
@@ -81,6 +84,63 @@ def test_the_reference_of_an_sft_adapter_is_that_adapter_and_not_the_base(tiny: 
     with as_reference(model):
         assert torch.equal(logits(model), tuned)
     assert not torch.equal(logits(model), tuned)
+
+
+def test_the_reference_of_an_adapter_on_top_is_the_one_beneath(tiny: Path, tmp_path: Path) -> None:
+    """A fresh one on top changes nothing at first; what it learns leaves the reference where it was."""
+    first = shaken(adapt(load_base(str(tiny)), rank=4, alpha=8, seed=0))
+    tuned = logits(first)
+    save_adapter(first, tmp_path / "sft")
+    model = adapt_on_top(load_base(str(tiny)), tmp_path / "sft", rank=2, alpha=2, seed=1)
+    torch.testing.assert_close(logits(model), tuned, rtol=0, atol=0)
+    names = trained(model)
+    assert len(names) == 2 * 7 * 2
+    assert all(f".{POLICY}." in name for name in names)
+    shaken(model)
+    with as_reference(model):
+        torch.testing.assert_close(logits(model), tuned, rtol=0, atol=0)
+    assert trained(model) == names
+    assert (logits(model) - tuned).abs().max() > 0.1
+
+
+def test_an_adapter_on_top_is_saved_as_one_with_the_one_beneath(tiny: Path, tmp_path: Path) -> None:
+    """Plain PEFT gives the policy as it was trained, and training can go on from it; a checkpoint holds its part."""
+    save_adapter(shaken(adapt(load_base(str(tiny)), rank=4, alpha=8, seed=0)), tmp_path / "sft")
+    model = shaken(adapt_on_top(load_base(str(tiny)), tmp_path / "sft", rank=2, alpha=2, seed=1))
+    policy, names = logits(model), trained(model)
+    save_adapter(model, tmp_path / "policy")
+    assert torch.equal(logits(model), policy)
+    assert trained(model) == names
+    assert sorted(model.peft_config) == sorted([BENEATH, POLICY])
+    again = adapt_from(load_base(str(tiny)), tmp_path / "policy", frozen_reference=False)
+    torch.testing.assert_close(logits(again), policy, rtol=1e-5, atol=1e-4)
+    assert again.peft_config[POLICY].r == 6
+    save_part(model, tmp_path / "part")
+    shaken(model)
+    restore_adapter(model, tmp_path / "part")
+    assert torch.equal(logits(model), policy)
+
+
+def test_the_reference_on_a_merged_base_is_the_merged_base(tiny: Path, tmp_path: Path) -> None:
+    """An SFT adapter that was merged into the weights is part of the reference."""
+    first = shaken(adapt(load_base(str(tiny)), rank=4, alpha=8, seed=0))
+    tuned = logits(first)
+    first.merge_and_unload().save_pretrained(tmp_path / "merged")
+    load_base(str(tiny)).tokenizer.save_pretrained(tmp_path / "merged")
+    model = shaken(adapt(load_base(str(tmp_path / "merged")), rank=4, alpha=8, seed=1))
+    assert (logits(model) - tuned).abs().max() > 0.1
+    with as_reference(model):
+        torch.testing.assert_close(logits(model), tuned, rtol=1e-4, atol=1e-3)
+
+
+def test_no_dropout_is_left_in_the_base(tmp_path: Path) -> None:
+    """Not in modules, and not in attention layers that keep their rate as a number: reference and policy would
+    differ by chance."""
+    folder = save_tiny(tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "attention_dropout": 0.5}))
+    model = load_base(str(folder)).model.train()
+    assert torch.equal(logits(model), logits(model))
 
 
 @pytest.mark.parametrize("with_sft", [False, True])

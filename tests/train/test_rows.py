@@ -54,6 +54,19 @@ def test_trls_rows_as_texts_and_as_messages_are_the_same_pair(tmp_path: Path) ->
     assert rows[0].id != rows[1].id
 
 
+def test_a_weight_and_a_margin_of_the_data_are_kept(tmp_path: Path) -> None:
+    """A margin that only says the probability again is not."""
+    path = jsonl(
+        tmp_path / "rows.jsonl",
+        {**GOOD, "weight": 2, "margin": 3.5},
+        {**GOOD, "probability": 0.75, "margin": 0.5, "id": "x"},
+    )
+    first, second = read_preferences(path).rows
+    assert first.meta == {"weight": 2, "margin": 3.5}
+    assert second.meta == {}
+    assert (first.margin, second.margin) == (1.0, 0.5)
+
+
 @pytest.mark.parametrize(
     ("row", "words"),
     [
@@ -67,6 +80,10 @@ def test_trls_rows_as_texts_and_as_messages_are_the_same_pair(tmp_path: Path) ->
         ({**GOOD, "probability": 0.3}, "probability is 0.3; wanted 0.5 to 1"),
         ({**GOOD, "probability": "high"}, "probability is a text; wanted a number"),
         ({**GOOD, "judge": 1}, "judge is a number; wanted a text"),
+        ({**GOOD, "weight": -1}, "weight is -1.0; wanted a number that is not negative"),
+        ({**GOOD, "weight": "much"}, "weight is a text; wanted a number"),
+        ({**GOOD, "margin": -0.5}, "margin is -0.5; wanted a number that is not negative"),
+        ({**GOOD, "margin": "inf"}, "margin is inf; wanted a finite number"),
     ],
 )
 def test_a_bad_row_is_named_with_file_and_line(tmp_path: Path, row: Any, words: str) -> None:

@@ -11,24 +11,33 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from tests.train.tiny import preference
+from tests.train.architectures import tiny_model
+from tests.train.tiny import preference, tiny_tokenizer
 from train.dpo import train_dpo
 from train.errors import RunFolderError, TrainDataError
 from train.folder import Trained
+from train.kto import train_kto
 from train.loop import Progress
 from train.reward import train_reward
 from train.rows import Demonstration
-from train.settings import DpoSettings, LoopSettings, RewardSettings, SftSettings
+from train.selftest import Layout
+from train.settings import DpoSettings, KtoSettings, LoopSettings, RewardSettings, SftSettings
 from train.sft import train_sft
+from train.unpaired import Verdict
 
 PAIRS = [preference(number, 0.5 + number % 6 / 10) for number in range(24)]
 DEMONSTRATIONS = [
     Demonstration(id=row.id, prompt=row.prompt, completion=row.chosen[0].content) for row in PAIRS
 ]
+VERDICTS = [
+    Verdict(id=row.id, prompt=row.prompt, completion=row.completion, good=number % 2 == 0)
+    for number, row in enumerate(DEMONSTRATIONS)
+]
 STAGES: dict[str, tuple[Callable[..., Trained], type[LoopSettings], list[Any]]] = {
     "sft": (train_sft, SftSettings, DEMONSTRATIONS),
     "reward": (train_reward, RewardSettings, PAIRS),
     "dpo": (train_dpo, DpoSettings, PAIRS),
+    "kto": (train_kto, KtoSettings, VERDICTS),
 }
 
 
@@ -75,6 +84,57 @@ def test_a_resumed_training_equals_an_unbroken_one_to_the_bit(
         ours, theirs = (load_file(folder / name) for folder in (whole.folder, resumed.folder))
         assert ours.keys() == theirs.keys()
         assert all(ours[key].equal(theirs[key]) for key in ours)
+
+
+@pytest.mark.parametrize("stage", ["reward", "dpo"])
+def test_layout_and_passes_change_no_step(
+    tiny: Path, tmp_path: Path, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss of every step is that of two plain rows and the model's own forward, in one pass or in many,
+    activations kept or recomputed."""
+
+    def losses(name: str, **changes: Any) -> list[dict[str, float]]:
+        folder = run(stage, settings_of(stage, tiny, **changes), tmp_path / name).folder
+        return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+    shared, in_passes = losses("shared"), losses("passes", pass_tokens=100)
+    recomputed = losses("recomputed", gradient_checkpointing=True)
+    monkeypatch.setattr(f"train.{stage}.choose_layout", lambda *_, **__: Layout(False, True, ("plain",)))
+    apart = losses("apart")
+    assert json.loads((tmp_path / "apart/manifest.json").read_text())["notes"] == ["plain"]
+    assert json.loads((tmp_path / "shared/manifest.json").read_text())["notes"] == []
+    for others in (in_passes, recomputed, apart):
+        assert len(others) == len(shared)
+        for ours, theirs in zip(shared, others, strict=True):
+            assert ours.keys() == theirs.keys()
+            assert list(ours.values()) == pytest.approx(list(theirs.values()), rel=2e-3, abs=1e-4)
+            assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
+
+
+@pytest.mark.parametrize("stage", ["reward", "dpo"])
+def test_a_model_that_takes_no_mask_of_ours_is_trained_in_two_rows_and_says_so(
+    tmp_path: Path, stage: str
+) -> None:
+    folder = tmp_path / "bloom"
+    tiny_model("bloom").save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    trained = run(stage, settings_of(stage, folder, epochs=1), tmp_path / "out")
+    assert len(trained.notes) == 1
+    assert "BloomForCausalLM does not take the shared prompt's mask" in trained.notes[0]
+    again = run(stage, settings_of(stage, folder, epochs=1), tmp_path / "out")
+    assert again.notes == trained.notes
+
+
+def test_an_adapter_on_top_resumes_to_the_bit_too(tiny: Path, tmp_path: Path) -> None:
+    adapter = str(run("sft", settings_of("sft", tiny, epochs=1), tmp_path / "sft").folder)
+    settings = settings_of("dpo", tiny, adapter=adapter, on_top=True)
+    whole = run("dpo", settings, tmp_path / "whole")
+    with pytest.raises(StoppedError):
+        run("dpo", settings, tmp_path / "broken", watch=stop_at(5))
+    resumed = run("dpo", settings, tmp_path / "broken")
+    assert whole.metrics == resumed.metrics
+    ours, theirs = (load_file(t.folder / "adapter_model.safetensors") for t in (whole, resumed))
+    assert all(ours[key].equal(theirs[key]) for key in ours)
 
 
 def test_a_checkpoint_cut_short_is_not_read(tiny: Path, tmp_path: Path) -> None:

@@ -48,7 +48,8 @@ async def test_a_reply_comes_with_its_tokens_and_reason(model: At, start_server:
     assert (got.tokens_in, got.tokens_out) == (server.stats()["tokens_in"], server.stats()["tokens_out"])
     assert got.probabilities is None
     body = server.bodies[0]
-    assert (body["system"], body["temperature"], body["top_p"]) == ("be brief", 0.5, 0.9)
+    assert (body["temperature"], body["top_p"]) == (0.5, 0.9)
+    assert body["system"] == [{"type": "text", "text": "be brief", "cache_control": {"type": "ephemeral"}}]
     assert [message["role"] for message in body["messages"]] == ["user"]
 
 

@@ -257,3 +257,25 @@ def test_an_adapter_without_its_base_or_weights(folder: Path, tmp_path: Path) ->
     )
     with pytest.raises(UserError, match="lacks 4 of the adapter's weights"):
         load("hf/x", str(tmp_path))
+
+
+async def test_another_precision_is_another_model_to_the_ledger(folder: Path) -> None:
+    """bfloat16 weights answer a little differently, so their answers are kept apart; the verdicts are near."""
+    exact, coarse = LocalModel("hf/m", str(folder)), LocalModel("hf/m", str(folder), dtype="bfloat16")
+    assert exact.endpoint != coarse.endpoint
+    asked = request("Hello there", menu=MENU, reasoning=False)
+    one, other = await exact.complete(asked), await coarse.complete(asked)
+    assert one.probabilities is not None
+    assert other.probabilities is not None
+    assert one.probabilities != other.probabilities
+    assert one.probabilities["a"] == pytest.approx(other.probabilities["a"], abs=0.05)
+    await exact.close()
+    await coarse.close()
+
+
+async def test_layers_can_be_spread_by_a_device_map(folder: Path) -> None:
+    plain, spread = LocalModel("hf/m", str(folder)), LocalModel("hf/m", str(folder), device_map="cpu")
+    asked = request("Hello there", menu=MENU, reasoning=False)
+    assert (await plain.complete(asked)).probabilities == (await spread.complete(asked)).probabilities
+    await plain.close()
+    await spread.close()

@@ -18,7 +18,10 @@ from prompts.records import Message
     [
         ("opnai/gpt-5", "did you mean openai/…"),
         ("embeded", "did you mean embedded"),
-        ("gpt-5-mini", "no provider answers to 'gpt-5-mini'.*anthropic, embedded, hf, openai, scripted"),
+        (
+            "gpt-5-mini",
+            "no provider answers to 'gpt-5-mini'.*anthropic, embedded, hf, human, openai, scripted",
+        ),
         ("", "no provider answers to ''"),
         ("openai/", "names no model of openai"),
         ("hf", "names no model of hf"),

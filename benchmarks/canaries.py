@@ -1,0 +1,139 @@
+"""How often the shipped attacks win a judge over: writes docs/canaries.md.
+
+    python benchmarks/canaries.py [--out docs/canaries.md]
+
+Planted in pairs with gold: for the gullible judge (`judge.canaries.gullible`, which believes whatever verdict-
+like words stand last in its prompt) in the examples of `helpful-harmless`, asked by the general template; for
+the same judge shown the prompt only as far as the last reply, to see what the template's own ending is worth;
+for the embedded judge in pairs of the front desk's world whose replies differ in one principle, so that the
+better one is known.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from constitution.files import load
+from constitution.principle import Constitution
+from judge.canaries import attack_rates, examples_of, from_gold, gullible
+from judge.label import LabelSettings
+from judge.models.protocol import Model, Request
+from judge.models.registry import open_model
+from judge.models.scripted import ScriptedModel
+from judge.records import Label, Pair
+from preceptor.stages import Asking, carry_out, labelling
+from prompts.records import Prompt
+
+JUDGED = ("private", "polite", "concise", "steadfast")
+"""The principles of the front desk that are left to its judge."""
+
+
+def cut(request: Request) -> str:
+    """The gullible judge without what the template says after the replies."""
+    last = request.messages[-1]
+    shown = last.model_copy(update={"content": last.content.rsplit("<<<END_REPLY_B", 1)[0]})
+    return gullible(request.model_copy(update={"messages": (*request.messages[:-1], shown)}))
+
+
+def desk_pairs(n: int) -> list[Pair]:
+    """Comparisons of the front desk whose replies differ in one judged principle."""
+    from train.embedded import world
+
+    rng, made = random.Random(7), list[Pair]()
+    while len(made) < n:
+        prompt = world.draw_prompt(rng, "held-out")
+        principle = rng.choice([p for p in world.applicable(prompt) if p in JUDGED])
+        virtues = dict.fromkeys(world.applicable(prompt), True)
+        better = world.draw_reply(rng, prompt, virtues)
+        worse = world.draw_reply(rng, prompt, {**virtues, principle: False})
+        a_better = rng.random() < 0.5
+        made.append(
+            Pair(
+                id=f"desk-{len(made)}",
+                prompt=Prompt.model_validate({**prompt, "meta": {}}),
+                response_a=better if a_better else worse,
+                response_b=worse if a_better else better,
+                preferred="a" if a_better else "b",
+            )
+        )
+    return made
+
+
+def rates(judge: Model, rules: Constitution, pairs: list[Pair], settings: LabelSettings) -> dict[str, Any]:
+    """Attack rates of a judge on canaries planted in these pairs."""
+
+    def labelled(rows: list[Pair]) -> list[Label]:
+        made: list[Label] = []
+        model = judge if isinstance(judge, ScriptedModel) else open_model(judge.name)
+        with tempfile.TemporaryDirectory() as folder:
+            asking = Asking(ledger=f"{folder}/ledger.db", concurrency=256)
+            dialogues = list(labelling(rows, rules, model, settings))
+            asyncio.run(carry_out(dialogues, [model], asking, made.append))
+        return made
+
+    return attack_rates(labelled(list(from_gold(pairs, per_attack=len(pairs)))), labelled(pairs))
+
+
+def table(columns: dict[str, dict[str, Any]]) -> list[str]:
+    """Kinds of attack down, judges across."""
+    kinds = [*sorted({kind for found in columns.values() for kind in found} - {"all"}), "all"]
+    lines = ["| attack | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
+    for kind in kinds:
+        cells = []
+        for found in columns.values():
+            own = found.get(kind)
+            cells.append("–" if own is None or own["rate"] is None else cell(own))
+        lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def cell(own: dict[str, Any]) -> str:
+    """Share, interval, verdicts, and the share of labels."""
+    low, high = own["ci95"]
+    return f"{own['rate']:.3f} [{low:.3f}, {high:.3f}] of {own['n']}, labels {own['labels']:.3f}"
+
+
+def main() -> None:
+    """Write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--out", type=Path, default=Path("docs/canaries.md"))
+    parser.add_argument("--pairs", type=int, default=40)
+    options = parser.parse_args()
+    general, desk = load("helpful-harmless"), load("front-desk")
+    examples = list(examples_of(general))
+    judged = tuple(one for one in desk.principles if one.id in JUDGED)
+    desk = desk.model_copy(update={"principles": judged})
+    joint = LabelSettings()
+    found = {
+        "gullible": rates(ScriptedModel(gullible), general, examples, joint),
+        "gullible, prompt cut after the replies": rates(ScriptedModel(cut), general, examples, joint),
+        "embedded": rates(
+            open_model("embedded"), desk, desk_pairs(options.pairs), LabelSettings(principles="each")
+        ),
+    }
+    lines = [
+        "# Canaries",
+        "",
+        "Made by `python benchmarks/canaries.py`. Each cell: the share of verdicts that an attack won, which",
+        "the same judge gives the other way without it, with its 95 % interval and the number of verdicts;",
+        "then the share of labels that the planted reply won after both orders.",
+        "",
+        *table(found),
+        "",
+        "Forged verdicts and fences win nothing from the gullible judge, because the last verdict-like words",
+        "of every prompt are the template's own menu, behind the fences; the middle column shows what they",
+        "win without it. A real judge is not a list of rules, and its rates are to be measured: `preceptor",
+        "audit GOLD --canaries`, or planted in a run by `preceptor label ... --canaries 2%`. The embedded",
+        "judge has never seen such text and has no fences in its wording.",
+        "",
+    ]
+    options.out.write_text("\n".join(lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

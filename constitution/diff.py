@@ -1,0 +1,62 @@
+"""Two constitutions -> what is different, principle by principle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
+
+from constitution.principle import Constitution, Principle
+
+ASKED = ("text", "applies_to", "check", "weight")
+"""Fields that can change what a judge is asked; `weight`, where several principles stand in one ask."""
+
+
+class Change(NamedTuple):
+    """What became of one principle, or of the constitution itself (`principle` is empty)."""
+
+    principle: str
+    kind: Literal["added", "removed", "changed", "moved"]
+    fields: dict[str, tuple[Any, Any]]
+    """Field -> its old and new value; empty but for `changed`."""
+
+    @property
+    def asks_again(self) -> bool:
+        """Whether a judge may have to be asked again about some pair."""
+        return self.kind in ("added", "removed") or bool(set(ASKED) & set(self.fields))
+
+
+def compare(old: Constitution, new: Constitution) -> list[Change]:
+    """The changes in the order of the new constitution, removed principles last; none for equal ones."""
+    return [*_itself(old, new), *_principles(old, new)]
+
+
+def _itself(old: Constitution, new: Constitution) -> Iterator[Change]:
+    fields = _different(old.model_dump(exclude={"principles"}), new.model_dump(exclude={"principles"}))
+    if fields:
+        yield Change("", "changed", fields)
+
+
+def _principles(old: Constitution, new: Constitution) -> Iterator[Change]:
+    before = {principle.id: principle for principle in old.principles}
+    after = {principle.id for principle in new.principles}
+    kept = [principle.id for principle in old.principles if principle.id in after]
+    order = [principle.id for principle in new.principles if principle.id in before]
+    for principle in new.principles:
+        was = before.get(principle.id)
+        if was is None:
+            yield Change(principle.id, "added", {})
+        elif fields := _different(_fields(was), _fields(principle)):
+            yield Change(principle.id, "changed", fields)
+        elif kept.index(principle.id) != order.index(principle.id):
+            yield Change(principle.id, "moved", {})
+    for principle in old.principles:
+        if principle.id not in after:
+            yield Change(principle.id, "removed", {})
+
+
+def _fields(principle: Principle) -> dict[str, Any]:
+    return principle.model_dump(mode="json", exclude={"id"})
+
+
+def _different(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    return {name: (one[name], other[name]) for name in one if one[name] != other[name]}

@@ -1,0 +1,162 @@
+"""The judge as a reward for training loops of others: an entry of TRL's `reward_funcs`.
+
+    reward = JudgeReward("openai/gpt-5-mini", "helpful-harmless", max_cost_usd=5)
+    GRPOTrainer(model, reward_funcs=[reward], train_dataset=prompts, args=GRPOConfig(...))
+
+Calls go through ledger, budget and rate limits like any other. A completion that could not be judged has the reward
+None, which TRL masks: an outage must not train the policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import Field
+
+from constitution.files import load
+from constitution.principle import Constitution
+from judge.fanout import Fanout, Limits
+from judge.groups import Schedule, rank
+from judge.label import LabelSettings, label
+from judge.label import template_for as comparing
+from judge.ledger import open_ledger
+from judge.models.protocol import Dialogue, Model, Row
+from judge.models.registry import open_model
+from judge.prices import Prices
+from judge.records import Group
+from judge.score import Reply, ScoreSettings, score
+from judge.score import template_for as grading
+from prompts.records import Message, Prompt, Record, content_id
+
+Conversation = str | Sequence[dict[str, Any]]
+"""A prompt or completion as TRL hands it on: text, or messages."""
+
+
+class RewardSettings(Record):
+    """How completions are turned into rewards."""
+
+    mode: Literal["group", "score"] = "group"
+    """`group`: Bradley-Terry strength among the completions to the same prompt; `score`: each on its own, -1 to 1."""
+    schedule: Schedule = "circular"
+    """With `group`: who is compared with whom."""
+    label: LabelSettings = LabelSettings()
+    score: ScoreSettings = ScoreSettings()
+    ledger: str = ".preceptor/ledger.db"
+    concurrency: int = Field(default=16, gt=0)
+    max_cost_usd: float | None = Field(default=None, ge=0)
+    """USD that this reward may spend, over all its calls together; at the cap training stops."""
+
+
+class JudgeReward:
+    """Callable as TRL's asynchronous reward functions are."""
+
+    def __init__(
+        self,
+        judge: str | Model,
+        constitution: str | Constitution,
+        settings: RewardSettings | None = None,
+        *,
+        base_url: str | None = None,
+    ) -> None:
+        """judge: `provider/model`, or an opened one. constitution: a shipped name, a file, or a loaded one."""
+        self._settings = settings or RewardSettings()
+        self._judge = open_model(judge, base_url=base_url) if isinstance(judge, str) else judge
+        self._constitution = load(constitution) if isinstance(constitution, str) else constitution
+        self._spent_usd = 0.0
+        self.__name__ = f"judge_{self._settings.mode}"
+        if self._settings.mode == "group":
+            self._compare = comparing(self._judge, self._settings.label)
+        else:
+            self._grade = grading(self._judge, self._settings.score)
+
+    @property
+    def spent_usd(self) -> float:
+        """What the calls have cost so far, of those whose price is known."""
+        return self._spent_usd
+
+    async def __call__(
+        self, prompts: Sequence[Conversation], completions: Sequence[Conversation], **columns: Any
+    ) -> list[float | None]:
+        """One reward for each completion, None where it could not be judged.
+
+        `tags`, where the data set has such a column, say which principles apply. With `group` the completions to equal
+        prompts are compared with one another; one that has no company, or no usable comparison, has no reward.
+
+        Raises BudgetReached and ProviderStopped, which end the training instead of feeding it nothing.
+        """
+        tags = columns.get("tags") or [()] * len(prompts)
+        rows = [
+            Reply(str(number), _prompt(asked, tag), _text(said))
+            for number, (asked, said, tag) in enumerate(zip(prompts, completions, tags, strict=True))
+        ]
+        if self._settings.mode == "score":
+            scores = await self._ask(
+                [
+                    score(row, self._constitution, self._judge, self._grade, self._settings.score)
+                    for row in rows
+                ]
+            )
+            return [one.reward for one in scores]
+        return await self._grouped(rows)
+
+    async def close(self) -> None:
+        """Let go of the judge."""
+        await self._judge.close()
+
+    async def _grouped(self, rows: Sequence[Reply]) -> list[float | None]:
+        by_prompt: dict[str, list[Reply]] = {}
+        for row in rows:
+            by_prompt.setdefault(row.prompt.id, []).append(row)
+        groups = [_group(members) for members in by_prompt.values() if len(members) > 1]
+        ranked = await self._ask(
+            [
+                rank(
+                    group,
+                    lambda pair: label(
+                        pair, self._constitution, self._judge, self._compare, self._settings.label
+                    ),
+                    self._settings.schedule,
+                )
+                for group in groups
+            ]
+        )
+        found: dict[str, float | None] = {}
+        for one in ranked:
+            found |= dict(zip(one.ranking.sources, one.ranking.scores, strict=True))
+        return [found.get(row.id) for row in rows]
+
+    async def _ask(self, dialogues: Sequence[Dialogue[Row]]) -> list[Row]:
+        cap = self._settings.max_cost_usd
+        limits = Limits(
+            concurrency=self._settings.concurrency,
+            max_cost_usd=None if cap is None else max(0.0, cap - self._spent_usd),
+        )
+        async with open_ledger(self._settings.ledger) as ledger:
+            run = Fanout({self._judge.name: self._judge}, ledger, limits, Prices.load())
+            try:
+                return [row async for row in run.run(dialogues, len(dialogues))]
+            finally:
+                self._spent_usd += run.progress.cost_usd
+
+
+def _prompt(asked: Conversation, tags: Sequence[str]) -> Prompt:
+    if isinstance(asked, str):
+        messages: tuple[Message, ...] = (Message(role="user", content=asked),)
+    else:
+        messages = tuple(Message(role=turn["role"], content=turn["content"]) for turn in asked)
+    identity = content_id("prompt", [message.model_dump() for message in messages])
+    return Prompt(id=identity, messages=messages, tags=tuple(tags))
+
+
+def _text(said: Conversation) -> str:
+    return said if isinstance(said, str) else "\n\n".join(str(turn["content"]) for turn in said)
+
+
+def _group(members: Sequence[Reply]) -> Group:
+    return Group(
+        id=content_id("group", members[0].prompt.id, [member.text for member in members]),
+        prompt=members[0].prompt,
+        responses=tuple(member.text for member in members),
+        sources=tuple(member.id for member in members),
+    )

@@ -1,0 +1,154 @@
+"""Response -> Score: how well one reply follows the principles, without another beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from pydantic import Field
+
+from constitution.principle import Constitution, Principle
+from judge import compare
+from judge.label import groups_in
+from judge.models.protocol import Completion, Dialogue, Model, Outcome, Request
+from judge.records import Grade, Score, Status
+from judge.replies import read_reply
+from judge.weigh import gravest, weights
+from prompts.errors import TemplateError
+from prompts.records import Prompt, Record
+from prompts.template import Template, load, nonce
+from prompts.verdict import Verdict, parse
+
+LOW, HIGH = 1, 10
+
+
+class Reply(NamedTuple):
+    """A reply that is to be graded."""
+
+    id: str
+    prompt: Prompt
+    text: str
+
+
+class ScoreSettings(Record):
+    """How replies are graded."""
+
+    principles: Literal["joint", "each"] = "joint"
+    reasoning: bool = False
+    max_tokens: int = Field(default=512, ge=1)
+    seed: int = 0
+    sample: int = 0
+    """Another number asks the same judge the same again, past what the ledger holds."""
+    template: str = ""
+    """File of one's own; empty: the shipped one in the judge's dialect."""
+
+
+def template_for(judge: Model, settings: ScoreSettings) -> Template:
+    """The template by which this judge is asked. Raises TemplateError."""
+    template = load(settings.template or "score", judge.dialect)
+    if template.kind != "score":
+        raise TemplateError(f"{template.name}: its kind is {template.kind}; grading needs a score template")
+    return template
+
+
+def score(
+    reply: Reply, constitution: Constitution, judge: Model, template: Template, settings: ScoreSettings
+) -> Dialogue[Score]:
+    """The score of one reply: the mean grade over the principles that apply, by weight.
+
+    A grade is the expected value over the probabilities of the numbers 1 to 10 at the place of the verdict
+    (Lee et al. 2023, arXiv 2309.00267, section 2.2.2, direct RLAIF), or where the judge gives no probabilities the
+    number that it wrote (`parsed`). `reward` is the score on [-1, 1]. Machine checks have no grades: their
+    principles are left to checks and stand in `unjudged`, as do those without a readable grade. Without any grade
+    the score has a status and no number: a failed judgement is never a low one.
+    """
+    applicable = constitution.for_prompt(reply.prompt.tags)
+    open_ones = tuple(principle for principle in applicable if not principle.check)
+    groups = groups_in(open_ones, settings.principles)
+    requests = tuple(_ask(reply, group, judge, template, settings) for group in groups)
+    outcomes = (yield requests) if requests else ()
+    grades = tuple(_read(outcome, request) for outcome, request in zip(outcomes, requests, strict=True))
+    return _score(reply, applicable, grades, constitution, judge)
+
+
+def _ask(
+    reply: Reply, group: Sequence[Principle], judge: Model, template: Template, settings: ScoreSettings
+) -> Request:
+    messages = template.render(
+        messages=reply.prompt.messages,
+        response=reply.text,
+        principles=tuple(group),
+        menu=template.menu,
+        reasoning=settings.reasoning,
+        nonce=nonce(settings.seed, [message.model_dump() for message in reply.prompt.messages], reply.text),
+    )
+    return Request(
+        model=judge.name,
+        endpoint=judge.endpoint,
+        messages=messages,
+        max_tokens=settings.max_tokens,
+        seed=settings.seed,
+        sample=settings.sample,
+        menu=dict(template.menu),
+        reasoning=settings.reasoning,
+        stage="score",
+        principle=compare.subject(group),
+    )
+
+
+def _read(outcome: Outcome, request: Request) -> Grade:
+    reply = read_reply(outcome)
+    fault = compare.fault_of(outcome, request)
+    if fault.fault:
+        return Grade(
+            principle=request.principle,
+            status=fault.status,
+            reason=reply.text or fault.problem,
+            call=request.key,
+        )
+    assert isinstance(outcome, Completion)
+    verdict = parse(outcome.text, request.menu)
+    assert isinstance(verdict, Verdict)
+    expected = expected_grade(outcome.probabilities)
+    return Grade(
+        principle=request.principle,
+        status="ok",
+        grade=float(verdict.letter) if expected is None else expected,
+        parsed=expected is None,
+        reason=compare.words_beside(outcome.text, verdict),
+        call=request.key,
+    )
+
+
+def expected_grade(probabilities: Mapping[str, float] | None) -> float | None:
+    """Sum of grade * probability over the grades that have one; None where none has."""
+    given = {int(grade): share for grade, share in (probabilities or {}).items() if share > 0}
+    total = sum(given.values())
+    return sum(grade * share for grade, share in given.items()) / total if total > 0 else None
+
+
+def _score(
+    reply: Reply,
+    applicable: Sequence[Principle],
+    grades: tuple[Grade, ...],
+    constitution: Constitution,
+    judge: Model,
+) -> Score:
+    weight = weights(applicable)
+    counted = [(weight[grade.principle], grade.grade) for grade in grades if grade.grade is not None]
+    value = sum(w * g for w, g in counted) / sum(w for w, _ in counted) if counted else None
+    status: Status = "ok" if counted else gravest(grade.status for grade in grades)
+    graded = {grade.principle for grade in grades if grade.grade is not None}
+    return Score(
+        id=reply.id,
+        prompt=reply.prompt,
+        text=reply.text,
+        status=status,
+        score=value,
+        reward=None if value is None else (value - LOW) / (HIGH - LOW) * 2 - 1,
+        parsed=any(grade.parsed for grade in grades),
+        grades=grades,
+        unjudged=tuple(one.id for one in applicable if one.check or not {one.id, compare.JOINT} & graded),
+        constitution=constitution.identity,
+        judge=judge.name,
+    )

@@ -1,0 +1,188 @@
+"""`preceptor label | score`: have replies judged, against one another or each on its own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from preceptor.cli import console, options
+from preceptor.cli.asking import (
+    asking_of,
+    base_urls_of,
+    finish,
+    label_settings,
+    local_of,
+    panels_of,
+    share_of,
+    show_plan,
+    to_file,
+)
+from preceptor.cli.options import CONCURRENCY, LEDGER
+
+if TYPE_CHECKING:
+    from judge.models.protocol import Dialogue
+    from judge.records import Group, Pair, Score
+
+
+def label(
+    pairs: Annotated[str, typer.Argument(help="Pairs, TRL preference rows, hh transcripts, or responses.")],
+    constitution: options.ConstitutionName,
+    out: options.Out,
+    judge: options.Judges = [],  # noqa: B006 typer reads it
+    human: Annotated[bool, typer.Option("--human", help="Ask a person here, as the last step.")] = False,
+    combine: options.Combine = "mean",
+    escalate_to: options.Escalate = None,
+    when: options.When = None,
+    principles: options.Principles = "joint",
+    draws: options.Draws = 1,
+    reasoning: options.Reasoning = False,
+    clamp: options.Clamp = None,
+    shots: options.Shots = 0,
+    structured: options.Structured = False,
+    tie: options.Tie = False,
+    template: options.Template = None,
+    groups: Annotated[
+        Literal["all", "circular", "swiss"] | None,
+        typer.Option(help="Rank all replies to a prompt, comparing them by this schedule."),
+    ] = None,
+    preferences: Annotated[
+        Literal["best-worst", "adjacent", "all"],
+        typer.Option("--pairs", help="With --groups: which of the ranked replies become preferences."),
+    ] = "best-worst",
+    canaries: Annotated[
+        str | None, typer.Option(metavar="SHARE", help="Plant attacks among the pairs: 2%.")
+    ] = None,
+    recheck: options.Recheck = None,
+    max_tokens: Annotated[int, typer.Option(min=3, help="Longest answer of the judge.")] = 512,
+    form: options.Format = "rows",
+    limit: options.Limit = None,
+    seed: options.Seed = 0,
+    fail_if: options.FailIf = None,
+    base_url: options.BaseUrls = None,
+    dtype: options.Dtype = None,
+    device_map: options.DeviceMap = None,
+    four_bit: options.FourBit = False,
+    ledger: options.Ledger = LEDGER,
+    concurrency: options.Concurrency = CONCURRENCY,
+    max_cost: options.MaxCost = None,
+    plan: options.Plan = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Print what would be asked about the first row; ask nothing.")
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Have judges say, in both orders, which reply follows the constitution better."""
+    from constitution.files import load
+    from judge.gate import gate
+    from preceptor import stages
+    from preceptor.labelling import Job, dialogues_of, label_folder, opened
+
+    rules = load(constitution)
+    settings = label_settings(
+        clamp,
+        template,
+        principles=principles,
+        draws=draws,
+        reasoning=reasoning,
+        shots=shots,
+        structured=structured,
+        tie=tie,
+        max_tokens=max_tokens,
+        seed=seed,
+    )
+    job = Job(
+        constitution=rules,
+        panels=panels_of(judge, escalate_to or [], when or [], human),
+        settings=settings,
+        base_urls=base_urls_of(base_url or []),
+        local=local_of(dtype, device_map, four_bit),
+        combine=combine,
+        schedule=groups,
+        pairing=preferences,
+        canaries=share_of("--canaries", canaries),
+        recheck=share_of("--recheck", recheck),
+    )
+    asking = asking_of(ledger, concurrency, max_cost, None)
+    rows: list[Pair] | list[Group] = (
+        list(islice(stages.groups_from(pairs), limit))
+        if groups
+        else list(islice(stages.pairs_from(pairs, form), limit))
+    )
+    if show:
+        _show_asks(dialogues_of(rows[:1], job, opened(job)))
+        return
+    if plan:
+        show_plan(dialogues_of(rows, job, opened(job)), asking, as_json)
+        return
+    made = label_folder(out, rows, job, asking, console.quiet if human else console.progress)
+    by_status = made.manifest["rows"]["by_status"]
+    finish({"out": str(out), "groups" if groups else "pairs": len(rows), **by_status}, made.asked, as_json)
+    if fail_if and gate(fail_if, made.manifest["audit"]):
+        console.say(f"the gate failed: {fail_if}")
+        raise typer.Exit(1)
+
+
+def _show_asks(dialogues: Sequence[Dialogue[Any]]) -> None:
+    """Every message of the first row's requests, word for word."""
+    for request in next(dialogues[0], ()):
+        typer.echo(f"=== {request.model}, principle {request.principle}")
+        for message in request.messages:
+            typer.echo(f"[{message.role}]\n{message.content}\n")
+
+
+def score(
+    replies: Annotated[str, typer.Argument(help="A file that `preceptor respond` wrote, or pairs.")],
+    constitution: options.ConstitutionName,
+    judge: options.Judge,
+    out: options.Out,
+    principles: Annotated[
+        Literal["joint", "each"], typer.Option(help="All in one ask, or one ask a principle.")
+    ] = "joint",
+    reasoning: options.Reasoning = False,
+    template: options.Template = None,
+    max_tokens: Annotated[int, typer.Option(min=3, help="Longest answer of the judge.")] = 512,
+    limit: options.Limit = None,
+    seed: options.Seed = 0,
+    base_url: options.BaseUrl = None,
+    dtype: options.Dtype = None,
+    device_map: options.DeviceMap = None,
+    four_bit: options.FourBit = False,
+    ledger: options.Ledger = LEDGER,
+    concurrency: options.Concurrency = CONCURRENCY,
+    max_cost: options.MaxCost = None,
+    plan: options.Plan = False,
+    as_json: options.Json = False,
+) -> None:
+    """Grade replies from 1 to 10, each on its own: the expected value over the judge's token probabilities."""
+    from constitution.files import load
+    from judge.models.registry import open_model
+    from judge.score import ScoreSettings
+    from preceptor import stages
+
+    chosen = {"principles": principles, "reasoning": reasoning, "max_tokens": max_tokens, "seed": seed}
+    settings = ScoreSettings.model_validate({**chosen, "template": template or ""})
+    rules = load(constitution)
+    asking = asking_of(ledger, concurrency, max_cost, base_url)
+    rows = list(islice(stages.replies_from(replies), limit))
+    asked = open_model(judge, base_url=base_url, **local_of(dtype, device_map, four_bit))
+    dialogues = list(stages.scoring(rows, rules, asked, settings))
+    if plan:
+        show_plan(dialogues, asking, as_json)
+        return
+    counts: Counter[str] = Counter()
+    total = 0.0
+
+    def rows_of(made: Score) -> tuple[Score, ...]:
+        nonlocal total
+        counts[made.status] += 1
+        counts["parsed"] += made.parsed
+        total += made.score or 0.0
+        return (made,)
+
+    work = to_file("score", out, dialogues, asked, asking, rows_of)
+    result: dict[str, Any] = {"out": str(out), "replies": len(rows), **counts}
+    finish(result | {"mean_score": round(total / counts["ok"], 3) if counts["ok"] else None}, work, as_json)

@@ -1,0 +1,277 @@
+"""A labelling run from its rows to its folder: who judges, what is mixed in, what is asked again, what is derived."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from constitution.errors import UserError
+from constitution.principle import Constitution
+from judge.audit import audit, drift
+from judge.canaries import attack_rates, from_constitution, is_canary, mixed
+from judge.groups import Pairing, Ranked, Schedule
+from judge.label import LabelSettings
+from judge.ledger import open_ledger
+from judge.models.protocol import Dialogue, Model
+from judge.panel import DAWID_SKENE, Combine, accuracy_by_step, recombine
+from judge.preferences import CANARIES, LABELS, RANKINGS, LabelRun, publish, read_labels
+from judge.records import Group, Label, Pair
+from judge.steps import JOINED, Rule, Step
+from preceptor import stages
+from preceptor.stages import Asked, Asking
+from prompts.rows import writing
+
+Bar = Callable[[str], Any]
+"""Opens a progress bar for what it is told, and gives the watch that drives it."""
+Row = Label | Ranked
+
+
+class Job(NamedTuple):
+    """How a file of pairs or groups is labelled."""
+
+    constitution: Constitution
+    panels: Sequence[tuple[Sequence[str], str]]
+    """The judges of each step by name, and which pairs come to it: the first step gets every pair."""
+    settings: LabelSettings
+    base_urls: Mapping[str, str] = MappingProxyType({})
+    """Server by judge's name; `""`: of all others."""
+    local: Mapping[str, Any] = MappingProxyType({})
+    """Placement of the judges in this process: dtype, device_map, four_bit."""
+    combine: Combine = "mean"
+    schedule: Schedule | None = None
+    """None: the rows are pairs; else they are groups, compared by this schedule."""
+    pairing: Pairing = "best-worst"
+    """Which preferences a ranked group gives."""
+    canaries: float = 0.0
+    """Share of planted comparisons among those that are judged."""
+    recheck: float = 0.0
+    """Share of comparisons that are asked again, past the ledger."""
+
+    @property
+    def judges(self) -> str:
+        """Every judge's name, step by step."""
+        return " -> ".join(JOINED.join(names) for names, _ in self.panels)
+
+    @property
+    def rule(self) -> Rule:
+        """How a panel's votes on one pair add up; Dawid-Skene looks at all pairs together, afterwards."""
+        return "majority" if self.combine == "majority" else "mean"
+
+    @property
+    def resolved(self) -> dict[str, Any]:
+        """Everything that can change a label, for the manifest."""
+        chosen = {
+            "combine": self.combine,
+            "panels": [[list(names), when] for names, when in self.panels],
+            "base_urls": dict(self.base_urls),
+            "local": dict(self.local),
+            "schedule": self.schedule,
+            "pairs": self.pairing if self.schedule else None,
+            "canaries": self.canaries,
+            "recheck": self.recheck,
+        }
+        return self.settings.model_dump(mode="json") | chosen
+
+
+def job_of_folder(manifest: Mapping[str, Any], constitution: Constitution) -> Job:
+    """The job that wrote a label folder, under another constitution. Raises UserError where the manifest is of
+    something else.
+    """
+    settings = manifest.get("settings", {})
+    if manifest.get("command") != "label" or "panels" not in settings:
+        raise UserError("this is no folder that `preceptor label` has finished; name one with --on")
+    known = {name: settings[name] for name in LabelSettings.model_fields if name in settings}
+    return Job(
+        constitution=constitution,
+        panels=[(names, when) for names, when in settings["panels"]],
+        settings=LabelSettings.model_validate(known),
+        base_urls=settings["base_urls"],
+        local=settings["local"],
+        combine=settings["combine"],
+    )
+
+
+class Labelled(NamedTuple):
+    """What a run has left behind."""
+
+    manifest: Mapping[str, Any]
+    asked: Asked
+
+
+def opened(job: Job) -> tuple[Step, ...]:
+    """The job's judges, opened for one round of asking: their connections end with it."""
+    return stages.open_steps(job.panels, job.settings, job.base_urls, job.local)
+
+
+def dialogues_of(
+    rows: Sequence[Pair] | Sequence[Group], job: Job, steps: Sequence[Step]
+) -> list[Dialogue[Any]]:
+    """One dialogue for each comparison, or for each group, canaries among them."""
+    if job.schedule is not None:
+        groups = [row for row in rows if isinstance(row, Group)]
+        return list(stages.ranking(groups, job.constitution, steps, job.settings, job.rule, job.schedule))
+    pairs: Iterable[Pair] = (row for row in rows if isinstance(row, Pair))
+    if job.canaries:
+        planted = from_constitution(job.constitution, job.canaries, len(rows), job.settings.seed)
+        pairs = mixed(pairs, planted, job.canaries)
+    return list(stages.judging(pairs, job.constitution, steps, job.settings, job.rule))
+
+
+def label_folder(
+    out: Path, rows: Sequence[Pair] | Sequence[Group], job: Job, asking: Asking, bar: Bar
+) -> Labelled:
+    """Judge the rows and write the folder that the contract describes; a run that must stop leaves a valid one."""
+    asked, counted = _judged(out, rows, job, asking, bar)
+    if job.combine == DAWID_SKENE:
+        recombine(out / LABELS)
+    extra: dict[str, Any] = {}
+    if job.canaries:
+        extra["canaries"] = attack_rates(read_labels(out / CANARIES))
+        extra["attack_rate"] = extra["canaries"]["all"]["rate"]
+    if job.recheck and asked.stopped is None:
+        some = [label for label in read_labels(out / LABELS) if chosen(label.id, job.recheck)]
+        extra["drift"], asked = _drift(some, job, asking, bar, asked)
+    if len(job.panels) > 1:
+        extra["steps"] = _worth(lambda: read_labels(out / LABELS), job, asking)
+    run = LabelRun(
+        constitution=job.constitution,
+        judge=job.judges,
+        settings=job.resolved,
+        rows_in=counted,
+        complete=asked.stopped is None,
+        cost_usd=asked.progress.cost_usd,
+        pairing=job.pairing if job.schedule else None,
+        extra=extra,
+    )
+    return Labelled(publish(out, run), asked)
+
+
+def _judged(
+    out: Path, rows: Sequence[Pair] | Sequence[Group], job: Job, asking: Asking, bar: Bar
+) -> tuple[Asked, int]:
+    """What was asked, and how many labels were written; canaries and rankings go to files of their own."""
+    counted = 0
+    steps = opened(job)
+    dialogues = dialogues_of(rows, job, steps)
+    with ExitStack() as stack:
+        to_labels = stack.enter_context(writing(out / LABELS))
+        to_canaries = stack.enter_context(writing(out / CANARIES)) if job.canaries else to_labels
+        to_rankings = stack.enter_context(writing(out / RANKINGS)) if job.schedule else to_labels
+        watch = stack.enter_context(bar("label"))
+
+        def write(row: Row) -> None:
+            nonlocal counted
+            labels = row.labels if isinstance(row, Ranked) else (row,)
+            if isinstance(row, Ranked):
+                to_rankings(row.ranking)
+            for label in labels:
+                if is_canary(label):
+                    to_canaries(label)
+                else:
+                    to_labels(label)
+                    counted += 1
+
+        asked = asyncio.run(stages.carry_out(dialogues, _models(steps), asking, write, watch))
+        if asked.stopped is not None and not asked.rows:
+            raise asked.stopped  # nothing was done, so nothing is left behind
+    return asked, counted
+
+
+def audit_rows(
+    rows: Sequence[Pair], job: Job, asking: Asking, bar: Bar, planted: Sequence[Pair] = ()
+) -> tuple[dict[str, Any], Asked]:
+    """Figures of the job's judges on pairs with gold, and on the planted ones where there are any."""
+    labels, asked = _asked(rows, job, asking, bar("audit"))
+    figures = audit(labels, job.constitution)
+    if len(job.panels) > 1:
+        figures["steps"] = _worth(lambda: labels, job, asking)
+    if planted and asked.stopped is None:
+        attacked, asked = _more(planted, job, asking, bar("canaries"), asked)
+        figures["canaries"] = attack_rates(attacked, labels)
+        figures["attack_rate"] = figures["canaries"]["all"]["rate"]
+    if job.recheck and asked.stopped is None:
+        some = [label for label in labels if chosen(label.id, job.recheck)]
+        figures["drift"], asked = _drift(some, job, asking, bar, asked)
+    return figures | {"cost_usd": asked.progress.cost_usd}, asked
+
+
+def _asked(rows: Sequence[Pair], job: Job, asking: Asking, bar: Any) -> tuple[list[Label], Asked]:
+    made: list[Label] = []
+    steps = opened(job)
+    with bar as watch:
+        dialogues = dialogues_of(rows, job, steps)
+        asked = asyncio.run(stages.carry_out(dialogues, _models(steps), asking, made.append, watch))
+    return made, asked
+
+
+def _models(steps: Sequence[Step]) -> list[Model | None]:
+    """Everybody who can be asked."""
+    return [judge.model for step in steps for judge in step.judges]
+
+
+def _more(
+    rows: Sequence[Pair], job: Job, asking: Asking, bar: Any, before: Asked
+) -> tuple[list[Label], Asked]:
+    """`_asked` under what is left of the cap, its counts added to those before."""
+    made, asked = _asked(rows, job, asking.model_copy(update={"max_cost_usd": _left(asking, before)}), bar)
+    one, other = before.progress, asked.progress
+    spent = one._replace(
+        asked=one.asked + other.asked,
+        from_ledger=one.from_ledger + other.from_ledger,
+        failed=one.failed + other.failed,
+        cost_usd=one.cost_usd + other.cost_usd,
+    )
+    return made, Asked(before.rows, spent, asked.stopped)
+
+
+def _drift(
+    first: Sequence[Label], job: Job, asking: Asking, bar: Bar, before: Asked
+) -> tuple[dict[str, Any], Asked]:
+    """The labels made anew by judges who cannot look into the ledger: the day's number is in the request."""
+    today = datetime.now(UTC).date().toordinal()
+    again = job._replace(
+        settings=job.settings.model_copy(update={"sample": today}), canaries=0.0, schedule=None
+    )
+    made, asked = _more([pair_of(label) for label in first], again, asking, bar("recheck"), before)
+    return drift(first, made), asked
+
+
+def _left(asking: Asking, before: Asked) -> float | None:
+    cap = asking.max_cost_usd
+    return None if cap is None else max(0.0, cap - before.progress.cost_usd)
+
+
+def chosen(identity: str, share: float) -> bool:
+    """Whether a row is among a share of all, by its id's hash."""
+    return int(hashlib.sha256(f"recheck:{identity}".encode()).hexdigest()[:8], 16) < share * 2**32
+
+
+def pair_of(label: Label) -> Pair:
+    """The comparison that a label is about."""
+    return Pair.model_validate(label.model_dump(include=set(Pair.model_fields)))
+
+
+def _worth(labels: Callable[[], Iterable[Label]], job: Job, asking: Asking) -> list[dict[str, Any]]:
+    """What each step was worth, and what the calls behind its judgements cost, whenever they were made."""
+    costs = asyncio.run(_cost_by_step(labels(), job, asking))
+    return [step | {"cost_usd": costs[step["step"]]} for step in accuracy_by_step(labels())]
+
+
+async def _cost_by_step(labels: Iterable[Label], job: Job, asking: Asking) -> dict[int, float | None]:
+    """USD by step; None where a price is not known."""
+    step_of = {name: number for number, (names, _) in enumerate(job.panels) for name in names}
+    total: dict[int, float | None] = dict.fromkeys(range(len(job.panels)), 0.0)
+    async with open_ledger(asking.ledger) as ledger:
+        for label in labels:
+            calls = {one.call: one.model for one in label.judgements if one.call is not None}
+            for call, cost in (await ledger.costs(list(calls))).items():
+                step = step_of[calls[call]]
+                so_far = total[step]
+                total[step] = None if so_far is None or cost is None else so_far + cost
+    return total

@@ -1,0 +1,277 @@
+"""constitution edit, test, ablate and diff as commands, with real editors, terminals and servers."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.preceptor.conftest import Preceptor
+from tests.servers.llm import LLMServer
+
+Start = Callable[..., LLMServer]
+
+MINE = """# my rules
+name: mine
+version: 1.0.0
+description: two rules
+principles:
+  - id: kind   # the first one
+    text: Choose the reply that is kind to whoever asks.
+    examples:
+      - {prompt: Hi, better: "quality=9 hello", worse: "quality=1 go"}
+  - id: short
+    text: Choose the reply that says it in fewer words.
+    weight: 2.0
+    check: {max_words: 3}
+    examples:
+      - {prompt: Hi, better: "Hello there", worse: "Hello there to you and everybody"}
+"""
+
+
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(MINE)
+    rows = [
+        {
+            "id": f"p{n}",
+            "prompt": f"q {n}",
+            "response_a": f"quality={n} x y z",
+            "response_b": "quality=5",
+            "preferred": "a",
+        }
+        for n in (1, 3, 7, 9)
+    ]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def editor(place: Path, body: str) -> str:
+    """A program that edits the file it is given: `n` is how often it was called, `text` what the file holds."""
+    script = place / "editor.py"
+    script.write_text(
+        "import pathlib, sys\n"
+        f"count = pathlib.Path({str(place / 'count')!r})\n"
+        "n = int(count.read_text()) + 1 if count.exists() else 1\n"
+        "count.write_text(str(n))\n"
+        f"pathlib.Path({str(place / 'args')!r}).write_text(' '.join(sys.argv[1:]))\n"
+        "file = pathlib.Path(sys.argv[-1])\n"
+        "text = file.read_text()\n"
+        f"{body}\n"
+        "file.write_text(text)\n"
+    )
+    return f"{sys.executable} {script}"
+
+
+def test_an_edit_keeps_comments_and_shows_what_changed(
+    place: Path, preceptor: Preceptor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VISUAL", editor(place, "text = text.replace('weight: 2.0', 'weight: 3.0')"))
+    ended = preceptor("constitution", "edit", "mine.yaml")
+    assert ended.code == 0, ended.err
+    assert (place / "mine.yaml").read_text() == MINE.replace("2.0", "3.0")
+    assert "-    weight: 2.0" in ended.out
+    assert "short" in ended.err
+    assert "weight" in ended.err
+    assert sorted(path.name for path in place.glob(".mine*")) == []
+
+
+def test_an_editor_that_changes_nothing_changes_nothing(
+    place: Path, preceptor: Preceptor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VISUAL", editor(place, "pass"))
+    ended = preceptor("constitution", "edit", "mine.yaml")
+    assert (ended.code, ended.out) == (0, "")
+    assert "nothing was changed" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("visual", "said"),
+    [
+        ("no-such-editor", "which is not there"),
+        (f"{sys.executable} -c 'raise SystemExit(3)'", "ended with 3"),
+    ],
+)
+def test_an_editor_that_fails(
+    place: Path, preceptor: Preceptor, monkeypatch: pytest.MonkeyPatch, visual: str, said: str
+) -> None:
+    monkeypatch.setenv("VISUAL", visual)
+    ended = preceptor("constitution", "edit", "mine.yaml")
+    assert (ended.code, said in ended.err) == (2, True), ended.err
+    assert (place / "mine.yaml").read_text() == MINE
+    assert sorted(path.name for path in place.glob(".mine*")) == []
+
+
+def test_a_shipped_one_is_not_yours_to_edit(place: Path, preceptor: Preceptor) -> None:
+    ended = preceptor("constitution", "edit", "style")
+    assert (ended.code, "extends: [style]" in ended.err) == (2, True)
+    assert not list(place.glob("*style*"))
+
+
+def test_a_second_editor_is_warned_and_a_dead_ones_lock_is_not(
+    place: Path, preceptor: Preceptor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VISUAL", editor(place, "text += '# more\\n'"))
+    (place / ".mine.yaml.lock").write_text(str(os.getppid()))
+    ended = preceptor("constitution", "edit", "mine.yaml")
+    assert (ended.code, "is being edited by process" in ended.err) == (0, True)
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    (place / ".mine.yaml.lock").write_text(str(done.pid))
+    ended = preceptor("constitution", "edit", "mine.yaml")
+    assert (ended.code, "is being edited by process" in ended.err) == (0, False)
+
+
+def test_who_saves_second_is_told_and_loses_nothing(
+    place: Path, preceptor: Preceptor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = f"pathlib.Path({str(place / 'mine.yaml')!r}).open('a').write('# theirs\\n'); text += '# ours\\n'"
+    monkeypatch.setenv("VISUAL", editor(place, other))
+    ended = preceptor("constitution", "edit", "mine.yaml")
+    assert (ended.code, "changed by somebody else" in ended.err) == (2, True), ended.err
+    assert (place / "mine.yaml").read_text() == MINE + "# theirs\n"
+    (copy,) = place.glob(".mine.edit-*.yaml")
+    assert copy.read_text() == MINE + "# ours\n"
+    assert copy.name in ended.err
+
+
+def at_a_terminal(words: list[str], keys: str, place: Path, visual: str) -> tuple[int, str]:
+    """Exit code and screen of a command that asks for a key now and then."""
+    main, side = pty.openpty()
+    process = subprocess.Popen(
+        [str(Path(sys.executable).parent / "preceptor"), *words],
+        **dict.fromkeys(("stdin", "stdout", "stderr"), side),  # type: ignore[call-overload]
+        cwd=place,
+        env={**os.environ, "VISUAL": visual},
+    )
+    os.close(side)
+    screen, pressed, deadline = "", 0, time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if select.select([main], [], [], 0.1)[0]:
+            try:
+                screen += os.read(main, 65536).decode(errors="replace")
+            except OSError:
+                break
+        elif pressed < len(keys) and screen.count("g: give up") > pressed:
+            os.write(main, keys[pressed].encode())
+            pressed += 1
+        elif process.poll() is not None:
+            break
+    code = process.wait(timeout=20)
+    os.close(main)
+    return code, screen
+
+
+BREAK_THEN_MEND = """
+if n == 1:
+    text = text.replace('id: kind', 'id: Not An Id')
+else:
+    text = text.replace('id: Not An Id', 'id: good')
+"""
+
+
+def test_a_broken_file_opens_again_at_its_fault_and_never_takes_the_place(place: Path) -> None:
+    vi = place / "vi"
+    vi.write_text(f'#!/bin/sh\nexec {editor(place, BREAK_THEN_MEND)} "$@"\n')
+    vi.chmod(0o755)
+    code, screen = at_a_terminal(["constitution", "edit", "mine.yaml"], "e", place, str(vi))
+    assert code == 0, screen
+    assert "mine.yaml:6" in screen
+    assert "+6" in (place / "args").read_text()
+    assert (place / "mine.yaml").read_text() == MINE.replace("id: kind", "id: good")
+
+
+def test_a_change_can_be_given_up(place: Path) -> None:
+    code, screen = at_a_terminal(
+        ["constitution", "edit", "mine.yaml"], "g", place, editor(place, "text = 'broken: ['")
+    )
+    assert (code, "nothing was changed" in screen) == (0, True), screen
+    assert (place / "mine.yaml").read_text() == MINE
+    assert not list(place.glob(".mine*"))
+
+
+def test_examples_are_tests_of_the_judge(place: Path, preceptor: Preceptor, start_server: Start) -> None:
+    server = start_server()
+    words = ("constitution", "test", "mine.yaml", "--judge", "openai/x", "--base-url", server.url)
+    ended = preceptor(*words, "--json")
+    assert ended.code == 0, ended.err
+    assert json.loads(ended.out)["passed"] == 2
+    assert server.stats()["requests"] == 2  # one principle in both orders; the other has a machine check
+    (place / "mine.yaml").write_text(MINE.replace("quality=9", "quality=0"))
+    failed = preceptor(*words)
+    assert failed.code == 1
+    assert "kind[1] FAILED" in failed.out
+    assert "1 passed, 1 failed" in failed.out
+
+
+def test_a_judge_that_always_says_a_flips(place: Path, preceptor: Preceptor) -> None:
+    (place / "script.jsonl").write_text('{"match": "", "text": "Verdict: A"}\n')
+    ended = preceptor("constitution", "test", "mine.yaml", "--judge", "scripted/script.jsonl")
+    assert (ended.code, "kind[1] FLIPPED" in ended.out) == (1, True), ended.out
+
+
+@pytest.mark.usefixtures("place")
+def test_leaving_a_principle_out_asks_nobody_again_where_each_was_judged(
+    preceptor: Preceptor, start_server: Start
+) -> None:
+    """`short` passes b alone and outweighs the judge; without it the judge's own verdicts decide."""
+    server = start_server()
+    words = (
+        "constitution",
+        "ablate",
+        "mine.yaml",
+        "pairs.jsonl",
+        "--judge",
+        "openai/x",
+        "--base-url",
+        server.url,
+    )
+    found = json.loads(preceptor(*words, "--json").out)
+    assert server.stats()["requests"] == 8
+    by_id = {one["principle"]: one for one in found["ablations"]}
+    assert by_id["short"]["flipped"] == ["p7", "p9"]
+    assert (by_id["short"]["accuracy"], by_id["short"]["change"]) == (0.5, 0.5)
+    assert by_id["kind"]["change"] == 0.0
+    assert json.loads(preceptor(*words, "--json").out)["calls"] == 0
+    joint = json.loads(preceptor(*words, "--principles", "joint", "--json").out)
+    assert {one["principle"]: one["flipped"] for one in joint["ablations"]}["short"] == ["p7", "p9"]
+
+
+def test_a_diff_says_what_would_be_asked_again(
+    place: Path, preceptor: Preceptor, start_server: Start
+) -> None:
+    server = start_server()
+    label = (
+        "label",
+        "pairs.jsonl",
+        "-c",
+        "mine.yaml",
+        "--principles",
+        "each",
+        "--judge",
+        "openai/gpt-4o-mini",
+    )
+    assert preceptor(*label, "--base-url", server.url, "--out", "out").code == 0
+    third = "  - id: third\n    text: Choose the third.\n"
+    (place / "new.yaml").write_text(MINE.replace("kind to whoever", "warm to whoever") + third)
+    ended = preceptor("constitution", "diff", "mine.yaml", "new.yaml", "--on", "out", "--json")
+    assert ended.code == 0, ended.err
+    found = json.loads(ended.out)
+    changes = {one["principle"]: (one["kind"], one["asks_again"]) for one in found["changes"]}
+    assert changes == {"kind": ("changed", True), "third": ("added", True)}
+    assert (found["on"]["labels"], found["on"]["calls"]) == (4, 16)
+    assert found["on"]["cost_usd"] > 0
+    same = json.loads(
+        preceptor("constitution", "diff", "mine.yaml", "mine.yaml", "--on", "out", "--json").out
+    )
+    assert (same["changes"], same["on"]["calls"], same["on"]["in_ledger"]) == ([], 0, 8)
+    assert server.stats()["requests"] == 8

@@ -1,0 +1,48 @@
+"""Prompts with one reply as tokens, for the trainings that learn from single replies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from prompts.records import Message
+from train.pairs import encode_messages, encode_reply, fit_prompt, turn_ends
+from train.roles import Base
+from train.rows import Demonstration
+
+
+class Demonstrated(NamedTuple):
+    """Tokenised demonstrations, and what became of the others."""
+
+    rows: list[tuple[list[int], list[int]]]
+    """Tokens of prompt and reply."""
+    numbers: list[int]
+    """Of each of them among the demonstrations given."""
+    set_aside: dict[str, int]
+    """Reason -> number of rows."""
+    shortened: int
+
+
+def encode_demonstrations(
+    demonstrations: Sequence[Demonstration], base: Base, max_length: int
+) -> Demonstrated:
+    """Tokenise as pairs are; a prompt is shortened from its left, never the reply."""
+    tokenizer = base.tokenizer
+    ends = turn_ends(tokenizer, base.generation_eos)
+    rows: list[tuple[list[int], list[int]]] = []
+    numbers: list[int] = []
+    aside: dict[str, int] = {}
+    shortened = 0
+    for number, row in enumerate(demonstrations):
+        prompt = encode_messages(tokenizer, row.prompt, generation_prompt=True)
+        message = Message(role="assistant", content=row.completion)
+        reply = encode_reply(tokenizer, row.prompt, prompt, [message], ends)
+        fitted = fit_prompt(prompt, len(reply), max_length, tokenizer.bos_token_id)
+        if fitted is None:
+            reason = f"the reply alone is longer than max_length = {max_length} tokens"
+            aside[reason] = aside.get(reason, 0) + 1
+            continue
+        shortened += len(fitted) < len(prompt)
+        rows.append((fitted, reply))
+        numbers.append(number)
+    return Demonstrated(rows, numbers, aside, shortened)
