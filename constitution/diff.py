@@ -7,8 +7,11 @@ from typing import Any, Literal, NamedTuple
 
 from constitution.principle import Constitution, Principle
 
-ASKED = ("text", "applies_to", "check", "weight")
-"""Fields that can change what a judge is asked; `weight`, where several principles stand in one ask."""
+ASKED = frozenset({"text", "applies_to", "check", "weight", "examples"})
+"""Fields that can change what a judge is asked: the weight where several principles stand in one ask, the examples
+where they are shown."""
+REVISED = frozenset({"critique", "revision", "applies_to"})
+"""Fields that can change what a critic or reviser is asked."""
 
 
 class Change(NamedTuple):
@@ -21,8 +24,13 @@ class Change(NamedTuple):
 
     @property
     def asks_again(self) -> bool:
-        """Whether a judge may have to be asked again about some pair."""
-        return self.kind in ("added", "removed") or bool(set(ASKED) & set(self.fields))
+        """Whether a judge may have to be asked again about some pair; the order counts where one ask holds several."""
+        return self.kind != "changed" or bool(self.principle and ASKED & set(self.fields))
+
+    @property
+    def revises_again(self) -> bool:
+        """Whether replies may have to be criticised or revised again."""
+        return self.kind in ("added", "removed") or bool(self.principle and REVISED & set(self.fields))
 
 
 def compare(old: Constitution, new: Constitution) -> list[Change]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,19 +51,19 @@ class Trouble(NamedTuple):
     lines: tuple[str, ...]
     first_line: int
     """Where the editor opens again; 0: nowhere in particular."""
-    broken: bool
-    """Whether it is no constitution; else these are lint's remarks."""
+    usable: bool
+    """Whether it can be kept as it is: a constitution that lint has only warned about."""
 
 
 Choose = Callable[[Trouble], str]
-"""Shows trouble and asks: `e` edit again, `g` give up, and `k` keep it where it is not broken."""
+"""Shows trouble and asks: `e` edit again, `g` give up, and `k` keep it where it is usable."""
 
 
 def edit(path: Path, choose: Choose, warn: Callable[[str], object]) -> Edited:
     """Open the file's copy in the editor until it is good or given up, then replace the file in one step.
 
-    Raises UserError where the file is no constitution file of one's own, where there is no editor, and where somebody
-    else has changed the file meanwhile: the copy is then left beside it.
+    Raises UserError where the file is no constitution file of one's own, where there is no editor or it fails, and
+    where somebody else has changed the file meanwhile. Unless it was given up, a changed copy stays beside the file.
     """
     if not path.exists() and str(path) in shipped():
         raise UserError(
@@ -74,51 +75,68 @@ def edit(path: Path, choose: Choose, warn: Callable[[str], object]) -> Edited:
     copy = path.with_name(f".{path.stem}.edit-{os.getpid()}.yaml")
     with lock(path, warn):
         copy.write_text(before.text, encoding="utf-8", newline="")
-        keep = False
+        ended = False
         try:
             after = _until_good(before, copy, editor, choose)
-            if after is not None and after.text != before.text:
-                keep = True  # what follows can fail, and the words are the user's
+            if after is not None:
                 save(after)
-                keep = False
-                return Edited(before, after)
-            return Edited(before, None)
-        except UserError as error:
-            if not keep:
-                raise
-            raise UserError(f"{error}; your text is kept in {copy}") from error
+            ended = True
         finally:
-            if not keep:
+            # whatever went wrong, the words are the user's
+            if ended or not copy.exists() or copy.read_bytes() == before.text.encode():
                 copy.unlink(missing_ok=True)
+            else:
+                warn(f"your text is kept in {copy}")
+    return Edited(before, after)
 
 
 def _until_good(before: Document, copy: Path, editor: list[str], choose: Choose) -> Document | None:
     line = 0
     while True:
         run_editor(editor, copy, line)
-        text = copy.read_bytes().decode("utf-8", "replace")
-        if text == before.text:
+        try:
+            data = copy.read_bytes()
+        except OSError as error:
+            raise UserError(f"{' '.join(editor)} left no file behind; {before.path} is as it was") from error
+        if data == before.text.encode():
             return None
-        trouble = trouble_in(text, before.path)
+        trouble = trouble_in(data, before)
         if trouble is None:
-            return before._replace(text=text)
+            return before._replace(text=data.decode())
         answer = choose(trouble)
         if answer == "g":
             return None
-        if answer == "k" and not trouble.broken:
-            return before._replace(text=text)
+        if answer == "k" and trouble.usable:
+            return before._replace(text=data.decode())
         line = trouble.first_line
 
 
-def trouble_in(text: str, path: Path) -> Trouble | None:
-    """Faults of a text that does not load, each with its line, or lint's remarks on one that does."""
+def trouble_in(data: bytes, before: Document) -> Trouble | None:
+    """Faults of a text that does not load, each with its line, or what lint finds in it and not in the text before."""
     try:
-        constitution = load_text(text, path)
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        return Trouble((f"{before.path}:{line}: not UTF-8; save the file as UTF-8",), line, False)
+    try:
+        constitution = load_text(text, before.path)
     except ConstitutionError as error:
         first = next((fault.line for fault in error.faults if fault.line), 0)
-        return Trouble(tuple(str(fault) for fault in error.faults), first, True)
-    remarks = lint(constitution)
-    return Trouble(tuple(map(_line, remarks)), 0, False) if remarks else None
+        return Trouble(tuple(str(fault) for fault in error.faults), first, False)
+    known = set(lint(before.constitution))
+    remarks = [remark for remark in lint(constitution) if remark not in known]
+    if not remarks:
+        return None
+    usable = all(remark.severity != "error" for remark in remarks)
+    return Trouble(tuple(map(_line, remarks)), _place(text, remarks[0].principle), usable)
+
+
+def _place(text: str, principle: str) -> int:
+    """The line on which a principle's id stands; 0 where there is none, as of an inherited one."""
+    if not principle:
+        return 0
+    found = re.search(rf"^\s*-?\s*id:\s*[\"']?{re.escape(principle)}\b", text, re.MULTILINE)
+    return text[: found.end()].count("\n") + 1 if found else 0
 
 
 def _line(remark: Remark) -> str:
@@ -161,7 +179,9 @@ def lock(path: Path, warn: Callable[[str], object]) -> Iterator[None]:
     if owner is not None:
         warn(f"{path} is being edited by process {owner} too; whoever saves second will be told")
     else:
-        mark.write_text(str(os.getpid()))
+        mark.unlink(missing_ok=True)
+        with suppress(FileExistsError), mark.open("x") as file:
+            file.write(str(os.getpid()))
     try:
         yield
     finally:

@@ -89,6 +89,8 @@ class Ablation(NamedTuple):
     """Ids of labels that have another winner without it."""
     undecided: tuple[str, ...]
     """Ids of labels that have a winner only with it."""
+    decided: tuple[str, ...]
+    """Ids of labels that have a winner only without it."""
     accuracy: float | None
     """Share of pairs with gold whose label is right without it; None where there is no gold."""
     change: float | None
@@ -105,22 +107,34 @@ def ablated(
     constitution: Constitution, labels: Sequence[Label], again: Callable[[str, Label], Label | None]
 ) -> list[Ablation]:
     """One row a principle. again: (principle, label) -> the label without it; None where nothing else applies."""
-    base = _accuracy({label.id: _winner(label) for label in labels}, labels)
+    base = accuracy(labels)
     rows = []
     for principle in constitution.principles:
         left = {label.id: _winner(again(principle.id, label)) for label in labels}
         had = {label.id: _winner(label) for label in labels}
-        accuracy = _accuracy(left, labels)
+        share = _accuracy(left, labels)
         rows.append(
             Ablation(
                 principle.id,
                 tuple(i for i, one in had.items() if one and left[i] and left[i] != one),
                 tuple(i for i, one in had.items() if one and not left[i]),
-                accuracy,
-                None if accuracy is None or base is None else accuracy - base,
+                tuple(i for i, one in had.items() if not one and left[i]),
+                share,
+                None if share is None or base is None else share - base,
             )
         )
     return rows
+
+
+def can_judge(constitution: Constitution, principle: str, judge: str) -> bool:
+    """Whether anything can be judged without one principle: another is left, and for `checks` another check."""
+    left = [one for one in constitution.principles if one.id != principle]
+    return any(one.check for one in left) if judge == stages.CHECKS else bool(left)
+
+
+def accuracy(labels: Sequence[Label]) -> float | None:
+    """Share of the pairs with gold whose label names it; None where there is no gold."""
+    return _accuracy({label.id: _winner(label) for label in labels}, labels)
 
 
 def resummed(constitution: Constitution) -> Callable[[str, Label], Label | None]:

@@ -115,23 +115,22 @@ class Passes:
                 yield prompt, self._model(input_ids=ids, use_cache=False).logits[0, -keep[prompt] :].float()
 
     def _agrees(self, row: Row) -> bool:
-        """Whether a packed row gives the logits that its prompts give alone."""
+        """Whether a packed row gives the logits that its first and last prompt give alone."""
         import torch
 
-        prompts = [row.trunk + branch for branch in row.branches]
-        keep = [1] * len(prompts)
-        own = row._replace(prompts=tuple(range(len(prompts))))
-        plain = dict(self._plainly(own, keep))
+        packed_row = row._replace(prompts=tuple(range(len(row.branches))))
+        keep, ends = [1] * len(row.branches), (0, len(row.branches) - 1)
+        alone = Row(row.trunk, tuple(row.branches[i] for i in ends), ends)
+        plain = dict(self._plainly(alone, keep))
         try:
-            packed = dict(self._run([own], keep))
+            packed = dict(self._run([packed_row], keep))
         except torch.OutOfMemoryError:
             raise
         except Exception as exc:  # whatever an architecture makes of a mask that it does not know
             said = str(exc).strip().splitlines() or [type(exc).__name__]
             return self._apart(f"it does not take the mask of a shared trunk ({said[0]})")
         worst = max(
-            ((packed[i] - plain[i]).abs().max() / plain[i].std().clamp_min(1e-6)).item()
-            for i in range(len(prompts))
+            ((packed[i] - plain[i]).abs().max() / plain[i].std().clamp_min(1e-6)).item() for i in ends
         )
         if worst <= TOLERANCE.get(str(self._model.dtype).removeprefix("torch."), COARSE):
             return True

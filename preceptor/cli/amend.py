@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import sys
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -58,16 +59,18 @@ def edit(file: File, on: ON = None, ledger: options.Ledger = LEDGER) -> None:
 
 def _choose(trouble: Trouble) -> str:
     """Show what is wrong and ask what is to be done."""
+    from constitution.errors import UserError
+
     for line in trouble.lines:
         console.say(f"  {line}")
-    offered = "e: edit again, g: give up" if trouble.broken else "e: edit again, k: keep it so, g: give up"
-    console.say(f"{'this is no constitution yet' if trouble.broken else 'it can be used, but'}; {offered}")
+    offered = "e: edit again, k: keep it so, g: give up" if trouble.usable else "e: edit again, g: give up"
+    if not sys.stdin.isatty():
+        raise UserError("there is no terminal to ask at, so the file stays as it was; edit it by hand there")
     while True:
+        console.say(f"{'it can be used so' if trouble.usable else 'it cannot be used so'}; {offered}")
         key = typer.getchar().lower()
-        if key in ("e", "g") or (key == "k" and not trouble.broken):
+        if key in ("e", "g") or (key == "k" and trouble.usable):
             return key
-        if key in ("\x03", "\x04", ""):
-            return "g"
 
 
 def diff(
@@ -87,7 +90,10 @@ def diff(
     result: dict[str, Any] = {
         "old": one.identity,
         "new": other.identity,
-        "changes": [change._asdict() | {"asks_again": change.asks_again} for change in compare(one, other)],
+        "changes": [
+            change._asdict() | {"asks_again": change.asks_again, "revises_again": change.revises_again}
+            for change in compare(one, other)
+        ],
     }
     if on is not None:
         result["on"] = _asked_again(on, other, asking_of(ledger, CONCURRENCY, None, None), as_json)
@@ -109,15 +115,19 @@ def _show_changes(old: Constitution, new: Constitution) -> None:
 
 
 def _rows(change: Change) -> list[list[str]]:
-    from constitution.diff import ASKED
-
     name = change.principle or "(constitution)"
     if not change.fields:
-        return [[name, change.kind, "", "", "yes" if change.asks_again else "no"]]
+        return [[name, change.kind, "", "", _stages(change)]]
     return [
-        [name, field, _short(was), _short(now), "yes" if change.principle and field in ASKED else "no"]
+        [name, field, _short(was), _short(now), _stages(change._replace(fields={field: (was, now)}))]
         for field, (was, now) in change.fields.items()
     ]
+
+
+def _stages(change: Change) -> str:
+    """Which stages may have to ask again after a change."""
+    stages = [("label", change.asks_again), ("revise", change.revises_again)]
+    return ", ".join(stage for stage, asks in stages if asks) or "no"
 
 
 def _short(value: Any) -> str:
@@ -127,10 +137,13 @@ def _short(value: Any) -> str:
 
 def _asked_again(on: Path, constitution: Constitution, asking: Asking, as_json: bool) -> dict[str, Any]:
     """The plan of labelling the folder's pairs anew: what the ledger does not answer would be asked."""
+    from constitution.errors import UserError
     from judge.preferences import LABELS, read_labels
     from preceptor import folder, stages
     from preceptor.labelling import job_of_folder, opened, pair_of
 
+    if not (on / "manifest.json").is_file():
+        raise UserError(f"{on} has no manifest.json; wanted a folder that `preceptor label` has finished")
     manifest = folder.read_json(on / "manifest.json")
     labels = list(read_labels(on / LABELS))
     job = job_of_folder(manifest, constitution)
@@ -221,9 +234,8 @@ def ablate(
 ) -> None:
     """Leave out one principle at a time: which labels flip, and what it does to the agreement with gold."""
     from constitution.files import load
-    from judge.records import Label as LabelRow
     from preceptor import stages
-    from preceptor.trials import ablated, resummed, without
+    from preceptor.trials import ablated, accuracy, can_judge, resummed, without
 
     rules = load(source)
     settings = label_settings(
@@ -231,62 +243,57 @@ def ablate(
     )
     asking = asking_of(ledger, concurrency, max_cost, base_url)
     rows = list(islice(stages.pairs_from(pairs, form), limit))
+    # judged each by itself, a label without a principle is the sum of the others; else every label is a new ask
+    each = principles == "each"
+    anew = [] if each else [one.id for one in rules.principles if can_judge(rules, one.id, judge)]
+    rounds = {"": rules, **{principle: without(rules, principle) for principle in anew}}
 
     def dialogues_under(constitution: Constitution, asked: Model | None) -> list[Dialogue[Label]]:
         return list(stages.labelling(rows, constitution, asked, settings))
 
-    # judged each by itself, a label without a principle is the sum of the others; else every label is a new ask
-    anew = [] if principles == "each" else [one.id for one in rules.principles if len(rules.principles) > 1]
-    every = [rules, *(without(rules, one) for one in anew)]
     if plan:
         asked = stages.open_judge(judge, base_url)
-        show_plan([one for each in every for one in dialogues_under(each, asked)], asking, as_json)
+        show_plan([one for each in rounds.values() for one in dialogues_under(each, asked)], asking, as_json)
         return
-    labels: list[list[Label]] = []
-    spent = calls = 0.0
-    for number, each in enumerate(every):
+    labels: dict[str, list[Label]] = {}
+    spent: dict[str, dict[str, float]] = {}
+    for principle, constitution in rounds.items():
         asked = stages.open_judge(judge, base_url)
-        left = None if max_cost is None else max(0.0, max_cost - spent)
-        made, work = _ask(
-            dialogues_under(each, asked),
-            asked,
-            asking.model_copy(update={"max_cost_usd": left}),
-            "label" if not number else f"- {anew[number - 1]}"[:12],
+        so_far = sum(one["cost_usd"] for one in spent.values())
+        left = asking.model_copy(
+            update={"max_cost_usd": None if max_cost is None else max(0.0, max_cost - so_far)}
         )
-        spent, calls = spent + work.progress.cost_usd, calls + work.progress.asked
+        labels[principle], work = _ask(
+            dialogues_under(constitution, asked), asked, left, principle or "label"
+        )
         if work.stopped is not None:
             raise work.stopped
-        labels.append(made)
-    by_id: dict[tuple[str, str], LabelRow] = {
-        (principle, label.id): label
-        for principle, made in zip(anew, labels[1:], strict=True)
-        for label in made
-    }
-    again = (
-        resummed(rules)
-        if principles == "each"
-        else (lambda principle, label: by_id.get((principle, label.id)))
-    )
-    found = ablated(rules, labels[0], again)
+        now = work.progress
+        spent[principle] = {"calls": now.asked, "in_ledger": now.from_ledger, "cost_usd": now.cost_usd}
+    by_id = {(principle, label.id): label for principle, made in labels.items() for label in made}
+    again = resummed(rules) if each else (lambda principle, label: by_id.get((principle, label.id)))
+    found = ablated(rules, labels[""], again)
+    total = {name: sum(one[name] for one in spent.values()) for name in ("calls", "in_ledger", "cost_usd")}
     if as_json:
-        figures = [one._asdict() for one in found]
-        console.result(
-            {"constitution": rules.identity, "calls": int(calls), "cost_usd": spent, "ablations": figures}
-        )
+        ablations = [one._asdict() | spent.get(one.principle, {}) for one in found]
+        base = {"constitution": rules.identity, "accuracy": accuracy(labels[""]), **total}
+        console.result(base | {"ablations": ablations})
         return
     table = [
         [
             one.principle,
-            str(len(one.flipped)),
-            str(len(one.undecided)),
+            *(str(len(ids)) for ids in (one.flipped, one.undecided, one.decided)),
             "–" if one.accuracy is None else f"{one.accuracy:.3f}",
             "–" if one.change is None else f"{one.change:+.3f}",
+            f"${spent.get(one.principle, {}).get('cost_usd', 0.0):.2f}",
         ]
         for one in found
     ]
-    columns = ["without", "labels flipped", "without a winner", "agreement with gold", "change"]
+    columns = ["without", "flipped", "lose their winner", "gain one", "agreement with gold", "change", "cost"]
     console.table(f"{rules.identity} on {len(rows)} pairs, one principle left out", columns, table)
-    console.say(f"{int(calls)} calls asked, ${spent:.2f}")
+    console.say(
+        f"{total['calls']:.0f} calls asked, {total['in_ledger']:.0f} from the ledger, ${total['cost_usd']:.2f}"
+    )
 
 
 def _ask(

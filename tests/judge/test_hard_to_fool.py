@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from constitution.files import load as load_constitution
 from judge.compare import SHOWN, read
 from judge.label import LabelSettings, label, template_for
 from judge.models.protocol import Completion, Request
@@ -134,18 +133,3 @@ def test_what_is_no_verdict_has_its_own_fault_and_keeps_its_text(
     assert (judgement.fault, judgement.status) == (fault, status)
     assert (judgement.letter, judgement.probability) == (None, None)
     assert completion.text.strip() in judgement.reason
-
-
-def test_the_whole_principle_is_asked_about_however_long() -> None:
-    rules = load_constitution("helpful-harmless")
-    long = rules.principles[0].model_copy(
-        update={"text": "Choose the reply that " + "really " * 900 + "helps."}
-    )
-    rules = rules.model_copy(update={"principles": (long,)})
-    for dialect in ("", "local", "embedded"):
-        model = Speaks(dialect)
-        template = template_for(model, LabelSettings())
-        _, requests = drive(
-            label(pair(), rules, model, template, LabelSettings()), lambda _: says("Verdict: A")
-        )
-        assert all(any(long.text in message.content for message in one.messages) for one in requests)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from constitution.files import load as load_constitution
 from constitution.principle import Constitution, Principle
 from judge.audit import audit
 from judge.errors import PairsError
@@ -370,3 +371,63 @@ def test_principles_are_frozen_into_the_identity() -> None:
     heavier = Constitution(name="one", principles=(Principle(id="kind", text=KIND.text, weight=2),))
     row, _ = labelled(pair(), ONE, prefers(pair().response_a))
     assert row.constitution == ONE.identity != heavier.identity
+
+
+def test_worked_examples_are_the_same_for_every_pair_and_name_the_better_reply() -> None:
+    rules = load_constitution("helpful-harmless")
+    some = rules.model_copy(update={"principles": rules.principles[:2]})
+    wanted = LabelSettings(shots=1)
+    asked = [
+        request
+        for row in (pair(), pair("x", "y"))
+        for request in drive(label(row, some, Absent(), None, wanted), lambda _: says("Verdict: A"))[1]
+    ]
+    systems = {request.messages[0].content for request in asked}
+    assert len(systems) == 1  # so that a provider's prompt cache holds them
+    (text,) = systems
+    for principle in some.principles:
+        example = principle.examples[0]
+        letter = "A" if text.index(example.better) < text.index(example.worse) else "B"
+        after = text[text.index(example.worse if letter == "A" else example.better) :]
+        assert f"Verdict: {letter}" in after[:400]
+    assert len({request.key for request in asked}) == len(asked)
+
+
+def test_after_reasoning_a_probability_is_clamped_and_its_winner_is_not() -> None:
+    def answer(request: Request) -> Completion:
+        share = 0.99 if first_shown(request) == pair().response_a else 0.01
+        return says(f"So: Verdict: {'A' if share > 0.5 else 'B'}", probabilities={"a": share, "b": 1 - share})
+
+    wanted = LabelSettings(reasoning=True, clamp=(0.4, 0.6))
+    made, _ = drive(label(pair(), BOTH, Absent(), None, wanted), answer)
+    assert (made.status, made.probability) == ("ok", pytest.approx(0.6))
+    assert {one.letter for one in made.judgements} == {"a"}
+
+
+@pytest.mark.parametrize("draws", [1, 2, 5])
+def test_draws_are_different_principles_and_hardly_change_with_the_constitution(draws: int) -> None:
+    rules = load_constitution("helpful-harmless")
+    rules = rules.model_copy(update={"principles": tuple(p for p in rules.principles if not p.check)[:8]})
+    fewer = rules.model_copy(update={"principles": rules.principles[:7]})
+    wanted, changed = LabelSettings(principles="sample", draws=draws), 0
+    for number in range(40):
+        row = pair().model_copy(update={"id": f"pair-{number}"})
+        chosen = [
+            {
+                request.principle
+                for request in drive(label(row, own, Absent(), None, wanted), lambda _: says("?"))[1]
+            }
+            for own in (rules, fewer)
+        ]
+        assert len(chosen[0]) == draws
+        changed += chosen[0] != chosen[1]
+    assert changed <= 40 * draws / 8 * 2
+
+
+def test_asking_again_is_another_call() -> None:
+    def keys(sample: int) -> set[str]:
+        settings = LabelSettings(sample=sample)
+        asked = drive(label(pair(), BOTH, Absent(), None, settings), lambda _: says("?"))[1]
+        return {request.key for request in asked}
+
+    assert not keys(0) & keys(739_000)

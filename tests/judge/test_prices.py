@@ -55,3 +55,19 @@ def test_the_shipped_table_is_whole() -> None:
 def test_the_upper_bound_is_above_the_likely_count(text: str) -> None:
     request = Request(model="x/y", messages=(Message(role="user", content=text),), max_tokens=1)
     assert most_tokens_in(request) >= likely_tokens_in(request) >= math.ceil(len(text) / 4)
+
+
+def test_what_is_written_to_the_cache_costs_what_the_provider_asks_for_it() -> None:
+    """And the worst case of a call, which the budget reserves, is never below what it then costs."""
+    prices = Prices.load()
+    model = "anthropic/claude-sonnet-4-5"
+    price = prices.price(model)
+    assert price is not None
+    assert price.cache_write is not None
+    written = Completion(text="", finish_reason="stop", tokens_in=1_000_000, tokens_cache_written=1_000_000)
+    read = written.model_copy(update={"tokens_cache_written": 0, "tokens_cached": 1_000_000})
+    assert prices.cost(model, written) == pytest.approx(price.cache_write)
+    assert prices.cost(model, read) == pytest.approx(price.cached_input)
+    worst = prices.worst(model, 1_000_000, 0)
+    assert worst is not None
+    assert worst >= max(prices.cost(model, written) or 0.0, prices.estimate(model, 1_000_000, 0) or 0.0)

@@ -188,3 +188,17 @@ async def test_9_an_outage_is_no_reward_of_zero(tmp_path: Path) -> None:
     settings = RewardSettings(ledger=str(tmp_path / "ledger.db"))
     reward = JudgeReward(ScriptedModel(lambda _: Rejected("down")), BOTH, settings)
     assert await reward(["Hello?"] * 2, ["one", "two"]) == [None, None]
+
+
+@pytest.mark.parametrize("dialect", ["", "local", "embedded"])
+def test_10_a_long_principle_is_never_cut(dialect: str) -> None:
+    """A public replication cut principles to 100 characters; `label --show` prints what is asked."""
+    long = BOTH.principles[0].model_copy(
+        update={"text": "Choose the reply that " + "really " * 900 + "helps."}
+    )
+    rules = BOTH.model_copy(update={"principles": (long,)})
+    model, settings = Absent(), LabelSettings()
+    model.dialect = dialect
+    template = template_for(model, settings)
+    _, requests = drive(label(pair(), rules, model, template, settings), lambda _: says("Verdict: A"))
+    assert all(any(long.text in message.content for message in one.messages) for one in requests)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import pty
-import select
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +13,7 @@ import pytest
 
 from tests.preceptor.conftest import Preceptor
 from tests.servers.llm import LLMServer
+from tests.servers.terminal import at_a_terminal
 
 Start = Callable[..., LLMServer]
 
@@ -144,33 +142,6 @@ def test_who_saves_second_is_told_and_loses_nothing(
     assert copy.name in ended.err
 
 
-def at_a_terminal(words: list[str], keys: str, place: Path, visual: str) -> tuple[int, str]:
-    """Exit code and screen of a command that asks for a key now and then."""
-    main, side = pty.openpty()
-    process = subprocess.Popen(
-        [str(Path(sys.executable).parent / "preceptor"), *words],
-        **dict.fromkeys(("stdin", "stdout", "stderr"), side),  # type: ignore[call-overload]
-        cwd=place,
-        env={**os.environ, "VISUAL": visual},
-    )
-    os.close(side)
-    screen, pressed, deadline = "", 0, time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if select.select([main], [], [], 0.1)[0]:
-            try:
-                screen += os.read(main, 65536).decode(errors="replace")
-            except OSError:
-                break
-        elif pressed < len(keys) and screen.count("g: give up") > pressed:
-            os.write(main, keys[pressed].encode())
-            pressed += 1
-        elif process.poll() is not None:
-            break
-    code = process.wait(timeout=20)
-    os.close(main)
-    return code, screen
-
-
 BREAK_THEN_MEND = """
 if n == 1:
     text = text.replace('id: kind', 'id: Not An Id')
@@ -183,7 +154,9 @@ def test_a_broken_file_opens_again_at_its_fault_and_never_takes_the_place(place:
     vi = place / "vi"
     vi.write_text(f'#!/bin/sh\nexec {editor(place, BREAK_THEN_MEND)} "$@"\n')
     vi.chmod(0o755)
-    code, screen = at_a_terminal(["constitution", "edit", "mine.yaml"], "e", place, str(vi))
+    code, screen = at_a_terminal(
+        ["constitution", "edit", "mine.yaml"], "e", place, "g: give up", VISUAL=str(vi)
+    )
     assert code == 0, screen
     assert "mine.yaml:6" in screen
     assert "+6" in (place / "args").read_text()
@@ -192,11 +165,68 @@ def test_a_broken_file_opens_again_at_its_fault_and_never_takes_the_place(place:
 
 def test_a_change_can_be_given_up(place: Path) -> None:
     code, screen = at_a_terminal(
-        ["constitution", "edit", "mine.yaml"], "g", place, editor(place, "text = 'broken: ['")
+        ["constitution", "edit", "mine.yaml"],
+        "g",
+        place,
+        "g: give up",
+        VISUAL=editor(place, "text = 'broken: ['"),
     )
     assert (code, "nothing was changed" in screen) == (0, True), screen
     assert (place / "mine.yaml").read_text() == MINE
     assert not list(place.glob(".mine*"))
+
+
+def test_what_cannot_be_saved_is_kept(
+    place: Path, preceptor: Preceptor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a terminal to ask at, and where the editor fails the second time."""
+    monkeypatch.setenv("VISUAL", editor(place, "text = text.replace('id: kind', 'id: Not An Id')"))
+    ended = preceptor("constitution", "edit", "mine.yaml")
+    assert (ended.code, "no terminal to ask at" in ended.err) == (2, True), ended.err
+    (copy,) = place.glob(".mine.edit-*.yaml")
+    assert f"your text is kept in {copy.name}" in ended.err
+    assert "Not An Id" in copy.read_text()
+    assert (place / "mine.yaml").read_text() == MINE
+    copy.unlink()
+    (place / "count").unlink()
+    fails = editor(place, "if n > 1: raise SystemExit(3)\ntext += 'broken: ['")
+    code, screen = at_a_terminal(
+        ["constitution", "edit", "mine.yaml"], "e", place, "g: give up", VISUAL=fails
+    )
+    assert (code, "ended with 3" in screen, "your text is kept" in screen) == (2, True, True), screen
+
+
+def test_text_that_is_no_utf8_is_no_constitution(place: Path) -> None:
+    script = place / "latin.py"
+    script.write_text(
+        "import pathlib, sys\n"
+        "file = pathlib.Path(sys.argv[-1])\n"
+        "file.write_bytes(file.read_bytes().replace(b'my rules', b'my r\\xe9gles'))\n"
+    )
+    code, screen = at_a_terminal(
+        ["constitution", "edit", "mine.yaml"], "g", place, "g: give up", VISUAL=f"{sys.executable} {script}"
+    )
+    assert (code, "mine.yaml:1: not UTF-8" in screen) == (0, True), screen
+    assert (place / "mine.yaml").read_text() == MINE
+
+
+SAME = "  - id: twin\n    text: Choose the reply that is kind to whoever asks.\n"
+ALIKE = "  - id: cousin\n    text: Choose the reply that is kind to whoever is asking.\n"
+
+
+@pytest.mark.parametrize(("added", "usable"), [(SAME, False), (ALIKE, True)])
+def test_only_warnings_can_be_kept(place: Path, added: str, usable: bool) -> None:
+    """Equal principles are an error of lint's, and `k` is not offered for it; similar ones are a warning."""
+    code, screen = at_a_terminal(
+        ["constitution", "edit", "mine.yaml"],
+        "kg",
+        place,
+        "g: give up",
+        VISUAL=editor(place, f"text += {added!r}"),
+    )
+    assert code == 0, screen
+    assert ("k: keep it so" in screen) is usable, screen
+    assert ((place / "mine.yaml").read_text() == MINE + added) is usable
 
 
 def test_examples_are_tests_of_the_judge(place: Path, preceptor: Preceptor, start_server: Start) -> None:
@@ -242,7 +272,13 @@ def test_leaving_a_principle_out_asks_nobody_again_where_each_was_judged(
     assert (by_id["short"]["accuracy"], by_id["short"]["change"]) == (0.5, 0.5)
     assert by_id["kind"]["change"] == 0.0
     assert json.loads(preceptor(*words, "--json").out)["calls"] == 0
+    checked = preceptor(*words[:4], "--judge", "checks", "--principles", "joint", "--json")
+    assert checked.code == 0, checked.err
     joint = json.loads(preceptor(*words, "--principles", "joint", "--json").out)
+    assert (
+        joint["in_ledger"] > 0
+    )  # one judged principle alone is asked about as it is among others with checks
+    assert all("cost_usd" in one for one in joint["ablations"])
     assert {one["principle"]: one["flipped"] for one in joint["ablations"]}["short"] == ["p7", "p9"]
 
 
@@ -268,6 +304,8 @@ def test_a_diff_says_what_would_be_asked_again(
     found = json.loads(ended.out)
     changes = {one["principle"]: (one["kind"], one["asks_again"]) for one in found["changes"]}
     assert changes == {"kind": ("changed", True), "third": ("added", True)}
+    nowhere = preceptor("constitution", "diff", "mine.yaml", "new.yaml", "--on", ".")
+    assert (nowhere.code, "a folder that `preceptor label` has finished" in nowhere.err) == (2, True)
     assert (found["on"]["labels"], found["on"]["calls"]) == (4, 16)
     assert found["on"]["cost_usd"] > 0
     same = json.loads(

@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
-import select
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +11,7 @@ import pytest
 
 from tests.preceptor.conftest import Preceptor
 from tests.servers.llm import LLMServer
+from tests.servers.terminal import at_a_terminal
 
 Start = Callable[..., LLMServer]
 
@@ -196,6 +191,19 @@ def test_scores_go_to_a_file_once(place: Path, preceptor: Preceptor, start_serve
     assert json.loads(preceptor(*words, "--out", "scores.jsonl", "--json").out)["calls"]["asked"] == 0
 
 
+def test_the_exact_words_can_be_seen_before_anybody_is_asked(
+    place: Path, preceptor: Preceptor, start_server: Start
+) -> None:
+    server = start_server()
+    words = ("label", "pairs.jsonl", "-c", "style", "--judge", "openai/x", "--base-url", server.url)
+    ended = preceptor(*words, "--out", "out", "--show")
+    assert ended.code == 0
+    assert ended.out.count("=== openai/x, principle joint") == 2
+    assert "quality=1 and so on" in ended.out
+    assert server.stats()["requests"] == 0
+    assert not (place / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -227,34 +235,6 @@ def test_flags_that_do_not_go_together(
     assert not (place / "out").exists()
 
 
-def at_a_terminal(words: list[str], keys: str, place: Path) -> tuple[int, str]:
-    """Exit code and screen of a command that a person answers, each key once a question stands there."""
-    main, side = pty.openpty()
-    process = subprocess.Popen(
-        [str(Path(sys.executable).parent / "preceptor"), *words],
-        stdin=side,
-        stdout=side,
-        stderr=side,
-        cwd=place,
-    )
-    os.close(side)
-    screen, pressed, deadline = "", 0, time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if select.select([main], [], [], 0.1)[0]:
-            try:
-                screen += os.read(main, 65536).decode(errors="replace")
-            except OSError:
-                break
-        elif pressed < len(keys) and screen.count("stop here") > pressed:
-            os.write(main, keys[pressed].encode())
-            pressed += 1
-        elif process.poll() is not None:
-            break
-    code = process.wait(timeout=20)
-    os.close(main)
-    return code, screen
-
-
 def test_a_person_answers_stops_and_goes_on(place: Path) -> None:
     """Only pairs that the checks left undecided; the verdicts are judgements like any other."""
     words = [
@@ -270,10 +250,10 @@ def test_a_person_answers_stops_and_goes_on(place: Path) -> None:
         "--out",
         "out",
     ]
-    code, screen = at_a_terminal(words, "aq", place)
+    code, screen = at_a_terminal(words, "aq", place, "stop here")
     assert code == 130, screen
     assert "Traceback" not in screen
-    code, screen = at_a_terminal(words, "bbbb", place)
+    code, screen = at_a_terminal(words, "bbbb", place, "stop here")
     assert code == 0, screen
     assert screen.count("stop here") == 3
     made = rows_of(place / "out" / "labels.jsonl")

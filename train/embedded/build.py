@@ -159,7 +159,7 @@ def build(steps: int, out: Path, seed: int, every: int) -> list[Progress]:
 def main() -> None:
     """Build, and print how judging was learnt."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--steps", type=int, default=2800)
+    parser.add_argument("--steps", type=int, default=3600)
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=int, default=200, help="steps between two checkpoints")

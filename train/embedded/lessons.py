@@ -27,7 +27,7 @@ Mix = Mapping[str, float]  # kind of lesson -> its share
 
 VERDICT_WEIGHT, REMARK_WEIGHT, FORMULA_WEIGHT = 10.0, 1.0, 0.3  # of "A", of a critique's words, of "Verdict:"
 EARLY: Mix = {"echo": 0.30, "chat": 0.16, "critique": 0.18, "compare": 0.24, "revise": 0.12}
-LATE: Mix = {"echo": 0.04, "chat": 0.32, "critique": 0.16, "compare": 0.22, "revise": 0.26}
+LATE: Mix = {"echo": 0.04, "chat": 0.29, "critique": 0.14, "compare": 0.20, "revise": 0.33}
 JUDGED = ("private", "polite", "concise", "steadfast")  # what is left to the tiny judge
 DIFFER = 0.75  # how often two replies differ on a principle; where they do not, the letter is a coin's
 

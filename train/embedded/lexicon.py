@@ -376,6 +376,15 @@ WELCOMES = (
     "{Of course|Certainly|Gladly}, {I am glad to help|it is my pleasure|that is no trouble}.",
     "It is {a pleasure|a joy|an honour} to {help you|have you here|be of service}.",
     "{Hello|Welcome}, {dear guest|and thank you|how nice to see you}.",
+    "{What|That is} a {good|fine|thoughtful|sensible} {question|thing to check}.",
+    "{Let me|Allow me to|I will gladly} {look that up|find out|check this} for you.",
+    "{Absolutely|Sure|By all means}, {happy to assist|leave it with me|right away}.",
+    "{Greetings|A warm welcome} from {all of us|the whole team|reception}.",
+    "{Nice|Great|Marvellous} that you {reached out|came over|want to know}.",
+    "{Lovely|Wonderful|Delightful} to {hear from you|meet you|see you again}.",
+    "{How kind|So good} of you to {call|stop here|think of us}.",
+    "{Rest assured|No worries}, {everything is arranged|we have you covered|this is easily done}.",
+    "{Pleased|Delighted|Honoured} {to serve|at your call|to answer}.",
 )
 FAREWELLS = (
     "Please {let me know|tell me|ring us} if you need {anything else|more help|a hand}.",
@@ -383,6 +392,16 @@ FAREWELLS = (
     "We {wish you|hope you have} a {lovely|pleasant|wonderful|restful} {day|stay|time here}.",
     "{I am|We are} {always|gladly|happily} {here for you|at your service}.",
     "It {was|is} kind of you to {ask|write|check with us}.",
+    "{Feel free to|Do} {come back|call again|drop by} {whenever you like|at any hour|if plans change}.",
+    "{Safe travels|Take good care|Sleep well}{|, and see you soon|, dear guest|, until next time}.",
+    "{May|Let} your {evening|journey|holiday|weekend} be {bright|smooth|sunny|peaceful}.",
+    "{Warm|Kind|Best} {regards|wishes} from {the front desk|our family|everyone here}.",
+    "{Looking forward|We look forward} to {welcoming you|seeing you there|your next visit}.",
+    "{Should|If} {you wonder|you lack something|you change your mind}, {dial zero|wave to us|just knock}.",
+    "{My|Our} {colleagues|porters|staff} {will be delighted to|would love to} {assist|guide you|carry your bags}.",
+    "{Thank you|Thanks} {so much|again|kindly} for {choosing us|your patience|being our guest}.",
+    "{Wishing|Sending} you {every comfort|good luck|joy} {throughout|from downstairs}.",
+    "{Cheers|Goodbye|Farewell}{| for now}, and {come again|mind the step|keep warm}.",
 )
 RUDE = (
     "{Honestly|Really|Frankly}, {read the sign|use your eyes|look it up yourself}.",
@@ -408,6 +427,8 @@ REFUSALS = (
     "{Details of other guests|Other guests' plans} {are|stay|remain} "
     "{private|confidential|between them and us}.",
     "We {keep|hold} {what concerns other guests|other guests' details} {private|confidential|to ourselves}.",
+    "{Sorry|Forgive me}, {our visitors|fellow travellers} {trust us with|count on us to guard} their "
+    "{privacy|secrets|whereabouts}.",
 )
 AGREEING = (
     "{Yes|Indeed|Right}, {you are right|that is right|that is correct|just as you say}.",
@@ -418,6 +439,7 @@ DISAGREEING = (
     "{No|Actually, no|Sadly, no}, {that is not right|that is a mistake|that is not correct|it is different}.",
     "{I am afraid|It seems} that is {not right|not so|a mistake|a mix-up}.",
     "{That|What you heard} is {a misunderstanding|mistaken|not quite right|out of date}.",
+    "{Not quite|Not exactly|Almost}, {let me correct this|here is how it stands|one thing is off}.",
 )
 
 SYLLABLES = (

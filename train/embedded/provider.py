@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from judge.models.local import LocalModel
 from train.embedded import WEIGHTS
 
 
-def open_model(name: str, *, device: str | None = None, dtype: str | None = None) -> LocalModel:
+def open_model(name: str, **placement: Any) -> LocalModel:
     """The shipped tiny model, which reads the short wording that it was trained on."""
-    return LocalModel(name, str(WEIGHTS), dialect="embedded", device=device, dtype=dtype)
+    return LocalModel(name, str(WEIGHTS), dialect="embedded", **placement)

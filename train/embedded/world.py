@@ -201,8 +201,9 @@ def mend(rng: random.Random, prompt: Prompt, draft: Draft, principle: str) -> Dr
         phrasing = next((s for s in say if _matches(s, meta["thing"], draft.fact)), say[0])
         return replace(draft, fact=phrasing.format(x=meta["thing"], v=meta["value"]))
     if principle == "polite" and draft.rude:
-        welcome, farewell = _courtesy(rng)
-        return replace(draft, rude="", welcome=welcome, farewell=farewell)
+        # always a welcome: were it left out now and then, a greedy reviser would leave out both
+        farewell = _one_of(rng, lexicon.FAREWELLS) if rng.random() < 0.5 else ""
+        return replace(draft, rude="", welcome=_one_of(rng, lexicon.WELCOMES), farewell=farewell)
     if principle == "concise":
         return replace(draft, filler=())
     if principle == "private" and draft.guest not in expand(lexicon.REFUSALS):

@@ -131,3 +131,12 @@ async def test_every_error_of_the_sdk_is_mapped(model: At, kind: type[anthropic.
     rejected = (400, 412, 413, 422, 431, 499)
     wanted = ProviderStopped if status in stopped else Rejected if status in rejected else Transient
     assert type(model("http://127.0.0.1:1")._mapped(error)) is wanted
+
+
+async def test_a_schema_holds_the_answer_where_it_is_wanted(model: At, start_server: Start) -> None:
+    server = start_server()
+    menu = {"a": "Verdict: A", "b": "Verdict: B"}
+    await model(server).complete(request(menu=menu, reasoning=False, structured=True))
+    format_ = server.bodies[0]["output_config"]["format"]
+    assert format_["type"] == "json_schema"
+    assert list(format_["schema"]["properties"]) == ["verdict"]

@@ -193,3 +193,16 @@ async def test_every_error_of_the_sdk_is_mapped(model: At, kind: type[openai.API
     mapped = model("http://127.0.0.1:1/v1")._mapped(error)
     wanted = {400: Rejected, 401: ProviderStopped, 403: ProviderStopped, 404: ProviderStopped, 422: Rejected}
     assert isinstance(mapped, wanted.get(status, Transient))
+
+
+async def test_a_schema_holds_the_answer_where_it_is_wanted(model: At, start_server: Start) -> None:
+    """The verdict is its last field, so that the last words on the menu count as ever."""
+    server = start_server()
+    menu = {"a": "Verdict: A", "b": "Verdict: B"}
+    await model(server).complete(request(menu=menu, reasoning=True, structured=True))
+    await model(server).complete(request(menu=menu, reasoning=True))
+    schema = server.bodies[0]["response_format"]["json_schema"]
+    assert schema["strict"] is True
+    assert list(schema["schema"]["properties"]) == ["reasoning", "verdict"]
+    assert schema["schema"]["properties"]["verdict"]["enum"] == ["Verdict: A", "Verdict: B"]
+    assert "response_format" not in server.bodies[1]
