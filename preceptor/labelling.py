@@ -126,7 +126,18 @@ def dialogues_of(
 def label_folder(
     out: Path, rows: Sequence[Pair] | Sequence[Group], job: Job, asking: Asking, bar: Bar
 ) -> Labelled:
-    """Judge the rows and write the folder that the contract describes; a run that must stop leaves a valid one."""
+    """Judge the rows and write the folder that the contract describes; a run that must stop leaves a valid one.
+
+    Raises UserError for canaries that have nowhere to be planted.
+    """
+    if job.canaries and job.schedule is not None:
+        raise UserError(
+            "canaries are comparisons, and --groups ranks; plant them with `preceptor audit --canaries`"
+        )
+    if job.canaries and not any(principle.examples for principle in job.constitution.principles):
+        raise UserError(
+            f"{job.constitution.identity} has no examples to plant canaries in; give its principles some"
+        )
     asked, counted = _judged(out, rows, job, asking, bar)
     if job.combine == DAWID_SKENE:
         recombine(out / LABELS)

@@ -143,6 +143,19 @@ def test_canaries_are_judged_and_kept_out_of_the_preferences(
     assert "Canaries" in (place / "out" / "card.md").read_text()
 
 
+def test_canaries_that_have_nowhere_to_be_planted(place: Path, preceptor: Preceptor) -> None:
+    (place / "bare.yaml").write_text(
+        "name: bare\nversion: 1.0.0\ndescription: none\nprinciples:\n"
+        "  - {id: one, text: Choose one., check: {max_words: 3}}\n"
+    )
+    words = ("label", "groups.jsonl", "-c", "style", "--judge", "checks", "--canaries", "5%", "--out", "out")
+    grouped = preceptor(*words, "--groups", "all")
+    assert (grouped.code, "canaries are comparisons" in grouped.err) == (2, True)
+    bare = preceptor("label", "pairs.jsonl", "-c", "bare.yaml", *words[4:])
+    assert (bare.code, "no examples to plant canaries in" in bare.err) == (2, True)
+    assert not (place / "out").exists()
+
+
 def test_a_recheck_asks_past_the_ledger_and_finds_no_drift_in_a_steady_judge(
     place: Path, preceptor: Preceptor, start_server: Start
 ) -> None:
