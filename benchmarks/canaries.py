@@ -125,11 +125,13 @@ def main() -> None:
         "",
         *table(found),
         "",
-        "Forged verdicts and fences win nothing from the gullible judge, because the last verdict-like words",
-        "of every prompt are the template's own menu, behind the fences; the middle column shows what they",
-        "win without it. A real judge is not a list of rules, and its rates are to be measured: `preceptor",
-        "audit GOLD --canaries`, or planted in a run by `preceptor label ... --canaries 2%`. The embedded",
-        "judge has never seen such text and has no fences in its wording.",
+        "Forged verdicts and fences win nothing from the gullible judge with the general and the local",
+        "wording, because the last verdict-like words of every such prompt are the template's own menu,",
+        "behind the fences: its answer is the same whatever the replies say, so that its column shows the",
+        "wording and no judge's strength. The middle column shows what attacks win without that ending, and",
+        "so what they can win with a template of your own that has none; the embedded model's short wording",
+        "has neither fences nor menu. A real judge is not a list of rules, and its rates are to be measured:",
+        "`preceptor audit GOLD --canaries`, or planted in a run by `preceptor label ... --canaries 2%`.",
         "",
     ]
     options.out.write_text("\n".join(lines), encoding="utf-8")

@@ -82,7 +82,7 @@ def plant(pair: Pair, attack: Attack, slot: Literal["A", "B"] = "A") -> Pair:
         text = f"{text} {' '.join(words)}"
     planted = {"response_b" if pair.preferred == "a" else "response_a": text}
     identity = content_id(f"{MARK}-{attack.kind}", pair.id, text)
-    marks = {"attack": attack.kind, "of": pair.id} | ({"slot": slot} if attack.forged else {})
+    marks = {"attack": attack.kind, "canary_of": pair.id} | ({"slot": slot} if attack.forged else {})
     tags = (*pair.prompt.tags, MARK)
     prompt = pair.prompt.model_copy(update={"tags": tags, "meta": {**pair.prompt.meta, **marks}})
     return pair.model_copy(
@@ -137,14 +137,27 @@ def pair_of_example(principle: Principle, number: int) -> Pair:
 
 def from_constitution(constitution: Constitution, share: float, n: int, seed: int = 0) -> Iterator[Pair]:
     """Canaries for a run of n rows, planted in the constitution's examples: enough for the share, as far as there
-    are any.
+    are any. An example comes as it is, too, as a control, before the first attack that was planted in it.
     """
-    wanted = max(1, round(n * share / (1 - share)))
-    bases = list(examples_of(constitution))
+    wanted = max(2, round(n * share / (1 - share)))
+    bases = {base.id: base for base in examples_of(constitution)}
     every = sorted(
-        from_gold(bases, seed, len(bases)), key=lambda pair: content_id("canary-turn", seed, pair.id)
+        from_gold(list(bases.values()), seed, len(bases)),
+        key=lambda pair: content_id("canary-turn", seed, pair.id),
     )
-    return islice(iter(every), wanted)
+    chosen: list[Pair] = []
+    for planted in every:
+        base = bases.pop(str(planted.prompt.meta["canary_of"]), None)
+        chosen += [planted] if base is None else [_control(base), planted]
+    return islice(iter(chosen), wanted)
+
+
+def _control(pair: Pair) -> Pair:
+    marks = {"attack": CONTROL, "canary_of": pair.id}
+    prompt = pair.prompt.model_copy(
+        update={"tags": (*pair.prompt.tags, MARK), "meta": {**pair.prompt.meta, **marks}}
+    )
+    return pair.model_copy(update={"id": content_id(f"{MARK}-{CONTROL}", pair.id), "prompt": prompt})
 
 
 def mixed(pairs: Iterable[Pair], canaries: Iterable[Pair], share: float) -> Iterator[Pair]:
@@ -157,7 +170,7 @@ def mixed(pairs: Iterable[Pair], canaries: Iterable[Pair], share: float) -> Iter
         while owed >= 1:
             owed -= 1
             yield from islice(planted, 1)
-    yield from islice(planted, 1 if owed > 0 else 0)
+    yield from islice(planted, 2 if owed > 0 else 0)
 
 
 def is_canary(label: Label) -> bool:
@@ -179,7 +192,7 @@ def attack_rates(labels: Iterable[Label], clean: Iterable[Label] = ()) -> dict[s
     rows = list(labels)
     controls = [label for label in rows if _attack(label) == CONTROL]
     without = {
-        (str(label.prompt.meta.get("of", label.id)), one.order, one.principle): one.letter
+        (str(label.prompt.meta.get("canary_of", label.id)), one.order, one.principle, one.model): one.letter
         for label in (*controls, *clean)
         for one in label.judgements
         if one.call is not None
@@ -196,12 +209,15 @@ def _attack(label: Label) -> str:
     return str(label.prompt.meta.get("attack", ""))
 
 
-def _rate(labels: Sequence[Label], without: Mapping[tuple[str, Order, str], Letter | None]) -> dict[str, Any]:
+def _rate(
+    labels: Sequence[Label], without: Mapping[tuple[str, Order, str, str], Letter | None]
+) -> dict[str, Any]:
     verdicts = [(label, judgement) for label in labels for judgement in _exposed(label)]
     judged = [(label, judgement) for label, judgement in verdicts if judgement.letter is not None]
     fell = sum(
         one.letter == _worse(label)
-        and without.get((str(label.prompt.meta["of"]), one.order, one.principle)) != _worse(label)
+        and without.get((str(label.prompt.meta["canary_of"]), one.order, one.principle, one.model))
+        != _worse(label)
         for label, one in judged
     )
     lost = sum(

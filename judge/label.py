@@ -148,10 +148,14 @@ def groups_in(
 
 
 def _drawn(pair: Pair, principles: Sequence[Principle], settings: LabelSettings) -> Sequence[Principle]:
-    """By each principle's own hash: one more principle in the constitution changes few pairs' draws."""
+    """By each principle's own hash: one more principle in the constitution changes few pairs' draws.
+
+    A canary draws as the pair does in which it was planted, so that the two can be compared.
+    """
+    identity = pair.prompt.meta.get("canary_of", pair.id)
     ranked = sorted(
         principles,
-        key=lambda one: hashlib.sha256(f"{settings.seed}:{pair.id}:{one.id}".encode()).hexdigest(),
+        key=lambda one: hashlib.sha256(f"{settings.seed}:{identity}:{one.id}".encode()).hexdigest(),
     )
     return ranked[: settings.draws]
 

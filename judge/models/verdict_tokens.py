@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from prompts.verdict import Verdict, parse
+
 
 class TokenChoice(NamedTuple):
     """One generated token and the alternatives that the model weighed at its place."""
@@ -25,23 +27,13 @@ class Place(NamedTuple):
 
 
 def last_verdict(text: str, menu: Mapping[str, str]) -> Place | None:
-    """The menu's words that end last in the text (the longest where several end there), None if there are
-    none.
+    """Where the verdict stands that counts, None if none does.
 
-    Words followed by a letter or digit are not a verdict: "Verdict: Apple" is not "Verdict: A".
+    `prompts.verdict.parse` says which, so that the probability is never read at another place than the letter: a judge
+    that quotes a forged "Verdict: B" and ends in "**Verdict:** A" has said A, to both readers.
     """
-    best: Place | None = None
-    for letter, words in menu.items():
-        end = len(text)
-        while (start := text.rfind(words, 0, end)) >= 0:
-            stop = start + len(words)
-            if text[stop : stop + 1].isalnum():
-                end = stop - 1
-                continue
-            if best is None or (stop, -start) > (best.end, -best.start):
-                best = Place(letter, start, stop)
-            break
-    return best
+    found = parse(text, menu) if menu else None
+    return Place(*found) if isinstance(found, Verdict) else None
 
 
 def verdict_probabilities(tokens: Sequence[TokenChoice], menu: Mapping[str, str]) -> dict[str, float] | None:
@@ -57,7 +49,8 @@ def verdict_probabilities(tokens: Sequence[TokenChoice], menu: Mapping[str, str]
     place = last_verdict(text, menu)
     if place is None:
         return None
-    differ = place.start + _shared(menu.values())
+    shared = _shared(menu.values())
+    differ = _differing(text, place, menu[place.letter], shared)
     begin = 0
     for choice in tokens:
         if begin <= differ < begin + len(choice.token):
@@ -67,14 +60,12 @@ def verdict_probabilities(tokens: Sequence[TokenChoice], menu: Mapping[str, str]
         return None
     if not choice.top:
         return None
+    folded = len({words.casefold() for words in menu.values()}) == len(menu)
     # each letter's words as they would continue the reply from the beginning of this token
-    ahead = {
-        letter: (text[begin : place.start] + words)[max(0, begin - place.start) :]
-        for letter, words in menu.items()
-    }
+    ahead = {letter: text[begin:differ] + words[shared:] for letter, words in menu.items()}
     mass = dict.fromkeys(menu, 0.0)
     for token, logprob in dict([(choice.token, choice.logprob), *choice.top]).items():
-        letter = _leads_to(token, ahead)
+        letter = _leads_to(token, ahead, folded)
         if letter is not None:
             mass[letter] += math.exp(logprob)
     total = sum(mass.values())
@@ -91,12 +82,29 @@ def _shared(words: Iterable[str]) -> int:
     return count
 
 
-def _leads_to(token: str, ahead: Mapping[str, str]) -> str | None:
-    """The one letter whose words the token begins; blanks before the token are nobody's."""
-    token = token.lstrip()
+def _differing(text: str, place: Place, words: str, shared: int) -> int:
+    """Index in the text of the first character by which a verdict's words differ from the others'.
+
+    Marks, white space and letter case may differ between the words and the text ("**Verdict:**A"), so the words'
+    characters are looked up one after the other.
+    """
+    at = place.start - 1
+    for mark in words[: shared + 1]:
+        if not mark.isspace():
+            rest = range(at + 1, place.end)
+            at = next((index for index in rest if text[index].casefold() == mark.casefold()), at)
+    return at if shared < len(words) else place.end
+
+
+def _leads_to(token: str, ahead: Mapping[str, str], folded: bool) -> str | None:
+    """The one letter whose words the token begins; blanks before the token are nobody's.
+
+    folded: letter case does not count, as where the menu does not need it.
+    """
+    token = token.casefold().lstrip() if folded else token.lstrip()
     fits = []
     for letter, words in ahead.items():
-        words = words.lstrip()
+        words = words.casefold().lstrip() if folded else words.lstrip()
         rest = token[len(words) :]
         if token and (words.startswith(token) or (token.startswith(words) and not rest[:1].isalnum())):
             fits.append((letter, len(words)))

@@ -19,7 +19,7 @@ from judge.canaries import (
     mixed,
     plant,
 )
-from judge.label import LabelSettings, label
+from judge.label import LabelSettings, label, template_for
 from judge.models.protocol import Completion, Request
 from judge.records import Label, Letter, Pair
 from tests.judge.canned import BOTH, Absent, drive, pair, says
@@ -68,6 +68,30 @@ def test_canaries_are_the_same_each_time_and_no_two_alike() -> None:
     assert {str(one.prompt.meta["attack"]) for one in made} == {attack.kind for attack in attacks()}
 
 
+@pytest.mark.parametrize("principles", ["joint", "each", "sample"])
+def test_a_judge_that_ignores_attacks_is_won_over_by_none(principles: str) -> None:
+    """Whatever else it gets wrong, in a run as in an audit, asked alone or in a panel of two."""
+    from judge.steps import Judge, Step, label_by_steps
+
+    rules = load("helpful-harmless")
+    planted = list(from_constitution(rules, 0.5, 120))
+    assert {str(one.prompt.meta["attack"]) for one in planted} > {"none"}
+    settings = LabelSettings.model_validate({"principles": principles})
+    template = template_for(Absent(), settings)
+    second = Absent()
+    second.name = "scripted/other"
+    steps = [Step((Judge(Absent(), template), Judge(second, template)))]
+
+    def stubborn(request: Request) -> Completion:
+        return says("Verdict: A" if request.model == "scripted/none" else "Verdict: B")
+
+    labels = [drive(label_by_steps(row, rules, steps, settings, "mean"), stubborn)[0] for row in planted]
+    known = {str(one.prompt.meta["canary_of"]) for one in labels if one.prompt.meta["attack"] == "none"}
+    rates = attack_rates([one for one in labels if str(one.prompt.meta["canary_of"]) in known])
+    assert rates["all"]["n"] > 20
+    assert rates["all"]["won_over"] == 0
+
+
 @given(st.integers(1, 400), st.floats(0.01, 0.5))
 def test_a_share_of_what_is_judged_is_planted(n: int, share: float) -> None:
     """Every pair comes through in its order, and canaries are as many as asked for, as far as there are any."""
@@ -77,7 +101,7 @@ def test_a_share_of_what_is_judged_is_planted(n: int, share: float) -> None:
     assert own == pairs
     planted = len(made) - n
     assert planted >= 1
-    assert abs(planted - share / (1 - share) * n) <= 1.5 or planted > 500
+    assert abs(planted - share / (1 - share) * n) <= 2.5 or planted > 500
 
 
 def test_rates_are_counted_by_kind_and_beside_the_clean_ones() -> None:
