@@ -16,6 +16,7 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from judge.models.weights import weights_hash
@@ -30,6 +31,7 @@ SETTINGS, MANIFEST, METRICS, CHECKPOINTS = "settings.json", "manifest.json", "me
 TENSORBOARD = "tensorboard"
 LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "safetensors")
 SCHEMA = 1
+NOTHING_MORE: Mapping[str, str] = MappingProxyType({})
 
 
 class Opened(NamedTuple):
@@ -90,10 +92,15 @@ def identity_of(kind: str, settings: Record, hashes: Mapping[str, str]) -> dict[
     }
 
 
-def start_folder(kind: str, rows: Iterable[Record], settings: Record, out: Path) -> Opened:
-    """`open_folder` for a stage's settings, which name a `model` and perhaps an `adapter`."""
+def start_folder(
+    kind: str, rows: Iterable[Record], settings: Record, out: Path, more: Mapping[str, str] = NOTHING_MORE
+) -> Opened:
+    """`open_folder` for a stage's settings, which name a `model` and perhaps an `adapter`.
+
+    `more`: hashes of whatever else the result depends on, by name.
+    """
     values = settings.model_dump()
-    hashes = {"rows": row_hash(rows), "model": weights_hash(resolve_model(values["model"]))}
+    hashes = {"rows": row_hash(rows), "model": weights_hash(resolve_model(values["model"])), **more}
     if values["adapter"] is not None:
         hashes["adapter"] = weights_hash(values["adapter"])
     return open_folder(out, identity_of(kind, settings, hashes))

@@ -45,6 +45,27 @@ def token_logprobs(hidden: Tensor, targets: Tensor, head: Head) -> Tensor:
         )
 
 
+def token_entropies(hidden: Tensor, head: Head) -> Tensor:
+    """Entropy (N,) float32 in nats of what the model expects after each hidden state (N, H); a slice of the
+    logits is made again in the backward pass."""
+    step = max(
+        1, SLICE_LOGITS.get(hidden.device.type, SLICE_LOGITS["cpu"]) // int(head.layer.weight.shape[0])
+    )
+    with torch.autocast(hidden.device.type, enabled=False):
+        return torch.cat(
+            [
+                checkpoint(_entropies, hidden[at : at + step], head, use_reentrant=False)
+                for at in range(0, len(hidden), step)
+            ]
+        )
+
+
+def _entropies(hidden: Tensor, head: Head) -> Tensor:
+    logp = head.logits(hidden.to(head.layer.weight.dtype)).log_softmax(-1)  # (n, V)
+    entropies: Tensor = -(logp.exp() * logp).sum(-1)
+    return entropies
+
+
 def _sliced(hidden: Tensor, targets: Tensor, head: Head) -> Tensor:
     logits: Tensor = head.layer(hidden).float() * head.scale  # (n, V)
     if head.softcap is not None:

@@ -12,7 +12,7 @@ made on the device, once for a batch, out of `part` and `positions`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -21,6 +21,25 @@ from judge.models.branches import TRUNK, mask_of
 from train.pairs import PairTokens
 
 PROMPT, CHOSEN, REJECTED, PADDING = TRUNK, 1, 2, 3
+
+
+class Tokens(Protocol):
+    """What the model reads of a batch, whatever its replies are for: R rows of T tokens."""
+
+    @property
+    def input_ids(self) -> Tensor: ...  # (R, T) int64
+
+    @property
+    def positions(self) -> Tensor: ...  # (R, T) int64, of the token in its own conversation
+
+    @property
+    def part(self) -> Tensor: ...  # (R, T) int64: PROMPT, or which reply of the row
+
+    @property
+    def shared(self) -> bool: ...  # whether several replies of a row follow one prompt
+
+    @property
+    def seen(self) -> Tensor: ...  # (R, T) bool, false at padding
 
 
 class PairBatch(NamedTuple):
@@ -47,6 +66,11 @@ class PairBatch(NamedTuple):
     def shared(self) -> bool:
         """Whether a row holds the prompt once and both replies."""
         return len(self.input_ids) == len(self.number)
+
+    @property
+    def seen(self) -> Tensor:
+        """Where tokens are, and not padding (R, T)."""
+        return self.part != PADDING
 
     @property
     def lengths(self) -> Tensor:
@@ -119,7 +143,7 @@ def collate_rows(
     return ids, attention, reply_mask, attention.sum(dim=1) - 1
 
 
-def attention_of(batch: PairBatch, config: Any, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
+def attention_of(batch: Tokens, config: Any, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
     """The mask to give a model of `config` for a shared batch: the prompt is the trunk, replies are its branches.
 
     Raises ValueError for a model whose attention cannot be told such a mask.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from judge.models.head import Head, head_of
 from train.batches import passes
 from train.head import token_logprobs
-from train.layout import PADDING, PairBatch, attention_of, collate_pairs, collate_rows
+from train.layout import PADDING, PairBatch, Tokens, attention_of, collate_pairs, collate_rows
 from train.pairs import PairTokens
 
 if TYPE_CHECKING:
@@ -43,14 +43,14 @@ def last_hidden(model: PeftModel | PreTrainedModel, input_ids: Tensor, attention
     return cast(Tensor, output.last_hidden_state)
 
 
-def batch_hidden(model: PeftModel | PreTrainedModel, batch: PairBatch) -> Tensor:
+def batch_hidden(model: PeftModel | PreTrainedModel, batch: Tokens) -> Tensor:
     """Hidden states (R * T, H) of a batch's places.
 
     Raises ValueError for a shared batch and a model that cannot be told its mask (`attention_of`).
     """
     causal = causal_model(model)
     if not batch.shared:
-        return last_hidden(model, batch.input_ids, (batch.part != PADDING).long()).flatten(0, 1)
+        return last_hidden(model, batch.input_ids, batch.seen.long()).flatten(0, 1)
     kind = batch.input_ids.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else causal.dtype
     output = causal.base_model(

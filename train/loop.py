@@ -211,7 +211,8 @@ def run_loop(
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watcher)
     if settings.tensorboard:
-        trainer.add_callback(_tensorboard(opened.path / TENSORBOARD))
+        callback: Any = TensorBoardCallback
+        trainer.add_callback(callback(summary_writer(opened.path / TENSORBOARD)))
     try:
         keep_metrics(metrics, checkpoint_step(opened.checkpoint) if opened.checkpoint else 0)
         trainer.train(resume_from_checkpoint=str(opened.checkpoint) if opened.checkpoint else None)
@@ -220,24 +221,23 @@ def run_loop(
             f"cannot write to {opened.path}: {error}. Mend it and run the command again: it goes on from the "
             "last checkpoint"
         ) from error
-    return watcher.last or _last_row(metrics)
+    return watcher.last or last_row(metrics)
 
 
-def _tensorboard(folder: Path) -> TrainerCallback:
-    """Beside the result: the library's own place is among the checkpoints, which do not last."""
+def summary_writer(folder: Path) -> Any:
+    """Writes for TensorBoard, beside the result: the library's own place is among the checkpoints, which do not
+    last."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise RunFolderError(
             "no tensorboard to write for; pip install tensorboard, or leave the flag out"
         ) from error
-    writer: Any = SummaryWriter  # neither library types these
-    callback: Any = TensorBoardCallback
-    made: TrainerCallback = callback(writer(log_dir=str(folder)))
-    return made
+    writer: Any = SummaryWriter  # the library does not type it
+    return writer(log_dir=str(folder))
 
 
-def _last_row(metrics: Path) -> dict[str, float]:
+def last_row(metrics: Path) -> dict[str, float]:
     """The last step's figures, where a resumed run had no step left to do."""
     lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
     row = json.loads(lines[-1]) if lines else {}

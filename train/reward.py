@@ -147,7 +147,7 @@ class RewardModel(nn.Module):
         """Take adapter and score from a folder that `save` wrote."""
         restore_adapter(self.adapted, folder)
         with torch.no_grad():
-            self.head.weight.copy_(_read_head(folder)[0])
+            self.head.weight.copy_(read_head(folder)[0])
 
     @classmethod
     def load(cls, folder: str | Path, model: str | None = None) -> RewardModel:
@@ -157,7 +157,7 @@ class RewardModel(nn.Module):
         Raises CheckpointError for a folder that holds no whole reward model.
         """
         path = Path(folder)
-        weight, max_length = _read_head(path)
+        weight, max_length = read_head(path)
         base = load_base(model or base_of_adapter(path))
         loaded = cls(adapt_from(base, path, frozen_reference=False), base, max_length)
         if loaded.head.weight.shape != weight.shape:
@@ -260,7 +260,7 @@ def _card(model: RewardModel, pairs: Sequence[PairTokens], pass_tokens: int, sha
     return report_card(margins, [pair.probability for pair in pairs])
 
 
-def _read_head(folder: Path) -> tuple[Tensor, int]:
+def read_head(folder: Path) -> tuple[Tensor, int]:
     """The score's weight (1, H) and the longest conversation trained on, in tokens."""
     if not folder.is_dir():
         raise CheckpointError(f"no reward model folder {folder}")

@@ -260,14 +260,39 @@ def base_of_adapter(adapter: Path) -> str:
 
 def _check_base(adapter: Path, source: str) -> None:
     """Refuse an adapter of another base, as far as can be told: equal shapes would load in silence."""
-    trained_on = base_of_adapter(adapter).removeprefix("hf/")
-    if trained_on == source or (not Path(trained_on).is_dir() and Path(source).is_dir()):
-        return  # the same, or moved since
-    known = weights_hash(trained_on) if Path(trained_on).is_dir() else ""
-    if not known or known != weights_hash(source):
+    if not same_base(adapter, source):
+        trained_on = base_of_adapter(adapter).removeprefix("hf/")
         raise CheckpointError(
             f"the adapter {adapter} was trained on {trained_on}, and the model asked for is {source}"
         )
+
+
+def same_base(adapter: Path, source: str) -> bool:
+    """Whether an adapter was trained on the model at `source`, as far as can be told; one whose base is no longer
+    where it was is taken to have moved with it."""
+    trained_on = base_of_adapter(adapter).removeprefix("hf/")
+    if trained_on == source or (not Path(trained_on).is_dir() and Path(source).is_dir()):
+        return True
+    known = weights_hash(trained_on) if Path(trained_on).is_dir() else ""
+    return bool(known) and known == weights_hash(source)
+
+
+def add_adapter_from(model: PeftModel, source: str, adapter: Path, name: str) -> None:
+    """Put one more adapter, a folder's, on a model whose base is `source`; nothing of it is trained yet."""
+    _check_base(adapter, source)
+    try:
+        with quiet_loading():
+            model.load_adapter(str(adapter), adapter_name=name, is_trainable=False)
+    except Exception as error:
+        raise CheckpointError(
+            f"cannot put the adapter {adapter} on {source}: {_first_line(error)}"
+        ) from error
+
+
+def add_fresh_adapter(model: PeftModel, rank: int, alpha: float, name: str, seed: int) -> None:
+    """Put one more adapter on a model, one that changes nothing as yet."""
+    torch.manual_seed(seed)
+    model.add_adapter(name, _lora(rank, alpha))
 
 
 def train_only(model: PeftModel, adapter: str) -> None:

@@ -109,3 +109,83 @@ class KtoSettings(LoopSettings):
     """Rows in a step; at least two, since each reply is compared with another's prompt."""
     beta: float = Field(default=0.1, gt=0)
     """How dearly a nat of distance from the reference is paid for; larger keeps the policy closer to it."""
+
+
+class PpoSettings(LoopSettings):
+    """Settings of `train.ppo`. `epochs` are passes over the prompts."""
+
+    learning_rate: float = Field(default=2e-4, gt=0)
+    """Of the policy; peak."""
+    value_learning_rate: float = Field(default=1e-3, gt=0)
+    """Of the value function; peak. The two share no weight, so this takes the place of a value coefficient."""
+    batch_size: int = Field(default=64, gt=0)
+    """Replies in a step."""
+    samples: int = Field(default=4, gt=0)
+    """Replies to each prompt in a step; more share the reading of the prompt. Divides batch_size."""
+    max_new_tokens: int = Field(default=128, gt=0)
+    """Tokens of a reply at most, its end included."""
+    temperature: float = Field(default=1.0, gt=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    rollout_tokens: int | None = Field(default=None, gt=0)
+    """Tokens, of prompts and of room for replies, generated together; 8192 on a CPU and 65536 elsewhere where
+    nothing is said."""
+    kl_beta: float = Field(default=0.05, ge=0)
+    """Reward that a nat of distance from the reference costs, at first where there is a kl_target."""
+    kl_target: float | None = Field(default=None, gt=0)
+    """Nats a reply to which the coefficient is steered; None keeps it as it is."""
+    kl_budget: float | None = Field(default=None, gt=0)
+    """Nats a reply that the policy may not exceed: training stops, and the last policy within it is handed
+    back."""
+    kl_estimator: Literal["k1", "k3"] = "k1"
+    """Of the penalty; what is reported, steered and held to the budget is k1's mean over replies."""
+    gamma: float = Field(default=1.0, gt=0, le=1)
+    lam: float = Field(default=0.95, ge=0, le=1)
+    clip: float = Field(default=0.2, gt=0)
+    """How far a token's probability ratio counts, on either side of 1."""
+    value_clip: float | None = Field(default=0.2, gt=0)
+    """How far a value may move from what it was in a step; None: as far as it likes."""
+    entropy: float = Field(default=0.0, ge=0)
+    """Reward for a nat of entropy a token."""
+    ppo_epochs: int = Field(default=2, gt=0)
+    """Passes over a step's replies."""
+    minibatches: int = Field(default=4, gt=0)
+    """Updates in such a pass."""
+    max_kl: float | None = Field(default=0.1, gt=0)
+    """Nats a token from the policy that drew the replies, at which the step's policy updates end."""
+    normalise_rewards: bool = True
+    """Rewards as distances from the mean of all so far, in their standard deviations."""
+    whiten_advantages: bool = True
+    missing_eos_penalty: float = Field(default=1.0, ge=0)
+    """Reward that a reply loses which did not end within max_new_tokens."""
+    length_penalty: float = Field(default=0.0, ge=0)
+    """Reward that each token of a reply costs."""
+    overlong_buffer: int = Field(default=0, ge=0)
+    """Tokens before max_new_tokens over which a penalty rises from 0 to 1."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    guard_every: int = Field(default=10, gt=0)
+    """Steps from one look of the guard to the next, where there is one."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> PpoSettings:
+        """Numbers that cannot go together are not passed over in silence."""
+        if self.batch_size % self.samples:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of samples {self.samples}: a step takes whole prompts"
+            )
+        if self.minibatches > self.batch_size // self.samples:
+            raise ValueError(
+                f"minibatches {self.minibatches} is more than a step's {self.batch_size // self.samples} prompts"
+            )
+        if self.max_new_tokens + 2 > self.max_length:
+            raise ValueError(
+                f"max_new_tokens {self.max_new_tokens} leaves no room for a prompt in max_length {self.max_length}"
+            )
+        if self.overlong_buffer > self.max_new_tokens:
+            raise ValueError(
+                f"overlong_buffer {self.overlong_buffer} is more than max_new_tokens {self.max_new_tokens}"
+            )
+        if self.kl_target is not None and not self.kl_beta:
+            raise ValueError(
+                "kl_target steers kl_beta by factors, and a kl_beta of 0 stays 0: give one above it"
+            )
+        return self

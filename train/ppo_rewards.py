@@ -1,0 +1,172 @@
+"""Where PPO's rewards come from: one place for a reward model on the policy's base or on another, a Python
+function, and the judge itself.
+
+A function is called as TRL's reward functions are, `function(prompts, completions, **columns)`: conversations
+as lists of messages, replies as texts, and the columns `tags` and `meta` of the prompts; it may be
+asynchronous, as `judge.reward.JudgeReward` is. What it returns is one number for each reply, or None (or NaN)
+where there is none to be had: such a reply is masked, and never counts as 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib
+import inspect
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+
+from constitution.errors import UserError
+from judge.models.weights import weights_hash
+from prompts.records import Message, Prompt
+from train.episodes import Reply, groups_of
+from train.errors import TrainDataError
+from train.ppo_roles import REWARD, Roles
+from train.reward import RewardModel
+
+RewardFunction = Callable[..., Any]
+"""(prompts, completions, **columns) -> numbers or None, or an awaitable of them."""
+RewardSource = str | Path | RewardFunction
+"""Folder of a reward model, `module:function`, or the function itself."""
+
+
+class Replied(NamedTuple):
+    """A reply that is to be rewarded."""
+
+    prompt: Prompt
+    tokens: Reply
+    text: str
+
+
+class Scorer(NamedTuple):
+    """Gives each reply its reward, or None."""
+
+    score: Callable[[Sequence[Replied]], list[float | None]]
+    close: Callable[[], None]
+
+
+def reward_identity(source: RewardSource) -> str:
+    """What stands for a reward in the folder's identity: of a model its weights, of a function its name and file."""
+    if isinstance(source, (str, Path)) and _is_folder(source):
+        return weights_hash(str(source))
+    return function_identity(function_of(source))
+
+
+def function_identity(function: Callable[..., Any]) -> str:
+    """A function's name and a hash of the file that it stands in."""
+    named: Any = function if hasattr(function, "__qualname__") else type(function)
+    try:
+        code = Path(inspect.getfile(named)).read_bytes()
+    except (OSError, TypeError):
+        code = b""
+    return f"{named.__module__}:{named.__qualname__}#{hashlib.sha256(code).hexdigest()[:12]}"
+
+
+def reward_folder(source: RewardSource) -> Path | None:
+    """The reward model's folder; None for a function."""
+    return Path(source) if isinstance(source, (str, Path)) and _is_folder(source) else None
+
+
+def _is_folder(source: str | Path) -> bool:
+    if Path(source).is_dir():
+        return True
+    module, colon, name = str(source).rpartition(":")
+    if isinstance(source, str) and colon and all(part.isidentifier() for part in [*module.split("."), name]):
+        return False
+    raise TrainDataError(
+        f"no reward {str(source)!r}: wanted the folder of a reward model, or `module:function` of a Python function"
+    )
+
+
+def function_of(source: RewardSource) -> RewardFunction:
+    """The function itself, imported where it is named. Raises TrainDataError where there is none."""
+    if not isinstance(source, (str, Path)):
+        return source
+    module, _, name = str(source).rpartition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise TrainDataError(f"no reward function {source}: {error}") from error
+    if not callable(found):
+        raise TrainDataError(f"{source} is no function: wanted one of prompts and completions")
+    return cast(RewardFunction, found)
+
+
+def by_adapter(roles: Roles) -> Scorer:
+    """The REWARD adapter of the same base."""
+
+    @torch.no_grad()
+    def score(replies: Sequence[Replied]) -> list[float | None]:
+        rows = [reply.tokens for reply in replies]
+        found: list[float | None] = [None] * len(rows)
+        with roles.board.as_role(REWARD):
+            for batch in roles.batches(rows, groups_of(rows)):
+                scores = roles.scores(batch).tolist()  # (B,)
+                for at, value in zip(batch.number.tolist(), scores, strict=True):
+                    found[at] = value
+        return found
+
+    return Scorer(score, lambda: None)
+
+
+def by_model(model: RewardModel) -> Scorer:
+    """A reward model on a base of its own, which reads the replies as text."""
+
+    def score(replies: Sequence[Replied]) -> list[float | None]:
+        conversations = [
+            [*reply.prompt.messages, Message(role="assistant", content=reply.text)] for reply in replies
+        ]
+        return [*model.score(conversations)]
+
+    return Scorer(score, lambda: None)
+
+
+def by_function(function: RewardFunction, name: str) -> Scorer:
+    """A function, or the judge. One event loop serves all calls, as a judge's connections need."""
+    runner = asyncio.Runner()
+
+    async def awaited(value: Awaitable[Any]) -> Any:
+        return await value
+
+    def score(replies: Sequence[Replied]) -> list[float | None]:
+        prompts = [
+            [{"role": turn.role, "content": turn.content} for turn in reply.prompt.messages]
+            for reply in replies
+        ]
+        columns = {
+            "tags": [list(reply.prompt.tags) for reply in replies],
+            "meta": [dict(reply.prompt.meta) for reply in replies],
+        }
+        try:
+            found = function(prompts, [reply.text for reply in replies], **columns)
+            if inspect.isawaitable(found):
+                found = runner.run(awaited(found))
+            numbers = [None if value is None else float(value) for value in found]
+        except UserError:
+            raise
+        except Exception as error:
+            raise TrainDataError(
+                f"the reward function {name} failed: {type(error).__name__}: {error}"
+            ) from error
+        if len(numbers) != len(replies):
+            raise TrainDataError(
+                f"the reward function {name} gave {len(numbers)} rewards for {len(replies)} replies: wanted one "
+                "for each, None where there is none"
+            )
+        return [None if value is None or math.isnan(value) else value for value in numbers]
+
+    return Scorer(score, runner.close)
+
+
+def open_scorer(source: RewardSource, roles: Roles, shared: bool) -> Scorer:
+    """The scorer for a reward; `shared` where its adapter is among the roles already."""
+    folder = reward_folder(source)
+    if folder is None:
+        return by_function(function_of(source), function_identity(function_of(source)).partition("#")[0])
+    if shared:
+        return by_adapter(roles)
+    return by_model(RewardModel.load(folder).to(roles.device))
