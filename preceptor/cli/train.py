@@ -364,3 +364,8 @@ def _tell(stage: str, trained: Trained, unread: Mapping[str, int], as_json: bool
         console.result({**trained._asdict(), "folder": str(trained.folder), "unread": dict(unread)})
     else:
         typer.echo(str(trained.folder))
+
+
+from preceptor.cli.train_ppo import ppo  # noqa: E402 - its flags are those above
+
+app.command()(ppo)

@@ -18,9 +18,9 @@ from train.ppo_state import open_optimisers
 from train.ppo_update import Experience, policy_step, value_step
 from train.reward import RewardModel, train_reward
 from train.roles import POLICY, REFERENCE, load_base
+from train.rows import Demonstration
 from train.settings import PpoSettings, RewardSettings, SftSettings
 from train.sft import train_sft
-from train.rows import Demonstration
 
 REPLIES = [
     ([7, 8, 9, 10], [20, 21, 1]),

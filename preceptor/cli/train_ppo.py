@@ -1,0 +1,176 @@
+"""`preceptor train ppo`: a policy against a reward model, a function or both roles on one base."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from preceptor.cli import console, train
+from preceptor.cli.options import Json, Out, Seed
+
+if TYPE_CHECKING:
+    from train.folder import Trained
+    from train.loop import Watch
+
+Reward = Annotated[
+    str,
+    typer.Option(
+        help="Folder of a reward model, or module:function of a Python function (prompts, completions, **columns)."
+    ),
+]
+LearningRate = Annotated[
+    float | None, typer.Option("--learning-rate", help="Of the policy; peak.", show_default="0.0002")
+]
+ValueLearningRate = Annotated[
+    float | None, typer.Option(help="Of the value function; peak.", show_default="0.001")
+]
+BatchSize = Annotated[int | None, typer.Option(help="Replies in a step.", show_default="64")]
+Samples = Annotated[int | None, typer.Option(help="Replies to each prompt in a step.", show_default="4")]
+MaxNewTokens = Annotated[int | None, typer.Option(help="Tokens of a reply at most.", show_default="128")]
+Temperature = Annotated[float | None, typer.Option(help="Of the rollouts.", show_default="1.0")]
+TopP = Annotated[float | None, typer.Option(help="Of the rollouts.", show_default="1.0")]
+RolloutTokens = Annotated[
+    int | None,
+    typer.Option(
+        help="Tokens generated together, prompts included.", show_default="8192 on a CPU, else 65536"
+    ),
+]
+KlBeta = Annotated[
+    float | None, typer.Option(help="What a nat of distance from the reference costs.", show_default="0.05")
+]
+KlTarget = Annotated[
+    float | None, typer.Option(help="Nats a reply to which --kl-beta is steered.", show_default="none")
+]
+KlBudget = Annotated[
+    float | None, typer.Option(help="Nats a reply at which training stops.", show_default="none")
+]
+KlEstimator = Annotated[str | None, typer.Option(help="Of the penalty: k1 or k3.", show_default="k1")]
+Gamma = Annotated[float | None, typer.Option(help="Discount a token.", show_default="1.0")]
+Lam = Annotated[float | None, typer.Option(help="Of the advantages.", show_default="0.95")]
+Clip = Annotated[float | None, typer.Option(help="Of the policy's ratio.", show_default="0.2")]
+ValueClip = Annotated[float | None, typer.Option(help="Of the value's move in a step.", show_default="0.2")]
+Entropy = Annotated[float | None, typer.Option(help="Reward for a nat a token.", show_default="0.0")]
+PpoEpochs = Annotated[int | None, typer.Option(help="Passes over a step's replies.", show_default="2")]
+Minibatches = Annotated[int | None, typer.Option(help="Updates in such a pass.", show_default="4")]
+MaxKl = Annotated[
+    float | None,
+    typer.Option(help="Nats a token moved at which a step's updates end.", show_default="0.1"),
+]
+MissingEos = Annotated[float | None, typer.Option(help="What an unfinished reply loses.", show_default="1.0")]
+LengthPenalty = Annotated[float | None, typer.Option(help="What each token costs.", show_default="0.0")]
+OverlongBuffer = Annotated[
+    int | None,
+    typer.Option(help="Tokens before the limit over which a penalty rises to 1.", show_default="0"),
+]
+
+
+def ppo(
+    prompts: Annotated[str, typer.Argument(help="A shipped pool's name or a file of prompts.")],
+    reward: Reward,
+    out: Out,
+    model: train.BaseModelName = None,
+    adapter: train.Adapter = None,
+    epochs: train.Epochs = None,
+    learning_rate: LearningRate = None,
+    value_learning_rate: ValueLearningRate = None,
+    batch_size: BatchSize = None,
+    samples: Samples = None,
+    max_new_tokens: MaxNewTokens = None,
+    max_length: train.MaxLength = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    kl_beta: KlBeta = None,
+    kl_target: KlTarget = None,
+    kl_budget: KlBudget = None,
+    kl_estimator: KlEstimator = None,
+    gamma: Gamma = None,
+    lam: Lam = None,
+    clip: Clip = None,
+    value_clip: ValueClip = None,
+    entropy: Entropy = None,
+    ppo_epochs: PpoEpochs = None,
+    minibatches: Minibatches = None,
+    max_kl: MaxKl = None,
+    missing_eos_penalty: MissingEos = None,
+    length_penalty: LengthPenalty = None,
+    overlong_buffer: OverlongBuffer = None,
+    rank: train.Rank = None,
+    alpha: train.Alpha = None,
+    pass_tokens: train.PassTokens = None,
+    rollout_tokens: RolloutTokens = None,
+    seed: Seed = 0,
+    precision: train.Precision = None,
+    gradient_checkpointing: train.Checkpointing = False,
+    checkpoint_every: train.CheckpointEvery = None,
+    tensorboard: train.TensorBoard = False,
+    json: Json = False,
+) -> None:
+    """Train a policy by PPO against a reward. The same command again goes on where it stopped."""
+    flags = dict(locals())
+    train._need_train()
+    from prompts.pool import prompts_from
+    from train.settings import PpoSettings
+
+    settings = train._settings(PpoSettings, flags)
+    rows = list(prompts_from(prompts))
+    sys.path.insert(0, str(Path.cwd()))  # where a person keeps the module of a reward function
+    from train.ppo import train_ppo
+
+    with _bar() as watch:
+        trained = train_ppo(rows, settings, out, reward=reward, watch=watch, read=train._read(prompts, {}))
+    _tell(trained, json)
+
+
+@contextmanager
+def _bar() -> Iterator[Watch]:
+    """A bar on stderr with reward, KL, replies a second and the time left."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    bar = Progress(
+        TextColumn("{task.description:<8}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        console=console.console(),
+    )
+    with bar:
+        task = bar.add_task("ppo", total=None, figures="loading")
+
+        def watch(now: Any) -> None:
+            known = now.metrics
+            said = (
+                f"reward {known['reward']:.3f}  KL {known['kl_nats']:.2f}"
+                if "reward" in known
+                else "no reward"
+            )
+            figures = f"{said}  {now.pairs_per_s:.1f} replies/s  {now.left_s:.0f} s left"
+            bar.update(task, completed=now.step, total=now.steps, figures=figures)
+
+        yield watch
+
+
+def _tell(trained: Trained, as_json: bool) -> None:
+    """The result on stdout, the figures on stderr."""
+    rows, metrics = trained.rows, trained.metrics
+    if trained.finished_before:
+        console.say(f"ppo: {trained.folder} had been finished by the same command before; nothing was done")
+    console.say(
+        f"ppo: {rows['in']} prompts in, {rows['used']} trained on, {rows['shortened']} shortened; "
+        f"{trained.steps} steps in {trained.wall_s:.1f} s"
+    )
+    for note in trained.notes:
+        console.say(f"  {note}")
+    if "reward" in (final := metrics["final"]):
+        console.say(
+            f"  handed back: the policy of step {final['step']}, reward {final['reward']:.3f}, "
+            f"KL {final['kl_nats']:.2f} nats a reply, {final['reply_tokens']:.0f} tokens a reply"
+        )
+    if as_json:
+        console.result({**trained._asdict(), "folder": str(trained.folder)})
+    else:
+        typer.echo(str(trained.folder))

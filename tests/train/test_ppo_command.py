@@ -1,0 +1,108 @@
+"""`preceptor train ppo` as a person calls it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from constitution.errors import UserError
+from preceptor.cli.train import app
+from train.settings import PpoSettings
+
+PROMPTS = "\n".join(json.dumps({"prompt": f"{number}: where is the pool?"}) for number in range(4))
+REWARD = (
+    "def short(prompts, completions, **columns):\n    return [-float(len(text)) for text in completions]\n"
+)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder with prompts and a reward function."""
+    (tmp_path / "prompts.jsonl").write_text(PROMPTS)
+    (tmp_path / "rewarding.py").write_text(REWARD)
+    return tmp_path
+
+
+def test_ppo_trains_once_and_says_so_the_second_time(tiny: Path, place: Path) -> None:
+    words = f"ppo prompts.jsonl --reward rewarding:short --model {tiny} --out out --batch-size 4 --samples 2"
+    words += " --minibatches 2 --max-new-tokens 6 --max-length 64 --rank 4 --kl-target 5 --json"
+    call = [sys.executable, "-c", "from preceptor.cli.app import main; main()", "train", *words.split()]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    runs = [
+        subprocess.run(
+            call, capture_output=True, text=True, check=False, cwd=place, env=environment, timeout=240
+        )
+        for _ in range(2)
+    ]
+    assert runs[0].returncode == 0, runs[0].stderr
+    result = json.loads(runs[0].stdout)
+    assert result["steps"] == 2
+    assert result["metrics"]["final"]["reward"] <= 0
+    assert "4 prompts in, 4 trained on" in runs[0].stderr
+    assert "handed back: the policy of step 2" in runs[0].stderr
+    assert (place / "out/adapter_model.safetensors").is_file()
+    assert json.loads(runs[1].stdout)["finished_before"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            "--reward nowhere",
+            "no reward 'nowhere': wanted the folder of a reward model, or `module:function`",
+        ),
+        ("--reward rewarding:long", "no reward function rewarding:long"),
+        (
+            "--reward rewarding:short --batch-size 6 --samples 4",
+            "batch_size 6 is not a multiple of samples 4",
+        ),
+        ("--reward rewarding:short --minibatches 99", "minibatches 99 is more than a step's 16 prompts"),
+        ("--reward rewarding:short --kl-beta 0 --kl-target 2", "kl_target steers kl_beta by factors"),
+        ("--reward rewarding:short --max-length 100", "max_new_tokens 128 leaves no room for a prompt"),
+        (
+            "--reward rewarding:short --overlong-buffer 200",
+            "overlong_buffer 200 is more than max_new_tokens 128",
+        ),
+        ("--reward rewarding:short --kl-estimator k2", "--kl-estimator is 'k2'"),
+        ("--reward rewarding:short --adapter bare", "no adapter folder"),
+        ("--reward .", "it has no score_head.safetensors"),
+    ],
+)
+def test_bad_input_is_told_and_leaves_nothing_behind(
+    tiny: Path, place: Path, words: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    monkeypatch.syspath_prepend(str(place))
+    monkeypatch.delitem(sys.modules, "rewarding", raising=False)
+    model = "" if "--adapter" in words else f" --model {tiny}"
+    with pytest.raises(UserError) as caught:
+        app(f"ppo prompts.jsonl {words}{model} --out out".split(), standalone_mode=False)
+    assert message in str(caught.value)
+    assert caught.value.exit_code == 2
+    assert not Path("out").exists()
+
+
+def test_the_defaults_shown_are_the_settings_own() -> None:
+    from typer.main import get_command
+
+    checked = 0
+    for option in get_command(app).commands["ppo"].params:  # type: ignore[attr-defined]
+        shown = getattr(option, "show_default", None)
+        if isinstance(shown, str) and option.name not in ("model", "pass_tokens", "rollout_tokens"):
+            default = PpoSettings.model_fields[option.name].default
+            assert shown == ("none" if default is None else str(default)), option.name
+            checked += 1
+    assert checked == 28
+
+
+def test_every_setting_that_changes_the_result_has_a_flag() -> None:
+    from typer.main import get_command
+
+    flags = {option.name for option in get_command(app).commands["ppo"].params}  # type: ignore[attr-defined]
+    left_out = {"normalise_rewards", "whiten_advantages", "warmup", "max_grad_norm", "guard_every"}
+    assert set(PpoSettings.model_fields) - left_out == flags - {"prompts", "reward", "out", "json"}
