@@ -51,7 +51,8 @@ def push(folder: Path, target: Target) -> str:
     )
 
     api = HfApi(endpoint=os.environ.get(ENDPOINT) or None, token=os.environ[TOKEN])
-    again = f"{folder} is whole; to send it later: hf upload {target.id} {folder}"
+    private = "" if target.public else " --private"
+    again = f"{folder} is whole; to send it later: hf upload{private} {target.id} {folder}"
     try:
         api.create_repo(target.id, private=not target.public, exist_ok=True)
         if not target.public and not api.repo_info(target.id).private:

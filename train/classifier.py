@@ -109,7 +109,7 @@ def as_classifier(model: RewardModel, dtype: torch.dtype) -> Classifier:
             f"{kind.__name__} of transformers reads no linear score, so it cannot be the reward model: export "
             "that as adapter"
         )
-    head.weight = nn.Parameter(weight.clone())
+    head.weight = nn.Parameter(weight[None].clone())  # (1, H)
     setattr(classifier, classifier.base_model_prefix, merged.base_model)
     return Classifier(classifier.to(dtype).eval(), tokenizer, end_of_turn, notes)
 
@@ -121,7 +121,7 @@ def _reading(base: Base) -> tuple[PreTrainedTokenizerBase, str, tuple[str, ...]]
     end = _tokens(base, PROBES["a conversation of one turn"])[-1]
     if tokenizer.pad_token_id in (None, end):
         before = tokenizer.pad_token
-        tokenizer.pad_token = _padding(tokenizer, end)
+        tokenizer.add_special_tokens({"pad_token": _padding(tokenizer, end)})
         notes.append(
             f"The padding token is {tokenizer.pad_token!r} and no longer {before!r}: a classifier reads its "
             "score at the last token that is not padding, which is the end of turn."

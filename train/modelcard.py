@@ -160,7 +160,7 @@ def _scoring(made: MadeIn) -> str:
     if made.template:
         read = (
             f"{CHAT}text = tokenizer.apply_chat_template(chat, tokenize=False)\n"
-            'score = scorer(text, add_special_tokens=False)["score"]'
+            'score = scorer([text], add_special_tokens=False)[0]["score"]'
         )
     else:
         read = (
