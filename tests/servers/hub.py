@@ -1,6 +1,6 @@
 """A small real HTTP server that speaks what a model hub does for an upload: make a repository, take one commit.
 
-`repositories` holds what was uploaded, `requests` the method, path and Authorization header of every request.
+`repositories` holds what was uploaded, `requests` what was asked.
 """
 
 from __future__ import annotations
@@ -21,13 +21,21 @@ class Repository(NamedTuple):
     files: dict[str, bytes]
 
 
+class Asked(NamedTuple):
+    """A request."""
+
+    method: str
+    path: str
+    authorization: str
+
+
 class HubServer:
     """What the hub holds and has been asked; `refuse` is a status that every request gets instead."""
 
     def __init__(self, refuse: int = 0) -> None:
         self.refuse = refuse
         self.repositories: dict[str, Repository] = {}
-        self.requests: list[tuple[str, str, str]] = []
+        self.requests: list[Asked] = []
         self.url = ""
 
     def answer(self, method: str, path: str, body: bytes) -> tuple[int, dict[str, Any]]:
@@ -74,7 +82,7 @@ def serve_hub(server: HubServer) -> Iterator[HubServer]:
     class Handler(BaseHTTPRequestHandler):
         def _handle(self) -> None:
             body = self._body()
-            server.requests.append((self.command, self.path, self.headers.get("Authorization", "")))
+            server.requests.append(Asked(self.command, self.path, self.headers.get("Authorization", "")))
             status, value = server.answer(self.command, self.path, body)
             raw = json.dumps(value).encode()
             self.send_response(status)
