@@ -97,7 +97,7 @@ def _check(origin: Origin, form: str, dtype: str | None) -> None:
     if reward and form == "vllm":
         raise CheckpointError(
             f"{origin.folder} is a reward model, and vLLM serves no score beside an adapter: use "
-            "sequence-classification, and give vLLM that checkpoint to classify with"
+            "sequence-classification"
         )
     if not reward and form == "sequence-classification":
         raise CheckpointError(f"{origin.folder} is a policy ({origin.kind}) and scores nothing: use merged")

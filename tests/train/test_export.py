@@ -86,8 +86,8 @@ def padded(tokenizer: PreTrainedTokenizerBase, rows: list[list[int]], side: str)
 
 @torch.no_grad()
 def classified(folder: Path, sides: tuple[str, ...] = ("left", "right")) -> list[list[float]]:
-    """Scores of CONVERSATIONS by plain transformers: one by one, in a batch padded at each of `sides`, and by
-    the pipeline on texts, one by one and in a batch."""
+    """Scores of CONVERSATIONS by plain transformers: one by one, in a batch padded at each of `sides`, by the
+    pipeline on texts, one by one and in a batch, and as RewardBench and TRL read them."""
     from transformers import pipeline
 
     with quiet_loading():
@@ -104,7 +104,33 @@ def classified(folder: Path, sides: tuple[str, ...] = ("left", "right")) -> list
         found.append(model(input_ids=ids, attention_mask=seen).logits[:, 0].tolist())
     for batch_size in (1, 4):
         found.append([said["score"] for said in scorer(texts, batch_size=batch_size)])
+    if "left" in sides:
+        found.append(as_rewardbench(scorer, texts))
+    found.append(as_trl(model, tokenizer))
     return found
+
+
+def as_rewardbench(scorer: Any, texts: list[str]) -> list[float]:
+    """As `rewardbench` of allenai/reward-bench, commit 011dfbd, asks its pipeline."""
+    scorer.tokenizer.padding_side = "left"
+    options = {"truncation": False, "padding": True, "max_length": 512, "return_token_type_ids": False}
+    with pytest.warns(UserWarning, match="`max_length` is ignored"):
+        said = scorer(texts, batch_size=8, function_to_apply="none", **options)
+    scorer.tokenizer.padding_side = "right"
+    return [row["score"] for row in said]
+
+
+def as_trl(model: Any, tokenizer: Any) -> list[float]:
+    """As `GRPOTrainer` of TRL 1.16 asks a reward model."""
+    from trl.data_utils import apply_chat_template
+
+    texts = [apply_chat_template({"messages": rows}, tokenizer)["text"] for rows in ROWS]
+    inputs = tokenizer(
+        text=texts, return_tensors="pt", padding=True, padding_side="right", add_special_tokens=False
+    )
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    scores: list[float] = model(**inputs).logits[:, 0].tolist()
+    return scores
 
 
 @pytest.mark.parametrize("name", ["reward", "embedded"])
@@ -114,7 +140,7 @@ def test_a_classifier_gives_the_reward_models_scores(places: Path, tmp_path: Pat
     made = export(places / name, tmp_path / "out", "sequence-classification")
     assert made.notes == ()
     ways = classified(made.folder)
-    assert len(ways) == 5
+    assert len(ways) == 7
     for theirs in ways:
         assert theirs == pytest.approx(ours, abs=NEAR)
     config = json.loads((made.folder / "config.json").read_text())
