@@ -45,11 +45,9 @@ def push(folder: Path, target: Target) -> str:
     not asked for; ProviderStopped where the hub refuses or cannot be reached. The folder stays in both cases.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import (  # the latter is of whichever HTTP library it is built on
-        HfHubHTTPError,
-        HTTPError,  # type: ignore[attr-defined]
-    )
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
 
+    # HTTPError is that of whichever HTTP library the hub's is built on
     api = HfApi(endpoint=os.environ.get(ENDPOINT) or None, token=os.environ[TOKEN])
     private = "" if target.public else " --private"
     again = f"{folder} is whole; to send it later: hf upload{private} {target.id} {folder}"

@@ -33,8 +33,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Format = Literal["adapter", "merged", "sequence-classification", "vllm"]
-Dtype = Literal["fp32", "bf16", "fp16"]
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+Dtype = Literal["float32", "bfloat16", "float16"]
+DTYPES: dict[str, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes as --max-lora-rank."""
 SCHEMA = 1
@@ -57,7 +61,7 @@ def export(
 ) -> Exported:
     """Write the training in `folder` to `out` in the form asked for; whole, or not at all.
 
-    `dtype` is that of a checkpoint's weights; None means the base's own for `merged`, and fp32 for
+    `dtype` is that of a checkpoint's weights; None means the base's own for `merged`, and float32 for
     `sequence-classification`, whose close scores are ties in less. `hub_id` is the name by which the model card
     loads it; without one it does from the folder that `out` lies in.
     Raises CheckpointError for what cannot be exported so, RunFolderError for an `out` that is not empty.
@@ -118,7 +122,7 @@ def _adapter(origin: Origin, place: Path, _: torch.dtype | None) -> MadeIn:
 
 
 def _merged(origin: Origin, place: Path, dtype: torch.dtype | None) -> MadeIn:
-    """The base with the adapter's changes added to its weights, in fp32, and then rounded to `dtype`."""
+    """The base with the adapter's changes added to its weights, in float32, and then rounded to `dtype`."""
     base = load_base(origin.base)
     wanted = dtype or _own_dtype(base.source)
     adapted: Any = adapt_from(base, origin.folder, frozen_reference=False)
@@ -129,7 +133,7 @@ def _merged(origin: Origin, place: Path, dtype: torch.dtype | None) -> MadeIn:
 
 
 def _own_dtype(source: str) -> torch.dtype:
-    """Of a model's weights as stored; fp32 where its config does not say."""
+    """Of a model's weights as stored; float32 where its config does not say."""
     from transformers import AutoConfig
 
     config: Any = AutoConfig.from_pretrained(source, trust_remote_code=False)

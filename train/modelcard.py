@@ -190,7 +190,7 @@ def _figures(origin: Origin) -> str:
     rows = [
         f"| {key} | {card[key]:.3f}{_interval(card, key)} | {words} |"
         for key, words in FIGURES
-        if key in card
+        if isinstance(card.get(key), int | float)
     ]
     return (
         f"## Report card\n\nOn {card['n']} held-out pairs, against the judge and not against people. Brackets hold the "

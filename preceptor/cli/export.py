@@ -23,9 +23,10 @@ def export(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="A new folder.")],
     dtype: Annotated[
-        Literal["fp32", "bf16", "fp16"] | None,
+        Literal["float32", "bfloat16", "float16"] | None,
         typer.Option(
-            help="Of a checkpoint's weights.", show_default="fp32 for a classifier, the base's own for merged"
+            help="Of a checkpoint's weights.",
+            show_default="float32 for a classifier, the base's own for merged",
         ),
     ] = None,
     push: Annotated[

@@ -68,7 +68,7 @@ def test_the_json_says_what_was_made(run_folder: Path, tmp_path: Path, preceptor
         ("", ("--format", "adapter"), "name the one to export: "),
         ("6-reward", ("--format", "merged"), "use sequence-classification"),
         ("7-policy", ("--format", "gguf"), "'gguf' is not one of"),
-        ("7-policy", ("--format", "adapter", "--dtype", "bf16"), "dtype has no effect on format adapter"),
+        ("7-policy", ("--format", "adapter", "--dtype", "bfloat16"), "dtype has no effect on format adapter"),
         ("7-policy", ("--format", "vllm", "--public"), "--public has no effect without --push"),
         ("7-policy", ("--format", "vllm", "--push", "acme/desk"), "--push acme/desk: wanted hub:OWNER/NAME"),
         ("7-policy", ("--format", "vllm", "--push", "hub:desk"), "--push hub:desk: wanted hub:OWNER/NAME"),

@@ -156,7 +156,7 @@ def test_a_classifier_gives_the_reward_models_scores(places: Path, tmp_path: Pat
 
 
 def test_a_classifier_in_half_precision(places: Path, tmp_path: Path) -> None:
-    export(places / "reward", tmp_path / "out", "sequence-classification", "bf16")
+    export(places / "reward", tmp_path / "out", "sequence-classification", "bfloat16")
     weights = load_file(tmp_path / "out/model.safetensors")
     assert {str(weight.dtype) for weight in weights.values()} == {"torch.bfloat16"}
     ours = RewardModel.load(places / "reward").score(CONVERSATIONS)
@@ -299,7 +299,7 @@ def test_merged_is_a_plain_checkpoint_with_the_adapters_logits(
     assert merged.dtype == torch.float32
     assert GenerationConfig.from_pretrained(made.folder).eos_token_id == 1
     assert AutoTokenizer.from_pretrained(made.folder).chat_template == TEMPLATE
-    export(places / "dpo", tmp_path / "half", "merged", "bf16")
+    export(places / "dpo", tmp_path / "half", "merged", "bfloat16")
     assert {weight.dtype for weight in load_file(tmp_path / "half/model.safetensors").values()} == {
         torch.bfloat16
     }
@@ -543,9 +543,9 @@ def test_constitution_and_judge_of_the_run_stand_in_for_those_of_the_rows(
         ("reward", "merged", None, "would lose its score: use sequence-classification"),
         ("reward", "vllm", None, "vLLM serves no score beside an adapter: use sequence-classification"),
         ("dpo", "sequence-classification", None, r"is a policy \(dpo\) and scores nothing: use merged"),
-        ("dpo", "adapter", "bf16", "dtype has no effect on format adapter"),
+        ("dpo", "adapter", "bfloat16", "dtype has no effect on format adapter"),
         ("dpo", "gguf", None, "no format 'gguf'; wanted adapter, merged"),
-        ("dpo", "merged", "int4", "no dtype 'int4'; wanted fp32"),
+        ("dpo", "merged", "int4", "no dtype 'int4'; wanted float32"),
         (".", "adapter", None, r"name the one to export: .*/dpo \(dpo\), .*/embedded \(reward\), .*/reward"),
         ("none", "adapter", None, "no folder .*none; wanted one that `preceptor train` wrote"),
     ],
