@@ -235,7 +235,7 @@ def _manifest(origin: Origin, form: str, made: MadeIn, now: dict[str, str], plac
         "schema": SCHEMA,
         "format": form,
         "dtype": made.dtype,
-        "base": origin.hub_base or Path(resolve_model(origin.base)).name,
+        "base": origin.base_name,
         "constitutions": list(origin.constitutions),
         "judges": list(origin.judges),
         "training": {

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 from train.origin import REWARD, Origin
 from train.roles import EMBEDDED, resolve_model
+from train.rows import UNKNOWN
 
 WHAT = {
     "reward": "A reward model: it scores replies, and a difference of two scores is the log-odds that the first is "
     "the better.",
-    "sft": "A policy, tuned on replies that were criticised and revised by the constitution.",
-    "dpo": "A policy, tuned by DPO on preferences of an AI judge.",
-    "kto": "A policy, tuned by KTO on replies that an AI judge found good or bad.",
+    "sft": "A policy, tuned on replies to imitate.",
+    "dpo": "A policy, tuned by DPO on preferences.",
+    "kto": "A policy, tuned by KTO on replies that are good or bad.",
 }
 LIBRARY = {
     "adapter": "peft",
@@ -31,10 +32,10 @@ FORMS = {
     "vllm": "a LoRA adapter in the form that vLLM serves",
 }
 FIGURES = (
-    ("accuracy", "pairs whose reply preferred by the judge scores higher"),
-    ("nll", "mean cross-entropy against the judge, nats"),
-    ("nll_floor", "the least there is: the judge's own entropy, nats"),
-    ("brier", "mean square of the model's minus the judge's probability"),
+    ("accuracy", "pairs whose chosen reply scores higher"),
+    ("nll", "mean cross-entropy against the labels, nats"),
+    ("nll_floor", "the least there is: the labels' own entropy, nats"),
+    ("brier", "mean square of the model's minus the label's probability"),
     ("ece", "expected calibration error"),
 )
 HASHED = {"model": "base's weights", "adapter": "adapter that it went on from"}
@@ -69,8 +70,8 @@ def model_card(origin: Origin, form: str, made: MadeIn, versions: Mapping[str, s
     """The card in Markdown, with the header that the hub reads."""
     parts = [
         _header(origin, form),
-        f"# {made.name}\n\n{WHAT.get(origin.kind, f'A policy, tuned by {origin.kind}.')} No person has judged its "
-        f"training data.\n\n{_origin(origin, form, made)}",
+        f"# {made.name}\n\n{WHAT.get(origin.kind, f'A policy, tuned by {origin.kind}.')}{_labelled(origin)}"
+        f"\n\n{_origin(origin, form, made)}",
         _code(origin, form, made),
         *([f"## Notes\n\n{_list(made.notes)}"] if made.notes else []),
         _figures(origin),
@@ -83,12 +84,9 @@ def model_card(origin: Origin, form: str, made: MadeIn, versions: Mapping[str, s
 
 def _header(origin: Origin, form: str) -> str:
     task = "text-classification" if origin.kind == REWARD else "text-generation"
-    tags = [
-        "preceptor",
-        "rlaif",
-        "constitutional-ai",
-        "reward-model" if origin.kind == REWARD else origin.kind,
-    ]
+    tags = ["preceptor", "reward-model" if origin.kind == REWARD else origin.kind]
+    tags += [] if UNKNOWN in origin.judges else ["rlaif"]
+    tags += [] if UNKNOWN in origin.constitutions else ["constitutional-ai"]
     if LIBRARY[form] == "peft":
         tags.append("lora")
     lines = [f"library_name: {LIBRARY[form]}", f"pipeline_tag: {task}", f"tags: [{', '.join(tags)}]"]
@@ -100,15 +98,27 @@ def _header(origin: Origin, form: str) -> str:
 def _origin(origin: Origin, form: str, made: MadeIn) -> str:
     rows = [
         ("form", FORMS[form] + (f", {made.dtype}" if made.dtype else "")),
-        ("base", origin.base_shown),
+        ("base", _base_shown(origin)),
         ("constitution", _names(origin.constitutions)),
         ("judge", _names(origin.judges)),
     ]
     return "| | |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rows)
 
 
+def _base_shown(origin: Origin) -> str:
+    shipped = ", the tiny model that Preceptor ships" if origin.base == EMBEDDED else ""
+    return f"`{origin.base_name}`{shipped}"
+
+
 def _names(names: tuple[str, ...]) -> str:
-    return ", ".join(f"`{name}`" for name in names) or "not named by the training data"
+    known = [f"`{name}`" for name in names if name != UNKNOWN]
+    if not known:
+        return "not named by the training data"
+    return ", ".join(known) + (", and rows that name none" if UNKNOWN in names else "")
+
+
+def _labelled(origin: Origin) -> str:
+    return "" if UNKNOWN in origin.judges else " Its training data was judged by a model and not by people."
 
 
 def _code(origin: Origin, form: str, made: MadeIn) -> str:
@@ -193,8 +203,8 @@ def _figures(origin: Origin) -> str:
         if isinstance(card.get(key), int | float)
     ]
     return (
-        f"## Report card\n\nOn {card['n']} held-out pairs, against the judge and not against people. Brackets hold the "
-        "95 % interval; `report_card.json` has all figures.\n\n| figure | | |\n|---|---:|---|\n"
+        f"## Report card\n\nOn {card['n']} held-out pairs, against labels of the same source as those trained on. "
+        "Brackets hold the 95 % interval; `report_card.json` has all figures.\n\n| figure | | |\n|---|---:|---|\n"
         + "\n".join(rows)
     )
 

@@ -18,6 +18,7 @@ from train.roles import (
     base_of_adapter,
     resolve_model,
 )
+from train.rows import UNKNOWN
 
 REWARD = "reward"
 CONSTITUTION = "constitution.yaml"
@@ -32,9 +33,9 @@ class Origin(NamedTuple):
     base: str
     """Name of the base, as `load_base` takes it."""
     constitutions: tuple[str, ...]
-    """Identities; empty where nothing names one."""
+    """Identities; UNKNOWN among them stands for rows that name none."""
     judges: tuple[str, ...]
-    """Empty where nothing names one."""
+    """UNKNOWN among them stands for rows that name none, which people may have labelled."""
 
     @property
     def kind(self) -> str:
@@ -48,11 +49,11 @@ class Origin(NamedTuple):
         return None if Path(source).is_dir() else source
 
     @property
-    def base_shown(self) -> str:
-        """The base in words that hold on another machine too."""
+    def base_name(self) -> str:
+        """The base by a name that holds on another machine too: hub id, `embedded`, or a folder's name."""
         if self.base == EMBEDDED:
-            return "the tiny model that Preceptor ships as `embedded`"
-        return f"`{self.hub_base or Path(self.base.removeprefix('hf/')).name}`"
+            return EMBEDDED
+        return self.hub_base or Path(self.base.removeprefix("hf/")).name
 
     @property
     def card(self) -> dict[str, Any]:
@@ -84,11 +85,8 @@ def read_origin(folder: Path) -> Origin:
     settings = manifest.get("settings", {})
     base = EMBEDDED if settings.get("model") == EMBEDDED else base_of_adapter(folder)
     run = folder.absolute().parent
-    constitutions, judges = manifest.get("constitutions", []), manifest.get("judges", [])
-    if not constitutions and (run / CONSTITUTION).is_file():
-        constitutions = [load(run / CONSTITUTION).identity]
-    if not judges and (judge := _judge_of_run(run)):
-        judges = [judge]
+    constitutions = manifest.get("constitutions") or _constitution_of(run) or [UNKNOWN]
+    judges = manifest.get("judges") or _judge_of(run, str(manifest["kind"])) or [UNKNOWN]
     return Origin(folder, manifest, base, tuple(constitutions), tuple(judges))
 
 
@@ -112,11 +110,18 @@ def _refuse(folder: Path) -> None:
     raise CheckpointError(f"{folder} is no model; wanted a folder that `preceptor train` wrote")
 
 
-def _judge_of_run(run: Path) -> str:
-    if not (run / CONSTITUTION).is_file() or not (run / MANIFEST).is_file():
-        return ""
+def _constitution_of(run: Path) -> list[str]:
+    path = run / CONSTITUTION
+    return [load(path).identity] if path.is_file() else []
+
+
+def _judge_of(run: Path, kind: str) -> list[str]:
+    """The judge of the run folder; SFT learns from revisions, which no judge has compared."""
+    if kind == "sft" or not (run / CONSTITUTION).is_file() or not (run / MANIFEST).is_file():
+        return []
     manifest = _json(run / MANIFEST)
-    return str(manifest.get("settings", {}).get("judge", "")) if manifest.get("kind") == "run" else ""
+    judge = manifest.get("settings", {}).get("judge") if manifest.get("kind") == "run" else None
+    return [str(judge)] if judge else []
 
 
 def _json(path: Path) -> dict[str, Any]:

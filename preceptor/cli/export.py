@@ -49,7 +49,7 @@ def export(
 
     made = write(directory, out, form, dtype, target.id if target else None)
     for name, values in (("constitution", made.constitutions), ("judge", made.judges)):
-        console.say(f"{name}: {', '.join(values) or 'not named by the training data'}")
+        console.say(f"{name}: {', '.join(values)}")
     for note in made.notes:
         console.say(f"note: {note}")
     if made.command:

@@ -484,7 +484,7 @@ def test_the_card_says_where_it_comes_from_and_how_good_it_is(places: Path, tmp_
     assert header(readme) == {
         "library_name": "transformers",
         "pipeline_tag": "text-classification",
-        "tags": ["preceptor", "rlaif", "constitutional-ai", "reward-model"],
+        "tags": ["preceptor", "reward-model", "rlaif", "constitutional-ai"],
     }
 
 
@@ -526,8 +526,11 @@ def test_constitution_and_judge_of_the_run_stand_in_for_those_of_the_rows(
 ) -> None:
     folder = copied(places / "dpo", tmp_path, "manifest.json", {"constitutions": [], "judges": []})
     named = export(folder, tmp_path / "none", "adapter")
-    assert (named.constitutions, named.judges) == ((), ())
-    assert "| constitution | not named by the training data |" in (named.folder / "README.md").read_text()
+    assert (named.constitutions, named.judges) == (("unknown",), ("unknown",))
+    readme = (named.folder / "README.md").read_text()
+    assert "| constitution | not named by the training data |" in readme
+    assert "judged by a model" not in readme  # it may have been people
+    assert header(readme)["tags"] == ["preceptor", "dpo", "lora"]
     (tmp_path / "constitution.yaml").write_text(
         "name: desk\nversion: 1.2.0\nprinciples:\n  - {id: polite, text: Choose the polite reply.}\n"
     )
@@ -535,6 +538,20 @@ def test_constitution_and_judge_of_the_run_stand_in_for_those_of_the_rows(
     named = export(folder, tmp_path / "out", "adapter")
     assert named.constitutions == (load_constitution(tmp_path / "constitution.yaml").identity,)
     assert named.judges == ("openai/gpt-5-mini",)
+    readme = (named.folder / "README.md").read_text()
+    assert "Its training data was judged by a model and not by people." in readme
+    assert header(readme)["tags"] == ["preceptor", "dpo", "rlaif", "constitutional-ai", "lora"]
+    change = {"kind": "sft", "judges": [], "constitutions": []}
+    shutil.rmtree(folder)
+    copied(places / "dpo", tmp_path, "manifest.json", change)
+    assert export(folder, tmp_path / "sft", "adapter").judges == ("unknown",)  # no judge compares revisions
+
+
+def test_rows_that_name_no_judge_are_told_beside_the_others(places: Path, tmp_path: Path) -> None:
+    folder = copied(places / "dpo", tmp_path, "manifest.json", {"judges": ["openai/x", "unknown"]})
+    readme = (export(folder, tmp_path / "out", "adapter").folder / "README.md").read_text()
+    assert "| judge | `openai/x`, and rows that name none |" in readme
+    assert "judged by a model" not in readme
 
 
 @pytest.mark.parametrize(
