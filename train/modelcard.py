@@ -85,7 +85,7 @@ def model_card(origin: Origin, form: str, made: MadeIn, versions: Mapping[str, s
 def _header(origin: Origin, form: str) -> str:
     task = "text-classification" if origin.kind == REWARD else "text-generation"
     tags = ["preceptor", "reward-model" if origin.kind == REWARD else origin.kind]
-    tags += [] if UNKNOWN in origin.judges else ["rlaif"]
+    tags += ["rlaif"] if _by_machine(origin) else []
     tags += [] if UNKNOWN in origin.constitutions else ["constitutional-ai"]
     if LIBRARY[form] == "peft":
         tags.append("lora")
@@ -117,8 +117,14 @@ def _names(names: tuple[str, ...]) -> str:
     return ", ".join(known) + (", and rows that name none" if UNKNOWN in names else "")
 
 
+def _by_machine(origin: Origin) -> bool:
+    """Whether no person has judged the rows, as far as all of them say who did."""
+    judges = [name for judge in origin.judges for name in judge.split(" + ")]
+    return not any(name == UNKNOWN or name.partition("/")[0] == "human" for name in judges)
+
+
 def _labelled(origin: Origin) -> str:
-    return "" if UNKNOWN in origin.judges else " Its training data was judged by a model and not by people."
+    return " Its training data was judged by machine and not by people." if _by_machine(origin) else ""
 
 
 def _code(origin: Origin, form: str, made: MadeIn) -> str:

@@ -529,7 +529,7 @@ def test_constitution_and_judge_of_the_run_stand_in_for_those_of_the_rows(
     assert (named.constitutions, named.judges) == (("unknown",), ("unknown",))
     readme = (named.folder / "README.md").read_text()
     assert "| constitution | not named by the training data |" in readme
-    assert "judged by a model" not in readme  # it may have been people
+    assert "judged by machine" not in readme  # it may have been people
     assert header(readme)["tags"] == ["preceptor", "dpo", "lora"]
     (tmp_path / "constitution.yaml").write_text(
         "name: desk\nversion: 1.2.0\nprinciples:\n  - {id: polite, text: Choose the polite reply.}\n"
@@ -539,7 +539,7 @@ def test_constitution_and_judge_of_the_run_stand_in_for_those_of_the_rows(
     assert named.constitutions == (load_constitution(tmp_path / "constitution.yaml").identity,)
     assert named.judges == ("openai/gpt-5-mini",)
     readme = (named.folder / "README.md").read_text()
-    assert "Its training data was judged by a model and not by people." in readme
+    assert "Its training data was judged by machine and not by people." in readme
     assert header(readme)["tags"] == ["preceptor", "dpo", "rlaif", "constitutional-ai", "lora"]
     change = {"kind": "sft", "judges": [], "constitutions": []}
     shutil.rmtree(folder)
@@ -547,11 +547,21 @@ def test_constitution_and_judge_of_the_run_stand_in_for_those_of_the_rows(
     assert export(folder, tmp_path / "sft", "adapter").judges == ("unknown",)  # no judge compares revisions
 
 
-def test_rows_that_name_no_judge_are_told_beside_the_others(places: Path, tmp_path: Path) -> None:
-    folder = copied(places / "dpo", tmp_path, "manifest.json", {"judges": ["openai/x", "unknown"]})
-    readme = (export(folder, tmp_path / "out", "adapter").folder / "README.md").read_text()
-    assert "| judge | `openai/x`, and rows that name none |" in readme
-    assert "judged by a model" not in readme
+@pytest.mark.parametrize(
+    ("judges", "told"),
+    [
+        (["openai/x", "unknown"], "`openai/x`, and rows that name none"),
+        (["openai/x + human/ann"], "`openai/x + human/ann`"),
+    ],
+)
+def test_where_people_may_have_judged_the_card_does_not_deny_it(
+    places: Path, tmp_path: Path, judges: list[str], told: str
+) -> None:
+    folder = copied(places / "dpo", tmp_path, "manifest.json", {"judges": judges})
+    readme = (export(folder, tmp_path / "out", "vllm").folder / "README.md").read_text()
+    assert f"| judge | {told} |" in readme
+    assert "judged by machine" not in readme
+    assert "rlaif" not in header(readme)["tags"]
 
 
 @pytest.mark.parametrize(
