@@ -14,6 +14,7 @@ from constitution.principle import Constitution
 from judge.records import Judgement, Label
 from preceptor import __version__, plots
 from preceptor.records import HeldOut, StageRecord
+from train.plots import CSS, calibration
 
 SAMPLES = 3
 
@@ -37,6 +38,7 @@ def render(run: Run) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
     return template.render(
+        css=CSS.read_text(encoding="utf-8"),
         constitution=run.constitution,
         run={
             "model": run.settings["model"],
@@ -55,7 +57,7 @@ def render(run: Run) -> str:
             "principles": plots.before_and_after(run.summary["before"], run.summary["after"])
             if run.summary["after"]
             else "",
-            "calibration": plots.calibration(run.reward_card["bins"]) if run.reward_card.get("bins") else "",
+            "calibration": calibration(run.reward_card["bins"]) if run.reward_card.get("bins") else "",
             "curves": _curves(run.metrics),
         },
         stages=run.stages,

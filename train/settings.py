@@ -61,6 +61,35 @@ class RewardSettings(LoopSettings):
     """By how much the chosen reply must win for each unit of the row's margin."""
     centre: float = Field(default=0.0, ge=0)
     """Weight of the penalty that keeps rewards around zero; 0.01 serves."""
+    ensemble: int = Field(default=1, ge=1)
+    """Heads on the one adapter, each trained with weights of its own on the pairs; see `train.heads`."""
+    spread_penalty: float = Field(default=0.5, ge=0)
+    """Of an ensemble: how much of its members' standard deviation is taken from the reward."""
+    per_principle: bool = False
+    """One head for each principle, from the judgements about it alone."""
+    weights: dict[str, float] = Field(default_factory=dict)
+    """Principle -> its weight in the reward, with `per_principle`; empty: 1 for each that the rows speak of."""
+    applies_to: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Principle -> tags of the prompts to which it applies; one that is absent applies to all."""
+    length_debias: bool = False
+    """Take the length direction out of the heads after training; see `train.length`."""
+
+    @model_validator(mode="after")
+    def _nothing_without_effect(self) -> RewardSettings:
+        """A setting that has no effect is a mistake, and is not passed over in silence."""
+        if self.ensemble > 1 and self.per_principle:
+            raise ValueError("ensemble and per_principle cannot be joined: take one of them")
+        if self.ensemble == 1 and self.spread_penalty != type(self).model_fields["spread_penalty"].default:
+            raise ValueError("spread_penalty has no effect without an ensemble of at least 2")
+        if self.per_principle and self.margin:
+            raise ValueError(
+                "margin is the whole pair's, and has no meaning with per_principle: leave it out"
+            )
+        if not self.per_principle and (self.weights or self.applies_to):
+            raise ValueError("weights of principles have no effect without per_principle")
+        if any(weight <= 0 for weight in self.weights.values()):
+            raise ValueError(f"weights are {self.weights}; wanted numbers above 0")
+        return self
 
 
 class DpoSettings(LoopSettings):

@@ -130,7 +130,7 @@ def test_the_defaults_shown_are_the_settings_own() -> None:
             if isinstance(shown, str) and option.name not in ("model", "pass_tokens"):
                 assert shown == str(settings.model_fields[option.name].default), option.name
                 checked += 1
-    assert checked == 44
+    assert checked == 46
 
 
 def test_showing_help_loads_neither_torch_nor_the_settings() -> None:
