@@ -23,8 +23,9 @@ from torch import Tensor, nn
 
 from prompts.records import Message
 from train.errors import CheckpointError
+from train.heads import shares
 from train.pairs import encode_messages, encode_reply, turn_ends
-from train.reward import RewardModel
+from train.reward_model import RewardModel
 from train.roles import Base, quiet_loading
 
 if TYPE_CHECKING:
@@ -57,17 +58,36 @@ class Classifier(NamedTuple):
     notes: tuple[str, ...]
 
 
-def linear_weight(model: RewardModel) -> Tensor:
-    """The one linear score (H,) float32 that the model's heads come to.
+class LinearReward(NamedTuple):
+    """A reward as one linear function of the hidden state, and what of the reward model it leaves out."""
 
-    Raises CheckpointError where they come to none: a classifier has no other than linear scores.
+    weight: Tensor
+    """(H,) float32."""
+    notes: tuple[str, ...]
+
+
+def linear_reward(model: RewardModel) -> LinearReward:
+    """The one linear score that the model's K heads come to, which is all that a classifier of one label has.
+
+    Of an ensemble it is the mean, of principles the reward of a prompt without tags. A classifier has no bias, so
+    that what the heads' scores are centred by is left out: the same for every reply, it changes no difference.
     """
-    weight = model.head.weight.detach()  # (K, H)
-    if len(weight) != 1:
-        raise CheckpointError(
-            f"the reward model has {len(weight)} heads, and a classifier of one label has one: export it as adapter"
+    share = shares(model.heads, [()])[0]  # (K,)
+    weight = share @ model.head.weight.detach().cpu().float()
+    constant = float(share @ model.offset.cpu())
+    notes = []
+    if model.heads.kind == "ensemble" and model.heads.penalty:
+        notes.append(
+            f"The score is the mean of {len(share)} members. The penalty of {model.heads.penalty:g} times their "
+            "standard deviation is not linear and is left out."
         )
-    return weight[0].float()
+    if any(model.heads.applies_to):
+        notes.append(
+            "The score is that of a prompt without tags: principles that apply to some tags only are left out."
+        )
+    if constant:
+        notes.append(f"All scores differ from those in Preceptor by {constant:+.6g}.")
+    return LinearReward(weight, tuple(notes))
 
 
 def classifier_class(config: Any) -> type[PreTrainedModel]:
@@ -89,7 +109,7 @@ def as_classifier(model: RewardModel, dtype: torch.dtype) -> Classifier:
 
     Raises CheckpointError for an architecture that has no classifier with a linear score.
     """
-    weight = linear_weight(model)
+    weight, left_out = linear_reward(model)
     kind = classifier_class(model.base.model.config)
     tokenizer, end_of_turn, notes = _reading(model.base)
     adapted: Any = model.adapted
@@ -111,7 +131,7 @@ def as_classifier(model: RewardModel, dtype: torch.dtype) -> Classifier:
         )
     head.weight = nn.Parameter(weight[None].clone())  # (1, H)
     setattr(classifier, classifier.base_model_prefix, merged.base_model)
-    return Classifier(classifier.to(dtype).eval(), tokenizer, end_of_turn, notes)
+    return Classifier(classifier.to(dtype).eval(), tokenizer, end_of_turn, left_out + notes)
 
 
 def _reading(base: Base) -> tuple[PreTrainedTokenizerBase, str, tuple[str, ...]]:

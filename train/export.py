@@ -26,7 +26,8 @@ from train.errors import CheckpointError, RunFolderError
 from train.folder import LIBRARIES, MANIFEST
 from train.modelcard import MadeIn, model_card
 from train.origin import REWARD, Origin, read_origin
-from train.reward import CARD, HEAD, RewardModel
+from train.reward import CARD
+from train.reward_model import HEAD, RewardModel
 from train.roles import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapt_from, load_base, quiet_loading, resolve_model
 
 if TYPE_CHECKING:

@@ -37,6 +37,7 @@ FIGURES = (
     ("nll_floor", "the least there is: the labels' own entropy, nats"),
     ("brier", "mean square of the model's minus the label's probability"),
     ("ece", "expected calibration error"),
+    ("ece_fitted", "the same with a fitted temperature"),
 )
 HASHED = {"model": "base's weights", "adapter": "adapter that it went on from"}
 CHAT = """chat = [
@@ -143,7 +144,7 @@ def _code(origin: Origin, form: str, made: MadeIn) -> str:
         place = json.dumps(made.loaded_as)
         use = _python(
             ("from huggingface_hub import snapshot_download\n" if made.on_hub else "")
-            + "from prompts.records import Message\nfrom train.reward import RewardModel\n\n"
+            + "from prompts.records import Message\nfrom train.reward_model import RewardModel\n\n"
             f"place = {f'snapshot_download({place})' if made.on_hub else place}\n"
             f"model = RewardModel.load(place, {json.dumps(origin.base)})\n"
             f"{CHAT}score = model.score([[Message(**turn) for turn in chat]])[0]"

@@ -10,7 +10,8 @@ from constitution.files import load
 from prompts.manifest import file_hash
 from train.errors import CheckpointError
 from train.folder import MANIFEST, SETTINGS
-from train.reward import CARD, HEAD
+from train.reward import CARD
+from train.reward_model import HEAD
 from train.roles import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,

@@ -31,7 +31,9 @@ from train.classifier import as_classifier, classifier_class, misread
 from train.dpo import train_dpo
 from train.errors import CheckpointError, RunFolderError
 from train.export import Exported, Format, export
-from train.reward import RewardModel, train_reward
+from train.heads import Heads
+from train.reward import train_reward
+from train.reward_model import RewardModel
 from train.roles import Base, adapt, load_base, quiet_loading
 from train.settings import DpoSettings, RewardSettings
 
@@ -163,10 +165,12 @@ def test_a_classifier_in_half_precision(places: Path, tmp_path: Path) -> None:
     assert classified(tmp_path / "out")[0] == pytest.approx(ours, abs=0.1)
 
 
-def untrained(name: str, tokenizer: PreTrainedTokenizerBase | None = None) -> RewardModel:
+def untrained(
+    name: str, tokenizer: PreTrainedTokenizerBase | None = None, heads: Heads | None = None
+) -> RewardModel:
     """A reward model on a tiny model of an architecture, whose adapter and head change a lot."""
     base = Base(tiny_model(name).requires_grad_(False), tokenizer or tiny_tokenizer(), name)
-    model = RewardModel(adapt(base, 4, 8.0, 0), base, 256)
+    model = RewardModel(adapt(base, 4, 8.0, 0), base, 256, heads)
     torch.manual_seed(1)
     for key, parameter in model.named_parameters():
         if "lora_B" in key:
@@ -271,11 +275,34 @@ def test_a_template_that_would_be_read_otherwise_is_told(tmp_path: Path) -> None
     )
 
 
-def test_several_heads_are_no_classifier(places: Path) -> None:
-    model = RewardModel.load(places / "reward")
-    model.head = nn.Linear(32, 2, bias=False)
-    with pytest.raises(CheckpointError, match="2 heads, and a classifier of one label has one"):
-        as_classifier(model, torch.float32)
+@pytest.mark.parametrize(
+    ("heads", "note"),
+    [
+        (Heads(kind="ensemble", names=("0", "1", "2"), penalty=0.5), "penalty of 0.5 times their standard"),
+        (
+            Heads(
+                kind="principles", names=("a", "b", "c"), weights=(1.0, 3.0, 5.0), applies_to=((), (), ("x",))
+            ),
+            "that of a prompt without tags",
+        ),
+    ],
+)
+def test_several_heads_become_one_linear_score(tmp_path: Path, heads: Heads, note: str) -> None:
+    model = untrained("llama", heads=heads)
+    with torch.no_grad():
+        model.offset.copy_(torch.tensor([1.0, -2.0, 4.0]))
+    if heads.kind == "ensemble":
+        ours = [rating.reward + 0.5 * rating.spread + 1.0 for rating in model.rate(CONVERSATIONS)]
+    else:
+        ours = [rating.reward + (1.0 - 3 * 2.0) / 4 for rating in model.rate(CONVERSATIONS)]
+    made = as_classifier(model, torch.float32)
+    assert note in made.notes[0]
+    constant = "+1" if heads.kind == "ensemble" else "-1.25"
+    assert made.notes[1:] == (f"All scores differ from those in Preceptor by {constant}.",)
+    made.tokenizer.save_pretrained(tmp_path)
+    with quiet_loading():
+        made.model.save_pretrained(tmp_path)
+    assert classified(tmp_path)[0] == pytest.approx(ours, abs=NEAR)
 
 
 def causal_logits(model: Any) -> Tensor:
