@@ -79,7 +79,7 @@ def linear_reward(model: RewardModel) -> LinearReward:
     if model.heads.kind == "ensemble" and model.heads.penalty:
         notes.append(
             f"The score is the mean of {len(share)} members. The penalty of {model.heads.penalty:g} times their "
-            "standard deviation is not linear and is left out."
+            "standard deviation is not linear and is left out; the report card is of the reward with it."
         )
     if any(model.heads.applies_to):
         notes.append(
