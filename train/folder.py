@@ -14,8 +14,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from judge.models.weights import weights_hash
@@ -41,6 +42,8 @@ class Opened(NamedTuple):
     """The manifest, where the very same training has been finished here."""
     checkpoint: Path | None
     """The last whole checkpoint, where it was begun and not finished."""
+    origins: Mapping[str, list[str]] = MappingProxyType({})
+    """For the manifest, as `origins_of` says; no part of the identity, since equal rows have equal ones."""
 
 
 class Result(NamedTuple):
@@ -90,13 +93,22 @@ def identity_of(kind: str, settings: Record, hashes: Mapping[str, str]) -> dict[
     }
 
 
-def start_folder(kind: str, rows: Iterable[Record], settings: Record, out: Path) -> Opened:
+def origins_of(rows: Iterable[Record]) -> dict[str, list[str]]:
+    """`constitutions` and `judges` that the rows name, in order of name; both empty where rows name none."""
+    named = [(getattr(row, "constitution", ""), getattr(row, "judge", "")) for row in rows]
+    constitutions, judges = (
+        (sorted({*column} - {""}) for column in zip(*named, strict=True)) if named else ([], [])
+    )
+    return {"constitutions": constitutions, "judges": judges}
+
+
+def start_folder(kind: str, rows: Sequence[Record], settings: Record, out: Path) -> Opened:
     """`open_folder` for a stage's settings, which name a `model` and perhaps an `adapter`."""
     values = settings.model_dump()
     hashes = {"rows": row_hash(rows), "model": weights_hash(resolve_model(values["model"]))}
     if values["adapter"] is not None:
         hashes["adapter"] = weights_hash(values["adapter"])
-    return open_folder(out, identity_of(kind, settings, hashes))
+    return open_folder(out, identity_of(kind, settings, hashes))._replace(origins=origins_of(rows))
 
 
 def open_folder(out: Path, identity: dict[str, Any]) -> Opened:
@@ -154,6 +166,7 @@ def finish_folder(opened: Opened, result: Result) -> Trained:
         **opened.identity,
         "schema": SCHEMA,
         "versions": versions(*LIBRARIES),
+        **opened.origins,
         **result._asdict(),
         "files": {path.name: file_hash(path) for path in files},
     }
