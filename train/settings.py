@@ -42,6 +42,8 @@ class LoopSettings(Record):
     tensorboard: bool = False
 
 
+BARE = "base"
+"""As a `reference_adapter`: the model with no adapter at all. A folder of that name is `./base`."""
 NOT_IN_RESULT = frozenset({"tensorboard", "checkpoint_every"})
 """Settings that cannot change the result; two commands that differ in nothing else are the same."""
 
@@ -69,6 +71,9 @@ class DpoSettings(LoopSettings):
     learning_rate: float = Field(default=5e-5, gt=0)
     on_top: bool = False
     """Freeze the adapter and train a fresh one, of `rank` and `alpha`, on top of it."""
+    reference_adapter: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """The reference, where it is not what training starts from: folder of a LoRA adapter on the same base, or
+    `base`. Not written down where it is not given, so that trainings from before it are still themselves."""
     loss: Literal["dpo", "ipo", "hinge", "robust", "simpo", "dpo-norm", "ld-dpo"] = "dpo"
     """See `train.losses` and `train.dpo`."""
     beta: float = Field(default=0.1, gt=0)
@@ -96,6 +101,8 @@ class DpoSettings(LoopSettings):
             raise ValueError(
                 f"margin has no effect with loss {self.loss}: leave it out, or take another loss"
             )
+        if self.reference_adapter and self.loss == "simpo":
+            raise ValueError("reference_adapter has no effect with loss simpo, which has no reference")
         if self.loss == "robust" and not self.label_smoothing:
             raise ValueError("loss robust needs label_smoothing, the share of flipped labels to correct for")
         return self

@@ -84,6 +84,14 @@ Centre = Annotated[
     typer.Option(help="Keeps rewards around zero; 0.01 serves.", show_default="0.0"),
 ]
 OnTop = Annotated[bool, typer.Option("--on-top", help="Freeze --adapter and train a fresh one on top of it.")]
+Reference = Annotated[
+    str | None,
+    typer.Option(
+        "--reference-adapter",
+        help="Folder of a LoRA adapter to be the reference, or base for the model without any.",
+        show_default="what training starts from",
+    ),
+]
 Cache = Annotated[
     Path, typer.Option(help="Folder where the reference's log-probabilities are kept for other runs.")
 ]
@@ -194,6 +202,7 @@ def dpo(
     rank: Rank = None,
     alpha: Alpha = None,
     on_top: OnTop = False,
+    reference_adapter: Reference = None,
     loss: Loss = None,
     beta: Beta = None,
     label_smoothing: LabelSmoothing = None,
