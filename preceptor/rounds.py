@@ -339,9 +339,10 @@ def figures(run: Run, records: Sequence[StageRecord]) -> list[dict[str, Any]]:
     every = rounds_of(run.config)
     rows = [_start(run, every[0])]
     for each in every:
-        own = [by_name[each.stage(name)] for name in ("label", "preferences")]
-        own += [by_name[each.stage("sample")]] if each.stage("sample") in by_name else []
-        dpo, evaluated = by_name[each.last_stage("dpo")], by_name[each.last_stage("evaluate")]
+        sampled = each.stage("sample") if each.number > 1 or run.config.sft is not None else "respond"
+        names = (sampled, each.stage("label"), each.stage("preferences"))
+        own = [by_name[name] for name in (*names, each.last_stage("dpo"), each.last_stage("evaluate"))]
+        _, _, preferred, dpo, evaluated = own
         labels = statuses(run.read(each.file(LABELS), Label))
         row = {
             "round": each.number,
@@ -349,10 +350,10 @@ def figures(run: Run, records: Sequence[StageRecord]) -> list[dict[str, Any]]:
             **evaluated.figures,
             "labels": labels,
             "labels_ok": labels.get("ok", 0) / sum(labels.values()),
-            "pairs": own[1].rows_out,
+            "pairs": preferred.rows_out,
             "dpo_wall_s": dpo.wall_s,
-            "wall_s": sum(record.wall_s for record in [*own, dpo, evaluated]),
-            "cost_usd": sum(record.cost_usd for record in [*own, dpo, evaluated]),
+            "wall_s": sum(record.wall_s for record in own),
+            "cost_usd": sum(record.cost_usd for record in own),
         }
         rows.append(row)
     if run.config.reward is not None:

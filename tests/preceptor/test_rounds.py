@@ -27,7 +27,7 @@ constitution: front-desk
 prompts: {file: front-desk, limit: 4, held_out: front-desk-held-out, held_out_limit: 2}
 respond: {samples: 2, max_tokens: 64}
 label: {principles: each}
-dpo: {epochs: 1, learning_rate: 5.0e-3, batch_size: 4, rank: 4}
+dpo: {epochs: 1, learning_rate: 5.0e-3, warmup: 0, batch_size: 2, rank: 4}
 evaluate: {oracle: embedded}
 """
 TUNED = """\
