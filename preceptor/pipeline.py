@@ -95,7 +95,8 @@ def read_run(path: Path, settings: dict[str, Any]) -> report.Run:
         constitution=load_constitution(path / "constitution.yaml"),
         settings=settings,
         summary=folder.read_json(path / SUMMARY),
-        stages=_records(path, RunConfig.model_validate(settings)),
+        # not validated: a folder that another version made can be shown as well
+        stages=_records(path, RunConfig.model_construct(**settings)),
         labels=list(read_records(path / LABELS, Label)),
         held_out=list(read_records(path / HELD_OUT, HeldOut)),
         reward_card=folder.read_json(card) if card.exists() else {},

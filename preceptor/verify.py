@@ -33,7 +33,7 @@ def verify(path: Path) -> list[str]:
     problems = list(_hashes(path, manifest))
     if problems:
         return problems  # counts of files that have changed would only say the same again
-    rounds = range(1, manifest.get("settings", {}).get("rounds", 1) + 1)
+    rounds = range(1, manifest["settings"].get("rounds", 1) + 1) if "stages" in manifest else ()
     if "stages" in manifest:
         problems += _stages(path, manifest)
         for number in rounds:
