@@ -26,6 +26,31 @@ def before_and_after(before: Mapping[str, float], after: Mapping[str, float]) ->
     return svg(figure)
 
 
+def by_round(rows: Sequence[Mapping[str, Any]], key: str, label: str, share: bool = False) -> str:
+    """A figure over rounds, with its 95 % interval where the row has one under `key` and `_ci95`.
+
+    share: the figure lies in 0..1 and is shown as per cent. Rows without the figure leave a gap.
+    """
+    known = [row for row in rows if row.get(key) is not None]
+    numbers, values = [row["round"] for row in known], [row[key] for row in known]
+    figure, axes = blank(3.6, 2.6)
+    axes.plot(numbers, values, color=AFTER, linewidth=1.3)
+    bounds = [row.get(f"{key}_ci95") or [row[key], row[key]] for row in known]
+    spread = [
+        [max(value - low, 0.0) for value, (low, _) in zip(values, bounds, strict=True)],
+        [max(high - value, 0.0) for value, (_, high) in zip(values, bounds, strict=True)],
+    ]
+    axes.errorbar(numbers, values, yerr=spread, fmt="o", markersize=4, color=AFTER, elinewidth=1, capsize=3)
+    axes.set_xticks([row["round"] for row in rows])
+    axes.set_xlim(-0.3, rows[-1]["round"] + 0.3)
+    axes.set_xlabel("round")
+    if share:
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
+    axes.set_title(label, fontsize=9, loc="left", color=INK)
+    return svg(figure)
+
+
 def curve(rows: Sequence[Mapping[str, Any]], key: str, label: str) -> str:
     """One training curve over steps; rows without the key are passed over."""
     points = [(row["step"], row[key]) for row in rows if key in row and "step" in row]

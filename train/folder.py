@@ -24,7 +24,7 @@ from prompts.manifest import file_hash, versions, write_json
 from prompts.records import Record
 from train.errors import RunFolderError
 from train.roles import resolve_model
-from train.settings import NOT_IN_RESULT
+from train.settings import BARE, NOT_IN_RESULT
 
 WHOLE = "whole"
 SETTINGS, MANIFEST, METRICS, CHECKPOINTS = "settings.json", "manifest.json", "metrics.jsonl", "checkpoints"
@@ -103,11 +103,13 @@ def origins_of(rows: Iterable[Record]) -> dict[str, list[str]]:
 
 
 def start_folder(kind: str, rows: Sequence[Record], settings: Record, out: Path) -> Opened:
-    """`open_folder` for a stage's settings, which name a `model` and perhaps an `adapter`."""
+    """`open_folder` for a stage's settings, which name a `model` and perhaps an `adapter` or two."""
     values = settings.model_dump()
     hashes = {"rows": row_hash(rows), "model": weights_hash(resolve_model(values["model"]))}
     if values["adapter"] is not None:
         hashes["adapter"] = weights_hash(values["adapter"])
+    if values.get("reference_adapter", BARE) != BARE:
+        hashes["reference_adapter"] = weights_hash(values["reference_adapter"])
     return open_folder(out, identity_of(kind, settings, hashes))._replace(origins=origins_of(rows))
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from constitution.principle import Constitution
 from prompts.records import Record
 
 
@@ -42,6 +43,8 @@ class LoopSettings(Record):
     tensorboard: bool = False
 
 
+BARE = "base"
+"""As a `reference_adapter`: the model with no adapter at all. A folder of that name is `./base`."""
 NOT_IN_RESULT = frozenset({"tensorboard", "checkpoint_every"})
 """Settings that cannot change the result; two commands that differ in nothing else are the same."""
 
@@ -92,12 +95,23 @@ class RewardSettings(LoopSettings):
         return self
 
 
+def principle_settings(constitution: Constitution) -> dict[str, Any]:
+    """What RewardSettings with `per_principle` take from a constitution."""
+    return {
+        "weights": {one.id: one.weight for one in constitution.principles},
+        "applies_to": {one.id: tuple(one.applies_to) for one in constitution.principles if one.applies_to},
+    }
+
+
 class DpoSettings(LoopSettings):
     """Settings of `train.dpo`."""
 
     learning_rate: float = Field(default=5e-5, gt=0)
     on_top: bool = False
     """Freeze the adapter and train a fresh one, of `rank` and `alpha`, on top of it."""
+    reference_adapter: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """The reference, where it is not what training starts from: folder of a LoRA adapter on the same base, or
+    `base`. Not written down where it is not given, so that trainings from before it are still themselves."""
     loss: Literal["dpo", "ipo", "hinge", "robust", "simpo", "dpo-norm", "ld-dpo"] = "dpo"
     """See `train.losses` and `train.dpo`."""
     beta: float = Field(default=0.1, gt=0)
@@ -125,6 +139,8 @@ class DpoSettings(LoopSettings):
             raise ValueError(
                 f"margin has no effect with loss {self.loss}: leave it out, or take another loss"
             )
+        if self.reference_adapter and self.loss == "simpo":
+            raise ValueError("reference_adapter has no effect with loss simpo, which has no reference")
         if self.loss == "robust" and not self.label_smoothing:
             raise ValueError("loss robust needs label_smoothing, the share of flipped labels to correct for")
         return self

@@ -97,6 +97,14 @@ LengthDebias = Annotated[
     bool, typer.Option("--length-debias", help="Take the length direction out of the rewards.")
 ]
 OnTop = Annotated[bool, typer.Option("--on-top", help="Freeze --adapter and train a fresh one on top of it.")]
+Reference = Annotated[
+    str | None,
+    typer.Option(
+        "--reference-adapter",
+        help="Folder of a LoRA adapter to be the reference, or base for the model without any.",
+        show_default="what training starts from",
+    ),
+]
 Cache = Annotated[
     Path, typer.Option(help="Folder where the reference's log-probabilities are kept for other runs.")
 ]
@@ -227,6 +235,7 @@ def dpo(
     rank: Rank = None,
     alpha: Alpha = None,
     on_top: OnTop = False,
+    reference_adapter: Reference = None,
     loss: Loss = None,
     beta: Beta = None,
     label_smoothing: LabelSmoothing = None,
@@ -335,14 +344,11 @@ def _settings(kind: type[SomeSettings], flags: Mapping[str, Any]) -> SomeSetting
 def _of_principles(constitution: str, per_principle: bool) -> dict[str, Any]:
     """The settings that a constitution gives. Raises UserError where they would have no effect."""
     from constitution.files import load
+    from train.settings import principle_settings
 
     if not per_principle:
         raise UserError("--constitution has no effect without --per-principle")
-    principles = load(constitution).principles
-    return {
-        "weights": {one.id: one.weight for one in principles},
-        "applies_to": {one.id: tuple(one.applies_to) for one in principles if one.applies_to},
-    }
+    return principle_settings(load(constitution))
 
 
 def _read(source: str, set_aside: Mapping[str, int]) -> dict[str, Any]:
