@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from prompts.manifest import file_hash, versions, write_json
 from prompts.records import Record
 from train.errors import RunFolderError
 from train.roles import resolve_model
-from train.settings import NOT_IN_RESULT
+from train.settings import BARE, NOT_IN_RESULT
 
 WHOLE = "whole"
 SETTINGS, MANIFEST, METRICS, CHECKPOINTS = "settings.json", "manifest.json", "metrics.jsonl", "checkpoints"
@@ -43,6 +43,8 @@ class Opened(NamedTuple):
     """The manifest, where the very same training has been finished here."""
     checkpoint: Path | None
     """The last whole checkpoint, where it was begun and not finished."""
+    origins: Mapping[str, list[str]] = MappingProxyType({})
+    """For the manifest, as `origins_of` says; no part of the identity, since equal rows have equal ones."""
 
 
 class Result(NamedTuple):
@@ -92,10 +94,19 @@ def identity_of(kind: str, settings: Record, hashes: Mapping[str, str]) -> dict[
     }
 
 
+def origins_of(rows: Iterable[Record]) -> dict[str, list[str]]:
+    """`constitutions` and `judges` that the rows name, in order of name; both empty where rows name none."""
+    named = [(getattr(row, "constitution", ""), getattr(row, "judge", "")) for row in rows]
+    constitutions, judges = (
+        (sorted({*column} - {""}) for column in zip(*named, strict=True)) if named else ([], [])
+    )
+    return {"constitutions": constitutions, "judges": judges}
+
+
 def start_folder(
-    kind: str, rows: Iterable[Record], settings: Record, out: Path, more: Mapping[str, str] = NOTHING_MORE
+    kind: str, rows: Sequence[Record], settings: Record, out: Path, more: Mapping[str, str] = NOTHING_MORE
 ) -> Opened:
-    """`open_folder` for a stage's settings, which name a `model` and perhaps an `adapter`.
+    """`open_folder` for a stage's settings, which name a `model` and perhaps an `adapter` or two.
 
     `more`: hashes of whatever else the result depends on, by name.
     """
@@ -103,7 +114,9 @@ def start_folder(
     hashes = {"rows": row_hash(rows), "model": weights_hash(resolve_model(values["model"])), **more}
     if values["adapter"] is not None:
         hashes["adapter"] = weights_hash(values["adapter"])
-    return open_folder(out, identity_of(kind, settings, hashes))
+    if values.get("reference_adapter", BARE) != BARE:
+        hashes["reference_adapter"] = weights_hash(values["reference_adapter"])
+    return open_folder(out, identity_of(kind, settings, hashes))._replace(origins=origins_of(rows))
 
 
 def open_folder(out: Path, identity: dict[str, Any]) -> Opened:
@@ -161,6 +174,7 @@ def finish_folder(opened: Opened, result: Result) -> Trained:
         **opened.identity,
         "schema": SCHEMA,
         "versions": versions(*LIBRARIES),
+        **opened.origins,
         **result._asdict(),
         "files": {path.name: file_hash(path) for path in files},
     }

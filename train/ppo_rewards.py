@@ -25,8 +25,9 @@ from judge.models.weights import weights_hash
 from prompts.records import Message, Prompt
 from train.episodes import Reply, groups_of
 from train.errors import TrainDataError
+from train.heads import rewards, shares
 from train.ppo_roles import REWARD, Roles
-from train.reward import RewardModel
+from train.reward_model import RewardModel, read_head
 
 RewardFunction = Callable[..., Any]
 """(prompts, completions, **columns) -> numbers or None, or an awaitable of them."""
@@ -67,8 +68,11 @@ def function_identity(function: Callable[..., Any]) -> str:
 
 
 def reward_folder(source: RewardSource) -> Path | None:
-    """The reward model's folder; None for a function."""
-    return Path(source) if isinstance(source, (str, Path)) and _is_folder(source) else None
+    """The reward model's folder; None for a function. Raises CheckpointError for a folder without one."""
+    if not isinstance(source, (str, Path)) or not _is_folder(source):
+        return None
+    read_head(Path(source))  # so that another kind of folder is called by its name
+    return Path(source)
 
 
 def _is_folder(source: str | Path) -> bool:
@@ -101,14 +105,14 @@ def by_adapter(roles: Roles) -> Scorer:
 
     @torch.no_grad()
     def score(replies: Sequence[Replied]) -> list[float | None]:
+        assert roles.reward is not None
+        heads = roles.reward.heads
         rows = [reply.tokens for reply in replies]
-        found: list[float | None] = [None] * len(rows)
+        scores = torch.zeros(len(rows), len(heads.names))  # (B, K)
         with roles.board.as_role(REWARD):
             for batch in roles.batches(rows, groups_of(rows)):
-                scores = roles.scores(batch).tolist()  # (B,)
-                for at, value in zip(batch.number.tolist(), scores, strict=True):
-                    found[at] = value
-        return found
+                scores[batch.number.cpu()] = roles.scores(batch).cpu()
+        return [*rewards(scores, heads, shares(heads, [reply.prompt.tags for reply in replies])).tolist()]
 
     return Scorer(score, lambda: None)
 
@@ -120,7 +124,8 @@ def by_model(model: RewardModel) -> Scorer:
         conversations = [
             [*reply.prompt.messages, Message(role="assistant", content=reply.text)] for reply in replies
         ]
-        return [*model.score(conversations)]
+        ratings = model.rate(conversations, [reply.prompt.tags for reply in replies])
+        return [rating.reward for rating in ratings]
 
     return Scorer(score, lambda: None)
 

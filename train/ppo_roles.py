@@ -28,7 +28,7 @@ from train.head import token_entropies, token_logprobs
 from train.logprobs import batch_hidden, causal_model
 from train.loop import adapted_by, pass_tokens, use_bf16
 from train.pairs import PairTokens
-from train.reward import read_head
+from train.reward_model import StoredHead, read_head
 from train.roles import POLICY, REFERENCE, Base, add_adapter_from, add_fresh_adapter
 from train.selftest import choose_layout
 from train.settings import PpoSettings
@@ -50,7 +50,7 @@ class Roles:
     """One base and its adapters; which of them acts is the board's to say."""
 
     def __init__(
-        self, base: Base, adapted: PeftModel, settings: PpoSettings, reward_head: Tensor | None
+        self, base: Base, adapted: PeftModel, settings: PpoSettings, reward: StoredHead | None
     ) -> None:
         self.base = base
         self.adapted = adapted
@@ -58,9 +58,11 @@ class Roles:
         self.reference = REFERENCE if REFERENCE in adapted.peft_config else BASE
         width = causal_model(adapted).config.get_text_config().hidden_size
         self.value_head = nn.Linear(width, 1, dtype=torch.float32)
-        self.reward_head = reward_head
+        self.reward = reward
         with torch.no_grad():
-            self.value_head.weight.copy_(torch.zeros(1, width) if reward_head is None else reward_head)
+            self.value_head.weight.zero_()
+            if reward is not None:
+                self.value_head.weight.copy_(reward.weight.mean(dim=0, keepdim=True))
             self.value_head.bias.zero_()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         adapted.to(self.device)
@@ -115,11 +117,11 @@ class Roles:
         return values
 
     def scores(self, batch: ReplyBatch) -> Tensor:
-        """Scores (B,) float32 of the batch's replies by the reward head, each read at its last token."""
-        assert self.reward_head is not None
+        """Scores (B, K) float32 of the batch's replies by the K reward heads, each read at its last token."""
+        assert self.reward is not None
         with self.half():
             hidden = batch_hidden(self.adapted, batch)[batch.last]  # (B, H)
-        return hidden.float() @ self.reward_head[0].to(self.device)
+        return hidden.float() @ self.reward.weight.T.to(self.device) - self.reward.offset.to(self.device)
 
     def train(self) -> None:
         """Activations are recomputed where that was asked for; there is no dropout to switch on."""
@@ -137,16 +139,16 @@ def open_roles(base: Base, settings: PpoSettings, reward: Path | None) -> Roles:
     Raises CheckpointError for an adapter that does not go with the base.
     """
     adapted = adapted_by(base, settings, frozen_reference=True)
-    head = None
+    stored = None
     if reward is None:
         add_fresh_adapter(adapted, settings.rank, settings.alpha, VALUE, settings.seed)
     else:
-        head, longest = read_head(reward)
-        if longest < settings.max_length:
+        stored = read_head(reward)
+        if stored.max_length < settings.max_length:
             raise CheckpointError(
-                f"the reward model {reward} was trained on at most {longest} tokens and would be asked about "
-                f"{settings.max_length}: give max_length {longest} or less, or train it on longer rows"
+                f"the reward model {reward} was trained on at most {stored.max_length} tokens and would be asked "
+                f"about {settings.max_length}: give max_length {stored.max_length} or less, or train it on longer rows"
             )
         for name in (REWARD, VALUE):
             add_adapter_from(adapted, base.source, reward, name)
-    return Roles(base, adapted, settings, head)
+    return Roles(base, adapted, settings, stored)

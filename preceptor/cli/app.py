@@ -9,7 +9,7 @@ from types import FrameType
 
 import typer
 
-from preceptor.cli import amend, audit, constitution, feedback, label, prompts, runs, train
+from preceptor.cli import amend, audit, constitution, export, feedback, label, prompts, runs, train
 
 app = typer.Typer(
     name="preceptor",
@@ -37,6 +37,7 @@ app.command("evaluate")(feedback.evaluate)
 app.command("run")(runs.run)
 app.command("report")(runs.report)
 app.command("verify")(runs.verify)
+app.command("export")(export.export)
 
 INTERRUPTED = 130
 

@@ -112,7 +112,7 @@ def ppo(
 ) -> None:
     """Train a policy by PPO against a reward. The same command again goes on where it stopped."""
     flags = dict(locals())
-    train._need_train()
+    train.need_train()
     from prompts.pool import prompts_from
     from train.settings import PpoSettings
 

@@ -31,7 +31,8 @@ from train.ppo import prompts_of_step, train_ppo
 from train.ppo_guard import Decision, Moment
 from train.ppo_rewards import Replied, by_model, open_scorer
 from train.ppo_roles import open_roles
-from train.reward import RewardModel, train_reward
+from train.reward import train_reward
+from train.reward_model import RewardModel
 from train.roles import adapt_from, load_base
 from train.settings import PpoSettings, RewardSettings
 

@@ -16,7 +16,8 @@ from train.logprobs import row_logprobs
 from train.ppo_roles import REWARD, VALUE, Roles, open_roles
 from train.ppo_state import open_optimisers
 from train.ppo_update import Experience, policy_step, value_step
-from train.reward import RewardModel, train_reward
+from train.reward import train_reward
+from train.reward_model import RewardModel
 from train.roles import POLICY, REFERENCE, load_base
 from train.rows import Demonstration
 from train.settings import PpoSettings, RewardSettings, SftSettings
@@ -192,20 +193,16 @@ def test_the_value_function_starts_as_the_reward_model(tiny: Path, trained: dict
     """At a reply's last token, before anything is learned; and the reward adapter scores as its model does."""
     roles = opened(tiny, trained)
     model = RewardModel.load(trained["reward"])
-    wanted = torch.tensor(model.score_rows(REPLIES, 8))
+    wanted = model.score_rows(REPLIES, 8)[:, 0]
     (batch,) = roles.batches(REPLIES, groups_of(REPLIES))
     with torch.no_grad(), roles.board.as_role(REWARD):
         scores = torch.zeros(len(REPLIES))
-        scores[batch.number] = roles.scores(batch)
+        scores[batch.number] = roles.scores(batch)[:, 0]
     torch.testing.assert_close(scores, wanted, rtol=1e-5, atol=1e-5)
     with torch.no_grad(), roles.board.as_role(VALUE):
         at_last = roles.values(batch._replace(predictor=batch.last))
-    torch.testing.assert_close(at_last, roles_scores(scores, batch.number))
-
-
-def roles_scores(scores: Tensor, number: Tensor) -> Tensor:
-    """In the batch's order."""
-    return scores[number]
+    assert roles.reward is not None
+    torch.testing.assert_close(at_last, scores[batch.number] + roles.reward.offset)
 
 
 def test_sharing_the_prompt_changes_nothing(tiny: Path, trained: dict[str, Path]) -> None:
