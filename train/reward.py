@@ -52,6 +52,7 @@ from train.loop import (
 )
 from train.losses import off_centre, smoothed, soft_bradley_terry
 from train.pairs import (
+    Encoded,
     PairTokens,
     encode_messages,
     encode_pairs,
@@ -60,9 +61,11 @@ from train.pairs import (
     split_held_out,
     turn_ends,
 )
+from train.plan import Job, Plan, plan_pairs, settled
 from train.roles import Base, adapt_from, base_of_adapter, load_base, restore_adapter, save_adapter
 from train.selftest import choose_layout
 from train.settings import RewardSettings
+from train.sketch import skeleton
 from train.trainer import Losses, PairTrainer, Stage
 
 if TYPE_CHECKING:
@@ -205,11 +208,10 @@ def train_reward(
     if (finished := found_finished(opened)) is not None:
         return finished
     base = load_base(settings.model, load_dtype(settings.precision))
-    train_rows, held_out_rows = split_held_out(preferences, settings.held_out, settings.seed)
-    train = encode_pairs(train_rows, base.tokenizer, settings.max_length, base.generation_eos)
-    held_out = encode_pairs(held_out_rows, base.tokenizer, settings.max_length, base.generation_eos)
+    train, held_out = _encoded(preferences, base, settings)
     rows = pair_counts(train, held_out)
-    check_rows(rows)
+    plan = _plan(base, train, held_out, settings)
+    settings = settled(settings, plan)
     adapted = adapted_by(base, settings, frozen_reference=False)
     torch.manual_seed(settings.seed)
     model = RewardModel(adapted, base, settings.max_length)
@@ -228,15 +230,49 @@ def train_reward(
         restore=model.restore,
     )
     trainer = PairTrainer(model, stage, args=args)
-    last = run_loop(trainer, opened, "reward", settings, watch)
+    ran = run_loop(trainer, opened, settings, watch, plan)
     model.save(opened.path)
     base.tokenizer.save_pretrained(str(opened.path))
     card = _card(model, held_out.rows, tokens, layout.shared)
     write_json(opened.path / CARD, card)
-    metrics = {**last, "held_out": {key: value for key, value in card.items() if key != "bins"}}
-    wall_s = time.monotonic() - began_s
-    result = Result(rows, metrics, trainer.state.global_step, wall_s, dict(read or {}), layout.reasons)
+    metrics = {**ran.metrics, "held_out": {key: value for key, value in card.items() if key != "bins"}}
+    result = Result(
+        rows=rows,
+        metrics=metrics,
+        steps=trainer.state.global_step,
+        wall_s=time.monotonic() - began_s,
+        read=dict(read or {}),
+        notes=(*layout.reasons, *ran.notes),
+        plan=plan.figures(),
+        measured=ran.measured,
+    )
     return finish_folder(opened, result)
+
+
+def plan_reward(preferences: Sequence[Preference], settings: RewardSettings) -> Plan:
+    """What `train_reward` would take; reads config and tokenizer, and writes nothing."""
+    base = skeleton(settings.model, load_dtype(settings.precision))
+    return _plan(base, *_encoded(preferences, base, settings), settings)
+
+
+def _encoded(
+    preferences: Sequence[Preference], base: Base, settings: RewardSettings
+) -> tuple[Encoded, Encoded]:
+    """Tokens of the pairs to train on, and of those held out; TrainDataError where none is left to train on."""
+    sides = split_held_out(preferences, settings.held_out, settings.seed)
+    train, held_out = (
+        encode_pairs(rows, base.tokenizer, settings.max_length, base.generation_eos) for rows in sides
+    )
+    check_rows(pair_counts(train, held_out))
+    return train, held_out
+
+
+def _plan(base: Base, train: Encoded, held_out: Encoded, settings: RewardSettings) -> Plan:
+    def prepare(adapted: PeftModel) -> Any:
+        model = RewardModel(adapted, base, settings.max_length)
+        return model, lambda fields: reward_loss(model, PairBatch(**fields), settings)[0].sum()
+
+    return plan_pairs(Job("reward", settings, prepare), base, train.rows, held_out.rows)
 
 
 def reward_loss(model: nn.Module, batch: PairBatch, settings: RewardSettings) -> Losses:
