@@ -5,7 +5,6 @@ UserError (constitution.errors)
   CheckpointError   a model or adapter that cannot be loaded: misspelt, incomplete, of another shape
   RunFolderError    an output folder that cannot be used: not writable, or begun with other settings
   MemoryShortError  a step that does not fit in memory however it is cut
-  PlanError         a model whose training cannot be foretold
 """
 
 from __future__ import annotations
@@ -27,7 +26,3 @@ class RunFolderError(UserError):
 
 class MemoryShortError(UserError):
     """Not even the smallest part of a step fits in memory, and what can be made smaller."""
-
-
-class PlanError(UserError):
-    """What a model takes cannot be foretold, and why."""

@@ -231,7 +231,7 @@ def run_loop(trainer: Any, opened: Opened, settings: LoopSettings, watch: Watch 
     """
     metrics = opened.path / METRICS
     watcher = Watcher(plan.stage, metrics, settings.batch_size, watch, trainer.notes)
-    meter = Meter(trainer, opened.path, plan.heaviest_step, plan.steps)
+    meter = Meter(trainer, opened.path, plan.heaviest_step)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watcher)
     trainer.add_callback(meter)

@@ -26,11 +26,10 @@ from train.memory import Alive, held_bytes, optimizer_tensors, reset_resident_pe
 class Meter(TrainerCallback):
     """Measures one run of a trainer's loop; a context manager around it."""
 
-    def __init__(self, trainer: Any, folder: Path, heaviest_step: int, steps: int) -> None:
+    def __init__(self, trainer: Any, folder: Path, heaviest_step: int | None) -> None:
         self.trainer = trainer
         self.folder = folder
         self.heaviest_step = heaviest_step
-        self.steps = steps
         self._alive: Alive | None = None
         self._pass_bytes: int | None = None
         self._checkpoints: dict[str, int] = {}

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from constitution.errors import UserError
 from train.batches import grouped_batches, passes
-from train.errors import PlanError
 from train.layout import batch_fields, collate_pairs
 from train.logprobs import row_tokens
 from train.loop import load_dtype, pass_tokens
@@ -32,7 +32,7 @@ from train.memory import available_bytes, held_bytes
 from train.pairs import PairTokens
 from train.roles import training_device
 from train.settings import LoopSettings
-from train.sketch import Prepare, Sketch, Work, adapted_skeleton, skeleton_of, sketch_pass
+from train.sketch import Given, Prepare, Sketch, Work, adapted_skeleton, skeleton_of, sketch_passes
 from train.speed import Speed, measured_speed
 
 if TYPE_CHECKING:
@@ -86,27 +86,27 @@ class Course(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a training is predicted to take."""
+    """What a training is predicted to take; None where it cannot be told."""
 
     stage: str
     steps: int
     rows: int
     tokens: int
     """Of the rows that are trained on, once."""
-    memory_bytes: int
+    memory_bytes: int | None
     """Most that is alive in tensors at a time."""
     memory: dict[str, int]
     """The same by part, in bytes."""
     available_bytes: int | None
     """What could be had when the plan was made; None where the system does not say."""
-    disk_bytes: int
+    disk_bytes: int | None
     """Most that the output folder holds at a time."""
-    kept_bytes: int
+    kept_bytes: int | None
     """What stays of it."""
-    time_s: float
+    time_s: float | None
     """Of the steps, and of what is read without gradients around them."""
     gradient_checkpointing: bool
-    heaviest_step: int
+    heaviest_step: int | None
     """Number of the step that takes most memory, from 0."""
     two_rows: str
     """Why each reply is planned in a row of its own; empty where the prompt of a pair is shared."""
@@ -120,10 +120,15 @@ class Plan(NamedTuple):
 
 class _Sketched(NamedTuple):
     course: Course
-    sketch: Sketch
-    heavy: Heavy
+    sketch: Sketch | None
+    """None for a model that cannot be gone through without values."""
+    heavy: Heavy | None
     reason: str
-    """Why the prompt of a pair is not shared."""
+    """Why the prompt of a pair is not shared, or there is no sketch."""
+
+    @property
+    def memory_bytes(self) -> int | None:
+        return None if self.sketch is None else sum(_memory(self.sketch).values())
 
 
 class Job(NamedTuple):
@@ -156,8 +161,8 @@ def plan_training(job: Job, base: Base, course: Callable[[bool], Course]) -> Pla
     """What a training takes.
 
     `base` is a skeleton or a loaded model, of which config and tokenizer alone are used; `course` gives the
-    passes where the prompt of a pair is shared, and where not.
-    Raises PlanError for a model that cannot be gone through without values.
+    passes where the prompt of a pair is shared, and where not. A model that cannot be gone through without
+    values has no figure but its steps, and a note that says why.
     """
     settings = job.settings
     dtype, device = load_dtype(settings.precision), training_device()
@@ -165,91 +170,73 @@ def plan_training(job: Job, base: Base, course: Callable[[bool], Course]) -> Pla
     if available is not None and device.type == "cpu":
         available += held_bytes(tensor for tensor in base.model.parameters() if not tensor.is_meta)
     wanted = settings.gradient_checkpointing
-    found = _sketched(job, base, course, dtype, device, bool(wanted))
-    memory = _memory(found.sketch)
+    found = _sketched(job, base, course, bool(wanted))
     notes: tuple[str, ...] = ()
-    if wanted is None and available is not None and sum(memory.values()) > available:
-        before = sum(memory.values())
-        found = _sketched(job, base, course, dtype, device, True)
-        memory = _memory(found.sketch)
-        notes = (
-            f"gradient checkpointing is on: without it {before / 2**20:.0f} MiB would be needed, and "
-            f"{available / 2**20:.0f} MiB can be had",
-        )
+    peak = found.memory_bytes
+    if wanted is None and peak is not None and available is not None and peak > available:
         wanted = True
-    peak = sum(memory.values())
-    if available is not None and peak > available:
+        found = _sketched(job, base, course, True)
         notes = (
-            *notes,
-            f"{peak / 2**20:.0f} MiB are needed and {available / 2**20:.0f} MiB can be had: a smaller "
-            "--max-length, --pass-tokens or --batch-size takes less",
+            f"gradient checkpointing is on: without it {_mib(peak)} would be needed, and {_mib(available)} "
+            "can be had",
         )
-    chosen = found.course
+        peak = found.memory_bytes
+    if peak is not None and available is not None and peak > available:
+        notes += (
+            f"{_mib(peak)} are needed and {_mib(available)} can be had: a smaller --max-length, --pass-tokens "
+            "or --batch-size takes less",
+        )
+    if found.sketch is None:
+        notes += (f"memory, disk and time cannot be foretold of this model: {found.reason}",)
     speed = measured_speed(device, base.model.config.get_text_config().hidden_size, dtype)
-    disk_bytes, kept_bytes = _disk(job, found.sketch, chosen.steps, _tokenizer_bytes(base.tokenizer))
+    disk = _disk(job, found, _tokenizer_bytes(base.tokenizer))
     return Plan(
         stage=job.stage,
-        steps=chosen.steps,
-        rows=chosen.rows,
-        tokens=chosen.tokens,
+        steps=found.course.steps,
+        rows=found.course.rows,
+        tokens=found.course.tokens,
         memory_bytes=peak,
-        memory=memory,
+        memory={} if found.sketch is None else _memory(found.sketch),
         available_bytes=available,
-        disk_bytes=disk_bytes,
-        kept_bytes=kept_bytes,
+        disk_bytes=disk and disk[0],
+        kept_bytes=disk and disk[1],
         time_s=_time_s(found, speed),
         gradient_checkpointing=bool(wanted),
-        heaviest_step=found.heavy.step,
-        two_rows=found.reason,
+        heaviest_step=found.heavy and found.heavy.step,
+        two_rows=found.reason if found.sketch is not None else "",
         notes=notes,
     )
 
 
-def _sketched(
-    job: Job,
-    base: Base,
-    course: Callable[[bool], Course],
-    dtype: torch.dtype,
-    device: torch.device,
-    checkpointing: bool,
-) -> _Sketched:
+def _sketched(job: Job, base: Base, course: Callable[[bool], Course], checkpointing: bool) -> _Sketched:
     """The course, its heaviest pass and what that takes; pairs in two rows where the model takes no mask of
     ours."""
-    where = torch.device("cpu") if job.on_cpu else device
-
-    def of(heavy: Heavy) -> Sketch:
-        adapted = adapted_skeleton(skeleton_of(base, dtype), job.settings, job.frozen_reference, job.on_top)
-        return sketch_pass(
-            adapted,
-            job.prepare,
-            heavy.inputs,
-            where,
-            bf16=dtype == torch.bfloat16,
-            checkpointing=checkpointing,
-            later=heavy.later,
-        )
-
+    dtype = load_dtype(job.settings.precision)
+    where = torch.device("cpu") if job.on_cpu else training_device()
     reason = ""
     for shared in (True,) if job.on_cpu else (True, False):
         chosen = course(shared)
+        given = [Given(heavy.inputs, heavy.later) for heavy in chosen.heavy]
+        half = dtype == torch.bfloat16
         try:
-            found = [(of(heavy), heavy) for heavy in chosen.heavy]
-        except torch.OutOfMemoryError:
+            bare = skeleton_of(base, dtype)
+            adapted = adapted_skeleton(bare, job.settings, job.frozen_reference, job.on_top)
+            found = sketch_passes(adapted, job.prepare, given, where, bf16=half, checkpointing=checkpointing)
+        except UserError:
             raise
-        except Exception as error:
+        except Exception as error:  # whatever an architecture asks of values: then no figure, and the reason
             reason = reason or (str(error).strip() or type(error).__name__).splitlines()[0]
             continue
-        sketch, heavy = max(found, key=lambda pair: pair[0].pass_bytes)
-        return _Sketched(chosen, sketch, heavy, reason)
-    raise PlanError(f"what {base.source} takes cannot be foretold: {reason}")
+        most = max(range(len(found)), key=lambda number: found[number].pass_bytes)
+        return _Sketched(chosen, found[most], chosen.heavy[most], reason)
+    return _Sketched(chosen, None, None, reason)
 
 
-def settled(settings: Any, plan: Plan | None) -> Any:
+def settled(settings: Any, plan: Plan) -> Any:
     """The settings, with what the plan decided where nothing was said."""
     if settings.gradient_checkpointing is not None:
         return settings
-    decided = plan is not None and plan.gradient_checkpointing
-    return settings.model_copy(update={"gradient_checkpointing": decided})
+    return settings.model_copy(update={"gradient_checkpointing": plan.gradient_checkpointing})
 
 
 def total_steps(batches: int, epochs: float) -> int:
@@ -350,11 +337,14 @@ def _memory(sketch: Sketch) -> dict[str, int]:
     }
 
 
-def _disk(job: Job, sketch: Sketch, steps: int, tokenizer_bytes: int) -> tuple[int, int]:
+def _disk(job: Job, found: _Sketched, tokenizer_bytes: int) -> tuple[int, int] | None:
     """Bytes of the output folder at its fullest, and of what stays.
 
     A new checkpoint is written before the oldest is removed, and the result while the last ones are there.
     """
+    sketch, steps = found.sketch, found.course.steps
+    if sketch is None:
+        return None
     every = job.settings.checkpoint_every
     adapter = 4 * sketch.trained_numbers + TENSOR_BYTES * sketch.trained_tensors
     optimizer = 8 * sketch.trained_numbers + OPTIMIZER_TENSOR_BYTES * sketch.trained_tensors
@@ -375,14 +365,19 @@ def _tokenizer_bytes(tokenizer: PreTrainedTokenizerBase) -> int:
         return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
 
 
-def _time_s(found: _Sketched, speed: Speed) -> float:
+def _time_s(found: _Sketched, speed: Speed) -> float | None:
     """Work that grows with the places is taken from the sketched pass; operations are the same in every pass."""
+    course, sketch, heavy = found.course, found.sketch, found.heavy
+    if sketch is None or heavy is None:
+        return None
 
     def of(work: Work, places: int, passes: int) -> float:
-        share = places / found.heavy.places
+        share = places / heavy.places
         return speed.seconds(Work(work.flops * share, work.moved_bytes * share, work.operations * passes))
 
-    course, sketch = found.course, found.sketch
-    return of(sketch.both, course.places, course.passes) + of(
-        sketch.forward, course.read_places, course.read_passes
-    )
+    both = of(sketch.both, course.places, course.passes)
+    return both + of(sketch.forward, course.read_places, course.read_passes)
+
+
+def _mib(count: int) -> str:
+    return f"{count / 2**20:.0f} MiB"

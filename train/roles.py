@@ -107,8 +107,9 @@ def quiet_loading() -> Iterator[None]:
     talk.disable_progress_bar()
     try:
         with warnings.catch_warnings():
-            # peft 0.21 still asks transformers 5.23 by the old name
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            # peft 0.21 and trl 1.16 still ask transformers 5.23 by the old names
+            old = r"`(is_)?gradient_checkpointing(_enable|_disable)?` is deprecated"
+            warnings.filterwarnings("ignore", old, FutureWarning)
             yield
     finally:
         talk.set_verbosity(verbosity)

@@ -11,7 +11,7 @@ Left out: what kernels take for themselves while they run, and how an allocator 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -138,20 +138,25 @@ def adapted_skeleton(
         return model
 
 
-def sketch_pass(
+class Given(NamedTuple):
+    """One pass of a step."""
+
+    inputs: Mapping[str, Tensor]
+    """Of which only shapes and types matter."""
+    later: bool
+    """Not the first of its step: gradients of an earlier one are there already."""
+
+
+def sketch_passes(
     adapted: PeftModel,
     prepare: Prepare,
-    inputs: Mapping[str, Tensor],
+    given: Sequence[Given],
     device: torch.device,
     *,
     bf16: bool,
     checkpointing: bool,
-    later: bool,
-) -> Sketch:
-    """Go through one pass of a step with `inputs`, of which only the shapes matter.
-
-    `adapted` is a skeleton and is used up. `later`: gradients of an earlier pass of the step are there already.
-    """
+) -> list[Sketch]:
+    """Go through each of some passes by itself. `adapted` is a skeleton and is used up."""
     stays: Any = adapted
     stays.to = lambda *_, **__: adapted  # a library's trainer would move what has no values
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
@@ -162,27 +167,32 @@ def sketch_pass(
         _materialise(module, device)
         module.train()
         trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        fields = {
-            key: torch.empty(value.shape, dtype=value.dtype, device=device) for key, value in inputs.items()
-        }
-        with _Counting() as counting:
-            if later:
-                for parameter in trained:
-                    parameter.grad = torch.empty_like(parameter)
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-                loss = run(fields)
-            forward = counting.work()
-            loss.backward()  # type: ignore[no-untyped-call]
         held = held_bytes([*module.parameters(), *module.buffers()])
-        return Sketch(
-            frozen_bytes=held - held_bytes(trained),
-            trained_bytes=held_bytes(trained),
-            trained_tensors=len(trained),
-            trained_numbers=sum(parameter.numel() for parameter in trained),
-            pass_bytes=counting.peak_bytes,
-            forward=forward,
-            both=counting.work(),
-        )
+        found = []
+        for inputs, later in given:
+            fields = {
+                key: torch.empty(value.shape, dtype=value.dtype, device=device)
+                for key, value in inputs.items()
+            }
+            with _Counting() as counting:
+                for parameter in trained:
+                    parameter.grad = torch.empty_like(parameter) if later else None
+                with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+                    loss = run(fields)
+                forward = counting.work()
+                loss.backward()  # type: ignore[no-untyped-call]
+            found.append(
+                Sketch(
+                    frozen_bytes=held - held_bytes(trained),
+                    trained_bytes=held_bytes(trained),
+                    trained_tensors=len(trained),
+                    trained_numbers=sum(parameter.numel() for parameter in trained),
+                    pass_bytes=counting.peak_bytes,
+                    forward=forward,
+                    both=counting.work(),
+                )
+            )
+    return found
 
 
 def _materialise(module: nn.Module, device: torch.device) -> None:
