@@ -166,6 +166,8 @@ def finish_folder(opened: Opened, result: Result) -> Trained:
     """Write the manifest, last of all files, and drop the checkpoints, which nothing reads any more."""
     folder = opened.path
     files = sorted(p for p in folder.iterdir() if p.is_file() and p.name not in (SETTINGS, MANIFEST))
+    fullest = max(result.measured.get("disk_bytes", 0), bytes_under(folder))
+    result = result._replace(measured={**result.measured, "disk_bytes": fullest})
     manifest = {
         **opened.identity,
         "schema": SCHEMA,
@@ -186,6 +188,11 @@ def finish_folder(opened: Opened, result: Result) -> Trained:
         result.measured,
         result.notes,
     )
+
+
+def bytes_under(folder: Path) -> int:
+    """Of all files in a folder and below."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def keep_metrics(path: Path, steps: int) -> None:

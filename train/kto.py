@@ -106,8 +106,6 @@ def _encoded(
 
 
 def _plan(base: Base, tokens: Demonstrated, good: Sequence[bool], settings: KtoSettings) -> Plan:
-    """Three readings without gradients go with every step: of the neighbours' replies, and of both by the
-    reference."""
     data = kto_rows(tokens.rows, good, settings.batch_size, settings.seed)
     lengths = [len(row["prompt_ids"]) + len(row["completion_ids"]) for row in data]
     order = range(len(data))
@@ -132,7 +130,7 @@ def _plan(base: Base, tokens: Demonstrated, good: Sequence[bool], settings: KtoS
             }
 
         def course(_: bool) -> Course:
-            return row_course(lengths, settings, batches, shapes, reads=3)
+            return row_course(lengths, settings, batches, shapes)
 
         job = Job("kto", settings, prepare, on_cpu=True, checkpoints_tokenizer=True, adapters_saved=2)
         with quiet_loading():

@@ -5,7 +5,7 @@ memory     on a GPU the allocator's own peak. On a CPU, which keeps no such acco
            held beside it is added: weights, adapter, the optimizer's state
 resident   on a CPU, what the operating system saw of the process: with Python, libraries and scratch, from
            when the weights had been loaded on
-disk       the output folder after every checkpoint, with the one removed for it, and at the end
+disk       the output folder after every checkpoint, with the one removed for it; and at the end (`train.folder`)
 time       of the steps of this very command
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from train.folder import CHECKPOINTS
+from train.folder import CHECKPOINTS, bytes_under
 from train.memory import Alive, held_bytes, optimizer_tensors, reset_resident_peak, resident_peak
 
 
@@ -121,11 +121,7 @@ class Meter(TrainerCallback):
             self._alive = None
 
     def _see_disk(self) -> None:
-        now = {path.name: _bytes_under(path) for path in self.folder.glob(f"{CHECKPOINTS}/checkpoint-*")}
+        now = {path.name: bytes_under(path) for path in self.folder.glob(f"{CHECKPOINTS}/checkpoint-*")}
         removed = sum(size for name, size in self._checkpoints.items() if name not in now)
-        self._disk_bytes = max(self._disk_bytes, _bytes_under(self.folder) + removed)
+        self._disk_bytes = max(self._disk_bytes, bytes_under(self.folder) + removed)
         self._checkpoints = now
-
-
-def _bytes_under(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

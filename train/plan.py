@@ -304,12 +304,11 @@ def row_course(
     settings: LoopSettings,
     batches: Sequence[Sequence[int]],
     shapes: Callable[[Sequence[int]], Mapping[str, Tensor]],
-    reads: int = 0,
 ) -> Course:
     """The course of a training that puts a whole step through the model at once.
 
     `lengths` of the rows, `batches` of row numbers in the order of their steps; `shapes` makes tensors as
-    TRL's batch of some rows has them; every batch is read `reads` times without gradients beside.
+    TRL's batch of some rows has them.
     """
     steps = total_steps(len(batches), settings.epochs)
     places = [max(lengths[at] for at in batch) * len(batch) for batch in batches]
@@ -323,8 +322,6 @@ def row_course(
         passes=steps,
         places=total,
         heavy=(Heavy(heaviest, inputs, False, places[heaviest]),),
-        read_places=reads * total,
-        read_passes=reads * steps,
     )
 
 

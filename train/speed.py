@@ -8,15 +8,19 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from train.sketch import Work
 
 TRIALS = 3
 ROWS = 512
 """Of the matrix that is multiplied: tokens of a small pass."""
-MOVED = 2**20
-"""Numbers of the tensors that are added."""
-TINY = 200
+MOVED = 2**22
+"""Numbers of the tensors that are added: more than a cache holds."""
+TINY = 50
+"""Layers of the chain of tiny ones."""
+CHAIN_OPERATIONS = 4
+"""Of such a layer: one forward, three for the derivatives by input, weight and bias."""
 
 
 class Speed(NamedTuple):
@@ -27,7 +31,7 @@ class Speed(NamedTuple):
     bytes_a_s: float
     """Of tensors made, two read for each."""
     operation_s: float
-    """Of an operation on next to nothing, its part of the backward pass included."""
+    """Of an operation on next to nothing: the call of its layer, and of autograd."""
 
     def seconds(self, work: Work) -> float:
         """Time that work takes, as if nothing overlapped."""
@@ -47,19 +51,18 @@ def measured_speed(device: torch.device, width: int, dtype: torch.dtype) -> Spee
         product_s = _fastest_s(lambda: rows @ weight, device)
         numbers = torch.ones(MOVED, dtype=dtype, device=device)
         sum_s = _fastest_s(lambda: numbers + numbers, device)
-    tiny = torch.ones(8, device=device, requires_grad=True)
+    with torch.random.fork_rng(devices=[]):
+        layers = nn.Sequential(*(nn.Linear(8, 8, device=device) for _ in range(TINY)))
+    tiny = torch.ones((8, 8), device=device)
 
     def chain() -> None:
-        value = tiny
-        for _ in range(TINY):
-            value = value + tiny
-        value.sum().backward()  # type: ignore[no-untyped-call]
+        layers(tiny).sum().backward()
 
     chain_s = _fastest_s(chain, device)
     return Speed(
         flops_a_s=2 * ROWS * width * width / product_s,
         bytes_a_s=numbers.nbytes / sum_s,
-        operation_s=chain_s / (2 * TINY),
+        operation_s=chain_s / (CHAIN_OPERATIONS * TINY),
     )
 
 
