@@ -7,7 +7,7 @@ memory     the heaviest pass of all steps is gone through with tensors that have
 disk       of the output folder with its checkpoints, as many as there are for a moment while one is written
 time       of the steps and of reading rows without gradients, from three short measurements on this very
            machine: a matrix product, a sum of two tensors, and tiny operations that cost their call alone
-           (`train.speed`). No more than an estimate
+           (`train.speed`). No more than an estimate: right to a factor of about three
 
 Gradient checkpointing, where nothing was said about it, is switched on where the memory would not do without.
 """
