@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from judge.errors import LedgerError
-from judge.ledger import MIGRATIONS, open_ledger
+from judge.ledger import open_ledger
+from judge.ledger_books import bill
+from judge.ledger_place import reading
+from judge.ledger_schema import STEPS
 from judge.models.protocol import Completion, Request
 from prompts.records import Message
 
@@ -74,12 +77,13 @@ async def test_the_bill_adds_up_by_model_and_stage(tmp_path: Path) -> None:
     async with open_ledger(tmp_path / "l.db") as ledger:
         for number, cost in enumerate((0.5, 0.25, None)):
             await ledger.intend(request(str(number), stage="label"))
-            await ledger.answer(request(str(number)), ANSWER, cost)
+            await ledger.answer(request(str(number), stage="label"), ANSWER, cost)
         await ledger.intend(request("x", stage="revise"))
-        await ledger.fail(request("x"), "said")
-        label, revise = await ledger.bill()
-    assert label == ("openai/m", "label", 3, 0, 21, 6, 0, 0.75, 1)
-    assert revise == ("openai/m", "revise", 0, 1, 0, 0, 0, 0, 0)
+        await ledger.fail(request("x", stage="revise"), "said")
+    with reading(str(tmp_path / "l.db")) as connection:
+        label, revise = bill(connection)
+    assert label == ({"model": "openai/m", "stage": "label"}, 3, 0, 0, 21, 6, 0, 0.75, 1)
+    assert revise == ({"model": "openai/m", "stage": "revise"}, 0, 1, 0, 0, 0, 0, 0, 0)
 
 
 async def test_a_killed_process_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
@@ -89,6 +93,8 @@ async def test_a_killed_process_loses_nothing_that_was_acknowledged(tmp_path: Pa
 import asyncio, os, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
 from judge.ledger import open_ledger
+from judge.ledger_books import bill
+from judge.ledger_place import reading
 from tests.judge.test_ledger import ANSWER, request
 async def main():
     async with open_ledger("l.db") as ledger:
@@ -106,7 +112,7 @@ asyncio.run(main())
         assert await ledger.find([request("a").key, request("b").key]) == {request("a").key: ANSWER}
         await ledger.intend(request("b"))
     rows = dict(_rows(tmp_path / "l.db", "select status, attempts from calls"))
-    assert rows == {"answered": 1, "intent": 2}
+    assert rows == {"answered": 1, "lost": 2}
 
 
 async def test_an_asker_that_is_cancelled_leaves_a_whole_ledger(tmp_path: Path) -> None:
@@ -142,9 +148,10 @@ async def test_places_that_cannot_be_a_ledger(tmp_path: Path) -> None:
     assert "folder cannot be made" in await _refused(text / "l.db")
     assert "unable to open" in await _refused(tmp_path)
     assert text.read_text().startswith("not a database"), "it was overwritten"
-    said = await _refused("postgresql://me:secret@host/db")
-    assert "keeps its ledger in SQLite" in said
+    said = await _refused("mysql://me:secret@host/db")
+    assert "SQLite or PostgreSQL" in said
     assert "secret" not in said
+    assert "in memory would be lost" in await _refused("sqlite://")
 
 
 async def test_a_read_only_ledger_says_so(tmp_path: Path) -> None:
@@ -157,7 +164,7 @@ async def test_a_newer_or_foreign_database_is_left_alone(tmp_path: Path) -> None
     async with open_ledger(tmp_path / "new.db"):
         pass
     with sqlite3.connect(tmp_path / "new.db") as connection:
-        connection.execute("update ledger_version set version = ?", (len(MIGRATIONS) + 1,))
+        connection.execute("update ledger_version set version = ?", (len(STEPS) + 1,))
     connection.close()
     assert "newer Preceptor" in await _refused(tmp_path / "new.db")
     with sqlite3.connect(tmp_path / "else.db") as connection:
