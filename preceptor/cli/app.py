@@ -79,7 +79,8 @@ def main() -> None:
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    # by way of SIGINT's handler, which an event loop replaces by one that lets what is in flight finish
+    signal.raise_signal(signal.SIGINT)
 
 
 def _say(text: str) -> None:
