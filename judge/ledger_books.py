@@ -13,9 +13,12 @@ from typing import Any, Literal, NamedTuple
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection, Engine
 
+from prompts.records import Record
+
 By = Literal["run", "model", "stage", "principle"]
 BY: tuple[By, ...] = ("run", "model", "stage", "principle")
 STATUSES = ("answered", "failed", "lost", "intent")
+UNANSWERED = ("failed", "lost")
 PAGE = 500
 """Rows that are read at once."""
 
@@ -47,6 +50,33 @@ class BillLine(NamedTuple):
     """Answers whose price is not known and so is not in `cost_usd`."""
 
 
+class Call(Record):
+    """A call as the ledger has it, without what may be a secret in a server's address."""
+
+    key: str
+    run: str
+    """Of the last who asked or answered it; empty in ledgers from before there were names."""
+    model: str
+    endpoint: str
+    stage: str
+    principle: str
+    status: str
+    request: dict[str, Any]
+    completion: dict[str, Any] | None
+    problem: str | None
+    """Why it failed."""
+    tokens_in: int | None
+    tokens_out: int | None
+    tokens_cached: int | None
+    cost_usd: float | None
+    """None: not answered, or the price is not known."""
+    asked_at: float
+    """Seconds since 1970, as is `answered_at`."""
+    answered_at: float | None
+    attempts: int
+    """Times that it was begun."""
+
+
 class Wanted(NamedTuple):
     """Which calls; None: all."""
 
@@ -54,7 +84,7 @@ class Wanted(NamedTuple):
     model: str | None = None
     stage: str | None = None
     principle: str | None = None
-    status: str | None = None
+    statuses: tuple[str, ...] | None = None
     key: str | None = None
     """How the key begins."""
     before: float | None = None
@@ -92,24 +122,23 @@ def bill(
     ]
 
 
-def calls(connection: Connection, wanted: Wanted, limit: int | None = None) -> Iterator[dict[str, Any]]:
-    """The calls with their whole request and answer, latest first; nothing in them is a secret."""
+def calls(connection: Connection, wanted: Wanted, limit: int | None = None) -> Iterator[Call]:
+    """The calls with their whole request and answer, latest first."""
     where, values = _where(wanted)
     rows = connection.execution_options(yield_per=PAGE).execute(
         sql.text(
-            f"SELECT key, run, model, endpoint, stage, principle, status, request, completion, problem, tokens_in, "
-            "tokens_out, tokens_cached, cost_usd, asked_at, answered_at, attempts FROM calls "
+            f"SELECT {', '.join(Call.model_fields)} FROM calls "
             f"{where} ORDER BY asked_at DESC, key" + (" LIMIT :most" if limit is not None else "")
         ),
         values | ({"most": limit} if limit is not None else {}),
     )
     for row in rows.mappings():
         call = dict(row)
-        request = json.loads(call["request"])
-        call["endpoint"] = request["endpoint"] = _without_secrets(call["endpoint"])
-        completion = json.loads(call["completion"]) if call["completion"] is not None else None
-        problem = _without_secrets(call["problem"]) if call["problem"] is not None else None
-        yield call | {"request": request, "completion": completion, "problem": problem}
+        endpoint = _without_secrets(call["endpoint"])
+        call["request"] = json.loads(call["request"]) | {"endpoint": endpoint}
+        call["completion"] = json.loads(call["completion"]) if call["completion"] is not None else None
+        call["problem"] = _without_secrets(call["problem"]) if call["problem"] is not None else None
+        yield Call.model_validate(call | {"endpoint": endpoint})
 
 
 def count(connection: Connection, wanted: Wanted) -> dict[str, int]:
@@ -157,9 +186,14 @@ def _where(wanted: Wanted, but_in_flight: bool = False) -> tuple[str, dict[str, 
     terms = [
         f"{name} = :{name}" for name in ("run", "model", "stage", "principle", "status") if name in values
     ]
+    if wanted.statuses is not None:
+        named = {f"status_{number}": status for number, status in enumerate(values.pop("statuses"))}
+        values |= named
+        terms.append(f"status IN ({', '.join(f':{name}' for name in named)})")
     if "key" in values:
-        values["key"] = re.sub(r"[^0-9a-f]", "", values["key"].lower()) + "%"
-        terms.append("key LIKE :key")
+        values["key"] = values["key"].lower()
+        values["past"] = values["key"] + "g"  # keys are hexadecimal
+        terms.append("key >= :key AND key < :past")
     if "before" in values:
         terms.append("asked_at < :before")
     if but_in_flight:
