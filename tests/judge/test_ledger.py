@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from judge.errors import LedgerError
 from judge.ledger import open_ledger
 from judge.ledger_books import Wanted, bill, count
-from judge.ledger_place import reading
+from judge.ledger_place import BUSY_S, reading
 from judge.ledger_schema import STEPS
 from judge.models.protocol import Completion, Request
 from prompts.records import Message
@@ -94,7 +95,7 @@ import asyncio, os, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
 from judge.ledger import open_ledger
 from judge.ledger_books import Wanted, bill, count
-from judge.ledger_place import reading
+from judge.ledger_place import BUSY_S, reading
 from tests.judge.test_ledger import ANSWER, request
 async def main():
     async with open_ledger({place!r}) as ledger:
@@ -112,6 +113,22 @@ asyncio.run(main())
     with reading(place) as connection:
         assert count(connection, Wanted()) == {"answered": 1, "lost": 1}
         assert bill(connection, ())[0].lost == 2
+
+
+async def test_a_reader_waits_for_no_writer(tmp_path: Path) -> None:
+    """However long another process holds the write lock."""
+    place = tmp_path / "l.db"
+    async with open_ledger(place) as ledger:
+        await ledger.intend(request())
+        await ledger.answer(request(), ANSWER, 0.5)
+        with closing(sqlite3.connect(place, isolation_level=None)) as writer:
+            writer.execute("BEGIN IMMEDIATE")
+            writer.execute("DELETE FROM calls")
+            async with asyncio.timeout(BUSY_S / 2):
+                assert await ledger.find([request().key]) == {request().key: ANSWER}
+                assert await ledger.costs([request().key]) == {request().key: 0.5}
+                assert (await ledger.bill())[0].calls == 1
+            writer.execute("ROLLBACK")
 
 
 async def test_an_asker_that_is_cancelled_leaves_a_whole_ledger(place: str) -> None:

@@ -33,7 +33,7 @@ def write_pairs(count: int) -> None:
         {
             "prompt": f"question {n}",
             "response_a": f"one quality={n % 90}",
-            "response_b": f"other quality={n % 97}",
+            "response_b": f"other quality={7 * n % 97}",
         }
         for n in range(count)
     )
