@@ -37,11 +37,11 @@ DEAF_TRIES = 3
 DEAD_CALLS = 5
 """Calls in a row that ended without an answer, after all their tries, after which a provider counts as
 down."""
+GRACE_S = 10.0
+"""How long what is in flight may take to finish once the run is interrupted."""
 FIRST_LOOK_S = 0.05
 LAST_LOOK_S = 1.0
 """Waits between looks for an answer that another process is asking for: doubled from the first to the last."""
-GRACE_S = 10.0
-"""How long what is in flight may take to finish once the run is interrupted."""
 
 
 class RunInterruptedError(Exception):
@@ -183,13 +183,13 @@ class Fanout:
 
     async def _once(self, key: str, request: Request) -> Outcome:
         """`_answer`, waiting while another process asks the same."""
-        wait_s = FIRST_LOOK_S
+        look_s = FIRST_LOOK_S
         while True:
             try:
                 return await self._answer(key, request)
             except AskedElsewhere:
-                await self._pause(wait_s)
-            wait_s = min(LAST_LOOK_S, 2 * wait_s)
+                await self._pause(look_s)
+            look_s = min(LAST_LOOK_S, 2 * look_s)
 
     async def _answer(self, key: str, request: Request) -> Outcome:
         try:
