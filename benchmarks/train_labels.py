@@ -110,7 +110,8 @@ def card(
     """Figures of the reward model on the held-out pairs, against the annotators' probabilities."""
     from train.calibration import report_card
     from train.pairs import encode_pairs
-    from train.reward import RewardModel, train_reward
+    from train.reward import train_reward
+    from train.reward_model import RewardModel
     from train.settings import RewardSettings
 
     rng = random.Random(f"coin:{seed}")
@@ -122,8 +123,8 @@ def card(
         model = RewardModel.load(train_reward(rows, settings, Path(folder) / "rm").folder)
     wanted = [preference(number, row, row.truth) for number, row in enumerate(test)]
     pairs = encode_pairs(wanted, model.base.tokenizer, settings.max_length).rows
-    chosen, rejected = model.score_pairs(pairs, 2048, shared=True)
-    margins = [a - b for a, b in zip(chosen, rejected, strict=True)]
+    chosen, rejected = model.pair_rewards(pairs, model.pair_features(pairs, 2048, shared=True))  # (P,) each
+    margins = (chosen - rejected).tolist()
     decided = [margin for margin, pair in zip(margins, pairs, strict=True) if pair.probability > 0.5]
     figures = report_card(margins, [pair.probability for pair in pairs])
     return {

@@ -263,7 +263,7 @@ def first_weights(stage: str, settings: Any, folder: Path) -> dict[str, Any]:
     from peft import load_peft_weights
     from safetensors.torch import load_file
 
-    from train.reward import HEAD, RewardModel
+    from train.reward_model import HEAD, RewardModel
     from train.roles import adapt, load_base
 
     base = load_base(settings.model)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from constitution.principle import Constitution
 from judge.audit import audit
@@ -18,8 +18,8 @@ from judge.calibration import Bin, picture
 from judge.card import RELIABILITY, card
 from judge.errors import PairsError
 from judge.groups import Pairing, preferences_of
-from judge.records import Label, Preference, Ranking, Status
-from judge.weigh import winner
+from judge.records import Label, Letter, Opinion, Preference, Ranking, Status
+from judge.weigh import opinions, winner
 from prompts.manifest import file_hash, versions, write_json, write_text
 from prompts.records import Message
 from prompts.rows import read_records, replacing, write_rows
@@ -74,7 +74,18 @@ def preference(label: Label) -> Preference | None:
         constitution=label.constitution,
         judge=label.judge,
         tags=label.prompt.tags,
+        principles=tuple(
+            one if a_wins else Opinion(principle=one.principle, probability=1 - one.probability)
+            for one in opinions(label)
+        ),
+        gold=_gold(label, "a" if a_wins else "b"),
     )
+
+
+def _gold(label: Label, chosen: Letter) -> Literal["chosen", "rejected", "tie"] | None:
+    if label.preferred is None or label.preferred == "tie":
+        return label.preferred
+    return "chosen" if label.preferred == chosen else "rejected"
 
 
 def write_labels(out: str | Path, labels: Iterable[Label], run: LabelRun) -> dict[str, Any]:
@@ -161,7 +172,7 @@ def _write_preferences(path: Path, rows: Iterable[Preference]) -> int:
     count = 0
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         for row in rows:
-            file.write(row.model_dump_json(exclude={"meta"}) + "\n")
+            file.write(row.model_dump_json(exclude={"meta"}, exclude_none=True) + "\n")
             count += 1
     return count
 
@@ -182,6 +193,13 @@ def _write_parquet(path: Path, rows: Iterable[Preference]) -> None:
             ("constitution", pyarrow.string()),
             ("judge", pyarrow.string()),
             ("tags", pyarrow.list_(pyarrow.string())),
+            (
+                "principles",
+                pyarrow.list_(
+                    pyarrow.struct([("principle", pyarrow.string()), ("probability", pyarrow.float64())])
+                ),
+            ),
+            ("gold", pyarrow.string()),
         ]
     )
     with replacing(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:

@@ -194,6 +194,14 @@ class Label(Record):
     """Who made the label: one judge, or those of the last step joined by ` + `."""
 
 
+class Opinion(Record):
+    """What the judgements about one principle say of a preference."""
+
+    principle: str
+    probability: float = Field(ge=0, le=1)
+    """That the chosen reply is the better, by this principle alone."""
+
+
 class Preference(Record):
     """An `ok` label in TRL's explicit-prompt conversational form, with the probability beside it."""
 
@@ -208,4 +216,8 @@ class Preference(Record):
     constitution: str
     judge: str
     tags: tuple[str, ...] = ()
+    principles: tuple[Opinion, ...] = ()
+    """By principle, where the judge was asked about each on its own."""
+    gold: Literal["chosen", "rejected", "tie"] | None = None
+    """The better reply by people's verdict, where one is known; it takes no part in training."""
     meta: dict[str, Any] = Field(default_factory=dict)

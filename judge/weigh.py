@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from constitution.principle import Principle
 from judge.compare import JOINT
-from judge.records import Judgement, Label, Letter, Order, Status
+from judge.records import Judgement, Label, Letter, Opinion, Order, Status
 
 EVEN = 1e-9
 """Probabilities nearer to 0.5 than this are 0.5: rounding decides no preference."""
@@ -89,6 +89,20 @@ def order_means(judgements: Sequence[Judgement], weight: Mapping[str, float]) ->
         if votes:
             means[order] = sum(share * p for share, p in votes) / sum(share for share, _ in votes)
     return means
+
+
+def opinions(label: Label) -> tuple[Opinion, ...]:
+    """What each principle on its own says, of response a: the mean over orders and judges that made the label.
+
+    Principles asked about together have none, nor have those without a complete verdict and checks that abstain.
+    """
+    found: dict[str, list[float]] = {}
+    for one in deciding(label):
+        abstains = one.call is None and one.letter == "tie"
+        if one.probability is None or abstains or one.principle in (JOINT, *label.unjudged):
+            continue
+        found.setdefault(one.principle, []).append(one.probability)
+    return tuple(Opinion(principle=name, probability=sum(some) / len(some)) for name, some in found.items())
 
 
 def winner(probability: float) -> Letter:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 from ruamel.yaml import YAML
@@ -76,6 +76,12 @@ class RunConfig(Record):
     model, as in Bai et al. 2022."""
     reward: RewardSettings | None = None
     dpo: DpoSettings = DpoSettings()
+    rounds: int = Field(default=1, gt=0)
+    """How often replies are sampled, labelled and trained on; each round starts from the last one's policy."""
+    reference: Literal["first", "last"] = "last"
+    """What DPO keeps a later round's policy near: what round 1 started from, or what the round itself starts from."""
+    round_prompts: Literal["same", "split"] = "same"
+    """Whether every round asks all prompts, or each its own share of them."""
     evaluate: EvaluateSettings = EvaluateSettings()
 
 
@@ -94,11 +100,20 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise UserError(
             "\n".join([f"{path}: the run file cannot be used:", *(f"  {one}" for one in faults)])
         ) from None
-    if config.sft is not None and config.revise is None:
-        raise UserError(
-            f"{path}: `sft` trains on revisions, and `revise` is absent; add it or leave `sft` out"
-        )
+    if (fault := _contradiction(config)) is not None:
+        raise UserError(f"{path}: {fault}")
     return config
+
+
+def _contradiction(config: RunConfig) -> str | None:
+    """What two sections ask for together and cannot have."""
+    if config.sft is not None and config.revise is None:
+        return "`sft` trains on revisions, and `revise` is absent; add it or leave `sft` out"
+    if config.dpo.reference_adapter is not None:
+        return "dpo.reference_adapter is set by a run itself; wanted reference: first or reference: last"
+    if config.rounds > 1 and config.reference == "first" and config.dpo.loss == "simpo":
+        return "reference: first has no effect with loss simpo, which has no reference; leave it out"
+    return None
 
 
 def _read(path: Path) -> dict[str, Any]:

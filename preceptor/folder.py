@@ -3,6 +3,7 @@
     manifest.json constitution.yaml 1-prompts.jsonl 1-prompts-held-out.jsonl 2-responses.jsonl 3-revisions.jsonl 3-sft/
     3-responses.jsonl 4-labels.jsonl 5-preferences.jsonl 6-reward/ 7-policy/ 8-heldout.jsonl 9-report.html summary.json
     ledger.db metrics/stages.jsonl
+    rounds/2/...  where there is more than one round; see `preceptor.rounds`
 
 A stage whose fingerprint (settings and input files) equals that of its last record, and whose outputs are still the
 ones that it wrote, is not run again.
@@ -84,6 +85,15 @@ def record_stage(folder: Path, record: StageRecord) -> None:
         stream.write(record.line() + "\n")
         stream.flush()
         os.fsync(stream.fileno())
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Put a copy of a folder in the place of whatever is at `target`: there is a whole one or none at all."""
+    partial = target.with_name(f".{target.name}.part")
+    for old in (partial, target):
+        shutil.rmtree(old, ignore_errors=True)
+    shutil.copytree(source, partial)
+    partial.replace(target)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-BEFORE, AFTER, INK, FAINT = "#b8c0cc", "#2457c5", "#1c2430", "#d9dee5"
+from train.plots import AFTER, BEFORE, INK, blank, svg
 
 
 def before_and_after(before: Mapping[str, float], after: Mapping[str, float]) -> str:
     """Horizontal bars: for each principle the share of held-out replies that satisfy it, before and after."""
     names = [name for name in after if name != "overall"] + ["overall"]
-    figure, axes = _figure(7.2, 0.62 * len(names) + 0.7)
+    figure, axes = blank(7.2, 0.62 * len(names) + 0.7)
     for row, name in enumerate(reversed(names)):
         old, new = before.get(name, 0.0), after[name]
         axes.barh(row + 0.19, old, height=0.34, color=BEFORE)
@@ -28,59 +23,39 @@ def before_and_after(before: Mapping[str, float], after: Mapping[str, float]) ->
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
-    return _svg(figure)
+    return svg(figure)
 
 
-def calibration(bins: Sequence[Mapping[str, Any]]) -> str:
-    """Reliability: how sure the reward model is against how far the judge agrees; a dot a bin, its area the pairs.
+def by_round(rows: Sequence[Mapping[str, Any]], key: str, label: str, share: bool = False) -> str:
+    """A figure over rounds, with its 95 % interval where the row has one under `key` and `_ci95`.
 
-    bins: rows with `confidence` and `agreement` (means in 0..1) and `n`, as in a report card.
+    share: the figure lies in 0..1 and is shown as per cent. Rows without the figure leave a gap.
     """
-    figure, axes = _figure(3.6, 3.2)
-    axes.plot([0.5, 1], [0.5, 1], color=FAINT, linewidth=1.2)
-    most = max(row["n"] for row in bins)
-    confidence, agreement = [row["confidence"] for row in bins], [row["agreement"] for row in bins]
-    axes.plot(confidence, agreement, color=AFTER, linewidth=1)
-    sizes = [16 + 120 * row["n"] / most for row in bins]
-    axes.scatter(confidence, agreement, s=sizes, color=AFTER, alpha=0.75, linewidths=0)
-    axes.set_xlim(0.48, 1.02)
-    axes.set_ylim(min(0.48, *agreement), 1.02)
-    axes.set_xlabel("probability by the reward model")
-    axes.set_ylabel("probability by the judge")
-    return _svg(figure)
+    known = [row for row in rows if row.get(key) is not None]
+    numbers, values = [row["round"] for row in known], [row[key] for row in known]
+    figure, axes = blank(3.6, 2.6)
+    axes.plot(numbers, values, color=AFTER, linewidth=1.3)
+    bounds = [row.get(f"{key}_ci95") or [row[key], row[key]] for row in known]
+    spread = [
+        [max(value - low, 0.0) for value, (low, _) in zip(values, bounds, strict=True)],
+        [max(high - value, 0.0) for value, (_, high) in zip(values, bounds, strict=True)],
+    ]
+    axes.errorbar(numbers, values, yerr=spread, fmt="o", markersize=4, color=AFTER, elinewidth=1, capsize=3)
+    axes.set_xticks([row["round"] for row in rows])
+    axes.set_xlim(-0.3, rows[-1]["round"] + 0.3)
+    axes.set_xlabel("round")
+    if share:
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
+    axes.set_title(label, fontsize=9, loc="left", color=INK)
+    return svg(figure)
 
 
 def curve(rows: Sequence[Mapping[str, Any]], key: str, label: str) -> str:
     """One training curve over steps; rows without the key are passed over."""
     points = [(row["step"], row[key]) for row in rows if key in row and "step" in row]
-    figure, axes = _figure(3.4, 2.2)
+    figure, axes = blank(3.4, 2.2)
     axes.plot([x for x, _ in points], [y for _, y in points], color=AFTER, linewidth=1.3)
     axes.set_xlabel("step")
     axes.set_title(label, fontsize=9, loc="left", color=INK)
-    return _svg(figure)
-
-
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.add_subplot()
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(FAINT)
-    axes.tick_params(colors=INK, labelsize=8, color=FAINT)
-    axes.grid(color=FAINT, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.xaxis.label.set_fontsize(8)
-    axes.yaxis.label.set_fontsize(8)
-    return figure, axes
-
-
-def _svg(figure: Figure) -> str:
-    import matplotlib as mpl
-
-    text = io.StringIO()
-    # a fixed salt and no date: the same figures give the same bytes
-    with mpl.rc_context({"svg.hashsalt": "preceptor", "svg.fonttype": "none", "font.family": "sans-serif"}):
-        figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
-    return text.getvalue()[text.getvalue().index("<svg") :]
+    return svg(figure)

@@ -14,6 +14,7 @@ from constitution.principle import Constitution
 from judge.records import Judgement, Label
 from preceptor import __version__, plots
 from preceptor.records import HeldOut, StageRecord
+from train.plots import CSS, calibration
 
 SAMPLES = 3
 
@@ -37,6 +38,7 @@ def render(run: Run) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
     return template.render(
+        css=CSS.read_text(encoding="utf-8"),
         constitution=run.constitution,
         run={
             "model": run.settings["model"],
@@ -51,12 +53,15 @@ def render(run: Run) -> str:
         audit=_audit(run.summary["audit"]),
         principles=_by_principle(run),
         reward=_reward(run.reward_card),
+        rounds=_rounds(run.summary.get("rounds", [])),
+        first=_first_reference(run.settings),
         plots={
             "principles": plots.before_and_after(run.summary["before"], run.summary["after"])
             if run.summary["after"]
             else "",
-            "calibration": plots.calibration(run.reward_card["bins"]) if run.reward_card.get("bins") else "",
+            "calibration": calibration(run.reward_card["bins"]) if run.reward_card.get("bins") else "",
             "curves": _curves(run.metrics),
+            "rounds": _by_round(run.summary.get("rounds", [])),
         },
         stages=run.stages,
         version=__version__,
@@ -182,6 +187,50 @@ def _reward(card: dict[str, Any]) -> list[dict[str, str]]:
             value = card[key]
             rows.append({"name": name, "value": str(value) if key == "n" else f"{value:.3f}"})
     return rows
+
+
+def _first_reference(settings: dict[str, Any]) -> str:
+    return "the SFT model" if settings.get("sft") else "the model as it came"
+
+
+def _rounds(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    """A row a round as it is shown, its intervals beside it; a dash where nothing was measured."""
+    shown = []
+    for row in rows:
+        reward = row.get("reward_model", {})
+        low, high = row["kl_nats_ci95"]
+        shown.append(
+            {
+                "round": str(row["round"]),
+                "satisfied": with_interval(row.get("satisfied"), row.get("satisfied_ci95")),
+                "win_rate": with_interval(row.get("win_rate"), row.get("win_rate_ci95")),
+                "kl": f"{row['kl_nats']:.2f} ({low:.2f} to {high:.2f})" if row["round"] else "0",
+                "distinct_2": f"{row['distinct_2']:.3f}",
+                "pairs": str(row.get("pairs", "–")),
+                "labels_ok": percent(row.get("labels_ok")),
+                "reward": with_interval(reward.get("accuracy"), reward.get("accuracy_ci95")),
+                "dpo": f"{row['dpo_wall_s']:.0f}" if "dpo_wall_s" in row else "–",
+                "wall": f"{row['wall_s']:.0f}" if "wall_s" in row else "–",
+                "cost": f"${row['cost_usd']:.2f}" if "cost_usd" in row else "–",
+            }
+        )
+    return shown
+
+
+def with_interval(share: float | None, interval: Sequence[float] | None) -> str:
+    """A share with its 95 % interval; a dash where there is none."""
+    if share is None or interval is None:
+        return "–"
+    return f"{share:.0%} ({interval[0]:.0%} to {interval[1]:.0%})"
+
+
+def _by_round(rows: Sequence[dict[str, Any]]) -> list[str]:
+    if not rows:
+        return []
+    kl = plots.by_round(rows, "kl_nats", "KL to the first reference, nats a reply")
+    if all(row.get("satisfied") is None for row in rows):
+        return [kl]
+    return [plots.by_round(rows, "satisfied", "replies that satisfy every principle", share=True), kl]
 
 
 def _curves(metrics: dict[str, list[dict[str, Any]]]) -> list[str]:

@@ -33,14 +33,18 @@ def verify(path: Path) -> list[str]:
     problems = list(_hashes(path, manifest))
     if problems:
         return problems  # counts of files that have changed would only say the same again
+    rounds = range(1, manifest["settings"].get("rounds", 1) + 1) if "stages" in manifest else ()
     if "stages" in manifest:
         problems += _stages(path, manifest)
-        problems += _lineage(path, "4-labels.jsonl", "5-preferences.jsonl")
-        problems += _sources(path)
+        for number in rounds:
+            own = f"rounds/{number}/" if number > 1 else ""
+            problems += _lineage(path, f"{own}4-labels.jsonl", f"{own}5-preferences.jsonl")
+            problems += _sources(path, own)
+        problems += _result(path, len(rounds)) if len(rounds) > 1 else []
     elif "rows" in manifest and "by_status" in manifest["rows"]:
         problems += _label_counts(path, manifest["rows"])
         problems += _lineage(path, "labels.jsonl", "preferences.jsonl", manifest["settings"].get("pairs"))
-    for inner in ("3-sft", "6-reward", "7-policy"):
+    for inner in ("3-sft", "6-reward", *(f"rounds/{number}/7-policy" for number in rounds), "7-policy"):
         if (path / inner / MANIFEST).exists():
             problems += [f"{inner}/{problem}" for problem in verify(path / inner)]
     return problems
@@ -61,8 +65,9 @@ def _stages(path: Path, manifest: dict[str, Any]) -> Iterator[str]:
         if stage["rows_in"] != stage["rows_out"] + aside:
             yield f"{stage['stage']}: {stage['rows_in']} rows in, {stage['rows_out']} out and {aside} set aside"
         for name in stage["outputs"]:
-            # a prompt has several responses, so that file counts prompts, not lines
-            if name.endswith(".jsonl") and stage["stage"] not in ("prompts", "respond", "sample"):
+            # a prompt has several responses, so that file counts prompts, not lines; each share is but a part
+            counts_prompts = stage["stage"].partition("-")[0] in ("prompts", "respond", "sample", "shares")
+            if name.endswith(".jsonl") and not counts_prompts:
                 rows = (path / name).read_bytes().count(b"\n")
                 if rows != stage["rows_out"]:
                     yield f"{name}: holds {rows} rows, the manifest says {stage['rows_out']}"
@@ -95,23 +100,36 @@ def _lineage(path: Path, labels: str, preferences: str, pairing: Pairing | None 
             yield f"{preferences}: {have.id} is not what its source says"
 
 
-def _sources(path: Path) -> Iterator[str]:
-    """Every compared reply is a response or a revision of this run, and every call stands in the ledger."""
-    sampled = [path / name for name in ("2-responses.jsonl", "3-responses.jsonl")]
+def _result(path: Path, last: int) -> Iterator[str]:
+    """What a run of several rounds came to is what its last round came to."""
+    for name in ("7-policy", "8-heldout.jsonl"):
+        if folder.digest(path / name) != folder.digest(path / f"rounds/{last}" / name):
+            yield f"{name}: is not that of round {last}, the last"
+
+
+def _sources(path: Path, own: str) -> Iterator[str]:
+    """Every reply that was compared is a response or a revision, and every call stands in the ledger.
+
+    own: the folder of a later round, which compared its own responses alone; empty for the first.
+    """
+    names = (f"{own}3-responses.jsonl",) if own else ("2-responses.jsonl", "3-responses.jsonl")
+    sampled = [path / name for name in names]
     responses = {row.id: row for name in sampled if name.exists() for row in read_records(name, Response)}
     revised = path / "3-revisions.jsonl"
-    revisions = {row.id: row for row in read_records(revised, Revision)} if revised.exists() else {}
+    here = revised.exists() and not own
+    revisions = {row.id: row for row in read_records(revised, Revision)} if here else {}
     texts = {
         **{key: row.text for key, row in responses.items()},
         **{key: row.text for key, row in revisions.items()},
     }
     calls = {row.call for row in responses.values()}
     calls |= {call for row in revisions.values() for call in row.calls}
-    for label in read_records(path / "4-labels.jsonl", Label):
+    labels = f"{own}4-labels.jsonl"
+    for label in read_records(path / labels, Label):
         replies = (label.response_a, label.response_b)
         for source, reply in zip(label.sources or (), replies, strict=False):
             if texts.get(source) != reply:
-                yield f"4-labels.jsonl: {label.id}: no response or revision {source} has that text"
+                yield f"{labels}: {label.id}: no response or revision {source} has that text"
         calls |= {judgement.call for judgement in label.judgements if judgement.call}
     missing = calls - _calls(path / "ledger.db")
     if missing:

@@ -14,7 +14,13 @@ EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.yaml"))
 
 
 def test_all_examples_are_found() -> None:
-    assert [path.stem for path in EXAMPLES] == ["dpo-only", "front-desk", "local-judge", "openai-judge"]
+    assert [path.stem for path in EXAMPLES] == [
+        "dpo-only",
+        "front-desk",
+        "iterative",
+        "local-judge",
+        "openai-judge",
+    ]
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -29,3 +35,8 @@ def test_the_spelled_out_quickstart_is_the_quickstart() -> None:
     shipped = load(Path(__file__).parent.parent / "preceptor" / "quickstart.yaml")
     spelled = load(EXAMPLES[1])
     assert spelled.model_copy(update={"out": shipped.out}) == shipped
+
+
+def test_the_iterative_example_has_rounds() -> None:
+    config = load(next(path for path in EXAMPLES if path.stem == "iterative"))
+    assert (config.rounds, config.reference, config.round_prompts) == (3, "last", "same")

@@ -17,7 +17,9 @@ STAGES = {
     "train": {"sft", "reward", "dpo", "evaluate"},
 }
 """Modules that never import one another; `compare` is the exception, the ask on which `label` stands."""
-TRAINING = {"preceptor/config.py", "preceptor/evaluation.py", "preceptor/pipeline.py"}
+TRAINING = {
+    f"preceptor/{name}.py" for name in ("config", "evaluation", "pipeline", "plots", "report", "rounds")
+}
 """The application's modules that only training commands import, and so may import `train` at once."""
 TORCH = {"torch", "transformers", "trl", "peft", "accelerate", "safetensors"}
 LOCAL = {f"judge/models/{name}.py" for name in ("local", "loading", "branches", "passes")}

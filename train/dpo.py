@@ -9,8 +9,8 @@
     simpo      no reference (Meng et al. 2024, arXiv 2405.14734)
 
 The reference is the base with its adapters off or, where training goes on from an SFT adapter or on top of
-one, that adapter frozen. Its log-probabilities never change, so they are computed once, before the first
-step.
+one, that adapter frozen; `reference_adapter` names another. Its log-probabilities never change, so they are
+computed once, before the first step.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -44,18 +44,21 @@ from train.loop import (
 from train.pairs import Encoded, PairTokens, encode_pairs
 from train.reference import cached_logprobs, weights_print
 from train.roles import (
-    BENEATH,
-    POLICY,
-    REFERENCE,
+    Base,
     as_reference,
+    hold_reference,
     load_base,
+    reference_of,
     restore_adapter,
     save_adapter,
     save_part,
 )
 from train.selftest import choose_layout
-from train.settings import DpoSettings
+from train.settings import BARE, DpoSettings
 from train.trainer import Losses, PairTrainer, Stage
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 NOTHING = Encoded([], {}, 0, {})
 
@@ -84,7 +87,7 @@ def train_dpo(
     encoded = encode_pairs(preferences, base.tokenizer, settings.max_length, base.generation_eos)
     rows = pair_counts(encoded, NOTHING)
     check_rows(rows)
-    adapted = adapted_by(base, settings, frozen_reference=True, on_top=settings.on_top)
+    adapted, bare = _policy_and_reference(base, settings)
     begin_folder(opened)
     args = TrainingArguments(**trainer_options(settings, opened.path))
     adapted.to(args.device)
@@ -93,13 +96,13 @@ def train_dpo(
     policy = Policy(adapted, layout.whole_logits)
 
     identity = {
-        "weights": "" if cache is None else weights_print(adapted, (REFERENCE, BENEATH), POLICY),
+        "weights": "" if cache is None else weights_print(adapted, reference_of(adapted, bare)),
         "dtype": str(torch.bfloat16 if args.bf16 else adapted.dtype),
     }
 
     def compute(pairs: Sequence[PairTokens]) -> ReplyLogprobs:
         half = torch.autocast(args.device.type, dtype=torch.bfloat16, enabled=bool(args.bf16))
-        with as_reference(adapted), half:  # as the trainer computes the policy
+        with as_reference(adapted, bare), half:  # as the trainer computes the policy
             return pair_logprobs(policy, pairs, base.pad_id, tokens, layout.shared)
 
     reference = None if settings.loss == "simpo" else cached_logprobs(encoded.rows, identity, cache, compute)
@@ -119,6 +122,15 @@ def train_dpo(
     wall_s = time.monotonic() - began_s
     result = Result(rows, last, trainer.state.global_step, wall_s, dict(read or {}), layout.reasons)
     return finish_folder(opened, result)
+
+
+def _policy_and_reference(base: Base, settings: DpoSettings) -> tuple[PeftModel, bool]:
+    """The policy with its reference, and whether that is the bare base though an adapter is there."""
+    named = settings.reference_adapter
+    adapted = adapted_by(base, settings, frozen_reference=named is None, on_top=settings.on_top)
+    if named is not None and named != BARE:
+        hold_reference(adapted, base, Path(named))
+    return adapted, named == BARE
 
 
 def policy_loss(

@@ -14,8 +14,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from judge.models.weights import weights_hash
@@ -23,7 +24,7 @@ from prompts.manifest import file_hash, versions, write_json
 from prompts.records import Record
 from train.errors import RunFolderError
 from train.roles import resolve_model
-from train.settings import NOT_IN_RESULT
+from train.settings import BARE, NOT_IN_RESULT
 
 WHOLE = "whole"
 SETTINGS, MANIFEST, METRICS, CHECKPOINTS = "settings.json", "manifest.json", "metrics.jsonl", "checkpoints"
@@ -41,6 +42,8 @@ class Opened(NamedTuple):
     """The manifest, where the very same training has been finished here."""
     checkpoint: Path | None
     """The last whole checkpoint, where it was begun and not finished."""
+    origins: Mapping[str, list[str]] = MappingProxyType({})
+    """For the manifest, as `origins_of` says; no part of the identity, since equal rows have equal ones."""
 
 
 class Result(NamedTuple):
@@ -90,13 +93,24 @@ def identity_of(kind: str, settings: Record, hashes: Mapping[str, str]) -> dict[
     }
 
 
-def start_folder(kind: str, rows: Iterable[Record], settings: Record, out: Path) -> Opened:
-    """`open_folder` for a stage's settings, which name a `model` and perhaps an `adapter`."""
+def origins_of(rows: Iterable[Record]) -> dict[str, list[str]]:
+    """`constitutions` and `judges` that the rows name, in order of name; both empty where rows name none."""
+    named = [(getattr(row, "constitution", ""), getattr(row, "judge", "")) for row in rows]
+    constitutions, judges = (
+        (sorted({*column} - {""}) for column in zip(*named, strict=True)) if named else ([], [])
+    )
+    return {"constitutions": constitutions, "judges": judges}
+
+
+def start_folder(kind: str, rows: Sequence[Record], settings: Record, out: Path) -> Opened:
+    """`open_folder` for a stage's settings, which name a `model` and perhaps an `adapter` or two."""
     values = settings.model_dump()
     hashes = {"rows": row_hash(rows), "model": weights_hash(resolve_model(values["model"]))}
     if values["adapter"] is not None:
         hashes["adapter"] = weights_hash(values["adapter"])
-    return open_folder(out, identity_of(kind, settings, hashes))
+    if values.get("reference_adapter", BARE) != BARE:
+        hashes["reference_adapter"] = weights_hash(values["reference_adapter"])
+    return open_folder(out, identity_of(kind, settings, hashes))._replace(origins=origins_of(rows))
 
 
 def open_folder(out: Path, identity: dict[str, Any]) -> Opened:
@@ -154,6 +168,7 @@ def finish_folder(opened: Opened, result: Result) -> Trained:
         **opened.identity,
         "schema": SCHEMA,
         "versions": versions(*LIBRARIES),
+        **opened.origins,
         **result._asdict(),
         "files": {path.name: file_hash(path) for path in files},
     }

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     PrinterCallback,
     Trainer,
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 
 HIDDEN_FIGURES = frozenset({"total_flos", "num_tokens", "num_input_tokens_seen"})
 """Figures of the libraries that begin again at zero in a resumed run, or say nothing."""
+
+
+TORCH_WRITES = ("inline_container", "PytorchStreamWriter")
+"""Of torch's RuntimeError where a file could not be written: it says so by no type of its own."""
 
 
 class Progress(NamedTuple):
@@ -215,7 +220,9 @@ def run_loop(
     try:
         keep_metrics(metrics, checkpoint_step(opened.checkpoint) if opened.checkpoint else 0)
         trainer.train(resume_from_checkpoint=str(opened.checkpoint) if opened.checkpoint else None)
-    except OSError as error:
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(word in str(error) for word in TORCH_WRITES):
+            raise
         raise RunFolderError(
             f"cannot write to {opened.path}: {error}. Mend it and run the command again: it goes on from the "
             "last checkpoint"

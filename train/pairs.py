@@ -27,6 +27,11 @@ class PairTokens(NamedTuple):
     """By how much the chosen reply is the better, on the scale of the data."""
     weight: float = 1.0
     """In the loss, beside the other pairs'."""
+    tags: tuple[str, ...] = ()
+    opinions: tuple[tuple[str, float], ...] = ()
+    """Principle, and the probability that the chosen reply is the better by it alone."""
+    gold: str | None = None
+    """`chosen`, `rejected` or `tie`: the better reply by people's verdict."""
 
     @property
     def length(self) -> int:
@@ -149,7 +154,21 @@ def encode_pairs(
         else:
             shortened += len(fitted) < len(prompt)
             margin = float(row.meta.get("margin", row.margin))
-            rows.append(PairTokens(fitted, chosen, rejected, row.probability, row.id, margin, weight))
+            opinions = tuple((one.principle, one.probability) for one in row.principles)
+            rows.append(
+                PairTokens(
+                    fitted,
+                    chosen,
+                    rejected,
+                    row.probability,
+                    row.id,
+                    margin,
+                    weight,
+                    row.tags,
+                    opinions,
+                    row.gold,
+                )
+            )
     mean = sum(row.weight for row in rows) / max(len(rows), 1)
     rows = [row._replace(weight=row.weight / mean) for row in rows]
     return Encoded(rows, {reason: len(ids) for reason, ids in aside.items()}, shortened, aside)

@@ -12,14 +12,17 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from train.errors import RunFolderError
 from train.logprobs import ReplyLogprobs
 from train.pairs import PairTokens
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 FILE = "reference.db"
 SCHEMA = 1
@@ -35,19 +38,21 @@ SLAB = 1024
 Compute = Callable[[Sequence[PairTokens]], ReplyLogprobs]
 
 
-def weights_print(model: nn.Module, frozen_adapters: Sequence[str], trained_adapter: str) -> str:
+def weights_print(model: PeftModel, reference: str | None) -> str:
     """Tells the reference's weights apart from any other's: 64 hex digits out of every one of them.
 
-    Files are not asked: a hub id has none here, and a large file is known elsewhere by its edges alone. The
-    numbers are summed as integers, and their squares, which comes out the same on every device; the adapter
-    that is trained has no part in it, and under which name a frozen one is held makes no difference.
+    reference: the adapter that acts on the base then, as `roles.reference_of` names it; the others have no part
+    in it, and under which name it is held makes no difference. Files are not asked: a hub id has none here, and
+    a large file is known elsewhere by its edges alone. The numbers are summed as integers, and their squares,
+    which comes out the same on every device.
     """
+    others = [adapter for adapter in model.peft_config if adapter != reference]
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
-        if f".{trained_adapter}." in name:
+        if any(f".{adapter}." in name for adapter in others):
             continue
-        for adapter in frozen_adapters:
-            name = name.replace(f".{adapter}.", ".frozen.")
+        if reference is not None:
+            name = name.replace(f".{reference}.", ".frozen.")
         flat = parameter.detach().flatten()
         numbers = flat.view(torch.int16 if flat.element_size() % 2 == 0 else torch.int8)
         sums = [0, 0]

@@ -1,45 +1,34 @@
-"""The reward model: a LoRA adapter on the frozen base, and a linear score on the last reply token.
+"""The reward model: a LoRA adapter on the frozen base, and linear scores on the last reply token.
 
     Christiano et al. 2017 (arXiv 1706.03741) for the idea, Ouyang et al. 2022 (arXiv 2203.02155) for language
     models, Bai et al. 2022 (arXiv 2212.08073) for probabilities of an AI judge as labels.
 
 Left out of the papers: several pairs of one prompt in one loss.
-
-The score is float32 and stands outside PEFT, in a file of its own beside the adapter: in bfloat16 close
-rewards become ties, and PEFT's wrapper for saved modules allows one active adapter only.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import TrainingArguments
 
-from judge.records import Preference
-from prompts.manifest import write_json
+from judge.records import Preference, Response
+from prompts.manifest import write_json, write_text
 from prompts.records import Message
-from train.batches import passes
-from train.calibration import report_card
-from train.errors import CheckpointError, TrainDataError
-from train.folder import (
-    Result,
-    Trained,
-    begin_folder,
-    finish_folder,
-    found_finished,
-    start_folder,
-)
-from train.layout import PairBatch, collate_pairs, collate_rows
-from train.logprobs import batch_hidden, causal_model, last_hidden, row_tokens
+from train.card import Judged, card, sample_figures
+from train.card_page import page
+from train.errors import TrainDataError
+from train.folder import Result, Trained, begin_folder, finish_folder, found_finished, start_folder
+from train.heads import Heads, Targets, rewards, spread, targets
+from train.layout import PairBatch
+from train.length import length_part
 from train.loop import (
     Watch,
     adapted_by,
@@ -51,139 +40,17 @@ from train.loop import (
     trainer_options,
 )
 from train.losses import off_centre, smoothed, soft_bradley_terry
-from train.pairs import (
-    PairTokens,
-    encode_messages,
-    encode_pairs,
-    encode_reply,
-    fit_prompt,
-    split_held_out,
-    turn_ends,
-)
-from train.roles import Base, adapt_from, base_of_adapter, load_base, restore_adapter, save_adapter
+from train.pairs import Encoded, PairTokens, encode_pairs, split_held_out
+from train.reward_model import RewardModel
+from train.roles import load_base
 from train.selftest import choose_layout
 from train.settings import RewardSettings
 from train.trainer import Losses, PairTrainer, Stage
 
-if TYPE_CHECKING:
-    from peft import PeftModel
-
-HEAD = "score_head.safetensors"
-CARD = "report_card.json"
-
-
-class RewardModel(nn.Module):
-    """Scores conversations; a difference of two scores is the log-odds that the first reply is the better."""
-
-    def __init__(self, adapted: PeftModel, base: Base, max_length: int) -> None:
-        super().__init__()
-        self.adapted = adapted
-        self.base = base
-        self.max_length = max_length
-        width = causal_model(adapted).config.get_text_config().hidden_size
-        self.head = nn.Linear(width, 1, bias=False, dtype=torch.float32)
-        # Stiennon et al. 2020 (arXiv 2009.01325), appendix B.1
-        nn.init.normal_(self.head.weight, std=1 / math.sqrt(width + 1))
-
-    def forward(self, batch: PairBatch) -> Tensor:
-        """Scores (2B,) float32 of a batch's replies, each read at its last token; chosen ones first."""
-        return self._score(batch_hidden(self.adapted, batch)[batch.last])
-
-    def _score(self, hidden: Tensor) -> Tensor:
-        """Scores (R,) float32 out of hidden states (R, H)."""
-        with torch.autocast(hidden.device.type, enabled=False):
-            score: Tensor = self.head(hidden.float())[:, 0]
-        return score
-
-    def score(self, conversations: Sequence[Sequence[Message]], batch_size: int = 16) -> list[float]:
-        """Score the last message of each conversation, which must be a reply of the assistant's.
-
-        A score depends neither on the batch nor on its padding. Raises TrainDataError for a conversation that
-        ends in no reply, or whose reply alone is longer than the longest the model was trained on.
-        """
-        return self.score_rows(
-            [self._encode(number, turns) for number, turns in enumerate(conversations)], batch_size
-        )
-
-    @torch.no_grad()
-    def score_rows(self, rows: Sequence[tuple[list[int], list[int]]], batch_size: int) -> list[float]:
-        """Score (prompt, reply) token rows, longest first so that a batch holds rows of like length."""
-        self.eval()
-        device = self.head.weight.device
-        order = sorted(range(len(rows)), key=lambda at: -len(rows[at][0]) - len(rows[at][1]))
-        result = [0.0] * len(rows)
-        for start in range(0, len(order), batch_size):
-            part = order[start : start + batch_size]
-            ids, attention, _, last = (
-                tensor.to(device) for tensor in collate_rows([rows[at] for at in part], self.base.pad_id)
-            )
-            hidden = last_hidden(self.adapted, ids, attention)  # (R, T, H)
-            scores = self._score(hidden[torch.arange(len(part), device=device), last])  # (R,)
-            for at, score in zip(part, scores.tolist(), strict=True):
-                result[at] = score
-        return result
-
-    @torch.no_grad()
-    def score_pairs(
-        self, pairs: Sequence[PairTokens], pass_tokens: int, shared: bool
-    ) -> tuple[list[float], list[float]]:
-        """Scores of the chosen and of the rejected replies; `shared` where the model can take that layout."""
-        self.eval()
-        device = self.head.weight.device
-        scores = torch.zeros(2, len(pairs))
-        for part in passes(row_tokens(pairs, shared), pass_tokens):
-            batch = collate_pairs([pairs[at] for at in part], part, self.base.pad_id, shared)
-            scores[:, part] = self(PairBatch(*(field.to(device) for field in batch))).view(2, -1).cpu()
-        return scores[0].tolist(), scores[1].tolist()
-
-    def save(self, folder: Path) -> None:
-        """Write the adapter as a PEFT folder, and the score beside it."""
-        folder.mkdir(parents=True, exist_ok=True)
-        save_adapter(self.adapted, folder)
-        weight = self.head.weight.detach().cpu().contiguous()
-        save_file({"weight": weight}, str(folder / HEAD), metadata={"max_length": str(self.max_length)})
-
-    def restore(self, folder: Path) -> None:
-        """Take adapter and score from a folder that `save` wrote."""
-        restore_adapter(self.adapted, folder)
-        with torch.no_grad():
-            self.head.weight.copy_(_read_head(folder)[0])
-
-    @classmethod
-    def load(cls, folder: str | Path, model: str | None = None) -> RewardModel:
-        """Load what `save` wrote, on the base that the adapter names or on `model`; scores are equal to the
-        bit.
-
-        Raises CheckpointError for a folder that holds no whole reward model.
-        """
-        path = Path(folder)
-        weight, max_length = _read_head(path)
-        base = load_base(model or base_of_adapter(path))
-        loaded = cls(adapt_from(base, path, frozen_reference=False), base, max_length)
-        if loaded.head.weight.shape != weight.shape:
-            raise CheckpointError(
-                f"{path / HEAD} is for a model of width {weight.shape[1]}, not for {base.source}"
-            )
-        with torch.no_grad():
-            loaded.head.weight.copy_(weight)
-        loaded.requires_grad_(False)
-        return loaded.eval()
-
-    def _encode(self, number: int, turns: Sequence[Message]) -> tuple[list[int], list[int]]:
-        if len(turns) < 2 or turns[-1].role != "assistant":
-            raise TrainDataError(f"conversation {number} does not end in an assistant's reply to score")
-        tokenizer = self.base.tokenizer
-        prompt = encode_messages(tokenizer, turns[:-1], generation_prompt=True)
-        reply = encode_reply(
-            tokenizer, turns[:-1], prompt, turns[-1:], turn_ends(tokenizer, self.base.generation_eos)
-        )
-        fitted = fit_prompt(prompt, len(reply), self.max_length, tokenizer.bos_token_id)
-        if fitted is None:
-            raise TrainDataError(
-                f"the reply of conversation {number} has {len(reply)} tokens; the model takes at most "
-                f"{self.max_length} with the prompt: shorten it, or train with a larger max_length"
-            )
-        return fitted, reply
+CARD, CARD_PAGE = "report_card.json", "report_card.html"
+FITTED_PAIRS = 4096
+"""Pairs, evenly from all, on which offsets and the length direction are fitted after training."""
+UNHEARD = "no principle was asked about on its own"
 
 
 def train_reward(
@@ -193,10 +60,12 @@ def train_reward(
     *,
     watch: Watch | None = None,
     read: Mapping[str, Any] | None = None,
+    samples: Sequence[Response] = (),
 ) -> Trained:
     """Train a reward model on preferences; run again, it goes on from the last checkpoint.
 
-    `read` says what reading the rows set aside and which files they came from, for the manifest.
+    `read` says what reading the rows set aside and which files they came from, for the manifest; on `samples`,
+    replies of a policy, the report card says how far the rewards vary.
     Raises TrainDataError where no pair can be trained on, CheckpointError and RunFolderError for model and
     folder.
     """
@@ -205,69 +74,175 @@ def train_reward(
     if (finished := found_finished(opened)) is not None:
         return finished
     base = load_base(settings.model, load_dtype(settings.precision))
-    train_rows, held_out_rows = split_held_out(preferences, settings.held_out, settings.seed)
-    train = encode_pairs(train_rows, base.tokenizer, settings.max_length, base.generation_eos)
-    held_out = encode_pairs(held_out_rows, base.tokenizer, settings.max_length, base.generation_eos)
+    train, held_out = (
+        _heard(encode_pairs(rows, base.tokenizer, settings.max_length, base.generation_eos), settings)
+        for rows in split_held_out(preferences, settings.held_out, settings.seed)
+    )
     rows = pair_counts(train, held_out)
     check_rows(rows)
+    heads = heads_for(settings, train.rows)
     adapted = adapted_by(base, settings, frozen_reference=False)
     torch.manual_seed(settings.seed)
-    model = RewardModel(adapted, base, settings.max_length)
+    model = RewardModel(adapted, base, settings.max_length, heads)
     begin_folder(opened)
     args = TrainingArguments(**trainer_options(settings, opened.path))
     model.to(args.device)
     tokens = pass_tokens(settings, args.device)
     layout = choose_layout(adapted, train.rows, base.pad_id, with_logits=False)
+    wanted = targets(train.rows, heads, settings.seed)
     stage = Stage(
         pairs=train.rows,
         pad_id=base.pad_id,
         shared=layout.shared,
         pass_tokens=tokens,
-        loss=partial(reward_loss, settings=settings),
+        loss=partial(reward_loss, settings=settings, heads=heads, wanted=wanted),
         save=model.save,
         restore=model.restore,
     )
     trainer = PairTrainer(model, stage, args=args)
     last = run_loop(trainer, opened, "reward", settings, watch)
+    figures = _finish(model, train.rows, held_out.rows, settings, (tokens, layout.shared))
+    if samples:
+        figures["samples"] = sample_figures(_sampled(model, samples))
     model.save(opened.path)
     base.tokenizer.save_pretrained(str(opened.path))
-    card = _card(model, held_out.rows, tokens, layout.shared)
-    write_json(opened.path / CARD, card)
-    metrics = {**last, "held_out": {key: value for key, value in card.items() if key != "bins"}}
+    write_json(opened.path / CARD, figures)
+    write_text(opened.path / CARD_PAGE, page(figures, settings.model_dump(mode="json"), rows))
+    shown = {
+        key: value for key, value in figures.items() if not isinstance(value, list | dict) or key == "ci95"
+    }
     wall_s = time.monotonic() - began_s
-    result = Result(rows, metrics, trainer.state.global_step, wall_s, dict(read or {}), layout.reasons)
+    result = Result(
+        rows, {**last, "held_out": shown}, trainer.state.global_step, wall_s, dict(read or {}), layout.reasons
+    )
     return finish_folder(opened, result)
 
 
-def reward_loss(model: nn.Module, batch: PairBatch, settings: RewardSettings) -> Losses:
-    """Losses and figures (B,) of a batch."""
-    chosen, rejected = model(batch).chunk(2)  # (B,) each
-    probability = smoothed(batch.probability, settings.label_smoothing)
-    values = soft_bradley_terry(chosen, rejected, probability, settings.margin * batch.margin)
+def heads_for(settings: RewardSettings, pairs: Sequence[PairTokens]) -> Heads:
+    """The scores that the settings ask for; of principles, those on which some pair has an opinion.
+
+    Raises TrainDataError where the pairs speak of a principle that the settings' weights do not know.
+    """
+    if settings.per_principle:
+        said = {name for pair in pairs for name, _ in pair.opinions}
+        weights = settings.weights or dict.fromkeys(sorted(said), 1.0)
+        if strange := sorted(said - set(weights)):
+            raise TrainDataError(
+                f"the rows have opinions on the principle {strange[0]!r}, which the constitution does not "
+                f"have; it has {', '.join(weights)}. Give the constitution by which the rows were labelled"
+            )
+        names = tuple(name for name in weights if name in said)
+        return Heads(
+            kind="principles",
+            names=names,
+            weights=tuple(weights[name] for name in names),
+            applies_to=tuple(settings.applies_to.get(name, ()) for name in names),
+        )
+    if settings.ensemble > 1:
+        names = tuple(str(number) for number in range(settings.ensemble))
+        return Heads(kind="ensemble", names=names, penalty=settings.spread_penalty)
+    return Heads()
+
+
+def reward_loss(
+    model: nn.Module, batch: PairBatch, settings: RewardSettings, heads: Heads, wanted: Targets
+) -> Losses:
+    """Losses and figures (B,) of a batch, given what the heads are to learn of all pairs of the data set."""
+    chosen, rejected = model(batch).chunk(2)  # (B, K) each
+    mine = wanted.of(batch.number)
+    probability = smoothed(mine.probability, settings.label_smoothing)
+    values = soft_bradley_terry(chosen, rejected, probability, settings.margin * batch.margin[:, None])
     if settings.centre:
         values = values + settings.centre * off_centre(chosen, rejected)
-    return values * batch.weight, {
-        "accuracy": chosen > rejected,
-        "chosen_reward": chosen,
-        "rejected_reward": rejected,
-        "margin": chosen - rejected,
+    first, second = (rewards(side, heads, mine.share) for side in (chosen, rejected))  # (B,) each
+    figures = {
+        "accuracy": first > second,
+        "chosen_reward": first,
+        "rejected_reward": second,
+        "margin": first - second,
     }
+    if heads.kind == "ensemble":
+        figures["spread"] = spread(chosen - rejected)
+    return (values * mine.weight).sum(dim=1) * batch.weight, figures
 
 
-def _card(model: RewardModel, pairs: Sequence[PairTokens], pass_tokens: int, shared: bool) -> dict[str, Any]:
-    chosen, rejected = model.score_pairs(pairs, pass_tokens, shared)
-    margins = [a - b for a, b in zip(chosen, rejected, strict=True)]
-    return report_card(margins, [pair.probability for pair in pairs])
+def _heard(encoded: Encoded, settings: RewardSettings) -> Encoded:
+    """With `per_principle`: pairs without an opinion on any principle set aside."""
+    if not settings.per_principle:
+        return encoded
+    unheard = [pair.id for pair in encoded.rows if not pair.opinions]
+    rows = [pair for pair in encoded.rows if pair.opinions]
+    ids = {**encoded.ids_aside, **({UNHEARD: unheard} if unheard else {})}
+    return encoded._replace(
+        rows=rows, ids_aside=ids, set_aside={reason: len(some) for reason, some in ids.items()}
+    )
 
 
-def _read_head(folder: Path) -> tuple[Tensor, int]:
-    """The score's weight (1, H) and the longest conversation trained on, in tokens."""
-    if not folder.is_dir():
-        raise CheckpointError(f"no reward model folder {folder}")
-    if not (folder / HEAD).is_file():
-        raise CheckpointError(f"{folder} is no reward model: it has no {HEAD}")
-    try:
-        with safe_open(str(folder / HEAD), framework="pt") as file:
-            return file.get_tensor("weight"), int(file.metadata()["max_length"])
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-        raise CheckpointError(f"{folder / HEAD} cannot be read: {error}") from error
+def _finish(
+    model: RewardModel,
+    train: Sequence[PairTokens],
+    held_out: Sequence[PairTokens],
+    settings: RewardSettings,
+    passing: tuple[int, bool],
+) -> dict[str, Any]:
+    """Fit what is fitted after training, offsets and length direction, and the report card."""
+    seen = model.pair_features(held_out, *passing)  # (2, P, H)
+    before: dict[str, Any] = {}
+    if settings.length_debias or model.heads.kind == "ensemble":
+        some = train[:: -(-len(train) // FITTED_PAIRS)]
+        fitted = model.pair_features(some, *passing)
+        if settings.length_debias:
+            plain = card(_judged(model, held_out, seen))
+            before = {"before_debias": {key: plain.get(key) for key in ("accuracy", "ci95", "nll", "length")}}
+            _take_length(model, some, fitted)
+        if model.heads.kind == "ensemble":
+            with torch.no_grad():
+                scores = model.scores(fitted.flatten(0, 1).to(model.offset.device))  # (2P, K)
+                model.offset.copy_(scores.mean(dim=0))
+    return {**card(_judged(model, held_out, seen), model.heads.kind == "ensemble"), **before}
+
+
+@torch.no_grad()
+def _take_length(model: RewardModel, pairs: Sequence[PairTokens], features: Tensor) -> None:
+    lengths = torch.tensor([len(pair.chosen) - len(pair.rejected) for pair in pairs])
+    part = length_part(model.head.weight, features[0] - features[1], lengths)
+    model.length.copy_(part)
+    model.head.weight.sub_(part.to(model.head.weight.device))
+
+
+def _judged(model: RewardModel, pairs: Sequence[PairTokens], features: Tensor) -> list[Judged]:
+    """The pairs as the report card wants them, by their features (2, P, H)."""
+    if not pairs:
+        return []
+    chosen, rejected = model.pair_rewards(pairs, features)  # (P,) each
+    with torch.no_grad():
+        gaps = model.scores((features[0] - features[1]).to(model.offset.device)).cpu() + model.offset.cpu()
+    several = model.heads.kind == "principles"
+    parts = [tuple(zip(model.heads.names, row, strict=True)) if several else () for row in gaps.tolist()]
+    return [
+        Judged(
+            margin,
+            pair.probability,
+            (len(pair.chosen), len(pair.rejected)),
+            pair.tags,
+            pair.opinions,
+            pair.gold,
+            deviation,
+            own,
+        )
+        for margin, deviation, own, pair in zip(
+            (chosen - rejected).tolist(), spread(gaps).tolist(), parts, pairs, strict=True
+        )
+    ]
+
+
+def _sampled(model: RewardModel, samples: Sequence[Response]) -> list[list[float]]:
+    """Rewards of a policy's usable replies, together by prompt; one too long for the model is left out."""
+    usable: list[tuple[str, tuple[str, ...], list[Message]]] = []
+    for one in sorted(samples, key=lambda one: one.prompt.id):
+        turns = [*one.prompt.messages, Message(role="assistant", content=one.text)]
+        if one.status == "ok" and model.takes(turns):
+            usable.append((one.prompt.id, one.prompt.tags, turns))
+    made = model.rate([turns for _, _, turns in usable], [tags for _, tags, _ in usable])
+    by_prompt = groupby(zip(usable, made, strict=True), key=lambda row: row[0][0])
+    return [[rating.reward for _, rating in group] for _, group in by_prompt]

@@ -3,7 +3,8 @@
     POLICY      the adapter that is trained, under the name that plain PEFT gives the adapter of a folder
     reference   the base with adapters off; or, where training goes on from an SFT adapter, a frozen second
                 copy of that adapter under the name REFERENCE; or, where a fresh adapter is trained on top of
-                the SFT adapter, that one alone, under the name BENEATH
+                the SFT adapter, that one alone, under the name BENEATH; or another adapter that was asked for,
+                frozen under the name REFERENCE
 
 PEFT flips `requires_grad` in `add_adapter`, `set_adapter` and on leaving `disable_adapter`, so every switch
 here ends by saying again which parameters are trained.
@@ -194,20 +195,32 @@ def adapt_from(base: Base, adapter: Path, frozen_reference: bool) -> PeftModel:
     """The base with a folder's adapter as the trained POLICY and, if wanted, as a frozen REFERENCE too."""
     from peft import PeftModel
 
-    _check_base(adapter, base.source)
-    try:
-        with quiet_loading():
-            model = PeftModel.from_pretrained(
-                base.model, str(adapter), adapter_name=POLICY, is_trainable=True
-            )
-            if frozen_reference:
-                model.load_adapter(str(adapter), adapter_name=REFERENCE, is_trainable=False)
-    except Exception as error:
-        raise CheckpointError(
-            f"cannot put the adapter {adapter} on {base.source}: {_first_line(error)}"
-        ) from error
+    with _putting(adapter, base.source):
+        model = PeftModel.from_pretrained(base.model, str(adapter), adapter_name=POLICY, is_trainable=True)
+        if frozen_reference:
+            model.load_adapter(str(adapter), adapter_name=REFERENCE, is_trainable=False)
     train_only(model, POLICY)
     return model
+
+
+def hold_reference(model: PeftModel, base: Base, adapter: Path) -> None:
+    """Put a folder's adapter beside the POLICY as the frozen REFERENCE, whatever the policy began as."""
+    with _putting(adapter, base.source):
+        model.load_adapter(str(adapter), adapter_name=REFERENCE, is_trainable=False)
+    train_only(model, POLICY)
+
+
+@contextlib.contextmanager
+def _putting(adapter: Path, source: str) -> Iterator[None]:
+    """Refuses an adapter of another base, and names the adapter in whatever PEFT has to say of it."""
+    _check_base(adapter, source)
+    try:
+        with quiet_loading():
+            yield
+    except Exception as error:
+        raise CheckpointError(
+            f"cannot put the adapter {adapter} on {source}: {_first_line(error)}"
+        ) from error
 
 
 def adapt_on_top(base: Base, adapter: Path, rank: int, alpha: float, seed: int) -> PeftModel:
@@ -217,14 +230,8 @@ def adapt_on_top(base: Base, adapter: Path, rank: int, alpha: float, seed: int) 
     """
     from peft import PeftModel
 
-    _check_base(adapter, base.source)
-    try:
-        with quiet_loading():
-            model = PeftModel.from_pretrained(base.model, str(adapter), adapter_name=BENEATH)
-    except Exception as error:
-        raise CheckpointError(
-            f"cannot put the adapter {adapter} on {base.source}: {_first_line(error)}"
-        ) from error
+    with _putting(adapter, base.source):
+        model = PeftModel.from_pretrained(base.model, str(adapter), adapter_name=BENEATH)
     torch.manual_seed(seed)
     model.add_adapter(POLICY, _lora(rank, alpha))
     train_only(model, POLICY)
@@ -280,10 +287,17 @@ def train_only(model: PeftModel, adapter: str) -> None:
         parameter.requires_grad_(f".{adapter}." in name)
 
 
+def reference_of(model: PeftModel, bare: bool = False) -> str | None:
+    """The name of the adapter that is the reference; None: the base with its adapters off. bare: that one in
+    any case."""
+    held = (name for name in (REFERENCE, BENEATH) if name in model.peft_config)
+    return None if bare else next(held, None)
+
+
 @contextlib.contextmanager
-def as_reference(model: PeftModel) -> Iterator[None]:
-    """The model acts as the reference meanwhile, without gradients, and as the trained policy afterwards."""
-    frozen = next((name for name in (REFERENCE, BENEATH) if name in model.peft_config), None)
+def as_reference(model: PeftModel, bare: bool = False) -> Iterator[None]:
+    """The model acts as `reference_of` it meanwhile, without gradients, and as the trained policy afterwards."""
+    frozen = reference_of(model, bare)
     with torch.no_grad():
         try:
             if frozen is None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 from pydantic import Field, ValidationError
 
-from judge.records import Preference, Revision
+from judge.records import Opinion, Preference, Revision
 from prompts.pool import Ids, conversation, messages_of, meta_of, tags_of
 from prompts.records import Message, Record, content_id
 from prompts.rows import BadRowError, RawRow, kind_of, parsed_rows
@@ -123,6 +123,8 @@ def _preference_reader() -> Callable[[RawRow], Preference]:
             constitution=_text(fields, "constitution"),
             judge=_text(fields, "judge"),
             tags=tags_of(fields),
+            principles=_opinions(fields),
+            gold=_gold(fields),
             meta=meta if math.isclose(own, margin, abs_tol=1e-6) else {**meta, "margin": own},
         )
 
@@ -140,6 +142,28 @@ def _reply(fields: Mapping[str, Any], name: str) -> tuple[Message, ...]:
             "the assistant's messages alone, the prompt in its own column",
         )
     return messages
+
+
+def _opinions(fields: Mapping[str, Any]) -> tuple[Opinion, ...]:
+    """What each principle says, as a list of {principle, probability}."""
+    wanted = "a list of {principle, probability}, the probability that the chosen reply is the better"
+    value = fields.get("principles") or ()
+    if not isinstance(value, list | tuple):
+        raise BadRowError(f"principles is {kind_of(value)}", wanted)
+    try:
+        found = tuple(Opinion.model_validate(one) for one in value)
+    except ValidationError as error:
+        raise BadRowError(f"principles: {error.errors()[0]['msg'].lower()}", wanted) from None
+    if len({one.principle for one in found}) < len(found):
+        raise BadRowError("principles names one twice", "each principle once")
+    return found
+
+
+def _gold(fields: Mapping[str, Any]) -> Literal["chosen", "rejected", "tie"] | None:
+    value = fields.get("gold")
+    if value not in (None, "chosen", "rejected", "tie"):
+        raise BadRowError(f"gold is {value!r}", "chosen, rejected or tie")
+    return cast(Literal["chosen", "rejected", "tie"] | None, value)
 
 
 def _number(fields: Mapping[str, Any], name: str, default: float) -> float:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from constitution.principle import Constitution
 from prompts.records import Record
 
 
@@ -42,6 +43,8 @@ class LoopSettings(Record):
     tensorboard: bool = False
 
 
+BARE = "base"
+"""As a `reference_adapter`: the model with no adapter at all. A folder of that name is `./base`."""
 NOT_IN_RESULT = frozenset({"tensorboard", "checkpoint_every"})
 """Settings that cannot change the result; two commands that differ in nothing else are the same."""
 
@@ -61,6 +64,43 @@ class RewardSettings(LoopSettings):
     """By how much the chosen reply must win for each unit of the row's margin."""
     centre: float = Field(default=0.0, ge=0)
     """Weight of the penalty that keeps rewards around zero; 0.01 serves."""
+    ensemble: int = Field(default=1, ge=1)
+    """Heads on the one adapter, each trained with weights of its own on the pairs; see `train.heads`."""
+    spread_penalty: float = Field(default=0.5, ge=0)
+    """Of an ensemble: how much of its members' standard deviation is taken from the reward."""
+    per_principle: bool = False
+    """One head for each principle, from the judgements about it alone."""
+    weights: dict[str, float] = Field(default_factory=dict)
+    """Principle -> its weight in the reward, with `per_principle`; empty: 1 for each that the rows speak of."""
+    applies_to: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Principle -> tags of the prompts to which it applies; one that is absent applies to all."""
+    length_debias: bool = False
+    """Take the length direction out of the heads after training; see `train.length`."""
+
+    @model_validator(mode="after")
+    def _nothing_without_effect(self) -> RewardSettings:
+        """A setting that has no effect is a mistake, and is not passed over in silence."""
+        if self.ensemble > 1 and self.per_principle:
+            raise ValueError("ensemble and per_principle cannot be joined: take one of them")
+        if self.ensemble == 1 and self.spread_penalty != type(self).model_fields["spread_penalty"].default:
+            raise ValueError("spread_penalty has no effect without an ensemble of at least 2")
+        if self.per_principle and self.margin:
+            raise ValueError(
+                "margin is the whole pair's, and has no meaning with per_principle: leave it out"
+            )
+        if not self.per_principle and (self.weights or self.applies_to):
+            raise ValueError("weights of principles have no effect without per_principle")
+        if any(weight <= 0 for weight in self.weights.values()):
+            raise ValueError(f"weights are {self.weights}; wanted numbers above 0")
+        return self
+
+
+def principle_settings(constitution: Constitution) -> dict[str, Any]:
+    """What RewardSettings with `per_principle` take from a constitution."""
+    return {
+        "weights": {one.id: one.weight for one in constitution.principles},
+        "applies_to": {one.id: tuple(one.applies_to) for one in constitution.principles if one.applies_to},
+    }
 
 
 class DpoSettings(LoopSettings):
@@ -69,6 +109,9 @@ class DpoSettings(LoopSettings):
     learning_rate: float = Field(default=5e-5, gt=0)
     on_top: bool = False
     """Freeze the adapter and train a fresh one, of `rank` and `alpha`, on top of it."""
+    reference_adapter: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """The reference, where it is not what training starts from: folder of a LoRA adapter on the same base, or
+    `base`. Not written down where it is not given, so that trainings from before it are still themselves."""
     loss: Literal["dpo", "ipo", "hinge", "robust", "simpo", "dpo-norm", "ld-dpo"] = "dpo"
     """See `train.losses` and `train.dpo`."""
     beta: float = Field(default=0.1, gt=0)
@@ -96,6 +139,8 @@ class DpoSettings(LoopSettings):
             raise ValueError(
                 f"margin has no effect with loss {self.loss}: leave it out, or take another loss"
             )
+        if self.reference_adapter and self.loss == "simpo":
+            raise ValueError("reference_adapter has no effect with loss simpo, which has no reference")
         if self.loss == "robust" and not self.label_smoothing:
             raise ValueError("loss robust needs label_smoothing, the share of flipped labels to correct for")
         return self

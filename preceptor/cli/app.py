@@ -9,7 +9,7 @@ from types import FrameType
 
 import typer
 
-from preceptor.cli import amend, audit, constitution, feedback, label, ledger, prompts, runs, train
+from preceptor.cli import amend, audit, constitution, export, feedback, label, ledger, prompts, runs, train
 
 app = typer.Typer(
     name="preceptor",
@@ -38,6 +38,7 @@ app.add_typer(ledger.app, name="ledger")
 app.command("run")(runs.run)
 app.command("report")(runs.report)
 app.command("verify")(runs.verify)
+app.command("export")(export.export)
 
 INTERRUPTED = 130
 

@@ -79,6 +79,30 @@ def progress(what: str) -> Iterator[Callable[[Progress], None]]:
 
 
 @contextmanager
+def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar for work on this machine: rows, rate and time left; the function is told of rows done."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    bar = Bar(
+        TextColumn("{task.description:<12}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        console=console(),
+    )
+    with bar:
+        task = bar.add_task(what, total=total, rate="")
+
+        def step(rows: int) -> None:
+            speed = bar.tasks[task].speed
+            bar.update(task, advance=rows, rate=f"{speed:.1f}/s" if speed else "")
+
+        yield step
+
+
+@contextmanager
 def quiet(_: str) -> Iterator[Callable[[Progress], None]]:
     """In the place of a bar, where the terminal is a person's to be asked at."""
     yield lambda _: None

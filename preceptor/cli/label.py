@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from constitution.errors import UserError
 from preceptor.cli import console, options
 from preceptor.cli.asking import (
     asking_of,
@@ -136,9 +138,24 @@ def _show_asks(dialogues: Sequence[Dialogue[Any]]) -> None:
 
 def score(
     replies: Annotated[str, typer.Argument(help="A file that `preceptor respond` wrote, or pairs.")],
-    constitution: options.ConstitutionName,
-    judge: options.Judge,
     out: options.Out,
+    constitution: Annotated[
+        str | None, typer.Option("--constitution", "-c", help="With --judge: a shipped name or a file.")
+    ] = None,
+    judge: Annotated[str | None, typer.Option("--judge", "-j", help="The judging model.")] = None,
+    reward_model: Annotated[
+        Path | None, typer.Option(help="Instead of a judge: the folder of a trained reward model.")
+    ] = None,
+    weight: Annotated[
+        list[str] | None,
+        typer.Option(help="With --reward-model per principle: PRINCIPLE=NUMBER, another weight."),
+    ] = None,
+    disagreement: Annotated[
+        Path | None,
+        typer.Option(help="With an ensemble: write the pairs most worth a label here, for `label`."),
+    ] = None,
+    most: Annotated[int, typer.Option(min=1, help="Pairs in --disagreement.")] = 100,
+    batch_size: Annotated[int, typer.Option(min=1, help="Of a reward model; no score depends on it.")] = 16,
     principles: Annotated[
         Literal["joint", "each"], typer.Option(help="All in one ask, or one ask a principle.")
     ] = "joint",
@@ -157,7 +174,30 @@ def score(
     plan: options.Plan = False,
     as_json: options.Json = False,
 ) -> None:
-    """Grade replies from 1 to 10, each on its own: the expected value over the judge's token probabilities."""
+    """Grade replies, each on its own: from 1 to 10 by a judge, or by the rewards of a trained model."""
+    if reward_model is not None:
+        from preceptor.cli.rating import rate
+
+        if judge or constitution:
+            raise UserError(
+                "--reward-model stands in the place of --judge and --constitution: leave them out"
+            )
+        rate(
+            replies,
+            reward_model,
+            out,
+            weights=weight or [],
+            disagreement=disagreement,
+            most=most,
+            batch_size=batch_size,
+            limit=limit,
+            as_json=as_json,
+        )
+        return
+    if not judge or not constitution:
+        raise UserError("score wants --judge with --constitution, or --reward-model")
+    if weight or disagreement:
+        raise UserError("--weight and --disagreement are for --reward-model")
     from constitution.files import load
     from judge.models.registry import open_model
     from judge.score import ScoreSettings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ def show(run: Run, path: Path) -> None:
     out.print(_satisfied(run.summary))
     for name, value in _figures(run.summary):
         out.print(f"{name:<22} {value}", markup=False)
+    if "rounds" in run.summary:
+        out.print(_rounds(run.summary["rounds"]))
     _samples(out, run)
     times = ", ".join(f"{stage.stage} {stage.wall_s:.0f}" for stage in run.stages)
     out.print(f"seconds: {times}; in all {run.summary['wall_s']:.0f}", markup=False, style="dim")
@@ -45,6 +48,27 @@ def _satisfied(summary: dict[str, Any]) -> Table:
             "" if agrees is None else f"{agrees:.0%}",
         )
         table.add_row(*row, style="bold" if name == "overall" else None)
+    return table
+
+
+def _rounds(rows: Sequence[dict[str, Any]]) -> Table:
+    from rich.table import Table
+
+    from preceptor.report import percent, with_interval
+
+    table = Table(title="round by round; 0 is the first reference", title_justify="left")
+    for column in ("round", "satisfied", "win rate", "KL to round 0", "distinct-2", "labels ok", "DPO"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(
+            str(row["round"]),
+            with_interval(row.get("satisfied"), row.get("satisfied_ci95")),
+            percent(row.get("win_rate")),
+            f"{row['kl_nats']:.2f}",
+            f"{row['distinct_2']:.3f}",
+            percent(row.get("labels_ok")),
+            f"{row['dpo_wall_s']:.0f} s" if "dpo_wall_s" in row else "–",
+        )
     return table
 
 

@@ -83,7 +83,28 @@ Centre = Annotated[
     float | None,
     typer.Option(help="Keeps rewards around zero; 0.01 serves.", show_default="0.0"),
 ]
+Ensemble = Annotated[
+    int | None, typer.Option(help="Heads on the one adapter that can disagree.", show_default="1")
+]
+SpreadPenalty = Annotated[
+    float | None,
+    typer.Option(help="With --ensemble: share of its spread taken from a reward.", show_default="0.5"),
+]
+PerPrinciple = Annotated[
+    bool, typer.Option("--per-principle", help="A head for each principle, from the judgements about it.")
+]
+LengthDebias = Annotated[
+    bool, typer.Option("--length-debias", help="Take the length direction out of the rewards.")
+]
 OnTop = Annotated[bool, typer.Option("--on-top", help="Freeze --adapter and train a fresh one on top of it.")]
+Reference = Annotated[
+    str | None,
+    typer.Option(
+        "--reference-adapter",
+        help="Folder of a LoRA adapter to be the reference, or base for the model without any.",
+        show_default="what training starts from",
+    ),
+]
 Cache = Annotated[
     Path, typer.Option(help="Folder where the reference's log-probabilities are kept for other runs.")
 ]
@@ -128,7 +149,7 @@ def sft(
 ) -> None:
     """Teach the model its own revised replies. The same command again goes on where it stopped."""
     flags = dict(locals())
-    _need_train()
+    need_train()
     from train.rows import read_demonstrations
     from train.settings import SftSettings
 
@@ -157,6 +178,20 @@ def reward(
     label_smoothing: LabelSmoothing = None,
     margin: Margin = None,
     centre: Centre = None,
+    ensemble: Ensemble = None,
+    spread_penalty: SpreadPenalty = None,
+    per_principle: PerPrinciple = False,
+    constitution: Annotated[
+        str | None,
+        typer.Option(
+            "--constitution", "-c", help="With --per-principle: where weights and applies_to stand."
+        ),
+    ] = None,
+    length_debias: LengthDebias = False,
+    samples: Annotated[
+        Path | None,
+        typer.Option(help="Responses of the policy to come: the card says how far rewards vary on them."),
+    ] = None,
     pass_tokens: PassTokens = None,
     form: Format = "rows",
     seed: Seed = 0,
@@ -168,16 +203,22 @@ def reward(
 ) -> None:
     """Train a reward model on preferences. The same command again goes on where it stopped."""
     flags = dict(locals())
-    _need_train()
+    need_train()
+    from judge.records import Response
+    from prompts.rows import read_records
     from train.rows import read_preferences
     from train.settings import RewardSettings
 
+    if constitution is not None:
+        flags |= _of_principles(constitution, per_principle)
     settings = _settings(RewardSettings, flags)
     read = read_preferences(rows, form)
+    sampled = [] if samples is None else list(read_records(samples, Response))
     from train.reward import train_reward
 
     with training_bar("reward") as watch:
-        trained = train_reward(read.rows, settings, out, watch=watch, read=_read(rows, read.set_aside))
+        said = _read(rows, read.set_aside)
+        trained = train_reward(read.rows, settings, out, watch=watch, read=said, samples=sampled)
     _tell("reward", trained, read.set_aside, json)
 
 
@@ -194,6 +235,7 @@ def dpo(
     rank: Rank = None,
     alpha: Alpha = None,
     on_top: OnTop = False,
+    reference_adapter: Reference = None,
     loss: Loss = None,
     beta: Beta = None,
     label_smoothing: LabelSmoothing = None,
@@ -213,7 +255,7 @@ def dpo(
 ) -> None:
     """Train a policy on preferences. The same command again goes on where it stopped."""
     flags = dict(locals())
-    _need_train()
+    need_train()
     from train.rows import read_preferences
     from train.settings import DpoSettings
 
@@ -251,7 +293,7 @@ def kto(
 ) -> None:
     """Train a policy on single replies that are good or bad. The same command again goes on where it stopped."""
     flags = dict(locals())
-    _need_train()
+    need_train()
     from train.settings import KtoSettings
     from train.unpaired import read_verdicts
 
@@ -264,7 +306,8 @@ def kto(
     _tell("kto", trained, read.set_aside, json)
 
 
-def _need_train() -> None:
+def need_train() -> None:
+    """Raises UserError where the training libraries are not installed."""
     if absent := [name for name in NEEDED if find_spec(name) is None]:
         raise UserError(f"training needs {', '.join(absent)}; install with: pip install 'preceptor[train]'")
 
@@ -296,6 +339,16 @@ def _settings(kind: type[SomeSettings], flags: Mapping[str, Any]) -> SomeSetting
             for fault in error.errors(include_url=False)
         ]
         raise UserError("\n".join(faults)) from None
+
+
+def _of_principles(constitution: str, per_principle: bool) -> dict[str, Any]:
+    """The settings that a constitution gives. Raises UserError where they would have no effect."""
+    from constitution.files import load
+    from train.settings import principle_settings
+
+    if not per_principle:
+        raise UserError("--constitution has no effect without --per-principle")
+    return principle_settings(load(constitution))
 
 
 def _read(source: str, set_aside: Mapping[str, int]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer
 
 from tests.train.tiny import preference, tiny_tokenizer
 from train.dpo import policy_loss
+from train.heads import Heads, targets
 from train.layout import PairBatch, collate_pairs
 from train.logprobs import Policy, batch_hidden, pair_logprobs
 from train.pairs import encode_pairs
@@ -150,10 +151,11 @@ def test_reward_losses_equal_trls(tiny: Path, tmp_path: Path, margin: float, cen
     assert by_length(theirs) == [p.prompt + p.chosen for p in pairs] + [p.prompt + p.rejected for p in pairs]
 
     def scores(batch: PairBatch) -> torch.Tensor:
-        return model.score(batch_hidden(model, batch)[batch.last])[:, 0]
+        return model.score(batch_hidden(model, batch)[batch.last])
 
     ours = collate_pairs([pair._replace(margin=margin) for pair in pairs], range(len(PAIRS)), pad_id=0)
     settings = RewardSettings(margin=1.0, centre=centre or 0.0)
-    loss = reward_loss(scores, ours, settings)[0].mean()  # type: ignore[arg-type]
+    pieces = {"heads": Heads(), "wanted": targets(pairs, Heads(), seed=0)}
+    loss = reward_loss(scores, ours, settings, **pieces)[0].mean()  # type: ignore[arg-type]
     torch.testing.assert_close(loss, trainer.compute_loss(model, theirs), rtol=0, atol=1e-5)
     assert abs(loss.item() - 0.6931) > 1e-3

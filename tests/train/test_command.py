@@ -101,6 +101,14 @@ def test_bad_input_is_one_message_and_exit_code_2(tmp_path: Path) -> None:
         ("dpo rows.jsonl --model MODEL --out file/out", "cannot"),
         ("dpo rows.jsonl --model MODEL --beta 0 --out out", "--beta is 0.0: input should be greater than 0"),
         ("dpo rows.jsonl --model MODEL --precision int4 --out out", "--precision is 'int4': input should be"),
+        (
+            "dpo rows.jsonl --model MODEL --reference-adapter bare --out out",
+            "it has no adapter_config.json",
+        ),
+        (
+            "dpo rows.jsonl --model MODEL --loss simpo --reference-adapter base --out out",
+            "reference_adapter has no effect with loss simpo",
+        ),
         ("sft rows.jsonl --model MODEL --out out", "no column completion"),
     ],
 )
@@ -127,10 +135,10 @@ def test_the_defaults_shown_are_the_settings_own() -> None:
     for name, settings in STAGES.items():
         for option in group.commands[name].params:  # type: ignore[attr-defined]
             shown = getattr(option, "show_default", None)
-            if isinstance(shown, str) and option.name not in ("model", "pass_tokens"):
+            if isinstance(shown, str) and option.name not in ("model", "pass_tokens", "reference_adapter"):
                 assert shown == str(settings.model_fields[option.name].default), option.name
                 checked += 1
-    assert checked == 44
+    assert checked == 46
 
 
 def test_showing_help_loads_neither_torch_nor_the_settings() -> None:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
 
 from tests.train.tiny import preference, tiny_tokenizer
 from train.dpo import train_dpo
 from train.errors import RunFolderError
+from train.evaluate import reply_logprobs
 from train.logprobs import ReplyLogprobs
 from train.pairs import PairTokens, encode_pairs
 from train.reference import FILE, cached_logprobs, weights_print
-from train.roles import BENEATH, POLICY, REFERENCE, adapt, adapt_from, adapt_on_top, load_base, save_adapter
+from train.roles import adapt, adapt_from, adapt_on_top, load_base, reference_of, save_adapter
 from train.rows import Demonstration
 from train.settings import DpoSettings, SftSettings
 from train.sft import train_sft
@@ -42,8 +48,8 @@ def test_a_print_of_weights_tells_any_change_and_nothing_else(tiny: Path, tmp_pa
     """One number in the middle of a tensor counts; the trained adapter and a frozen one's name do not."""
     save_adapter(adapt(load_base(str(tiny)), 4, 8, 0), tmp_path / "sft")
 
-    def of(model: nn.Module) -> str:
-        return weights_print(model, (REFERENCE, BENEATH), POLICY)
+    def of(model: PeftModel) -> str:
+        return weights_print(model, reference_of(model))
 
     fresh = adapt(load_base(str(tiny)), 4, 8, 0)
     first = of(fresh)
@@ -56,6 +62,8 @@ def test_a_print_of_weights_tells_any_change_and_nothing_else(tiny: Path, tmp_pa
     continued = of(adapt_from(load_base(str(tiny)), tmp_path / "sft", frozen_reference=True))
     assert continued != first
     assert continued == of(adapt_on_top(load_base(str(tiny)), tmp_path / "sft", 2, 2, seed=3))
+    bare = weights_print(adapt(load_base(str(tiny)), 4, 8, 0), None)
+    assert bare == weights_print(adapt_on_top(load_base(str(tiny)), tmp_path / "sft", 2, 2, seed=3), None)
 
 
 def test_what_is_known_is_not_asked_again_and_comes_back_to_the_bit(tmp_path: Path) -> None:
@@ -140,3 +148,61 @@ def test_a_second_training_computes_none_and_a_changed_adapter_all(
     assert asked == [8, 8, 8]
     train("f", adapter=one, learning_rate=1e-3)
     assert asked == [8, 8, 8]
+
+
+def test_a_named_reference_has_the_log_probabilities_of_its_adapter_alone(tiny: Path, tmp_path: Path) -> None:
+    """Training goes on from `last`: DPO's first figures are against `first`, the base, or `last` itself, as asked.
+
+    The cache tells the three apart, and knows `first` again under another name and place.
+    """
+    pairs = [preference(number) for number in range(8)]
+    rows = [Demonstration(id=p.id, prompt=p.prompt, completion=p.chosen[0].content) for p in pairs]
+
+    def adapter(name: str, seed: int) -> Path:
+        sft = SftSettings(model=str(tiny), rank=2, batch_size=4, learning_rate=1e-2, seed=seed)
+        return train_sft(rows, sft, tmp_path / name).folder
+
+    first, last = adapter("first", 0), adapter("last", 1)
+    shutil.copytree(first, tmp_path / "copy")
+    prompts, chosen = [pair.prompt for pair in pairs], [pair.chosen[0].content for pair in pairs]
+    start = reply_logprobs(prompts, chosen, str(tiny), last)
+    known = 0
+    for named, alone, new in [
+        (str(first), first, True),
+        ("base", None, True),
+        (None, last, True),
+        (str(tmp_path / "copy"), first, False),
+    ]:
+        settings = DpoSettings(
+            model=str(tiny), adapter=str(last), reference_adapter=named, batch_size=8, beta=1, warmup=0.5
+        )
+        out = train_dpo(pairs, settings, tmp_path / f"out-{known}-{new}", cache=tmp_path / "cache").folder
+        step = json.loads((out / "metrics.jsonl").read_text().splitlines()[0])
+        against = reply_logprobs(prompts, chosen, str(tiny), alone)
+        gained = sum(a - b for a, b in zip(start, against, strict=True)) / len(pairs)
+        assert step["chosen_reward"] == pytest.approx(gained, abs=1e-3), named
+        assert (abs(gained) > 0.1) == (named is not None)
+        with closing(sqlite3.connect(tmp_path / "cache" / FILE)) as file:
+            (count,) = file.execute("SELECT count(*) FROM pairs").fetchone()
+        assert (count > known) == new, named
+        known = count
+
+
+def test_a_changed_reference_is_another_training(tiny: Path, tmp_path: Path) -> None:
+    """The folder refuses it; without one, settings and manifest are what they were before there were any."""
+    pairs = [preference(number) for number in range(4)]
+    rows = [Demonstration(id=p.id, prompt=p.prompt, completion=p.chosen[0].content) for p in pairs]
+    sft = SftSettings(model=str(tiny), rank=2, batch_size=4)
+    first = train_sft(rows, sft, tmp_path / "first").folder
+    plain = DpoSettings(model=str(tiny), adapter=str(first), batch_size=4)
+    assert "reference_adapter" not in plain.model_dump()
+    out = tmp_path / "out"
+    train_dpo(pairs, plain, out)
+    with pytest.raises(RunFolderError, match="reference_adapter was None and is now 'base'"):
+        train_dpo(pairs, plain.model_copy(update={"reference_adapter": "base"}), out)
+    named = plain.model_copy(update={"reference_adapter": str(first)})
+    train_dpo(pairs, named, tmp_path / "named")
+    weights = load_file(first / "adapter_model.safetensors")
+    save_file({name: value + 1 for name, value in weights.items()}, first / "adapter_model.safetensors")
+    with pytest.raises(RunFolderError, match=r"reference_adapter was '[0-9a-f]{12}'"):
+        train_dpo(pairs, named, tmp_path / "named")

@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM
 from prompts.records import Message
 from tests.train.tiny import preference
 from train.errors import CheckpointError, TrainDataError
-from train.reward import RewardModel, train_reward
+from train.reward import train_reward
+from train.reward_model import RewardModel
 from train.settings import RewardSettings
 
 PAIRS = [preference(number) for number in range(80)]

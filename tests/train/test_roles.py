@@ -23,7 +23,9 @@ from train.roles import (
     adapt_on_top,
     as_reference,
     base_of_adapter,
+    hold_reference,
     load_base,
+    reference_of,
     resolve_model,
     restore_adapter,
     save_adapter,
@@ -101,6 +103,38 @@ def test_the_reference_of_an_adapter_on_top_is_the_one_beneath(tiny: Path, tmp_p
         torch.testing.assert_close(logits(model), tuned, rtol=0, atol=0)
     assert trained(model) == names
     assert (logits(model) - tuned).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("on_top", [False, True])
+@pytest.mark.parametrize("reference", ["another", "bare"])
+def test_the_reference_can_be_another_than_the_start(
+    tiny: Path, tmp_path: Path, on_top: bool, reference: str
+) -> None:
+    """Another adapter, or none at all, is what it is when loaded alone; the policy is as it was before and after."""
+    base = logits(load_base(str(tiny)).model)
+    first = shaken(adapt(load_base(str(tiny)), rank=4, alpha=8, seed=0))
+    save_adapter(first, tmp_path / "first")
+    last = shaken(shaken(adapt(load_base(str(tiny)), rank=2, alpha=8, seed=1)))
+    save_adapter(last, tmp_path / "last")
+    loaded = load_base(str(tiny))
+    model = (
+        adapt_on_top(loaded, tmp_path / "last", rank=2, alpha=2, seed=1)
+        if on_top
+        else adapt_from(loaded, tmp_path / "last", frozen_reference=False)
+    )
+    policy = logits(model)
+    torch.testing.assert_close(policy, logits(last), rtol=0, atol=0)
+    names = trained(model)
+    if reference == "another":
+        hold_reference(model, loaded, tmp_path / "first")
+    assert trained(model) == names
+    wanted = logits(first) if reference == "another" else base
+    for _ in range(2):
+        with as_reference(model, bare=reference == "bare"):
+            torch.testing.assert_close(logits(model), wanted, rtol=0, atol=0)
+        torch.testing.assert_close(logits(model), policy, rtol=0, atol=0)
+        assert trained(model) == names
+    assert reference_of(model, bare=reference == "bare") == (REFERENCE if reference == "another" else None)
 
 
 def test_an_adapter_on_top_is_saved_as_one_with_the_one_beneath(tiny: Path, tmp_path: Path) -> None:
@@ -252,6 +286,9 @@ def test_an_adapter_of_another_base_is_refused(tiny: Path, tmp_path: Path) -> No
     other = save_tiny(tmp_path / "other", seed=1)
     with pytest.raises(CheckpointError, match="was trained on"):
         adapt_from(load_base(str(other)), tmp_path / "a", frozen_reference=False)
+    elsewhere = load_base(str(other))
+    with pytest.raises(CheckpointError, match="was trained on"):
+        hold_reference(adapt(elsewhere, 4, 8, 0), elsewhere, tmp_path / "a")
     shutil.copytree(tiny, tmp_path / "copy")
     adapt_from(load_base(str(tmp_path / "copy")), tmp_path / "a", frozen_reference=False)
     config = json.loads((tmp_path / "a" / "adapter_config.json").read_text())

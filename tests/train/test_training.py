@@ -15,7 +15,7 @@ from tests.train.architectures import tiny_model
 from tests.train.tiny import preference, tiny_tokenizer
 from train.dpo import train_dpo
 from train.errors import RunFolderError, TrainDataError
-from train.folder import Trained
+from train.folder import Trained, origins_of
 from train.kto import train_kto
 from train.loop import Progress
 from train.reward import train_reward
@@ -227,3 +227,12 @@ def test_tensorboard_files_are_written_where_asked_for(tiny: Path, tmp_path: Pat
     pytest.importorskip("tensorboard")
     out = run("dpo", settings_of("dpo", tiny, epochs=1, tensorboard=True), tmp_path / "out").folder
     assert list((out / "tensorboard").glob("events.*"))
+
+
+def test_the_manifest_names_constitutions_and_judges_of_the_rows(tiny: Path, tmp_path: Path) -> None:
+    other = PAIRS[0].model_copy(update={"constitution": "a@1.0.0#0", "judge": "z"})
+    run("dpo", settings_of("dpo", tiny), tmp_path / "out", rows=[*PAIRS[:8], other])
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert manifest["constitutions"] == ["a@1.0.0#0", "test@1.0.0#000000000000"]
+    assert manifest["judges"] == ["scripted/test", "z"]
+    assert origins_of(DEMONSTRATIONS) == origins_of([]) == {"constitutions": [], "judges": []}

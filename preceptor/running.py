@@ -1,0 +1,155 @@
+"""What every stage of a run stands on: its folder, its settings, its screen, and being done only once."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+
+from constitution.principle import Constitution
+from judge.fanout import Progress
+from judge.models.registry import open_model
+from judge.records import Label, Response
+from preceptor import folder, stages
+from preceptor.config import RunConfig
+from preceptor.records import StageRecord
+from prompts.records import Prompt, Record
+from prompts.rows import read_records, write_rows
+
+if TYPE_CHECKING:
+    from train.folder import Trained
+    from train.loop import Progress as TrainProgress
+
+Kept = TypeVar("Kept", bound=Record)
+
+PROMPTS, HELD_OUT_PROMPTS = "1-prompts.jsonl", "1-prompts-held-out.jsonl"
+RESPONSES, REVISIONS = "2-responses.jsonl", "3-revisions.jsonl"
+SFT, TUNED_RESPONSES = "3-sft", "3-responses.jsonl"
+LABELS, PREFERENCES = "4-labels.jsonl", "5-preferences.jsonl"
+REWARD, POLICY = "6-reward", "7-policy"
+HELD_OUT = "8-heldout.jsonl"
+CACHE = ".preceptor"
+"""Where the reference's log-probabilities are kept for another run of DPO with other settings."""
+
+
+class Screen(Protocol):
+    """What shows a run to a person while it goes on."""
+
+    def asking(self, stage: str) -> AbstractContextManager[Callable[[Progress], None]]:
+        """A bar for a stage that asks models."""
+        ...
+
+    def training(self, stage: str) -> AbstractContextManager[Callable[[TrainProgress], None]]:
+        """A bar for a stage that trains."""
+        ...
+
+    def done(self, record: StageRecord, again: bool) -> None:
+        """A stage is finished; `again`: it had been before."""
+        ...
+
+
+class Outcome(NamedTuple):
+    """What a stage hands to its record."""
+
+    rows_in: int
+    rows_out: int
+    set_aside: Mapping[str, int] = MappingProxyType({})
+    cost_usd: float = 0.0
+    figures: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every stage of a run needs to know."""
+
+    config: RunConfig
+    path: Path
+    constitution: Constitution
+    screen: Screen
+
+    @property
+    def asking(self) -> stages.Asking:
+        return stages.Asking(
+            ledger=str(self.path / "ledger.db"),
+            concurrency=self.config.concurrency,
+            max_cost_usd=self.config.max_cost_usd,
+            base_url=self.config.base_url,
+        )
+
+    def fingerprint(self, settings: Any, inputs: Sequence[str]) -> str:
+        """Hash of what a stage's output depends on."""
+        return folder.fingerprint(settings, {each: self.path / each for each in inputs})
+
+    def stage(
+        self,
+        name: str,
+        settings: Any,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        work: Callable[[], Outcome],
+    ) -> StageRecord:
+        """Run one stage unless it is finished; its record is written after its outputs are."""
+        wanted = self.fingerprint(settings, inputs)
+        if (record := folder.finished(self.path, name, wanted)) is not None:
+            self.screen.done(record, again=True)
+            return record
+        folder.begin_stage(self.path, name, wanted, outputs)
+        began_s = time.monotonic()
+        outcome = work()
+        if outcome.rows_in != outcome.rows_out + sum(outcome.set_aside.values()):
+            raise AssertionError(f"{name}: rows were lost: {outcome}")
+        record = StageRecord(
+            stage=name,
+            fingerprint=wanted,
+            outputs={each: folder.digest(self.path / each) for each in outputs},
+            rows_in=outcome.rows_in,
+            rows_out=outcome.rows_out,
+            set_aside=dict(outcome.set_aside),
+            figures=dict(outcome.figures),
+            wall_s=time.monotonic() - began_s,
+            cost_usd=outcome.cost_usd,
+        )
+        folder.record_stage(self.path, record)
+        self.screen.done(record, again=False)
+        return record
+
+    def read(self, name: str, kind: type[Kept]) -> list[Kept]:
+        return list(read_records(self.path / name, kind))
+
+
+def sample(run: Run, stage: str, model: str, inputs: Sequence[str], output: str, seed: int) -> None:
+    """A stage: replies of a model to the prompts of the first input."""
+    settings = run.config.respond.model_copy(update={"seed": seed})
+
+    def work() -> Outcome:
+        prompts = run.read(inputs[0], Prompt)
+        responses: list[Response] = []
+        opened = open_model(model)
+        with run.screen.asking(stage) as watch:
+            dialogues = list(stages.responding(prompts, opened, settings))
+            asked = stages.whole(dialogues, opened, run.asking, responses.extend, watch)
+        write_rows(run.path / output, responses)
+        unusable = Counter(str(response.status) for response in responses if response.status != "ok")
+        return Outcome(
+            len(prompts), asked.rows, cost_usd=asked.progress.cost_usd, figures={"not ok": dict(unusable)}
+        )
+
+    run.stage(stage, {"model": model, "settings": settings.model_dump(mode="json")}, inputs, [output], work)
+
+
+def outcome_of(trained: Trained, before: Mapping[str, int] = MappingProxyType({})) -> Outcome:
+    """The counts of a training; held-out rows are rows out, for they are used for the report card."""
+    aside: Counter[str] = Counter(before)
+    aside.update(trained.rows["set_aside"])
+    used = trained.rows["used"] + trained.rows.get("held_out", 0)
+    return Outcome(used + aside.total(), used, dict(aside), figures=trained.metrics)
+
+
+def statuses(labels: Sequence[Label]) -> dict[str, int]:
+    """Status -> labels, the commonest first."""
+    return {str(status): count for status, count in Counter(label.status for label in labels).most_common()}

@@ -1,0 +1,43 @@
+"""Taking the length direction out of a reward model's head.
+
+Judges and people prefer longer replies beyond what they are worth, and a reward model learns it (Singhal et al. 2023,
+arXiv 2310.03716). Chen et al. 2024 (ODIN, arXiv 2402.07319) split the head in two on shared features, one for
+quality and one that carries the length, and throw the second away; they do it by penalties on a batch's
+correlations. Here the split is made after training, in closed form, so that it neither depends on the batch nor
+needs a coefficient. With h the difference of two replies' hidden states, l that of their lengths in tokens, and
+means over pairs,
+
+    C = E[h h^T],  c = E[h l],  d = C^-1 c          the least-squares reading of length: l ~ d . h
+    w_quality = w - d (w . c) / (c . d)             so that E[(w_quality . h) l] = 0
+
+which is the least change of the rewards' differences, E[((w - w_quality) . h)^2], that makes them uncorrelated with
+length: the projection of Belrose et al. 2023 (LEACE, arXiv 2306.03819, theorem 4.2) for one readout. Pairs are
+differences, whose sign is arbitrary; so the moments are about 0.
+
+What it cannot know is whether length is a merit: where a principle asks for brevity, that goes too.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, eye
+from torch.linalg import solve_ex
+
+RIDGE = 1e-4
+"""Of the mean of C's diagonal, added to it: with fewer pairs than dimensions C has no inverse."""
+
+
+def length_part(weight: Tensor, gaps: Tensor, lengths: Tensor) -> Tensor:
+    """The part (K, H) of a head's weight (K, H) that reads length.
+
+    gaps: (P, H), hidden state of the chosen minus that of the rejected reply; lengths: (P,), the same of their
+    tokens. Zero where no pair differs in length.
+    """
+    h, lengths, w = gaps.double(), lengths.double(), weight.detach().cpu().double()
+    c = h.T @ lengths / len(h)  # (H,)
+    if not c.any():
+        return weight.detach().cpu() * 0
+    moments = h.T @ h / len(h)  # (H, H)
+    moments = moments + RIDGE * moments.diagonal().mean() * eye(len(c), dtype=h.dtype)
+    d: Tensor = solve_ex(moments, c, check_errors=True).result  # (H,)
+    part = (w @ c)[:, None] * d / (c @ d)  # (K, H)
+    return part.to(weight.dtype)

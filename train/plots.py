@@ -1,0 +1,85 @@
+"""Plots as SVG texts that stand by themselves inside a page; those of the report card, and what all are drawn on."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+CSS = Path(__file__).with_name("page.css")
+"""The one style of all pages."""
+BEFORE, AFTER, INK, FAINT = "#b8c0cc", "#2457c5", "#1c2430", "#d9dee5"
+
+
+def calibration(bins: Sequence[Mapping[str, Any]]) -> str:
+    """Reliability: how sure the reward model is against how far the judge agrees; a dot a bin, its area the pairs.
+
+    bins: rows with `confidence` and `agreement` (means in 0..1) and `n`, as in a report card.
+    """
+    figure, axes = blank(3.6, 3.2)
+    axes.plot([0.5, 1], [0.5, 1], color=FAINT, linewidth=1.2)
+    most = max(row["n"] for row in bins)
+    confidence, agreement = [row["confidence"] for row in bins], [row["agreement"] for row in bins]
+    axes.plot(confidence, agreement, color=AFTER, linewidth=1)
+    sizes = [16 + 120 * row["n"] / most for row in bins]
+    axes.scatter(confidence, agreement, s=sizes, color=AFTER, alpha=0.75, linewidths=0)
+    axes.set_xlim(0.48, 1.02)
+    axes.set_ylim(min(0.48, *agreement), 1.02)
+    axes.set_xlabel("probability by the reward model")
+    axes.set_ylabel("probability by the judge")
+    return svg(figure)
+
+
+def shares(rows: Sequence[tuple[str, Mapping[str, Any]]], label: str) -> str:
+    """Accuracies with their 95 % intervals, a point a row from top to bottom; the number of pairs at the right.
+
+    rows: (name, figures with `accuracy`, `ci95` and `n`).
+    """
+    figure, axes = blank(3.7, 0.3 * len(rows) + 0.9)
+    axes.axvline(0.5, color=BEFORE, linewidth=1)
+    for row, (_, figures) in enumerate(reversed(rows)):
+        low, high = figures["ci95"]
+        axes.plot([low, high], [row, row], color=AFTER, linewidth=1.6, solid_capstyle="butt", alpha=0.55)
+        axes.plot([figures["accuracy"]], [row], "o", color=AFTER, markersize=5)
+        axes.text(1.03, row, f"{figures['n']}", va="center", fontsize=8, color=INK)
+    axes.set_yticks(range(len(rows)), [name for name, _ in reversed(rows)])
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.set_xlim(0, 1.16)
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
+    axes.set_xlabel(label)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    return svg(figure)
+
+
+def blank(width: float, height: float) -> tuple[Figure, Axes]:
+    """An empty plot of this size in inches, in the one style."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(FAINT)
+    axes.tick_params(colors=INK, labelsize=8, color=FAINT)
+    axes.grid(color=FAINT, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.xaxis.label.set_fontsize(8)
+    axes.yaxis.label.set_fontsize(8)
+    return figure, axes
+
+
+def svg(figure: Figure) -> str:
+    """The figure as SVG, the same bytes for the same figures."""
+    import matplotlib as mpl
+
+    text = io.StringIO()
+    # a fixed salt and no date: the same figures give the same bytes
+    with mpl.rc_context({"svg.hashsalt": "preceptor", "svg.fonttype": "none", "font.family": "sans-serif"}):
+        figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
+    return text.getvalue()[text.getvalue().index("<svg") :]
