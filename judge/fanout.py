@@ -39,10 +39,17 @@ DEAD_CALLS = 5
 down."""
 GRACE_S = 10.0
 """How long what is in flight may take to finish once the run is interrupted."""
+FIRST_LOOK_S = 0.05
+LAST_LOOK_S = 1.0
+"""Waits between looks for an answer that another process is asking for: doubled from the first to the last."""
 
 
 class RunInterruptedError(Exception):
     """The run was cancelled or its rows are no longer wanted; raised only inside what is being wound up."""
+
+
+class AskedElsewhere(Exception):
+    """Another process asks the same, or has just had its answer; raised only inside a Fanout."""
 
 
 class Limits(Record):
@@ -115,7 +122,7 @@ class Fanout:
         key = request.key
         task = self._asking.get(key)
         if task is None:
-            task = asyncio.create_task(self._answer(key, request))
+            task = asyncio.create_task(self._once(key, request))
             self._asking[key] = task
             task.add_done_callback(lambda done: self._forget(key, done))
         # an asker that is cancelled does not take the call with it: it is paid for, and others may wait for
@@ -174,6 +181,16 @@ class Fanout:
         finally:
             dialogue.close()
 
+    async def _once(self, key: str, request: Request) -> Outcome:
+        """`_answer`, waiting while another process asks the same."""
+        look_s = FIRST_LOOK_S
+        while True:
+            try:
+                return await self._answer(key, request)
+            except AskedElsewhere:
+                await self._pause(look_s)
+            look_s = min(LAST_LOOK_S, 2 * look_s)
+
     async def _answer(self, key: str, request: Request) -> Outcome:
         try:
             known = (await self._ledger.find([key])).get(key)
@@ -199,7 +216,8 @@ class Fanout:
 
     async def _call(self, request: Request) -> tuple[Outcome, float]:
         """(outcome, USD as far as known) of a request that is not in the ledger."""
-        await self._ledger.intend(request)
+        if not await self._ledger.intend(request):
+            raise AskedElsewhere
         try:
             completion = await self._try(request)
         except ModelError as exc:
@@ -210,7 +228,7 @@ class Fanout:
             refused = isinstance(exc, Rejected) and exc.refused
             return Failure(kind="refused" if refused else "failed", problem=str(exc)), 0.0
         cost = self._prices.cost(request.model, completion)
-        await self._ledger.answer(request, completion, cost)
+        completion = await self._ledger.answer(request, completion, cost)
         self._step(
             asked=self._progress.asked + 1,
             cost_usd=self._progress.cost_usd + (cost or 0.0),

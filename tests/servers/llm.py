@@ -13,7 +13,8 @@ The reply is a reason and a verdict line. Where logprobs are asked for they stan
 with P(A) = sigmoid((first mark - second mark) / 10).
 
 Faults are planned, not drawn: `faults` lists what befalls the first requests in turn, `ok` for nothing. GET
-/stats tells what was served; `answered_twice` counts bodies that were answered more than once.
+/stats tells what was served; `answered_twice` counts answers to bodies that had been answered before, `answered_most`
+how often the one was that was answered most often.
 
     python -m tests.servers.llm --port 8900 --replay FILE     # JSON lines of {"first": …, "second": …,
     "reply": …}
@@ -105,11 +106,18 @@ class LLMServer:
             "requests": len(self.bodies),
             "answered": sum(self._answered.values()),
             "answered_twice": sum(count - 1 for count in self._answered.values()),
+            "answered_most": max(self._answered.values(), default=0),
             "faults": dict(self._faulted),
             "max_concurrency": self._peak,
             "tokens_in": self._tokens_in,
             "tokens_out": self._tokens_out,
         }
+
+    def wait_for(self, requests: int, timeout_s: float = 60.0) -> bool:
+        """Wait until so many requests have come; False where they do not come in time."""
+        self.reached.clear()
+        self._reach = requests
+        return len(self.bodies) >= requests or self.reached.wait(timeout_s)
 
     async def answer(self, path: str, raw: bytes) -> Answer:
         """The answer to one POST."""
