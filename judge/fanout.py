@@ -23,6 +23,7 @@ from judge.errors import BudgetReached, ModelError, ProviderStopped, Rejected, T
 from judge.ledger import Ledger
 from judge.models.faults import Unreachable
 from judge.models.protocol import Completion, Dialogue, Failure, Model, Outcome, Request, Row
+from judge.models.room import billed_tokens
 from judge.prices import Prices, most_tokens_in
 from prompts.records import Record
 
@@ -56,6 +57,10 @@ class Limits(Record):
     """Most tries of one call."""
     max_cost_usd: float | None = Field(default=None, ge=0)
     """Cap for what this run spends; None: no cap."""
+    rpm: float | None = Field(default=None, gt=0)
+    """Requests a minute to one model; None: what the provider's replies say, if they say anything."""
+    tpm: float | None = Field(default=None, gt=0)
+    """Tokens a minute to one model, in and out; None: likewise."""
 
 
 class Progress(NamedTuple):
@@ -274,12 +279,11 @@ class Fanout:
         """The most that a call can cost, 0 where there is no cap to hold."""
         if self._limits.max_cost_usd is None:
             return 0.0
-        hidden: int = getattr(self._models[request.model], "hidden_tokens", 0)
-        worst = self._prices.worst(request.model, most_tokens_in(request), request.max_tokens + hidden)
+        worst = self._prices.worst(request.model, most_tokens_in(request), billed_tokens(request))
         if worst is None:
             raise UserError(
                 f"the price of {request.model} is not known, so --max-cost {self._limits.max_cost_usd:g} "
-                "cannot be held; give its price, or leave --max-cost out"
+                "cannot be held; give its price with --price IN,OUT or in a file of prices, or leave --max-cost out"
             )
         return worst
 

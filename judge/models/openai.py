@@ -13,6 +13,7 @@ from openai.types.chat.chat_completion import Choice
 from judge.errors import ModelError, ProviderStopped, Rejected, Transient
 from judge.models.faults import Fault, broken_body, error_of, unreachable
 from judge.models.protocol import Completion, FinishReason, Request
+from judge.models.room import billed_tokens, reply_tokens, thinks
 from judge.models.schema import verdict_schema
 from judge.models.verdict_tokens import TokenChoice, verdict_probabilities
 
@@ -21,12 +22,6 @@ CONNECT_S = 10.0
 OWN_ADDRESS = "https://api.openai.com/v1"
 KEY = "OPENAI_API_KEY"
 
-REASONING = re.compile(r"^(o\d|gpt-[5-9])(?!.*-chat)")
-"""Models that think before they write: no temperature, no token probabilities, hidden tokens in the bill."""
-HIDDEN_TOKENS = 4096
-"""Room for what a reasoning model thinks, on top of the reply's own."""
-VERDICT_TOKENS = 32
-"""Room for a bare verdict. Never one or two: servers are known to answer such limits with odd things."""
 ALTERNATIVES = 20
 """Most alternatives that the API gives at a token."""
 OPTIONAL = (
@@ -50,9 +45,7 @@ class OpenAIModel:
         self._client = client
         self._address = address
         self._model = name.partition("/")[2]
-        self._thinks = not self.endpoint and REASONING.match(self._model) is not None
-        self.hidden_tokens = HIDDEN_TOKENS if self._thinks else 0
-        """Tokens that a reply may cost beyond its max_tokens."""
+        self._thinks = thinks(name, self.endpoint)
         self._refused: frozenset[str] = frozenset()
 
     async def complete(self, request: Request) -> Completion:
@@ -78,21 +71,15 @@ class OpenAIModel:
 
     def _body(self, request: Request) -> dict[str, Any]:
         """The request's parameters. Seed and sample go in, so that two samples are two bodies."""
-        direct = bool(request.menu) and not request.reasoning
-        limit = (
-            min(max(request.max_tokens, VERDICT_TOKENS // 2), VERDICT_TOKENS)
-            if direct
-            else request.max_tokens
-        )
         body: dict[str, Any] = {
             "model": self._model,
             "messages": [message.model_dump() for message in request.messages],
             "seed": (request.seed * 1_000_003 + request.sample) % 2**31,
         }
         if self._thinks:
-            body |= {"max_completion_tokens": limit + HIDDEN_TOKENS, "reasoning_effort": "low"}
+            body |= {"max_completion_tokens": billed_tokens(request), "reasoning_effort": "low"}
         else:
-            body |= {"max_tokens": limit, "temperature": request.temperature}
+            body |= {"max_tokens": reply_tokens(request), "temperature": request.temperature}
             if request.top_p < 1:
                 body["top_p"] = request.top_p
             if request.menu:

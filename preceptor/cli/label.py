@@ -69,6 +69,9 @@ def label(
     ledger: options.Ledger = LEDGER,
     concurrency: options.Concurrency = CONCURRENCY,
     max_cost: options.MaxCost = None,
+    price: options.Price = None,
+    rpm: options.Rpm = None,
+    tpm: options.Tpm = None,
     plan: options.Plan = False,
     show: Annotated[
         bool, typer.Option("--show", help="Print what would be asked about the first row; ask nothing.")
@@ -106,7 +109,7 @@ def label(
         canaries=share_of("--canaries", canaries),
         recheck=share_of("--recheck", recheck),
     )
-    asking = asking_of(ledger, concurrency, max_cost, None)
+    asking = asking_of(ledger, concurrency, max_cost, None, price, rpm=rpm, tpm=tpm)
     rows: list[Pair] | list[Group] = (
         list(islice(stages.groups_from(pairs), limit))
         if groups
@@ -154,6 +157,9 @@ def score(
     ledger: options.Ledger = LEDGER,
     concurrency: options.Concurrency = CONCURRENCY,
     max_cost: options.MaxCost = None,
+    price: options.Price = None,
+    rpm: options.Rpm = None,
+    tpm: options.Tpm = None,
     plan: options.Plan = False,
     as_json: options.Json = False,
 ) -> None:
@@ -166,7 +172,7 @@ def score(
     chosen = {"principles": principles, "reasoning": reasoning, "max_tokens": max_tokens, "seed": seed}
     settings = ScoreSettings.model_validate({**chosen, "template": template or ""})
     rules = load(constitution)
-    asking = asking_of(ledger, concurrency, max_cost, base_url)
+    asking = asking_of(ledger, concurrency, max_cost, base_url, price, rpm=rpm, tpm=tpm)
     rows = list(islice(stages.replies_from(replies), limit))
     asked = open_model(judge, base_url=base_url, **local_of(dtype, device_map, four_bit))
     dialogues = list(stages.scoring(rows, rules, asked, settings))
