@@ -10,7 +10,6 @@ stops; what is in flight is finished and written down first.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -21,23 +20,23 @@ from constitution.errors import UserError
 from judge.budget import Budget
 from judge.errors import BudgetReached, ModelError, ProviderStopped, Rejected, Transient
 from judge.ledger import Ledger
-from judge.models.faults import Unreachable
+from judge.limits import Gate, Place
+from judge.models.faults import Crowded, Unreachable
 from judge.models.protocol import Completion, Dialogue, Failure, Model, Outcome, Request, Row
 from judge.models.room import billed_tokens
 from judge.prices import Prices, most_tokens_in
+from judge.retrying import mendable, wait_s
 from prompts.records import Record
 
 QUEUED_AT_ONCE = 1024
 """Requests in flight to a model that queues and batches them itself."""
-FIRST_WAIT_S = 0.5
-LONGEST_WAIT_S = 30.0
-"""Waits between tries are drawn from 0 to a bound that doubles from the first to the longest: full jitter
-(Brooker 2015, "Exponential Backoff and Jitter")."""
 DEAF_TRIES = 3
 """Tries after which a provider that has never answered and does not even take a connection counts as down."""
 DEAD_CALLS = 5
 """Calls in a row that ended without an answer, after all their tries, after which a provider counts as
 down."""
+LONGEST_HOLD_S = 600.0
+"""The longest wait that a provider may ask for before the run stops instead, to be resumed then."""
 GRACE_S = 10.0
 """How long what is in flight may take to finish once the run is interrupted."""
 
@@ -99,7 +98,7 @@ class Fanout:
         self._on_progress = on_progress
         self._progress = Progress(0, None, 0, 0, 0, 0.0, 0, 0)
         self._asking: dict[str, asyncio.Task[Outcome]] = {}
-        self._room = {name: asyncio.Semaphore(self._width(model)) for name, model in models.items()}
+        self._gates = {name: self._gate(model) for name, model in models.items()}
         self._answered: set[str] = set()
         self._dead_calls = dict.fromkeys(models, 0)
         self._stopped: BaseException | None = None
@@ -185,7 +184,7 @@ class Fanout:
             if known is not None:
                 self._step(from_ledger=self._progress.from_ledger + 1)
                 return known
-            async with self._room[request.model]:
+            async with self._gates[request.model].place(request) as place:
                 if self._stopped is not None:
                     raise self._stopped
                 worst_usd = self._worst_usd(request)
@@ -194,7 +193,7 @@ class Fanout:
                 try:
                     if self._stopped is not None:
                         raise self._stopped
-                    outcome, cost_usd = await self._call(request)
+                    outcome, cost_usd = await self._call(request, place)
                     return outcome
                 finally:
                     self._budget.settle(worst_usd, cost_usd)
@@ -202,11 +201,13 @@ class Fanout:
             self._stop(exc)
             raise
 
-    async def _call(self, request: Request) -> tuple[Outcome, float]:
+    async def _call(self, request: Request, place: Place) -> tuple[Outcome, float]:
         """(outcome, USD as far as known) of a request that is not in the ledger."""
         await self._ledger.intend(request)
         try:
-            completion = await self._try(request)
+            completion = await self._try(request, place)
+            if mendable(completion, request):
+                completion = await self._second(request, place, completion)
         except ModelError as exc:
             await self._ledger.fail(request, str(exc))
             self._step(failed=self._progress.failed + 1)
@@ -224,25 +225,53 @@ class Fanout:
         )
         return completion, cost or 0.0
 
-    async def _try(self, request: Request) -> Completion:
-        """One call with its retries. Raises the ModelError that ended it."""
-        model = self._models[request.model]
+    async def _second(self, request: Request, place: Place, first: Completion) -> Completion:
+        """Another answer in the place of one that holds nothing, its tokens added; the first where the budget or the
+        provider gives no other."""
+        worst_usd = self._worst_usd(request)
+        if not self._budget.spare(worst_usd):
+            return first
+        cost_usd = 0.0
+        try:
+            second = await self._try(request, place)
+            cost_usd = self._prices.cost(request.model, second) or 0.0
+        except ProviderStopped:
+            raise
+        except ModelError:
+            return first
+        finally:
+            # what the first cost is settled with the call
+            self._budget.settle(worst_usd, cost_usd)
+        tokens = ("tokens_in", "tokens_out", "tokens_cached", "tokens_cache_written")
+        sums = {name: getattr(first, name) + getattr(second, name) for name in tokens}
+        return (first if first.text and not second.text else second).model_copy(update=sums)
+
+    async def _try(self, request: Request, place: Place) -> Completion:
+        """One call with its retries, each of which waits for its turn anew. Raises the ModelError that ended it.
+
+        The deadline runs while the model is asked and between tries; not while others have their turn, nor in
+        waits that the provider asks for, lest a rate limit of a minute burn through the rows.
+        """
+        model, gate = self._models[request.model], self._gates[request.model]
         clock = asyncio.get_running_loop().time
-        deadline = None if _queues(model) else clock() + self._limits.deadline_s
+        left_s = None if _queues(model) else self._limits.deadline_s
         tries = 0
         while True:
             tries += 1
+            left_at = clock()
             try:
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout(left_s):
                     completion = await model.complete(request)
             except (Transient, TimeoutError) as exc:
                 problem = exc
             except Rejected:
                 self._dead_calls[request.model] = 0
+                gate.answered()
                 raise
             else:
                 self._answered.add(request.model)
                 self._dead_calls[request.model] = 0
+                gate.answered()
                 return completion
             if (
                 isinstance(problem, Unreachable)
@@ -250,10 +279,21 @@ class Fanout:
                 and request.model not in self._answered
             ):
                 raise ProviderStopped(str(problem)) from problem
-            wait_s = _wait_s(tries, problem)
-            if tries >= self._limits.attempts or (deadline is not None and clock() + wait_s >= deadline):
+            asked_for_s = problem.retry_after_s if isinstance(problem, Transient) else None
+            crowded = isinstance(problem, Crowded | TimeoutError)
+            if crowded:
+                gate.crowded(left_at, asked_for_s)
+                if asked_for_s is not None and asked_for_s > LONGEST_HOLD_S:
+                    raise ProviderStopped(
+                        f"{problem}; it asks to be left alone for {asked_for_s:.0f} s: run the same command again "
+                        "then, what is answered is kept"
+                    ) from problem
+            pause_s = wait_s(tries, problem)
+            if left_s is not None:
+                left_s -= clock() - left_at + (0 if crowded and asked_for_s is not None else pause_s)
+            if tries >= self._limits.attempts or (left_s is not None and left_s <= 0):
                 raise self._gave_up(request.model, tries, problem) from problem
-            await self._pause(wait_s)
+            await place.outside(self._pause(pause_s))
 
     def _gave_up(self, model: str, tries: int, problem: Exception) -> ModelError:
         said = str(problem) or f"no answer within {self._limits.deadline_s:g} s"
@@ -286,6 +326,14 @@ class Fanout:
                 "cannot be held; give its price with --price IN,OUT or in a file of prices, or leave --max-cost out"
             )
         return worst
+
+    def _gate(self, model: Model) -> Gate:
+        clock = asyncio.get_running_loop().time
+        gate = Gate(self._width(model), self._pause, clock, rpm=self._limits.rpm, tpm=self._limits.tpm)
+        listen = getattr(model, "listen", None)
+        if listen is not None:
+            listen(gate.hear)
+        return gate
 
     def _width(self, model: Model) -> int:
         return QUEUED_AT_ONCE if _queues(model) else self._limits.concurrency
@@ -326,15 +374,3 @@ class Fanout:
 def _queues(model: Model) -> bool:
     """Whether a model takes any number of requests and batches them itself."""
     return bool(getattr(model, "queues", False))
-
-
-def _wait_s(tries: int, problem: Exception) -> float:
-    """Seconds before the next try: jittered, and never less than the provider asks for."""
-    bound = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** (tries - 1))
-    wished = problem.retry_after_s if isinstance(problem, Transient) else None
-    # those who were told the same wait do not all come back at once
-    return (
-        random.uniform(0, bound)
-        if wished is None
-        else wished + random.uniform(0, min(FIRST_WAIT_S, wished / 4))
-    )

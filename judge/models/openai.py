@@ -16,6 +16,7 @@ from judge.models.protocol import Completion, FinishReason, Request
 from judge.models.room import billed_tokens, reply_tokens, thinks
 from judge.models.schema import verdict_schema
 from judge.models.verdict_tokens import TokenChoice, verdict_probabilities
+from judge.models.wire import Ear, Hear, http_client
 
 TIMEOUT_S = 60.0
 CONNECT_S = 10.0
@@ -38,11 +39,12 @@ class OpenAIModel:
     structures = True
     """It can hold a reply to a JSON schema."""
 
-    def __init__(self, name: str, client: openai.AsyncOpenAI) -> None:
+    def __init__(self, name: str, client: openai.AsyncOpenAI, ear: Ear | None = None) -> None:
         self.name = name
         address = str(client.base_url).rstrip("/")
         self.endpoint = "" if address == OWN_ADDRESS else address
         self._client = client
+        self._ear = ear
         self._address = address
         self._model = name.partition("/")[2]
         self._thinks = thinks(name, self.endpoint)
@@ -64,6 +66,11 @@ class OpenAIModel:
                 raise self._mapped(exc) from exc
             else:
                 return _completion(answer, request)
+
+    def listen(self, hear: Hear) -> None:
+        """Have the rate-limit headers of every reply handed on."""
+        if self._ear is not None:
+            self._ear.listener = hear
 
     async def close(self) -> None:
         """Close the connections."""
@@ -102,8 +109,6 @@ class OpenAIModel:
             return error_of(
                 Fault("openai", self.name, exc.status_code, str(said or exc.message), code, headers, KEY)
             )
-        if isinstance(exc, openai.APITimeoutError):
-            return Transient(f"{self._address} did not answer in time")
         if isinstance(exc, openai.APIConnectionError):
             return unreachable(self._address, exc)
         if isinstance(exc, openai.APIResponseValidationError | json.JSONDecodeError):
@@ -170,10 +175,13 @@ def open_model(name: str, *, base_url: str | None = None, timeout_s: float = TIM
     The key comes from the environment by way of the SDK. Raises ProviderStopped where it is missing, unless
     the address is somebody else's: local servers want none.
     """
+    timeout = openai.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s))
+    ear = Ear()
     options: dict[str, Any] = {
         "base_url": base_url,
         "max_retries": 0,
-        "timeout": openai.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s)),
+        "timeout": timeout,
+        "http_client": http_client(openai, timeout, ear),
     }
     try:
         client = openai.AsyncOpenAI(**options)
@@ -183,4 +191,4 @@ def open_model(name: str, *, base_url: str | None = None, timeout_s: float = TIM
             raise ProviderStopped(
                 f"{KEY} is not set and {name} needs it; export it, or name another server with --base-url"
             ) from exc
-    return OpenAIModel(name, client)
+    return OpenAIModel(name, client, ear)
