@@ -9,8 +9,8 @@ rendered requests, both orders of every pair:
                     dropped
     bare aiohttp    the same on `openai.DefaultAioHttpClient`, where aiohttp is installed
     ours            `preceptor label` from its pairs file to labels.jsonl: rendering, ledger, verdicts, labels
-    distilabel      PrometheusEval over OpenAILLM, one order, its own prompt; PYTHON is the interpreter of an environment
-                    with `distilabel[openai]`
+    distilabel      PrometheusEval over OpenAILLM, one order, its own prompt; PYTHON is the interpreter of an
+                    environment with `distilabel[openai]`
 
 The clock of a side runs from its first request to its last answer written down. The best of the rounds counts: what
 else runs on the machine only ever slows. Needs the repository's tests/ beside benchmarks/.
@@ -92,6 +92,8 @@ def bare(side: str, url: str, pairs: Path, concurrency: int) -> dict[str, float]
 
 def ours(url: str, pairs: Path, concurrency: int, out: Path) -> dict[str, float]:
     """`preceptor label`, less the start of the interpreter and what is derived from labels.jsonl afterwards."""
+    import openai  # noqa: F401 loaded before the clock starts, as on the other side
+
     from constitution.files import load
     from judge.label import LabelSettings
     from preceptor import labelling, stages

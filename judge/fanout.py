@@ -21,6 +21,7 @@ from judge.budget import Budget
 from judge.errors import BudgetReached, ModelError, ProviderStopped, Rejected, Transient
 from judge.ledger import Ledger
 from judge.limits import Gate, Place
+from judge.lookups import LookUps
 from judge.models.faults import Crowded, Unreachable
 from judge.models.protocol import Completion, Dialogue, Failure, Model, Outcome, Request, Row
 from judge.models.room import billed_tokens
@@ -37,6 +38,10 @@ DEAD_CALLS = 5
 down."""
 LONGEST_HOLD_S = 600.0
 """The longest wait that a provider may ask for before the run stops instead, to be resumed then."""
+HELD_ROWS = 8192
+"""Most rows that are held in memory, finished or not, while an earlier one is not done."""
+SHOWN_EVERY_S = 0.1
+"""Between two reports of progress: a bar takes longer to draw than a request to make."""
 GRACE_S = 10.0
 """How long what is in flight may take to finish once the run is interrupted."""
 
@@ -90,7 +95,7 @@ class Fanout:
         prices: Prices,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
-        """models: by the name that requests carry. on_progress is called after every call and every row."""
+        """models: by the name that requests carry. on_progress is called now and then, and at the end."""
         self._models = models
         self._ledger = ledger
         self._limits = limits
@@ -99,6 +104,8 @@ class Fanout:
         self._progress = Progress(0, None, 0, 0, 0, 0.0, 0, 0)
         self._asking: dict[str, asyncio.Task[Outcome]] = {}
         self._gates = {name: self._gate(model) for name, model in models.items()}
+        self._known = LookUps(ledger)
+        self._shown_at = float("-inf")
         self._answered: set[str] = set()
         self._dead_calls = dict.fromkeys(models, 0)
         self._stopped: BaseException | None = None
@@ -137,18 +144,32 @@ class Fanout:
         waiting: Iterator[Dialogue[Row]] = iter(dialogues)
         window = 2 * max((self._width(model) for model in self._models.values()), default=1)
         going: deque[asyncio.Task[Row]] = deque()
+        unfinished = 0
+        moved = asyncio.Event()
         drawn = False
+
+        def finished(_: asyncio.Task[Row]) -> None:
+            nonlocal unfinished
+            unfinished -= 1
+            moved.set()
+
         try:
             while True:
-                while not drawn and self._stopped is None and len(going) < window:
+                # a slow row holds back those after it, but not the asking: they wait here, finished
+                while not drawn and self._stopped is None and unfinished < window and len(going) < HELD_ROWS:
                     dialogue = next(waiting, None)
                     if dialogue is None:
                         drawn = True
                     else:
+                        unfinished += 1
                         going.append(asyncio.create_task(self._carry_out(dialogue)))
+                        going[-1].add_done_callback(finished)
                 if not going:
                     break
-                await asyncio.wait([going[0]])
+                if not going[0].done():
+                    moved.clear()
+                    await moved.wait()
+                    continue
                 row = going.popleft().result()
                 self._step(done=self._progress.done + 1)
                 yield row
@@ -159,6 +180,8 @@ class Fanout:
             raise
         finally:
             await self._wind_up(going)
+            if self._on_progress is not None:
+                self._on_progress(self._progress)
 
     async def _carry_out(self, dialogue: Dialogue[Row]) -> Row:
         try:
@@ -180,7 +203,7 @@ class Fanout:
 
     async def _answer(self, key: str, request: Request) -> Outcome:
         try:
-            known = (await self._ledger.find([key])).get(key)
+            known = await self._known.find(key)
             if known is not None:
                 self._step(from_ledger=self._progress.from_ledger + 1)
                 return known
@@ -367,7 +390,9 @@ class Fanout:
 
     def _step(self, **changes: Any) -> None:
         self._progress = self._progress._replace(**changes)
-        if self._on_progress is not None:
+        now = asyncio.get_running_loop().time()
+        if self._on_progress is not None and now >= self._shown_at + SHOWN_EVERY_S:
+            self._shown_at = now
             self._on_progress(self._progress)
 
 
