@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from itertools import chain, islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from constitution.errors import UserError
 from constitution.principle import Constitution
@@ -30,6 +31,10 @@ from prompts.rows import writing
 Bar = Callable[[str], Any]
 """Opens a progress bar for what it is told, and gives the watch that drives it."""
 Row = Label | Ranked
+In = TypeVar("In")
+
+AT_HAND = 5000
+"""Rows of a file from which on it is streamed."""
 
 
 class Job(NamedTuple):
@@ -109,23 +114,36 @@ def opened(job: Job) -> tuple[Step, ...]:
     return stages.open_steps(job.panels, job.settings, job.base_urls, job.local)
 
 
-def dialogues_of(
-    rows: Sequence[Pair] | Sequence[Group], job: Job, steps: Sequence[Step]
-) -> list[Dialogue[Any]]:
-    """One dialogue for each comparison, or for each group, canaries among them."""
+def at_hand(rows: Iterable[In]) -> Iterable[In]:
+    """A list of all rows, read and checked before anything is asked about the first, where they are not too many;
+    else the rows as a stream, so that asking begins at once and memory does not grow with the file.
+    """
+    stream = iter(rows)
+    first = list(islice(stream, AT_HAND))
+    return first if len(first) < AT_HAND else chain(first, stream)
+
+
+def dialogues_of(rows: Iterable[Pair | Group], job: Job, steps: Sequence[Step]) -> Iterable[Dialogue[Any]]:
+    """One dialogue for each comparison, or for each group, canaries among them; as many as can be counted where the
+    rows can be.
+    """
     if job.schedule is not None:
-        groups = [row for row in rows if isinstance(row, Group)]
-        return list(stages.ranking(groups, job.constitution, steps, job.settings, job.rule, job.schedule))
+        groups = (row for row in rows if isinstance(row, Group))
+        made: Iterable[Dialogue[Any]] = stages.ranking(
+            groups, job.constitution, steps, job.settings, job.rule, job.schedule
+        )
+        return list(made) if isinstance(rows, Sized) else made
+    if job.canaries and not isinstance(rows, Sized):
+        rows = list(rows)  # how many are planted hangs on how many there are
     pairs: Iterable[Pair] = (row for row in rows if isinstance(row, Pair))
-    if job.canaries:
+    if job.canaries and isinstance(rows, Sized):
         planted = from_constitution(job.constitution, job.canaries, len(rows), job.settings.seed)
         pairs = mixed(pairs, planted, job.canaries)
-    return list(stages.judging(pairs, job.constitution, steps, job.settings, job.rule))
+    made = stages.judging(pairs, job.constitution, steps, job.settings, job.rule)
+    return list(made) if isinstance(rows, Sized) else made
 
 
-def label_folder(
-    out: Path, rows: Sequence[Pair] | Sequence[Group], job: Job, asking: Asking, bar: Bar
-) -> Labelled:
+def label_folder(out: Path, rows: Iterable[Pair | Group], job: Job, asking: Asking, bar: Bar) -> Labelled:
     """Judge the rows and write the folder that the contract describes; a run that must stop leaves a valid one.
 
     Raises UserError for canaries that have nowhere to be planted.
@@ -163,9 +181,7 @@ def label_folder(
     return Labelled(publish(out, run), asked)
 
 
-def _judged(
-    out: Path, rows: Sequence[Pair] | Sequence[Group], job: Job, asking: Asking, bar: Bar
-) -> tuple[Asked, int]:
+def _judged(out: Path, rows: Iterable[Pair | Group], job: Job, asking: Asking, bar: Bar) -> tuple[Asked, int]:
     """What was asked, and how many labels were written; canaries and rankings go to files of their own."""
     counted = 0
     steps = opened(job)

@@ -7,7 +7,7 @@ when training begins.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence, Sized
 from contextlib import asynccontextmanager
 from itertools import combinations
 from types import MappingProxyType
@@ -178,7 +178,7 @@ def scoring(
 
 
 async def carry_out(
-    dialogues: Sequence[Dialogue[Row]],
+    dialogues: Iterable[Dialogue[Row]],
     models: Sequence[Model | None],
     asking: Asking,
     write: Callable[[Row], None],
@@ -192,7 +192,8 @@ async def carry_out(
     stopped: BaseException | None = None
     async with fanout((model for model in models if model), asking, watch) as run:
         try:
-            async for row in run.run(dialogues, len(dialogues)):
+            total = len(dialogues) if isinstance(dialogues, Sized) else None
+            async for row in run.run(dialogues, total):
                 write(row)
                 rows += 1
         except (BudgetReached, ProviderStopped) as reason:

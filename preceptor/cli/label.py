@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sized
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -82,7 +82,7 @@ def label(
     from constitution.files import load
     from judge.gate import gate
     from preceptor import stages
-    from preceptor.labelling import Job, dialogues_of, label_folder, opened
+    from preceptor.labelling import Job, at_hand, dialogues_of, label_folder, opened
 
     rules = load(constitution)
     settings = label_settings(
@@ -110,28 +110,26 @@ def label(
         recheck=share_of("--recheck", recheck),
     )
     asking = asking_of(ledger, concurrency, max_cost, None, price, rpm=rpm, tpm=tpm)
-    rows: list[Pair] | list[Group] = (
-        list(islice(stages.groups_from(pairs), limit))
-        if groups
-        else list(islice(stages.pairs_from(pairs, form), limit))
-    )
+    read: Iterable[Pair | Group] = stages.groups_from(pairs) if groups else stages.pairs_from(pairs, form)
     if show:
-        _show_asks(dialogues_of(rows[:1], job, opened(job)))
+        _show_asks(dialogues_of(islice(read, 1), job, opened(job)))
         return
+    rows = at_hand(islice(read, limit))
     if plan:
         show_plan(dialogues_of(rows, job, opened(job)), asking, as_json)
         return
     made = label_folder(out, rows, job, asking, console.quiet if human else console.progress)
     by_status = made.manifest["rows"]["by_status"]
-    finish({"out": str(out), "groups" if groups else "pairs": len(rows), **by_status}, made.asked, as_json)
+    count = len(rows) if isinstance(rows, Sized) else made.asked.rows
+    finish({"out": str(out), "groups" if groups else "pairs": count, **by_status}, made.asked, as_json)
     if fail_if and gate(fail_if, made.manifest["audit"]):
         console.say(f"the gate failed: {fail_if}")
         raise typer.Exit(1)
 
 
-def _show_asks(dialogues: Sequence[Dialogue[Any]]) -> None:
+def _show_asks(dialogues: Iterable[Dialogue[Any]]) -> None:
     """Every message of the first row's requests, word for word."""
-    for request in next(dialogues[0], ()):
+    for request in next(next(iter(dialogues)), ()):
         typer.echo(f"=== {request.model}, principle {request.principle}")
         for message in request.messages:
             typer.echo(f"[{message.role}]\n{message.content}\n")
