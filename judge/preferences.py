@@ -38,6 +38,8 @@ LABELS, CANARIES, RANKINGS, PREFERENCES, PARQUET, CARD, MANIFEST = (
 )
 FILES = (LABELS, CANARIES, RANKINGS, PREFERENCES, PARQUET, CARD, RELIABILITY)
 """What a folder can hold beside its manifest."""
+LIBRARIES = ("pydantic", "jinja2", "openai", "anthropic")
+"""Whose versions the manifest names."""
 AUDITED = 50_000
 """Labels from which on the card's audit looks at a share of about so many: its figures keep every label in memory."""
 BATCH = 1024
@@ -58,6 +60,10 @@ class LabelRun(NamedTuple):
     cost_usd: float | None
     pairing: Pairing | None = None
     """Which preferences a ranked group gives; None: every `ok` label is one."""
+    failed: int = 0
+    """Calls that ended without an answer, which another run would ask again."""
+    source: Mapping[str, Any] = MappingProxyType({})
+    """The input file and its hash."""
     extra: Mapping[str, Any] = MappingProxyType({})
     """Figures that labels alone do not hold: canaries, drift, cost of each step."""
 
@@ -132,7 +138,9 @@ def publish(out: str | Path, run: LabelRun) -> dict[str, Any]:
             "by_status": {status: counts[status] for status in get_args(Status)},
             "preferences": preferred,
         },
-        "versions": versions("pydantic", "jinja2", "openai", "anthropic"),
+        "versions": versions(*LIBRARIES),
+        "input": dict(run.source),
+        "calls_failed": run.failed,
         "files": {name: file_facts(folder / name) for name in FILES if (folder / name).exists()},
         "audit": figures,
         "cost_usd": run.cost_usd,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -82,7 +82,8 @@ def label(
     from constitution.files import load
     from judge.gate import gate
     from preceptor import stages
-    from preceptor.labelling import Job, at_hand, dialogues_of, label_folder, opened
+    from preceptor.finished import Source
+    from preceptor.labelling import Job, dialogues_of, label_folder, opened
 
     rules = load(constitution)
     settings = label_settings(
@@ -114,14 +115,15 @@ def label(
     if show:
         _show_asks(dialogues_of(islice(read, 1), job, opened(job)))
         return
-    rows = at_hand(islice(read, limit))
+    source = Source(pairs, f"groups {form}" if groups else form, limit)
+    rows = islice(read, limit)
     if plan:
         show_plan(dialogues_of(rows, job, opened(job)), asking, as_json)
         return
-    made = label_folder(out, rows, job, asking, console.quiet if human else console.progress)
+    made = label_folder(out, rows, job, asking, console.quiet if human else console.progress, source)
     by_status = made.manifest["rows"]["by_status"]
-    count = len(rows) if isinstance(rows, Sized) else made.asked.rows
-    finish({"out": str(out), "groups" if groups else "pairs": count, **by_status}, made.asked, as_json)
+    named = "groups" if groups else "pairs"
+    finish({"out": str(out), named: made.asked.rows, **by_status}, made.asked, as_json)
     if fail_if and gate(fail_if, made.manifest["audit"]):
         console.say(f"the gate failed: {fail_if}")
         raise typer.Exit(1)

@@ -262,3 +262,47 @@ def test_a_price_by_flag_or_file_holds_a_cap(
     monkeypatch.setenv("PRECEPTOR_PRICES", "nowhere.yaml")
     refused = preceptor(*label(server, "--out", "out", "--plan"))
     assert (refused.code, "PRECEPTOR_PRICES names nowhere.yaml" in refused.err) == (2, True)
+
+
+def test_a_finished_folder_is_known_by_its_hashes(
+    place: Path, preceptor: Preceptor, start_server: Start
+) -> None:
+    """Without the ledger and without a call; and is made anew where anything about it changed."""
+    server = start_server()
+    words = label(server, "--out", "out", "--json")
+    assert preceptor(*words).code == 0
+    before = {path.name: path.read_bytes() for path in (place / "out").iterdir()}
+    for path in (place / ".preceptor").iterdir():
+        path.unlink()
+    again = preceptor(*words)
+    assert json.loads(again.out)["pairs"] == 8
+    assert json.loads(again.out)["calls"] == {"asked": 0, "from_ledger": 0, "failed": 0, "cost_usd": 0.0}
+    assert server.stats()["requests"] == 16
+    assert {path.name: path.read_bytes() for path in (place / "out").iterdir()} == before
+    for change in (
+        lambda: (place / "out" / "labels.jsonl").write_text(""),
+        lambda: (place / "out" / "card.md").unlink(),
+        lambda: (place / "pairs.jsonl").write_text((place / "pairs.jsonl").read_text().replace("3", "4")),
+    ):
+        change()
+        assert preceptor(*words).code == 0
+        assert preceptor("verify", "out").code == 0
+        assert len((place / "out" / "labels.jsonl").read_text().splitlines()) == 8
+    assert server.stats()["requests"] > 16
+    other = preceptor(*words, "--tie")
+    assert json.loads(other.out)["calls"]["asked"] > 0
+
+
+def test_a_file_that_is_streamed_gives_the_same_as_one_that_is_held(
+    place: Path, preceptor: Preceptor, start_server: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start_server()
+    assert preceptor(*label(server, "--out", "held")).code == 0
+    monkeypatch.setattr("preceptor.labelling.AT_HAND", 3)
+    assert preceptor(*label(server, "--out", "streamed")).code == 0
+    for name in ("labels.jsonl", "preferences.jsonl", "preferences.parquet", "card.md"):
+        assert (place / "held" / name).read_bytes() == (place / "streamed" / name).read_bytes(), name
+    with (place / "pairs.jsonl").open("a") as file:
+        file.write("{broken\n")
+    broken = preceptor(*label(server, "--out", "streamed"))
+    assert (broken.code, "pairs.jsonl:9" in broken.err) == (2, True)
