@@ -29,6 +29,10 @@ FILTER = ("content_filter", "content_policy", "content management policy", "mode
 """Marks of a request that a filter declined."""
 
 
+DROPPED = frozenset({"ServerDisconnectedError", "ClientOSError"})
+"""aiohttp's names for a line that dropped, which one of the SDKs' bridges calls a failed connection."""
+
+
 class Unreachable(Transient):
     """Nothing answers at the address: a server that is starting, or one that never will."""
 
@@ -99,13 +103,14 @@ def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
 
 def unreachable(url: str, exc: BaseException) -> Transient:
     """A connection that failed: nobody listening and unknown hosts told apart from silence and from a line that
-    dropped. The SDKs' own classes do not tell: over aiohttp they call all three a timeout."""
+    dropped. The SDKs' own classes do not tell: over aiohttp one calls all three a timeout, the other all three a failure to connect."""
     chain: list[BaseException] = []
     link: BaseException | None = exc
     while link is not None and not isinstance(link, CancelledError):
         chain.append(link)
         link = link.__cause__ or link.__context__
-    if deaf := [link for link in chain if _deaf(link)]:
+    dropped = any(isinstance(link, ConnectionResetError) or type(link).__name__ in DROPPED for link in chain)
+    if not dropped and (deaf := [link for link in chain if _deaf(link)]):
         return Unreachable(f"nothing answers at {url} ({deaf[-1]}); start the server or check --base-url")
     if any(isinstance(link, TimeoutError) for link in chain) or "Timeout" in type(chain[-1]).__name__:
         return Crowded(f"{url} did not answer in time")

@@ -83,6 +83,10 @@ class ConnectTimeout(Exception):
     """As aiohttp's bridge names every connection that failed."""
 
 
+class ConnectError(Exception):
+    """As the other SDK's bridge names it."""
+
+
 class ServerDisconnectedError(Exception):
     """As aiohttp names a line that dropped."""
 
@@ -96,6 +100,8 @@ class ServerDisconnectedError(Exception):
             "nothing answers",
         ),
         ((APITimeoutError(), ConnectTimeout(), ServerDisconnectedError("gone")), Transient, "broke: gone"),
+        ((ConnectError(), ServerDisconnectedError("gone")), Transient, "broke: gone"),
+        ((ConnectError(), OSError(113, "no route to host")), Unreachable, "nothing answers"),
         ((APITimeoutError(), ConnectTimeout(), TimeoutError()), Crowded, "did not answer in time"),
         ((APITimeoutError(),), Crowded, "did not answer in time"),
         ((TimeoutError(), CancelledError("deadline")), Crowded, "did not answer in time"),
