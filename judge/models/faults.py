@@ -103,7 +103,8 @@ def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
 
 def unreachable(url: str, exc: BaseException) -> Transient:
     """A connection that failed: nobody listening and unknown hosts told apart from silence and from a line that
-    dropped. The SDKs' own classes do not tell: over aiohttp one calls all three a timeout, the other all three a failure to connect."""
+    dropped. The SDKs' own classes do not tell: over aiohttp one calls all three a timeout, the other all three a
+    failure to connect."""
     chain: list[BaseException] = []
     link: BaseException | None = exc
     while link is not None and not isinstance(link, CancelledError):
