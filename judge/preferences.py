@@ -40,7 +40,7 @@ FILES = (LABELS, CANARIES, RANKINGS, PREFERENCES, PARQUET, CARD, RELIABILITY)
 """What a folder can hold beside its manifest."""
 LIBRARIES = ("pydantic", "jinja2", "openai", "anthropic")
 """Whose versions the manifest names."""
-AUDITED = 50_000
+AUDITED = 20_000
 """Labels from which on the card's audit looks at a share of about so many: its figures keep every label in memory."""
 BATCH = 1024
 """Rows in one Parquet row group."""
