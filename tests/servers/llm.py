@@ -36,8 +36,26 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 MARK = re.compile(r"quality=(-?\d+)")
-FAULTS = frozenset({"ok", "429", "500", "503", "529", "401", "403", "404", "400", "quota", "drop", "badjson", "html",
-                    "refusal", "truncate", "empty", "slow", "nologprobs"})  # fmt: skip
+FAULTS = frozenset(
+    {
+        "ok",
+        "408",
+        "409",
+        "425",
+        "429",
+        "500",
+        "503",
+        "529",
+        "401",
+        "403",
+        "404",
+        "400",
+        "quota",
+        "drop",
+        "badjson",
+    }
+    | {"html", "refusal", "truncate", "empty", "garbage", "slow", "nologprobs"}
+)
 
 
 class Recording(NamedTuple):
@@ -78,9 +96,11 @@ class LLMServer:
         latency_s: float = 0.0,
         retry_after: str | Callable[[], str] = "0.05",
         reach: int = 0,
+        slow_s: float = 3600.0,
+        headers: Callable[[], dict[str, str]] = dict,
     ) -> None:
         """verdict: the verdict line. latency_s: before each answer. retry_after: of 429, 503 and 529. reach: number
-        of requests at which `reached` is set."""
+        of requests at which `reached` is set. slow_s: what `slow` takes longer. headers: of every answer."""
         if unknown := set(faults) - FAULTS:
             raise ValueError(f"unknown faults {sorted(unknown)}; there are {sorted(FAULTS)}")
         self.recordings = recordings
@@ -88,6 +108,8 @@ class LLMServer:
         self.verdict = verdict
         self.latency_s = latency_s
         self.retry_after = retry_after
+        self.slow_s = slow_s
+        self.headers = headers
         self.url = ""
         """Address with /v1, as OpenAI's clients want it, once it listens."""
         self.root = ""
@@ -133,7 +155,7 @@ class LLMServer:
         fault = self.faults[number] if number < len(self.faults) else "ok"
         if fault != "ok":
             self._faulted[fault] += 1
-        await asyncio.sleep(3600 if fault == "slow" else self.latency_s)
+        await asyncio.sleep(self.latency_s + (self.slow_s if fault == "slow" else 0))
         if (failed := self._fail(fault, body)) is not None:
             return failed
         text = conversation(body)
@@ -143,6 +165,8 @@ class LLMServer:
             said, reason = Said("I cannot compare these.", 0.5), "refused"
         elif fault == "truncate":
             said, reason = said._replace(text=said.text[: len(said.text) // 2]), "length"
+        elif fault == "garbage":
+            said = Said("Both have their merits, and it is hard to say.", 0.5)
         elif fault == "empty":
             said = said._replace(text="")
         self._answered[hashlib.sha256(raw).digest()] += 1
@@ -234,6 +258,7 @@ class LLMServer:
                 headers = {
                     "content-type": answer.content_type,
                     "content-length": str(len(data)),
+                    **self.headers(),
                     **answer.headers,
                 }
                 lines = [
