@@ -125,7 +125,7 @@ class Roles:
 
     def train(self) -> None:
         """Activations are recomputed where that was asked for; there is no dropout to switch on."""
-        self.adapted.train(self.checkpointing)
+        self.adapted.train(bool(self.checkpointing))
 
     def trained(self, role: str) -> list[nn.Parameter]:
         """All that is trained of POLICY or VALUE."""
