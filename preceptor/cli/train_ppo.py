@@ -105,7 +105,7 @@ def ppo(
     rollout_tokens: RolloutTokens = None,
     seed: Seed = 0,
     precision: train.Precision = None,
-    gradient_checkpointing: train.Checkpointing = False,
+    gradient_checkpointing: train.Checkpointing = None,
     checkpoint_every: train.CheckpointEvery = None,
     tensorboard: train.TensorBoard = False,
     json: Json = False,
