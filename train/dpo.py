@@ -41,7 +41,7 @@ from train.loop import (
     run_loop,
     trainer_options,
 )
-from train.pairs import Encoded, PairTokens, encode_pairs
+from train.pairs import Encoded, PairTokens, encode_sides
 from train.plan import Job, Plan, plan_pairs, settled
 from train.reference import cached_logprobs, weights_print
 from train.roles import (
@@ -57,12 +57,10 @@ from train.roles import (
 from train.selftest import choose_layout
 from train.settings import BARE, DpoSettings
 from train.sketch import skeleton
-from train.trainer import Losses, PairTrainer, Stage
+from train.trainer import Losses, PairTrainer, Stage, take_best
 
 if TYPE_CHECKING:
     from peft import PeftModel
-
-NOTHING = Encoded([], {}, 0, {})
 
 
 def train_dpo(
@@ -85,18 +83,19 @@ def train_dpo(
     opened = start_folder("dpo", preferences, settings, Path(out))
     if (finished := found_finished(opened)) is not None:
         return finished
-    base = load_base(settings.model, load_dtype(settings.precision))
-    encoded = encode_pairs(preferences, base.tokenizer, settings.max_length, base.generation_eos)
-    rows = pair_counts(encoded, NOTHING)
+    base = load_base(settings.model, load_dtype(settings.precision), settings.four_bit)
+    train, held_out = encode_sides(preferences, base, settings)
+    rows = pair_counts(train, held_out)
     check_rows(rows)
-    plan = _plan(base, encoded, settings)
+    pairs = [*train.rows, *held_out.rows]
+    plan = _plan(base, train, pairs, settings)
     settings = settled(settings, plan)
     adapted, bare = _policy_and_reference(base, settings)
     begin_folder(opened)
-    args = TrainingArguments(**trainer_options(settings, opened.path))
+    args = TrainingArguments(**trainer_options(settings, opened.path, bool(held_out.rows)))
     adapted.to(args.device)
     tokens = pass_tokens(settings, args.device)
-    layout = choose_layout(adapted, encoded.rows, base.pad_id, with_logits=True)
+    layout = choose_layout(adapted, train.rows, base.pad_id, with_logits=True)
     policy = Policy(adapted, layout.whole_logits)
 
     identity = {
@@ -109,9 +108,10 @@ def train_dpo(
         with as_reference(adapted, bare), half:  # as the trainer computes the policy
             return pair_logprobs(policy, pairs, base.pad_id, tokens, layout.shared)
 
-    reference = None if settings.loss == "simpo" else cached_logprobs(encoded.rows, identity, cache, compute)
+    reference = None if settings.loss == "simpo" else cached_logprobs(pairs, identity, cache, compute)
     stage = Stage(
-        pairs=encoded.rows,
+        pairs=pairs,
+        trained=len(train.rows),
         pad_id=base.pad_id,
         shared=layout.shared,
         pass_tokens=tokens,
@@ -121,6 +121,7 @@ def train_dpo(
     )
     trainer = PairTrainer(policy, stage, args=args)
     ran = run_loop(trainer, opened, settings, watch, plan)
+    taken = take_best(trainer) if settings.take == "best" else ()
     save_adapter(adapted, opened.path)
     base.tokenizer.save_pretrained(str(opened.path))
     result = Result(
@@ -129,7 +130,7 @@ def train_dpo(
         steps=trainer.state.global_step,
         wall_s=time.monotonic() - began_s,
         read=dict(read or {}),
-        notes=(*layout.reasons, *ran.notes),
+        notes=(*layout.reasons, *ran.notes, *taken),
         plan=plan.figures(),
         measured=ran.measured,
     )
@@ -139,9 +140,9 @@ def train_dpo(
 def plan_dpo(preferences: Sequence[Preference], settings: DpoSettings) -> Plan:
     """What `train_dpo` would take; reads config and tokenizer, and writes nothing."""
     base = skeleton(settings.model, load_dtype(settings.precision))
-    encoded = encode_pairs(preferences, base.tokenizer, settings.max_length, base.generation_eos)
-    check_rows(pair_counts(encoded, NOTHING))
-    return _plan(base, encoded, settings)
+    train, held_out = encode_sides(preferences, base, settings)
+    check_rows(pair_counts(train, held_out))
+    return _plan(base, train, [*train.rows, *held_out.rows], settings)
 
 
 def _policy_and_reference(base: Base, settings: DpoSettings) -> tuple[PeftModel, bool]:
@@ -153,13 +154,13 @@ def _policy_and_reference(base: Base, settings: DpoSettings) -> tuple[PeftModel,
     return adapted, named == BARE
 
 
-def _plan(base: Base, encoded: Encoded, settings: DpoSettings) -> Plan:
-    """The reference reads every pair once, unless an earlier run has."""
+def _plan(base: Base, train: Encoded, pairs: Sequence[PairTokens], settings: DpoSettings) -> Plan:
+    """The reference reads all pairs once, unless an earlier run has."""
     wanted = settings.loss != "simpo"
 
     def prepare(adapted: PeftModel) -> Any:
         policy = Policy(adapted)
-        column = torch.zeros(2 * len(encoded.rows), device="cpu")  # (2P,)
+        column = torch.zeros(2 * len(pairs), device="cpu")  # (2P,)
         reference = ReplyLogprobs(column, column, column.long()) if wanted else None
 
         def run(fields: Mapping[str, Tensor]) -> Tensor:
@@ -168,7 +169,7 @@ def _plan(base: Base, encoded: Encoded, settings: DpoSettings) -> Plan:
         return policy, run
 
     job = Job("dpo", settings, prepare, frozen_reference=True, on_top=settings.on_top)
-    return plan_pairs(job, base, encoded.rows, encoded.rows if wanted else ())
+    return plan_pairs(job, base, train.rows, pairs if wanted else ())
 
 
 def policy_loss(

@@ -59,7 +59,7 @@ def train_kto(
     opened = start_folder("kto", verdicts, settings, Path(out))
     if (finished := found_finished(opened)) is not None:
         return finished
-    base = load_base(settings.model, load_dtype(settings.precision))
+    base = load_base(settings.model, load_dtype(settings.precision), settings.four_bit)
     tokens, good = _encoded(verdicts, base, settings)
     plan = _plan(base, tokens, good, settings)
     settings = settled(settings, plan)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
     from train.plan import Plan
 
+BEST_BY = "held_out_loss"
+"""The best checkpoint is that of the least of it."""
 HIDDEN_FIGURES = frozenset({"total_flos", "num_tokens", "num_input_tokens_seen"})
 """Figures of the libraries that begin again at zero in a resumed run, or say nothing."""
 
@@ -106,12 +109,15 @@ class Watcher(TrainerCallback):
         logs: Mapping[str, float] | None = None,
         **kwargs: Any,  # noqa: ARG002
     ) -> None:
-        """One row for each step; the libraries' closing summary is not a step."""
+        """One row for each step, and one for each measurement on held-out rows; not the libraries' closing summary."""
         if not logs or "train_runtime" in logs:
             return
-        self.last = {key: value for key, value in logs.items() if key not in HIDDEN_FIGURES}
+        row = {key: value for key, value in logs.items() if key not in HIDDEN_FIGURES}
         with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": state.global_step, **self.last}) + "\n")
+            file.write(json.dumps({"step": state.global_step, **row}) + "\n")
+        if "loss" not in row:
+            return  # of held-out rows, beside the step's own
+        self.last = row
         if self.watch is None:
             return
         done = state.global_step - self.first_step
@@ -158,7 +164,8 @@ def adapted_by(base: Base, settings: LoopSettings, frozen_reference: bool, on_to
     if settings.adapter is None:
         if on_top:
             raise CheckpointError("on_top needs an adapter, the one to be frozen beneath the fresh one")
-        return adapt(base, settings.rank, settings.alpha, settings.seed)
+        form = {"dora": settings.dora, "rslora": settings.rslora}
+        return adapt(base, settings.rank, settings.alpha, settings.seed, **form)
     adapter = Path(settings.adapter)
     if on_top:
         return adapt_on_top(base, adapter, settings.rank, settings.alpha, settings.seed)
@@ -199,8 +206,21 @@ def check_rows(rows: Mapping[str, Any]) -> None:
         )
 
 
-def trainer_options(settings: LoopSettings, folder: Path) -> dict[str, Any]:
-    """Arguments for transformers' TrainingArguments, or for those of TRL, which extend them."""
+def trainer_options(settings: LoopSettings, folder: Path, held_out: bool = False) -> dict[str, Any]:
+    """Arguments for transformers' TrainingArguments, or for those of TRL, which extend them.
+
+    held_out: whether checkpoints are measured on held-out rows, and the best one is kept beside the last.
+    Raises RunFolderError for a place to report to whose package is not installed.
+    """
+    if absent := [name for name in settings.report_to if find_spec(name) is None]:
+        raise RunFolderError(f"cannot report to {absent[0]}: it is not installed; pip install {absent[0]}")
+    measured = {
+        "eval_strategy": "steps",
+        "eval_steps": settings.checkpoint_every,
+        "metric_for_best_model": BEST_BY,
+        "greater_is_better": False,
+        "save_total_limit": settings.keep_checkpoints + 1,
+    }
     return {
         "output_dir": str(folder / CHECKPOINTS),
         "num_train_epochs": settings.epochs,
@@ -216,14 +236,16 @@ def trainer_options(settings: LoopSettings, folder: Path) -> dict[str, Any]:
         "logging_nan_inf_filter": False,
         "save_strategy": "steps",
         "save_steps": settings.checkpoint_every,
-        "save_total_limit": 2,
-        "report_to": "none",
+        "save_total_limit": settings.keep_checkpoints,
+        "torch_compile": settings.compile,
+        "report_to": list(settings.report_to) or "none",
         "disable_tqdm": True,
         "log_level": "error",
         "remove_unused_columns": False,
         "dataloader_num_workers": 0,
         "dataloader_pin_memory": torch.cuda.is_available(),
         "skip_memory_metrics": True,
+        **(measured if held_out else {}),
     }
 
 
@@ -283,5 +305,6 @@ def summary_writer(folder: Path) -> Any:
 def last_row(metrics: Path) -> dict[str, float]:
     """The last step's figures, where a resumed run had no step left to do."""
     lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
-    row = json.loads(lines[-1]) if lines else {}
+    steps = [row for row in map(json.loads, lines) if "loss" in row]
+    row = steps[-1] if steps else {}
     return {key: value for key, value in row.items() if key != "step"}

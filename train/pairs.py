@@ -14,6 +14,9 @@ from prompts.records import Message, canonical_json
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from train.roles import Base
+    from train.settings import PairSettings
+
 
 class PairTokens(NamedTuple):
     """One pair: the prompt's tokens once, and each reply's tokens with its end of turn."""
@@ -201,6 +204,17 @@ def split_held_out(
         digest = hashlib.sha256(f"{seed}:{prompt}".encode()).digest()
         side = held_out if int.from_bytes(digest[:8], "big") < share * 2**64 else train
         side.append(row)
+    return train, held_out
+
+
+def encode_sides(
+    preferences: Sequence[Preference], base: Base, settings: PairSettings
+) -> tuple[Encoded, Encoded]:
+    """The pairs to train on and those held out, tokenised as the settings say."""
+    sides = split_held_out(preferences, settings.held_out, settings.seed)
+    train, held_out = (
+        encode_pairs(rows, base.tokenizer, settings.max_length, base.generation_eos) for rows in sides
+    )
     return train, held_out
 
 

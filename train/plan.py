@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
     from train.roles import Base
 
-KEPT_CHECKPOINTS = 2
 TENSOR_BYTES = 128
 """Of a tensor's name and place in a safetensors file."""
 OPTIMIZER_TENSOR_BYTES = 824
@@ -354,7 +353,8 @@ def _disk(job: Job, found: _Sketched, tokenizer_bytes: int) -> tuple[int, int] |
     metrics = METRICS_STEP_BYTES * steps
     kept = adapter + tokenizer_bytes + RESULT_BYTES + metrics
     kept += CARD_BYTES if job.stage == "reward" else 0
-    fullest = max(sum(sizes[-KEPT_CHECKPOINTS - 1 :]) + metrics, sum(sizes[-KEPT_CHECKPOINTS:]) + kept)
+    beside = job.settings.keep_checkpoints + bool(getattr(job.settings, "held_out", 0.0))
+    fullest = max(sum(sizes[-beside - 1 :]) + metrics, sum(sizes[-beside:]) + kept)
     return fullest, kept
 
 

@@ -103,7 +103,7 @@ def train_ppo(
     opened = start_folder("ppo", prompts, settings, Path(out), hashes)
     if (finished := found_finished(opened)) is not None:
         return finished
-    base = load_base(settings.model, load_dtype(settings.precision))
+    base = load_base(settings.model, load_dtype(settings.precision), settings.four_bit)
     asked, rows = encode_prompts(prompts, settings, base)
     folder = reward_folder(reward)
     shared = folder is not None and same_base(folder, base.source)

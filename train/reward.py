@@ -40,14 +40,14 @@ from train.loop import (
     trainer_options,
 )
 from train.losses import off_centre, smoothed, soft_bradley_terry
-from train.pairs import Encoded, PairTokens, encode_pairs, split_held_out
+from train.pairs import Encoded, PairTokens, encode_sides
 from train.plan import Job, Plan, plan_pairs, settled
 from train.reward_model import RewardModel
 from train.roles import Base, load_base
 from train.selftest import choose_layout
 from train.settings import RewardSettings
 from train.sketch import skeleton
-from train.trainer import Losses, PairTrainer, Stage
+from train.trainer import Losses, PairTrainer, Stage, take_best
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -78,7 +78,7 @@ def train_reward(
     opened = start_folder("reward", preferences, settings, Path(out))
     if (finished := found_finished(opened)) is not None:
         return finished
-    base = load_base(settings.model, load_dtype(settings.precision))
+    base = load_base(settings.model, load_dtype(settings.precision), settings.four_bit)
     train, held_out = _encoded(preferences, base, settings)
     rows = pair_counts(train, held_out)
     heads = heads_for(settings, train.rows)
@@ -88,13 +88,15 @@ def train_reward(
     torch.manual_seed(settings.seed)
     model = RewardModel(adapted, base, settings.max_length, heads)
     begin_folder(opened)
-    args = TrainingArguments(**trainer_options(settings, opened.path))
+    args = TrainingArguments(**trainer_options(settings, opened.path, bool(held_out.rows)))
     model.to(args.device)
     tokens = pass_tokens(settings, args.device)
     layout = choose_layout(adapted, train.rows, base.pad_id, with_logits=False)
-    wanted = targets(train.rows, heads, settings.seed)
+    sides = (targets(some.rows, heads, settings.seed) for some in (train, held_out) if some.rows)
+    wanted = Targets(*map(torch.cat, zip(*sides, strict=True)))
     stage = Stage(
-        pairs=train.rows,
+        pairs=[*train.rows, *held_out.rows],
+        trained=len(train.rows),
         pad_id=base.pad_id,
         shared=layout.shared,
         pass_tokens=tokens,
@@ -104,6 +106,7 @@ def train_reward(
     )
     trainer = PairTrainer(model, stage, args=args)
     ran = run_loop(trainer, opened, settings, watch, plan)
+    taken = take_best(trainer) if settings.take == "best" else ()
     figures = _finish(model, train.rows, held_out.rows, settings, (tokens, layout.shared))
     if samples:
         figures["samples"] = sample_figures(_sampled(model, samples))
@@ -120,7 +123,7 @@ def train_reward(
         steps=trainer.state.global_step,
         wall_s=time.monotonic() - began_s,
         read=dict(read or {}),
-        notes=(*layout.reasons, *ran.notes),
+        notes=(*layout.reasons, *ran.notes, *taken),
         plan=plan.figures(),
         measured=ran.measured,
     )
@@ -137,11 +140,8 @@ def _encoded(
     preferences: Sequence[Preference], base: Base, settings: RewardSettings
 ) -> tuple[Encoded, Encoded]:
     """Tokens of the pairs to train on, and of those held out; TrainDataError where none is left to train on."""
-    sides = split_held_out(preferences, settings.held_out, settings.seed)
-    train, held_out = (
-        _heard(encode_pairs(rows, base.tokenizer, settings.max_length, base.generation_eos), settings)
-        for rows in sides
-    )
+    sides = encode_sides(preferences, base, settings)
+    train, held_out = (_heard(side, settings) for side in sides)
     check_rows(pair_counts(train, held_out))
     return train, held_out
 

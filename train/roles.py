@@ -17,12 +17,14 @@ import difflib
 import json
 import warnings
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
 
+from judge.models.loading import nf4
 from judge.models.weights import weights_hash
 from train.errors import CheckpointError
 
@@ -118,15 +120,18 @@ def quiet_loading() -> Iterator[None]:
             talk.enable_progress_bar()
 
 
-def load_base(name: str, dtype: torch.dtype = torch.float32) -> Base:
+def load_base(name: str, dtype: torch.dtype = torch.float32, four_bit: bool = False) -> Base:
     """Load a model by name, from safetensors only and without running any code that comes with it.
 
-    Raises CheckpointError where weights are missing: transformers would fill them in at random and go on.
+    Raises CheckpointError where weights are missing: transformers would fill them in at random and go on; and for
+    `four_bit` where that cannot be had.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source = resolve_model(name)
     local = Path(source).is_dir()
+    if four_bit:
+        check_four_bit()
     try:
         with quiet_loading():
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=local)
@@ -137,6 +142,7 @@ def load_base(name: str, dtype: torch.dtype = torch.float32) -> Base:
                 local_files_only=local,
                 output_loading_info=True,
                 dtype=dtype,
+                **({"quantization_config": nf4(), "device_map": {"": 0}} if four_bit else {}),
             )
     except Exception as error:
         raise CheckpointError(f"cannot load {name!r} from {source}: {_first_line(error)}") from error
@@ -163,6 +169,14 @@ def freeze(model: Any) -> Any:
     return model.eval()
 
 
+def check_four_bit() -> None:
+    """Raises CheckpointError where a base cannot be held in nf4."""
+    if not torch.cuda.is_available() or find_spec("bitsandbytes") is None:
+        raise CheckpointError(
+            "four_bit needs a CUDA GPU and the package bitsandbytes; leave it out, or take precision bf16"
+        )
+
+
 def accelerator() -> str:
     """Name of the device that training would use beside the CPU; empty where there is none."""
     if torch.cuda.is_available():
@@ -183,7 +197,9 @@ def checkpoint_gradients(model: Any) -> None:
     model.enable_input_require_grads()
 
 
-def adapt(base: Base, rank: int, alpha: float, seed: int) -> PeftModel:
+def adapt(
+    base: Base, rank: int, alpha: float, seed: int, *, dora: bool = False, rslora: bool = False
+) -> PeftModel:
     """The base with a fresh LoRA adapter (Hu et al. 2021, arXiv 2106.09685) on all its linear layers but the
     output.
 
@@ -193,16 +209,23 @@ def adapt(base: Base, rank: int, alpha: float, seed: int) -> PeftModel:
 
     torch.manual_seed(seed)
     with quiet_loading():
-        model = PeftModelForCausalLM(base.model, lora(rank, alpha), adapter_name=POLICY)
+        model = PeftModelForCausalLM(base.model, lora(rank, alpha, dora, rslora), adapter_name=POLICY)
     train_only(model, POLICY)
     return model
 
 
-def lora(rank: int, alpha: float) -> Any:
+def lora(rank: int, alpha: float, dora: bool = False, rslora: bool = False) -> Any:
     """The form of a fresh adapter."""
     from peft import LoraConfig
 
-    return LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")  # type: ignore[arg-type]
+    return LoraConfig(
+        r=rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+        use_dora=dora,
+        use_rslora=rslora,
+    )
 
 
 def adapt_from(base: Base, adapter: Path, frozen_reference: bool) -> PeftModel:

@@ -39,14 +39,28 @@ class LoopSettings(Record):
     gradient_checkpointing: bool | None = None
     """Recompute activations in the backward pass: less memory, about a third more time. Where nothing is said,
     only if the memory would not do without (`train.plan`)."""
+    dora: bool = False
+    """Of a fresh adapter: magnitude and direction apart (Liu et al. 2024, arXiv 2402.09353)."""
+    rslora: bool = False
+    """Of a fresh adapter: scaled by alpha / sqrt(rank) (Kalajdzievski 2023, arXiv 2312.03732)."""
+    four_bit: bool = False
+    """Hold the frozen base in nf4 (QLoRA, Dettmers et al. 2023, arXiv 2305.14314); on CUDA alone."""
+    compile: bool = False
+    """Compile the model with torch.compile."""
     checkpoint_every: int = Field(default=50, gt=0)
     """Steps from one checkpoint to the next."""
+    keep_checkpoints: int = Field(default=2, gt=0)
+    """How many of the last checkpoints are kept while training goes on; the best is kept beside them."""
     tensorboard: bool = False
+    report_to: tuple[Literal["wandb", "trackio", "mlflow", "comet_ml", "swanlab"], ...] = ()
+    """Where else to send the metrics, through transformers' integrations; the key comes from the environment."""
 
 
 BARE = "base"
 """As a `reference_adapter`: the model with no adapter at all. A folder of that name is `./base`."""
-NOT_IN_RESULT = frozenset({"tensorboard", "checkpoint_every", "gradient_checkpointing"})
+NOT_IN_RESULT = frozenset(
+    {"tensorboard", "report_to", "checkpoint_every", "keep_checkpoints", "gradient_checkpointing"}
+)
 """Settings that cannot change the result; two commands that differ in nothing else are the same."""
 
 
@@ -54,7 +68,22 @@ class SftSettings(LoopSettings):
     """Settings of `train.sft`."""
 
 
-class RewardSettings(LoopSettings):
+class PairSettings(LoopSettings):
+    """Settings of the trainings on pairs."""
+
+    held_out: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the prompts whose pairs are kept from training; on them the loss is measured at every checkpoint."""
+    take: Literal["last", "best"] = "last"
+    """Which weights are the result: the last step's, or those of the checkpoint of least held-out loss."""
+
+    @model_validator(mode="after")
+    def _best_of_something(self) -> PairSettings:
+        if self.take == "best" and not self.held_out:
+            raise ValueError("take best needs held_out, the share of the prompts to measure checkpoints on")
+        return self
+
+
+class RewardSettings(PairSettings):
     """Settings of `train.reward`."""
 
     held_out: float = Field(default=0.1, ge=0, lt=1)
@@ -104,7 +133,7 @@ def principle_settings(constitution: Constitution) -> dict[str, Any]:
     }
 
 
-class DpoSettings(LoopSettings):
+class DpoSettings(PairSettings):
     """Settings of `train.dpo`."""
 
     learning_rate: float = Field(default=5e-5, gt=0)
@@ -132,6 +161,10 @@ class DpoSettings(LoopSettings):
     @model_validator(mode="after")
     def _nothing_without_effect(self) -> DpoSettings:
         """A setting that the loss does not read is a mistake, and is not passed over in silence."""
+        if self.on_top and (self.dora or self.rslora):
+            raise ValueError(
+                "on_top joins two adapters into one, which only plain LoRA can be: leave out dora, rslora"
+            )
         fields = type(self).model_fields
         for name, loss in (("gamma", "simpo"), ("length_alpha", "ld-dpo")):
             if self.loss != loss and getattr(self, name) != fields[name].default:

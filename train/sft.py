@@ -51,7 +51,7 @@ def train_sft(
     opened = start_folder("sft", demonstrations, settings, Path(out))
     if (finished := found_finished(opened)) is not None:
         return finished
-    base = load_base(settings.model, load_dtype(settings.precision))
+    base = load_base(settings.model, load_dtype(settings.precision), settings.four_bit)
     tokens = encode_demonstrations(demonstrations, base, settings.max_length)
     rows = tokens.counts
     check_rows(rows)

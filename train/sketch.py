@@ -126,7 +126,8 @@ def adapted_skeleton(
 
     with torch.random.fork_rng(devices=[]), torch.device("meta"), quiet_loading():
         if settings.adapter is None:
-            return adapt(base, settings.rank, settings.alpha, settings.seed)
+            form = {"dora": settings.dora, "rslora": settings.rslora}
+            return adapt(base, settings.rank, settings.alpha, settings.seed, **form)
         check_adapter(Path(settings.adapter))
         config = LoraConfig.from_pretrained(settings.adapter)
         model = PeftModelForCausalLM(base.model, config, adapter_name=BENEATH if on_top else POLICY)

@@ -16,16 +16,24 @@ from train.batches import GroupedBatches, passes
 from train.halving import save_parts, saved_parts, too_long, until_it_fits
 from train.layout import PairBatch, collate_pairs
 from train.logprobs import row_tokens
+from train.loop import BEST_BY
 from train.pairs import PairTokens
 
 Losses = tuple[Tensor, dict[str, Tensor]]
 """The loss of each pair of a pass (B,), and figures (B,) to be shown beside it."""
 
 
+EVALUATED = 512
+"""Most held-out pairs that a checkpoint is measured on."""
+
+
 class Stage(NamedTuple):
     """What a stage gives its trainer."""
 
     pairs: Sequence[PairTokens]
+    """First those that are trained on, then those held out."""
+    trained: int
+    """How many are trained on."""
     pad_id: int
     shared: bool
     """The layout that its model can take (`train.selftest`)."""
@@ -40,7 +48,10 @@ class PairTrainer(Trainer):
     """transformers' Trainer over PairBatches."""
 
     def __init__(self, model: nn.Module, stage: Stage, **options: Any) -> None:
-        super().__init__(model=model, train_dataset=_Numbers(len(stage.pairs)), **options)
+        train, held_out = range(stage.trained), range(stage.trained, len(stage.pairs))
+        super().__init__(
+            model=model, train_dataset=_Numbers(train), eval_dataset=_Numbers(held_out), **options
+        )
         self.args._n_gpu = min(self.args.n_gpu, 1)  # several GPUs: one process each, never DataParallel
         self._stage = stage
         self._figures: list[dict[str, Tensor]] = []
@@ -49,10 +60,11 @@ class PairTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches of like length, drawn by seed and epoch alone."""
-        lengths = [pair.tokens for pair in self._stage.pairs]  # in either layout: the same steps
+        # their length in either layout: the same steps
+        lengths = [pair.tokens for pair in self._stage.pairs[: self._stage.trained]]
         sampler = GroupedBatches(lengths, self.args.per_device_train_batch_size, self.args.seed)
         loader: DataLoader[Any] = DataLoader(
-            _Numbers(len(lengths)), batch_sampler=sampler, collate_fn=_numbered
+            _Numbers(range(len(lengths))), batch_sampler=sampler, collate_fn=_numbered
         )
         return self.accelerator.prepare(loader)  # type: ignore[no-any-return]
 
@@ -116,6 +128,21 @@ class PairTrainer(Trainer):
             f"{self.pass_tokens}, in more passes; the step stays {len(rows)} pairs"
         )
 
+    @torch.no_grad()
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Mean loss and accuracy on held-out pairs, on at most EVALUATED of them, evenly from all."""
+        every = range(self._stage.trained, len(self._stage.pairs))
+        rows = list(every[:: -(-len(every) // EVALUATED)])
+        model = self.model_wrapped.eval()
+        total, right = 0.0, 0.0
+        for part in self._passes(rows, self.pass_tokens):
+            with self.compute_loss_context_manager():
+                losses, shown = self._stage.loss(model, self._batch([rows[at] for at in part]))  # (B,)
+            total += losses.sum().item()
+            right += shown["accuracy"].float().sum().item()
+        self.log({"held_out_loss": total / len(rows), "held_out_accuracy": right / len(rows)})
+        return {f"eval_{BEST_BY}": total / len(rows)}
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Join the stage's own figures, averaged since the last log."""
         figures, self._figures = self._figures, []
@@ -129,6 +156,10 @@ class PairTrainer(Trainer):
         self._stage.save(folder)
         save_parts(folder, {"pass_tokens": self.pass_tokens, "notes": self.notes})
 
+    def restore(self, folder: Path) -> None:
+        """Take the weights of a checkpoint."""
+        self._stage.restore(folder)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, _model: nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)
         self._stage.restore(folder)
@@ -138,17 +169,29 @@ class PairTrainer(Trainer):
             self.pass_tokens = min(self.pass_tokens, known["pass_tokens"])
 
 
+def take_best(trainer: PairTrainer) -> tuple[str, ...]:
+    """Go back to the checkpoint of least held-out loss, and say so; nothing where none was measured."""
+    state = trainer.state
+    if not state.best_global_step:
+        return ()
+    trainer.restore(Path(str(trainer.args.output_dir)) / f"checkpoint-{state.best_global_step}")
+    return (
+        f"the result is the checkpoint of step {state.best_global_step} of {state.global_step}, of the least "
+        f"held-out loss: {state.best_metric:.4f}",
+    )
+
+
 class _Numbers(Dataset[int]):
     """Numbers of pairs, by which a stage finds them and what it has computed about each beforehand."""
 
-    def __init__(self, count: int) -> None:
-        self.count = count
+    def __init__(self, numbers: range) -> None:
+        self.numbers = numbers
 
     def __getitem__(self, at: int) -> int:
-        return at
+        return self.numbers[at]
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.numbers)
 
 
 def _numbered(numbers: list[int]) -> dict[str, Tensor]:

@@ -126,17 +126,22 @@ def _placed(place: Placement) -> dict[str, Any]:
     if place.spread:
         options["device_map"] = place.device_map or {"": place.device}
     if place.four_bit:
-        import torch
-        from transformers import BitsAndBytesConfig
-
-        quantized: Any = BitsAndBytesConfig
-        options["quantization_config"] = quantized(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.bfloat16,
-        )
+        options["quantization_config"] = nf4()
     return options
+
+
+def nf4() -> Any:
+    """transformers' configuration for weights in nf4 with double quantisation."""
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    quantized: Any = BitsAndBytesConfig
+    return quantized(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
 
 
 def _load_base(name: str, source: str, place: Placement) -> Any:

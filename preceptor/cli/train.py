@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from constitution.errors import UserError
-from preceptor.cli import console
+from preceptor.cli import console, train_flags
 from preceptor.cli.options import Format, Json, Out, Seed
 from preceptor.cli.planned import beside, tell_plan
 
@@ -27,135 +27,31 @@ app = typer.Typer(
 SomeSettings = TypeVar("SomeSettings", bound="LoopSettings")
 NEEDED = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "safetensors")
 
-# Flags not given are None, and the settings' own defaults then hold; the ones shown here are held to them by a test.
-BaseModelName = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        help="embedded, hf/ID or a model folder.",
-        show_default="the base of --adapter, else embedded",
-    ),
-]
-Adapter = Annotated[Path | None, typer.Option(help="Folder of a LoRA adapter to go on from.")]
-Epochs = Annotated[float | None, typer.Option(help="Passes over the rows.", show_default="1.0")]
-LearningRate = Annotated[
-    float | None,
-    typer.Option(help="Peak; it rises over the warm-up and falls to zero.", show_default="0.0002"),
-]
-DpoLearningRate = Annotated[
-    float | None,
-    typer.Option("--learning-rate", help="Peak; it rises over the warm-up and falls.", show_default="5e-05"),
-]
-BatchSize = Annotated[int | None, typer.Option(help="Rows in a step.", show_default="16")]
-MaxLength = Annotated[
-    int | None,
-    typer.Option(help="Tokens of prompt and reply; the prompt is shortened to fit.", show_default="1024"),
-]
-Rank = Annotated[int | None, typer.Option(help="Of the LoRA adapter.", show_default="16")]
-Alpha = Annotated[float | None, typer.Option(help="LoRA scale is alpha / rank.", show_default="32.0")]
-Beta = Annotated[
-    float | None, typer.Option(help="Larger keeps the policy closer to its reference.", show_default="0.1")
-]
-Loss = Annotated[
-    str | None,
-    typer.Option(help="dpo, ipo, hinge, robust, simpo, dpo-norm or ld-dpo.", show_default="dpo"),
-]
-LabelSmoothing = Annotated[
-    float | None, typer.Option(help="Share of the labels taken to be exchanged.", show_default="0.0")
-]
-Margin = Annotated[
-    float | None,
-    typer.Option(
-        help="By how much the chosen reply must win, a unit of the row's margin.", show_default="0.0"
-    ),
-]
-Gamma = Annotated[
-    float | None, typer.Option(help="With simpo: by how much a chosen reply must win.", show_default="0.5")
-]
-LengthAlpha = Annotated[
-    float | None,
-    typer.Option(help="With ld-dpo: weight of tokens beyond the shorter reply.", show_default="0.5"),
-]
-Anchor = Annotated[
-    float | None,
-    typer.Option(help="Weight of the chosen reply's own log-likelihood.", show_default="0.0"),
-]
-Centre = Annotated[
-    float | None,
-    typer.Option(help="Keeps rewards around zero; 0.01 serves.", show_default="0.0"),
-]
-Ensemble = Annotated[
-    int | None, typer.Option(help="Heads on the one adapter that can disagree.", show_default="1")
-]
-SpreadPenalty = Annotated[
-    float | None,
-    typer.Option(help="With --ensemble: share of its spread taken from a reward.", show_default="0.5"),
-]
-PerPrinciple = Annotated[
-    bool, typer.Option("--per-principle", help="A head for each principle, from the judgements about it.")
-]
-LengthDebias = Annotated[
-    bool, typer.Option("--length-debias", help="Take the length direction out of the rewards.")
-]
-OnTop = Annotated[bool, typer.Option("--on-top", help="Freeze --adapter and train a fresh one on top of it.")]
-Reference = Annotated[
-    str | None,
-    typer.Option(
-        "--reference-adapter",
-        help="Folder of a LoRA adapter to be the reference, or base for the model without any.",
-        show_default="what training starts from",
-    ),
-]
-Cache = Annotated[
-    Path, typer.Option(help="Folder where the reference's log-probabilities are kept for other runs.")
-]
-PassTokens = Annotated[
-    int | None,
-    typer.Option(
-        help="Tokens through the model at a time; fewer take less memory.",
-        show_default="1024 on a CPU, else 8192",
-    ),
-]
-HeldOut = Annotated[
-    float | None, typer.Option(help="Share of the prompts kept for the report card.", show_default="0.1")
-]
-Precision = Annotated[str | None, typer.Option(help="auto, fp32 or bf16.", show_default="auto")]
-Checkpointing = Annotated[
-    bool | None,
-    typer.Option(
-        "--gradient-checkpointing/--no-gradient-checkpointing",
-        help="Less memory, about a third more time.",
-        show_default="where memory would not do without",
-    ),
-]
-PlanOnly = Annotated[
-    bool,
-    typer.Option("--plan", help="Say what it would take in memory, steps, time and disk, and do nothing."),
-]
-CheckpointEvery = Annotated[
-    int | None, typer.Option(help="Steps from one checkpoint to the next.", show_default="50")
-]
-TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard files too.")]
-
 
 @app.command()
 def sft(
     rows: Annotated[str, typer.Argument(help="Revisions, or rows of prompt and completion.")],
     out: Out,
-    model: BaseModelName = None,
-    adapter: Adapter = None,
-    epochs: Epochs = None,
-    learning_rate: LearningRate = None,
-    batch_size: BatchSize = None,
-    max_length: MaxLength = None,
-    rank: Rank = None,
-    alpha: Alpha = None,
+    model: train_flags.BaseModelName = None,
+    adapter: train_flags.Adapter = None,
+    epochs: train_flags.Epochs = None,
+    learning_rate: train_flags.LearningRate = None,
+    batch_size: train_flags.BatchSize = None,
+    max_length: train_flags.MaxLength = None,
+    rank: train_flags.Rank = None,
+    alpha: train_flags.Alpha = None,
     seed: Seed = 0,
-    precision: Precision = None,
-    gradient_checkpointing: Checkpointing = None,
-    checkpoint_every: CheckpointEvery = None,
-    tensorboard: TensorBoard = False,
-    plan: PlanOnly = False,
+    precision: train_flags.Precision = None,
+    gradient_checkpointing: train_flags.Checkpointing = None,
+    dora: train_flags.Dora = False,
+    rslora: train_flags.RsLora = False,
+    four_bit: train_flags.FourBit = False,
+    compile_model: train_flags.Compile = False,
+    checkpoint_every: train_flags.CheckpointEvery = None,
+    keep_checkpoints: train_flags.KeepCheckpoints = None,
+    report_to: train_flags.ReportTo = None,
+    tensorboard: train_flags.TensorBoard = False,
+    plan: train_flags.PlanOnly = False,
     json: Json = False,
 ) -> None:
     """Teach the model its own revised replies. The same command again goes on where it stopped."""
@@ -180,40 +76,47 @@ def sft(
 def reward(
     rows: Annotated[str, typer.Argument(help="Preferences: prompt, chosen, rejected, probability.")],
     out: Out,
-    model: BaseModelName = None,
-    adapter: Adapter = None,
-    epochs: Epochs = None,
-    learning_rate: LearningRate = None,
-    batch_size: BatchSize = None,
-    max_length: MaxLength = None,
-    rank: Rank = None,
-    alpha: Alpha = None,
-    held_out: HeldOut = None,
-    label_smoothing: LabelSmoothing = None,
-    margin: Margin = None,
-    centre: Centre = None,
-    ensemble: Ensemble = None,
-    spread_penalty: SpreadPenalty = None,
-    per_principle: PerPrinciple = False,
+    model: train_flags.BaseModelName = None,
+    adapter: train_flags.Adapter = None,
+    epochs: train_flags.Epochs = None,
+    learning_rate: train_flags.LearningRate = None,
+    batch_size: train_flags.BatchSize = None,
+    max_length: train_flags.MaxLength = None,
+    rank: train_flags.Rank = None,
+    alpha: train_flags.Alpha = None,
+    held_out: train_flags.HeldOut = None,
+    take: train_flags.Take = None,
+    label_smoothing: train_flags.LabelSmoothing = None,
+    margin: train_flags.Margin = None,
+    centre: train_flags.Centre = None,
+    ensemble: train_flags.Ensemble = None,
+    spread_penalty: train_flags.SpreadPenalty = None,
+    per_principle: train_flags.PerPrinciple = False,
     constitution: Annotated[
         str | None,
         typer.Option(
             "--constitution", "-c", help="With --per-principle: where weights and applies_to stand."
         ),
     ] = None,
-    length_debias: LengthDebias = False,
+    length_debias: train_flags.LengthDebias = False,
     samples: Annotated[
         Path | None,
         typer.Option(help="Responses of the policy to come: the card says how far rewards vary on them."),
     ] = None,
-    pass_tokens: PassTokens = None,
+    pass_tokens: train_flags.PassTokens = None,
     form: Format = "rows",
     seed: Seed = 0,
-    precision: Precision = None,
-    gradient_checkpointing: Checkpointing = None,
-    checkpoint_every: CheckpointEvery = None,
-    tensorboard: TensorBoard = False,
-    plan: PlanOnly = False,
+    precision: train_flags.Precision = None,
+    gradient_checkpointing: train_flags.Checkpointing = None,
+    dora: train_flags.Dora = False,
+    rslora: train_flags.RsLora = False,
+    four_bit: train_flags.FourBit = False,
+    compile_model: train_flags.Compile = False,
+    checkpoint_every: train_flags.CheckpointEvery = None,
+    keep_checkpoints: train_flags.KeepCheckpoints = None,
+    report_to: train_flags.ReportTo = None,
+    tensorboard: train_flags.TensorBoard = False,
+    plan: train_flags.PlanOnly = False,
     json: Json = False,
 ) -> None:
     """Train a reward model on preferences. The same command again goes on where it stopped."""
@@ -244,32 +147,40 @@ def reward(
 def dpo(
     rows: Annotated[str, typer.Argument(help="Preferences: prompt, chosen, rejected, probability.")],
     out: Out,
-    model: BaseModelName = None,
-    adapter: Adapter = None,
-    epochs: Epochs = None,
-    learning_rate: DpoLearningRate = None,
-    batch_size: BatchSize = None,
-    max_length: MaxLength = None,
-    rank: Rank = None,
-    alpha: Alpha = None,
-    on_top: OnTop = False,
-    reference_adapter: Reference = None,
-    loss: Loss = None,
-    beta: Beta = None,
-    label_smoothing: LabelSmoothing = None,
-    margin: Margin = None,
-    gamma: Gamma = None,
-    length_alpha: LengthAlpha = None,
-    anchor: Anchor = None,
-    pass_tokens: PassTokens = None,
-    cache: Cache = Path(".preceptor"),
+    model: train_flags.BaseModelName = None,
+    adapter: train_flags.Adapter = None,
+    epochs: train_flags.Epochs = None,
+    learning_rate: train_flags.DpoLearningRate = None,
+    batch_size: train_flags.BatchSize = None,
+    max_length: train_flags.MaxLength = None,
+    rank: train_flags.Rank = None,
+    alpha: train_flags.Alpha = None,
+    held_out: train_flags.DpoHeldOut = None,
+    take: train_flags.Take = None,
+    on_top: train_flags.OnTop = False,
+    reference_adapter: train_flags.Reference = None,
+    loss: train_flags.Loss = None,
+    beta: train_flags.Beta = None,
+    label_smoothing: train_flags.LabelSmoothing = None,
+    margin: train_flags.Margin = None,
+    gamma: train_flags.Gamma = None,
+    length_alpha: train_flags.LengthAlpha = None,
+    anchor: train_flags.Anchor = None,
+    pass_tokens: train_flags.PassTokens = None,
+    cache: train_flags.Cache = Path(".preceptor"),
     form: Format = "rows",
     seed: Seed = 0,
-    precision: Precision = None,
-    gradient_checkpointing: Checkpointing = None,
-    checkpoint_every: CheckpointEvery = None,
-    tensorboard: TensorBoard = False,
-    plan: PlanOnly = False,
+    precision: train_flags.Precision = None,
+    gradient_checkpointing: train_flags.Checkpointing = None,
+    dora: train_flags.Dora = False,
+    rslora: train_flags.RsLora = False,
+    four_bit: train_flags.FourBit = False,
+    compile_model: train_flags.Compile = False,
+    checkpoint_every: train_flags.CheckpointEvery = None,
+    keep_checkpoints: train_flags.KeepCheckpoints = None,
+    report_to: train_flags.ReportTo = None,
+    tensorboard: train_flags.TensorBoard = False,
+    plan: train_flags.PlanOnly = False,
     json: Json = False,
 ) -> None:
     """Train a policy on preferences. The same command again goes on where it stopped."""
@@ -297,21 +208,27 @@ def kto(
         str, typer.Argument(help="Scores, or rows of prompt, completion and label (true: a good reply).")
     ],
     out: Out,
-    model: BaseModelName = None,
-    adapter: Adapter = None,
-    epochs: Epochs = None,
-    learning_rate: DpoLearningRate = None,
-    batch_size: BatchSize = None,
-    max_length: MaxLength = None,
-    rank: Rank = None,
-    alpha: Alpha = None,
-    beta: Beta = None,
+    model: train_flags.BaseModelName = None,
+    adapter: train_flags.Adapter = None,
+    epochs: train_flags.Epochs = None,
+    learning_rate: train_flags.DpoLearningRate = None,
+    batch_size: train_flags.BatchSize = None,
+    max_length: train_flags.MaxLength = None,
+    rank: train_flags.Rank = None,
+    alpha: train_flags.Alpha = None,
+    beta: train_flags.Beta = None,
     seed: Seed = 0,
-    precision: Precision = None,
-    gradient_checkpointing: Checkpointing = None,
-    checkpoint_every: CheckpointEvery = None,
-    tensorboard: TensorBoard = False,
-    plan: PlanOnly = False,
+    precision: train_flags.Precision = None,
+    gradient_checkpointing: train_flags.Checkpointing = None,
+    dora: train_flags.Dora = False,
+    rslora: train_flags.RsLora = False,
+    four_bit: train_flags.FourBit = False,
+    compile_model: train_flags.Compile = False,
+    checkpoint_every: train_flags.CheckpointEvery = None,
+    keep_checkpoints: train_flags.KeepCheckpoints = None,
+    report_to: train_flags.ReportTo = None,
+    tensorboard: train_flags.TensorBoard = False,
+    plan: train_flags.PlanOnly = False,
     json: Json = False,
 ) -> None:
     """Train a policy on single replies that are good or bad. The same command again goes on where it stopped."""
@@ -342,12 +259,15 @@ def _settings(kind: type[SomeSettings], flags: Mapping[str, Any]) -> SomeSetting
     """The stage's settings out of its flags; UserError names the flags that cannot be."""
     from pydantic import ValidationError
 
+    flags = {"compile" if name == "compile_model" else name: value for name, value in flags.items()}
     given = {name: value for name, value in flags.items() if name in kind.model_fields and value is not None}
     adapter = given.get("adapter")
     if adapter is None and given.get("on_top"):
         raise UserError("--on-top needs --adapter, the one to be frozen beneath the fresh one")
     if adapter is not None:
-        if not given.get("on_top") and (both := [f"--{name}" for name in ("rank", "alpha") if name in given]):
+        if not given.get("on_top") and (
+            both := [f"--{name}" for name in ("rank", "alpha", "dora", "rslora") if given.get(name)]
+        ):
             raise UserError(
                 f"{' and '.join(both)} cannot be set: --adapter goes on with an adapter that has its own, "
                 "unless --on-top"

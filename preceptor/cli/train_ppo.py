@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from preceptor.cli import console, train
+from preceptor.cli import console, train, train_flags
 from preceptor.cli.options import Json, Out, Seed
 
 if TYPE_CHECKING:
@@ -73,15 +73,15 @@ def ppo(
     prompts: Annotated[str, typer.Argument(help="A shipped pool's name or a file of prompts.")],
     reward: Reward,
     out: Out,
-    model: train.BaseModelName = None,
-    adapter: train.Adapter = None,
-    epochs: train.Epochs = None,
+    model: train_flags.BaseModelName = None,
+    adapter: train_flags.Adapter = None,
+    epochs: train_flags.Epochs = None,
     learning_rate: LearningRate = None,
     value_learning_rate: ValueLearningRate = None,
     batch_size: BatchSize = None,
     samples: Samples = None,
     max_new_tokens: MaxNewTokens = None,
-    max_length: train.MaxLength = None,
+    max_length: train_flags.MaxLength = None,
     temperature: Temperature = None,
     top_p: TopP = None,
     kl_beta: KlBeta = None,
@@ -99,15 +99,15 @@ def ppo(
     missing_eos_penalty: MissingEos = None,
     length_penalty: LengthPenalty = None,
     overlong_buffer: OverlongBuffer = None,
-    rank: train.Rank = None,
-    alpha: train.Alpha = None,
-    pass_tokens: train.PassTokens = None,
+    rank: train_flags.Rank = None,
+    alpha: train_flags.Alpha = None,
+    pass_tokens: train_flags.PassTokens = None,
     rollout_tokens: RolloutTokens = None,
     seed: Seed = 0,
-    precision: train.Precision = None,
-    gradient_checkpointing: train.Checkpointing = None,
-    checkpoint_every: train.CheckpointEvery = None,
-    tensorboard: train.TensorBoard = False,
+    precision: train_flags.Precision = None,
+    gradient_checkpointing: train_flags.Checkpointing = None,
+    checkpoint_every: train_flags.CheckpointEvery = None,
+    tensorboard: train_flags.TensorBoard = False,
     json: Json = False,
 ) -> None:
     """Train a policy by PPO against a reward. The same command again goes on where it stopped."""

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from tests.train.architectures import tiny_model
 from tests.train.tiny import preference, tiny_tokenizer
 from train.dpo import train_dpo
-from train.errors import RunFolderError, TrainDataError
+from train.errors import CheckpointError, RunFolderError, TrainDataError
 from train.folder import Trained, origins_of
 from train.kto import train_kto
 from train.loop import Progress
@@ -79,7 +83,7 @@ def test_a_resumed_training_equals_an_unbroken_one_to_the_bit(
     assert (whole.steps, whole.rows, whole.metrics) == (resumed.steps, resumed.rows, resumed.metrics)
     texts = [(folder / "metrics.jsonl").read_text() for folder in (whole.folder, resumed.folder)]
     assert texts[0] == texts[1]
-    assert len(texts[0].splitlines()) == whole.steps
+    assert sum('"loss"' in line for line in texts[0].splitlines()) == whole.steps
     for name in ("adapter_model.safetensors", "score_head.safetensors")[: 2 if stage == "reward" else 1]:
         ours, theirs = (load_file(folder / name) for folder in (whole.folder, resumed.folder))
         assert ours.keys() == theirs.keys()
@@ -95,7 +99,8 @@ def test_layout_and_passes_change_no_step(
 
     def losses(name: str, **changes: Any) -> list[dict[str, float]]:
         folder = run(stage, settings_of(stage, tiny, **changes), tmp_path / name).folder
-        return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        return [row for row in rows if "loss" in row]
 
     shared, in_passes = losses("shared"), losses("passes", pass_tokens=100)
     recomputed = losses("recomputed", gradient_checkpointing=True)
@@ -236,3 +241,64 @@ def test_the_manifest_names_constitutions_and_judges_of_the_rows(tiny: Path, tmp
     assert manifest["constitutions"] == ["a@1.0.0#0", "test@1.0.0#000000000000"]
     assert manifest["judges"] == ["scripted/test", "z"]
     assert origins_of(DEMONSTRATIONS) == origins_of([]) == {"constitutions": [], "judges": []}
+
+
+@pytest.mark.parametrize("stage", ["reward", "dpo"])
+def test_the_best_checkpoint_is_kept_beside_the_last_and_taken_where_asked_for(
+    tiny: Path, tmp_path: Path, stage: str
+) -> None:
+    """The result is that checkpoint's adapter, byte for byte, also where the training was resumed."""
+    changes = {"held_out": 0.3, "take": "best", "learning_rate": 5e-2, "keep_checkpoints": 1, "epochs": 3}
+    settings = settings_of(stage, tiny, **changes)
+    out, copy = tmp_path / "out", tmp_path / "copy"
+
+    def watch(now: Progress) -> None:
+        if now.step == now.steps:  # its own checkpoint is not yet written
+            shutil.copytree(out / "checkpoints", copy)
+
+    with pytest.raises(StoppedError):
+        run(stage, settings, out, watch=stop_at(3))
+    trained = run(stage, settings, out, watch=watch)
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    measured = {row["step"]: row["held_out_loss"] for row in rows if "held_out_loss" in row}
+    assert sorted(measured) == [*range(2, trained.steps, 2), trained.steps]
+    best = min(measured, key=lambda step: measured[step])
+    assert best < trained.steps  # or nothing would be shown: this rate is far too high
+    assert f"the result is the checkpoint of step {best} of {trained.steps}" in trained.notes[-1]
+    kept = {path.name for path in copy.iterdir()}
+    assert f"checkpoint-{best}" in kept
+    assert len(kept) <= 2
+    name = "adapter_model.safetensors"
+    assert (out / name).read_bytes() == (copy / f"checkpoint-{best}" / name).read_bytes()
+
+
+@pytest.mark.parametrize("form", ["dora", "rslora"])
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_other_forms_of_lora_pass_through(tiny: Path, tmp_path: Path, stage: str, form: str) -> None:
+    """They train, say what they are, and load with plain PEFT."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    out = run(stage, settings_of(stage, tiny, epochs=1, **{form: True}), tmp_path / "out").folder
+    assert json.loads((out / "adapter_config.json").read_text())[f"use_{form}"]
+    base = AutoModelForCausalLM.from_pretrained(tiny)
+    ids = torch.arange(5, 25)[None]
+    before = base(input_ids=ids).logits
+    with pytest.warns(FutureWarning, match="is_gradient_checkpointing"):  # peft 0.21 asks by the old name
+        adapted = PeftModel.from_pretrained(base, out)
+    assert not torch.allclose(adapted(input_ids=ids).logits, before)
+
+
+def test_what_cannot_be_had_here_is_said_at_once(tiny: Path, tmp_path: Path) -> None:
+    if not torch.cuda.is_available():
+        with pytest.raises(CheckpointError, match="four_bit needs a CUDA GPU and the package bitsandbytes"):
+            run("dpo", settings_of("dpo", tiny, four_bit=True), tmp_path / "out")
+    if find_spec("swanlab") is None:
+        with pytest.raises(
+            RunFolderError, match="cannot report to swanlab: it is not installed; pip install"
+        ):
+            run("dpo", settings_of("dpo", tiny, report_to=("swanlab",)), tmp_path / "out")
+    with pytest.raises(ValidationError, match="take best needs held_out"):
+        settings_of("dpo", tiny, take="best")
+    with pytest.raises(ValidationError, match="only plain LoRA can be"):
+        settings_of("dpo", tiny, adapter="x", on_top=True, dora=True)
