@@ -31,6 +31,13 @@ class Budget:
             await self._freed.wait()
         self._reserved.append(worst_usd)
 
+    def spare(self, worst_usd: float) -> bool:
+        """Reserve without waiting; False, and nothing is reserved, where there is no room just now."""
+        if self._cap_usd is not None and self._spent_usd + sum(self._reserved) + worst_usd > self._cap_usd:
+            return False
+        self._reserved.append(worst_usd)
+        return True
+
     def settle(self, worst_usd: float, cost_usd: float) -> None:
         """Give a reservation back and book what the call really cost, 0 where it was not answered."""
         self._reserved.remove(worst_usd)

@@ -115,6 +115,8 @@ def card(
 
 def _sections(figures: Mapping[str, Any]) -> Iterator[str]:
     """What only some runs have: a reliability diagram, tags, faults, panels, steps, canaries, drift."""
+    if audited := figures.get("audited"):
+        yield f"\nThe figures rest on {audited:.1%} of the labels, drawn by their ids.\n"
     if figures.get("reliability"):
         yield f"\n![Confidence against the share that agrees with gold]({RELIABILITY})\n"
     if faults := figures.get("faults"):

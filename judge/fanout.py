@@ -10,7 +10,6 @@ stops; what is in flight is finished and written down first.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -21,28 +20,41 @@ from constitution.errors import UserError
 from judge.budget import Budget
 from judge.errors import BudgetReached, ModelError, ProviderStopped, Rejected, Transient
 from judge.ledger import Ledger
-from judge.models.faults import Unreachable
+from judge.limits import Gate, Place
+from judge.lookups import LookUps
+from judge.models.faults import Crowded, Unreachable
 from judge.models.protocol import Completion, Dialogue, Failure, Model, Outcome, Request, Row
+from judge.models.room import billed_tokens
 from judge.prices import Prices, most_tokens_in
+from judge.retrying import mendable, wait_s
 from prompts.records import Record
 
 QUEUED_AT_ONCE = 1024
 """Requests in flight to a model that queues and batches them itself."""
-FIRST_WAIT_S = 0.5
-LONGEST_WAIT_S = 30.0
-"""Waits between tries are drawn from 0 to a bound that doubles from the first to the longest: full jitter
-(Brooker 2015, "Exponential Backoff and Jitter")."""
 DEAF_TRIES = 3
 """Tries after which a provider that has never answered and does not even take a connection counts as down."""
 DEAD_CALLS = 5
 """Calls in a row that ended without an answer, after all their tries, after which a provider counts as
 down."""
+LONGEST_HOLD_S = 600.0
+"""The longest wait that a provider may ask for before the run stops instead, to be resumed then."""
+HELD_ROWS = 8192
+"""Most rows that are held in memory, finished or not, while an earlier one is not done."""
+SHOWN_EVERY_S = 0.1
+"""Between two reports of progress: a bar takes longer to draw than a request to make."""
 GRACE_S = 10.0
 """How long what is in flight may take to finish once the run is interrupted."""
+FIRST_LOOK_S = 0.05
+LAST_LOOK_S = 1.0
+"""Waits between looks for an answer that another process is asking for: doubled from the first to the last."""
 
 
 class RunInterruptedError(Exception):
     """The run was cancelled or its rows are no longer wanted; raised only inside what is being wound up."""
+
+
+class AskedElsewhere(Exception):
+    """Another process asks the same, or has just had its answer; raised only inside a Fanout."""
 
 
 class Limits(Record):
@@ -56,6 +68,10 @@ class Limits(Record):
     """Most tries of one call."""
     max_cost_usd: float | None = Field(default=None, ge=0)
     """Cap for what this run spends; None: no cap."""
+    rpm: float | None = Field(default=None, gt=0)
+    """Requests a minute to one model; None: what the provider's replies say, if they say anything."""
+    tpm: float | None = Field(default=None, gt=0)
+    """Tokens a minute to one model, in and out; None: likewise."""
 
 
 class Progress(NamedTuple):
@@ -86,7 +102,7 @@ class Fanout:
         prices: Prices,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
-        """models: by the name that requests carry. on_progress is called after every call and every row."""
+        """models: by the name that requests carry. on_progress is called now and then, and at the end."""
         self._models = models
         self._ledger = ledger
         self._limits = limits
@@ -94,7 +110,9 @@ class Fanout:
         self._on_progress = on_progress
         self._progress = Progress(0, None, 0, 0, 0, 0.0, 0, 0)
         self._asking: dict[str, asyncio.Task[Outcome]] = {}
-        self._room = {name: asyncio.Semaphore(self._width(model)) for name, model in models.items()}
+        self._gates = {name: self._gate(model) for name, model in models.items()}
+        self._known = LookUps(ledger)
+        self._shown_at = float("-inf")
         self._answered: set[str] = set()
         self._dead_calls = dict.fromkeys(models, 0)
         self._stopped: BaseException | None = None
@@ -115,7 +133,7 @@ class Fanout:
         key = request.key
         task = self._asking.get(key)
         if task is None:
-            task = asyncio.create_task(self._answer(key, request))
+            task = asyncio.create_task(self._once(key, request))
             self._asking[key] = task
             task.add_done_callback(lambda done: self._forget(key, done))
         # an asker that is cancelled does not take the call with it: it is paid for, and others may wait for
@@ -133,18 +151,32 @@ class Fanout:
         waiting: Iterator[Dialogue[Row]] = iter(dialogues)
         window = 2 * max((self._width(model) for model in self._models.values()), default=1)
         going: deque[asyncio.Task[Row]] = deque()
+        unfinished = 0
+        moved = asyncio.Event()
         drawn = False
+
+        def finished(_: asyncio.Task[Row]) -> None:
+            nonlocal unfinished
+            unfinished -= 1
+            moved.set()
+
         try:
             while True:
-                while not drawn and self._stopped is None and len(going) < window:
+                # a slow row holds back those after it, but not the asking: they wait here, finished
+                while not drawn and self._stopped is None and unfinished < window and len(going) < HELD_ROWS:
                     dialogue = next(waiting, None)
                     if dialogue is None:
                         drawn = True
                     else:
+                        unfinished += 1
                         going.append(asyncio.create_task(self._carry_out(dialogue)))
+                        going[-1].add_done_callback(finished)
                 if not going:
                     break
-                await asyncio.wait([going[0]])
+                if not going[0].done():
+                    moved.clear()
+                    await moved.wait()
+                    continue
                 row = going.popleft().result()
                 self._step(done=self._progress.done + 1)
                 yield row
@@ -155,6 +187,8 @@ class Fanout:
             raise
         finally:
             await self._wind_up(going)
+            if self._on_progress is not None:
+                self._on_progress(self._progress)
 
     async def _carry_out(self, dialogue: Dialogue[Row]) -> Row:
         try:
@@ -174,13 +208,23 @@ class Fanout:
         finally:
             dialogue.close()
 
+    async def _once(self, key: str, request: Request) -> Outcome:
+        """`_answer`, waiting while another process asks the same."""
+        look_s = FIRST_LOOK_S
+        while True:
+            try:
+                return await self._answer(key, request)
+            except AskedElsewhere:
+                await self._pause(look_s)
+            look_s = min(LAST_LOOK_S, 2 * look_s)
+
     async def _answer(self, key: str, request: Request) -> Outcome:
         try:
-            known = (await self._ledger.find([key])).get(key)
+            known = await self._known.find(key)
             if known is not None:
                 self._step(from_ledger=self._progress.from_ledger + 1)
                 return known
-            async with self._room[request.model]:
+            async with self._gates[request.model].place(request) as place:
                 if self._stopped is not None:
                     raise self._stopped
                 worst_usd = self._worst_usd(request)
@@ -189,7 +233,7 @@ class Fanout:
                 try:
                     if self._stopped is not None:
                         raise self._stopped
-                    outcome, cost_usd = await self._call(request)
+                    outcome, cost_usd = await self._call(request, place)
                     return outcome
                 finally:
                     self._budget.settle(worst_usd, cost_usd)
@@ -197,11 +241,14 @@ class Fanout:
             self._stop(exc)
             raise
 
-    async def _call(self, request: Request) -> tuple[Outcome, float]:
+    async def _call(self, request: Request, place: Place) -> tuple[Outcome, float]:
         """(outcome, USD as far as known) of a request that is not in the ledger."""
-        await self._ledger.intend(request)
+        if not await self._ledger.intend(request):
+            raise AskedElsewhere
         try:
-            completion = await self._try(request)
+            completion = await self._try(request, place)
+            if mendable(completion, request):
+                completion = await self._second(request, place, completion)
         except ModelError as exc:
             await self._ledger.fail(request, str(exc))
             self._step(failed=self._progress.failed + 1)
@@ -210,7 +257,7 @@ class Fanout:
             refused = isinstance(exc, Rejected) and exc.refused
             return Failure(kind="refused" if refused else "failed", problem=str(exc)), 0.0
         cost = self._prices.cost(request.model, completion)
-        await self._ledger.answer(request, completion, cost)
+        completion = await self._ledger.answer(request, completion, cost)
         self._step(
             asked=self._progress.asked + 1,
             cost_usd=self._progress.cost_usd + (cost or 0.0),
@@ -219,25 +266,53 @@ class Fanout:
         )
         return completion, cost or 0.0
 
-    async def _try(self, request: Request) -> Completion:
-        """One call with its retries. Raises the ModelError that ended it."""
-        model = self._models[request.model]
+    async def _second(self, request: Request, place: Place, first: Completion) -> Completion:
+        """Another answer in the place of one that holds nothing, its tokens added; the first where the budget or the
+        provider gives no other."""
+        worst_usd = self._worst_usd(request)
+        if not self._budget.spare(worst_usd):
+            return first
+        cost_usd = 0.0
+        try:
+            second = await self._try(request, place)
+            cost_usd = self._prices.cost(request.model, second) or 0.0
+        except ProviderStopped:
+            raise
+        except ModelError:
+            return first
+        finally:
+            # what the first cost is settled with the call
+            self._budget.settle(worst_usd, cost_usd)
+        tokens = ("tokens_in", "tokens_out", "tokens_cached", "tokens_cache_written")
+        sums = {name: getattr(first, name) + getattr(second, name) for name in tokens}
+        return (first if first.text and not second.text else second).model_copy(update=sums)
+
+    async def _try(self, request: Request, place: Place) -> Completion:
+        """One call with its retries, each of which waits for its turn anew. Raises the ModelError that ended it.
+
+        The deadline runs while the model is asked and between tries; not while others have their turn, nor in
+        waits that the provider asks for, lest a rate limit of a minute burn through the rows.
+        """
+        model, gate = self._models[request.model], self._gates[request.model]
         clock = asyncio.get_running_loop().time
-        deadline = None if _queues(model) else clock() + self._limits.deadline_s
+        left_s = None if _queues(model) else self._limits.deadline_s
         tries = 0
         while True:
             tries += 1
+            left_at = clock()
             try:
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout(left_s):
                     completion = await model.complete(request)
             except (Transient, TimeoutError) as exc:
                 problem = exc
             except Rejected:
                 self._dead_calls[request.model] = 0
+                gate.answered()
                 raise
             else:
                 self._answered.add(request.model)
                 self._dead_calls[request.model] = 0
+                gate.answered()
                 return completion
             if (
                 isinstance(problem, Unreachable)
@@ -245,10 +320,21 @@ class Fanout:
                 and request.model not in self._answered
             ):
                 raise ProviderStopped(str(problem)) from problem
-            wait_s = _wait_s(tries, problem)
-            if tries >= self._limits.attempts or (deadline is not None and clock() + wait_s >= deadline):
+            asked_for_s = problem.retry_after_s if isinstance(problem, Transient) else None
+            crowded = isinstance(problem, Crowded | TimeoutError)
+            if crowded:
+                gate.crowded(left_at, asked_for_s)
+                if asked_for_s is not None and asked_for_s > LONGEST_HOLD_S:
+                    raise ProviderStopped(
+                        f"{problem}; it asks to be left alone for {asked_for_s:.0f} s: run the same command again "
+                        "then, what is answered is kept"
+                    ) from problem
+            pause_s = wait_s(tries, problem)
+            if left_s is not None:
+                left_s -= clock() - left_at + (0 if crowded and asked_for_s is not None else pause_s)
+            if tries >= self._limits.attempts or (left_s is not None and left_s <= 0):
                 raise self._gave_up(request.model, tries, problem) from problem
-            await self._pause(wait_s)
+            await place.outside(self._pause(pause_s))
 
     def _gave_up(self, model: str, tries: int, problem: Exception) -> ModelError:
         said = str(problem) or f"no answer within {self._limits.deadline_s:g} s"
@@ -274,14 +360,21 @@ class Fanout:
         """The most that a call can cost, 0 where there is no cap to hold."""
         if self._limits.max_cost_usd is None:
             return 0.0
-        hidden: int = getattr(self._models[request.model], "hidden_tokens", 0)
-        worst = self._prices.worst(request.model, most_tokens_in(request), request.max_tokens + hidden)
+        worst = self._prices.worst(request.model, most_tokens_in(request), billed_tokens(request))
         if worst is None:
             raise UserError(
                 f"the price of {request.model} is not known, so --max-cost {self._limits.max_cost_usd:g} "
-                "cannot be held; give its price, or leave --max-cost out"
+                "cannot be held; give its price with --price IN,OUT or in a file of prices, or leave --max-cost out"
             )
         return worst
+
+    def _gate(self, model: Model) -> Gate:
+        clock = asyncio.get_running_loop().time
+        gate = Gate(self._width(model), self._pause, clock, rpm=self._limits.rpm, tpm=self._limits.tpm)
+        listen = getattr(model, "listen", None)
+        if listen is not None:
+            listen(gate.hear)
+        return gate
 
     def _width(self, model: Model) -> int:
         return QUEUED_AT_ONCE if _queues(model) else self._limits.concurrency
@@ -315,22 +408,12 @@ class Fanout:
 
     def _step(self, **changes: Any) -> None:
         self._progress = self._progress._replace(**changes)
-        if self._on_progress is not None:
+        now = asyncio.get_running_loop().time()
+        if self._on_progress is not None and now >= self._shown_at + SHOWN_EVERY_S:
+            self._shown_at = now
             self._on_progress(self._progress)
 
 
 def _queues(model: Model) -> bool:
     """Whether a model takes any number of requests and batches them itself."""
     return bool(getattr(model, "queues", False))
-
-
-def _wait_s(tries: int, problem: Exception) -> float:
-    """Seconds before the next try: jittered, and never less than the provider asks for."""
-    bound = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** (tries - 1))
-    wished = problem.retry_after_s if isinstance(problem, Transient) else None
-    # those who were told the same wait do not all come back at once
-    return (
-        random.uniform(0, bound)
-        if wished is None
-        else wished + random.uniform(0, min(FIRST_WAIT_S, wished / 4))
-    )

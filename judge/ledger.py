@@ -1,349 +1,325 @@
-"""Every call to a model, in one SQLite file: the intent before it leaves, the answer after it arrives.
+"""Every call to a model, in one database: the intent before it leaves, the answer after it arrives.
 
-The cache, the bill and the resume are this one table. One thread owns the connection; what waits while it
-commits is committed together next, so that many callers share one write.
+The cache, the bill and the resume are this one thing: a file (SQLite), or a PostgreSQL database that many machines
+share. One thread writes; what waits while it commits is committed together next, so that many callers share one write.
+Another thread reads, and waits for no writer.
 
-WAL with synchronous=NORMAL: a killed process loses nothing that was acknowledged, the file is never torn, and
-only a power cut can lose the last commits (those few calls are then asked again). FULL would wait for the
-disk at every commit to close that gap.
+An intent is a lease: until its owner answers, or is gone, nobody else asks the same. A lease is renewed while its
+owner lives. Where an owner is known to have ended, or its lease has run out, its intents are `lost`: on the bill as
+calls that may have been paid for, and asked again by whoever wants them.
+
+SQLite: WAL with synchronous=NORMAL. A killed process loses nothing that was acknowledged, the file is never torn, and
+only a power cut can lose the last commits (those few calls are then asked again). FULL would wait for the disk at every
+commit to close that gap.
 """
 
 from __future__ import annotations
 
 import asyncio
-import queue
-import threading
+import logging
+import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
+from datetime import UTC, datetime
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import sqlalchemy as sql
-from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.engine import Connection
 
-from judge.errors import LedgerError
+from judge.ledger_books import BillLine, By, bill
+from judge.ledger_owner import is_gone, new_owner
+from judge.ledger_place import Engines, ledger_error, open_engines
+from judge.ledger_worker import MOST_AT_ONCE, Worker
 from judge.models.protocol import Completion, Request
 
-Result = TypeVar("Result")
+LEASE_S = 60.0
+"""How long an intent is its owner's without being renewed."""
+RENEW_S = 15.0
+"""How often leases are renewed."""
 
-BUSY_S = 30.0
-"""How long a writer waits for another process that writes."""
-MOST_AT_ONCE = 500
-"""Operations in one commit, and keys in one look-up."""
+_log = logging.getLogger(__name__)
 
-_metadata = sql.MetaData()
-_version = sql.Table("ledger_version", _metadata, sql.Column("version", sql.Integer, nullable=False))
-_calls = sql.Table(
-    "calls",
-    _metadata,
-    sql.Column("key", sql.String(32), primary_key=True),
-    sql.Column("model", sql.Text, nullable=False),
-    sql.Column("endpoint", sql.Text, nullable=False),
-    sql.Column("stage", sql.Text, nullable=False),
-    sql.Column("principle", sql.Text, nullable=False),
-    sql.Column("request", sql.Text, nullable=False),  # JSON
-    sql.Column("status", sql.String(8), nullable=False),  # intent | answered | failed
-    sql.Column("completion", sql.Text),  # JSON
-    sql.Column("problem", sql.Text),
-    sql.Column("tokens_in", sql.Integer),
-    sql.Column("tokens_out", sql.Integer),
-    sql.Column("tokens_cached", sql.Integer),
-    sql.Column("cost_usd", sql.Float),  # null: the price is not known
-    sql.Column("asked_at", sql.Float, nullable=False),  # seconds since 1970
-    sql.Column("answered_at", sql.Float),
-    sql.Column("attempts", sql.Integer, nullable=False),  # intents written
+# `attempts` counts intents. An answer is never taken back, nor an intent that another may still be asking.
+_INTEND = sql.text(
+    """INSERT INTO calls (key, model, endpoint, stage, principle, request, status, asked_at, attempts, run, owner,
+        leased_until)
+    VALUES (:key, :model, :endpoint, :stage, :principle, :request, 'intent', :asked_at, 1, :run, :owner, :leased_until)
+    ON CONFLICT (key) DO UPDATE SET status = 'intent', asked_at = excluded.asked_at, attempts = calls.attempts + 1,
+        stage = excluded.stage, principle = excluded.principle, run = excluded.run, owner = excluded.owner,
+        leased_until = excluded.leased_until
+    WHERE calls.status NOT IN ('answered', 'intent') OR (calls.status = 'intent' AND calls.owner = excluded.owner)"""
 )
-
-
-# statements are made once: SQLAlchemy then finds their compiled form by identity of structure at little cost
-_insert = insert(_calls)
-_INTEND = _insert.on_conflict_do_update(
-    ["key"],
-    set_={
-        "status": "intent",
-        "asked_at": _insert.excluded.asked_at,
-        "attempts": _calls.c.attempts + 1,
-        "stage": _insert.excluded.stage,
-        "principle": _insert.excluded.principle,
-    },
-    # another process may have answered it meanwhile: an answer is never taken back
-    where=_calls.c.status != "answered",
+_ANSWER = sql.text(
+    """UPDATE calls SET status = 'answered', completion = :completion, problem = NULL, tokens_in = :tokens_in,
+        tokens_out = :tokens_out, tokens_cached = :tokens_cached, cost_usd = :cost_usd, answered_at = :ended_at,
+        run = :run, owner = NULL, leased_until = NULL
+    WHERE key = :key AND status <> 'answered'"""
 )
-_FIND = sql.select(_calls.c.key, _calls.c.completion).where(
-    _calls.c.status == "answered", _calls.c.key.in_(sql.bindparam("keys", expanding=True))
+_FAIL = sql.text(
+    """UPDATE calls SET status = 'failed', problem = :problem, answered_at = :ended_at, owner = NULL,
+        leased_until = NULL
+    WHERE key = :key AND status = 'intent' AND owner = :owner"""
 )
-_CLOSE = (
-    _calls.update()
-    .where(_calls.c.key == sql.bindparam("asked"), _calls.c.status != "answered")
-    .values(
-        {
-            name: sql.bindparam(name)
-            for name in (
-                "status",
-                "completion",
-                "problem",
-                "tokens_in",
-                "tokens_out",
-                "tokens_cached",
-                "cost_usd",
-                "answered_at",
-            )
-        }
-    )
+_CHARGE = sql.text(
+    """INSERT INTO charges (key, run, model, stage, principle, outcome, ended_at, tokens_in, tokens_out, tokens_cached,
+        cost_usd)
+    VALUES (:key, :run, :model, :stage, :principle, :outcome, :ended_at, :tokens_in, :tokens_out, :tokens_cached,
+        :cost_usd)"""
 )
+_FIND = sql.text("SELECT key, completion FROM calls WHERE status = 'answered' AND key IN :keys").bindparams(
+    sql.bindparam("keys", expanding=True)
+)
+_COSTS = sql.text("SELECT key, cost_usd FROM calls WHERE status = 'answered' AND key IN :keys").bindparams(
+    sql.bindparam("keys", expanding=True)
+)
+_HOLDERS = sql.text("SELECT key, owner FROM calls WHERE key IN :keys AND status = 'intent'").bindparams(
+    sql.bindparam("keys", expanding=True)
+)
+_OWNERS = sql.text("SELECT owner, MAX(leased_until) FROM calls WHERE status = 'intent' GROUP BY owner")
+_OPEN = "SELECT key, run, model, stage, principle FROM calls WHERE status = 'intent' AND owner = :owner"
+_LOSE = sql.text(
+    "UPDATE calls SET status = 'lost', owner = NULL, leased_until = NULL WHERE status = 'intent' AND owner = :owner"
+)
+_RENEW = sql.text("UPDATE calls SET leased_until = :until WHERE status = 'intent' AND owner = :owner")
+_UNPAID = {"tokens_in": 0, "tokens_out": 0, "tokens_cached": 0, "cost_usd": None}
+
+Row = dict[str, Any]
 
 
-def _create(connection: Connection) -> None:
-    _metadata.create_all(connection)
-    connection.execute(_version.insert().values(version=0))
+class _Intent(NamedTuple):
+    row: Row
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create,)
-"""Step n takes a ledger from version n to n + 1. Steps are only ever added at the end."""
+class _Answer(NamedTuple):
+    row: Row
+    request: Request
 
 
-class BillLine(NamedTuple):
-    """What one stage asked of one model, over all runs on this ledger."""
-
-    model: str
-    stage: str
-    calls: int
-    failed: int
-    tokens_in: int
-    tokens_out: int
-    tokens_cached: int
-    cost_usd: float
-    unpriced: int
-    """Answered calls whose price is not known and so is not in `cost_usd`."""
+class _Fail(NamedTuple):
+    row: Row
 
 
-class _Operation(NamedTuple):
-    """Something to do in the next transaction, and where its result is awaited."""
-
-    work: Callable[[Connection], Any]
-    future: asyncio.Future[Any]
-    loop: asyncio.AbstractEventLoop
+class _Find(NamedTuple):
+    keys: Sequence[str]
 
 
 class Ledger:
-    """The calls in one file; made by `open_ledger`."""
+    """The calls in one database; made by `open_ledger`."""
 
-    def __init__(self, engine: Engine, place: str) -> None:
-        self._engine = engine
-        self._place = place
-        self._queue: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
-        self._thread.start()
+    def __init__(self, engines: Engines, run: str) -> None:
+        self.run = run
+        """Names what is asked through this object on the bill."""
+        self._owner = new_owner()
+        self._server = engines.place.path is None
+        self._open: set[str] = set()
+        """What this ledger has leased; only the writing thread looks at it."""
+        self._ahead_s = 0.0
+        """How far the database server's clock is ahead of ours: leases are by its clock, for all machines."""
+        explain = partial(ledger_error, engines.place)
+        self._writer = Worker(engines.writer, self._write, explain, (RENEW_S, self._renew))
+        self._reader = Worker(engines.reader, _read, explain)
 
     async def find(self, keys: Sequence[str]) -> dict[str, Completion]:
         """The answers that there are; a key without one is absent."""
         found: dict[str, Completion] = {}
         for start in range(0, len(keys), MOST_AT_ONCE):
-            found |= await self._do(partial(_answers, keys=keys[start : start + MOST_AT_ONCE]))
+            found |= await self._reader.do(_Find(keys[start : start + MOST_AT_ONCE]))
         return found
 
     async def costs(self, keys: Sequence[str]) -> dict[str, float | None]:
         """USD of the answers that there are; None where the price was not known."""
-        wanted = sql.select(_calls.c.key, _calls.c.cost_usd).where(
-            _calls.c.key.in_(keys), _calls.c.status == "answered"
+        rows: Sequence[Any] = await self._reader.do(
+            lambda connection: connection.execute(_COSTS, {"keys": list(keys)}).all()
         )
-        rows = await self._do(lambda connection: connection.execute(wanted).all())
         return {str(key): cost for key, cost in rows}
 
-    async def intend(self, request: Request) -> None:
-        """Write down that the request is about to leave; on return the intent survives a kill."""
-        row = {
-            "key": request.key,
-            "model": request.model,
-            "endpoint": request.endpoint,
-            "stage": request.stage,
-            "principle": request.principle,
-            "request": request.model_dump_json(),
-            "status": "intent",
-            "asked_at": time.time(),
-            "attempts": 1,
-        }
-        await self._do(lambda connection: connection.execute(_INTEND, row))
+    async def intend(self, request: Request) -> bool:
+        """Write down that the request is about to leave; on True the intent survives a kill, and nobody else asks it.
 
-    async def answer(self, request: Request, completion: Completion, cost_usd: float | None) -> None:
-        """Write the answer down; on return it survives a kill. cost_usd None: the price is not known."""
-        await self._close_call(
-            request,
-            status="answered",
-            completion=completion.model_dump_json(),
-            problem=None,
-            tokens_in=completion.tokens_in,
-            tokens_out=completion.tokens_out,
-            tokens_cached=completion.tokens_cached,
-            cost_usd=cost_usd,
-        )
+        False: it is answered, or another process is asking it. Look for the answer and try again.
+        """
+        return bool(await self._writer.do(_Intent(self._line(request) | _asked(request))))
+
+    async def answer(self, request: Request, completion: Completion, cost_usd: float | None) -> Completion:
+        """Write the answer down; on return it survives a kill. cost_usd None: the price is not known.
+
+        Returns the answer that the ledger keeps: the first, where somebody else had answered after all. Both are on
+        the bill.
+        """
+        spent = {
+            "tokens_in": completion.tokens_in,
+            "tokens_out": completion.tokens_out,
+            "tokens_cached": completion.tokens_cached,
+            "cost_usd": cost_usd,
+        }
+        row = self._line(request) | spent | {"completion": completion.model_dump_json()}
+        kept: str | None = await self._writer.do(_Answer(row, request))
+        return completion if kept is None else Completion.model_validate_json(kept)
 
     async def fail(self, request: Request, problem: str) -> None:
         """Write down why there is no answer. It is not one: the next run asks again."""
-        nothing = dict.fromkeys(("completion", "tokens_in", "tokens_out", "tokens_cached", "cost_usd"))
-        await self._close_call(request, status="failed", problem=problem, **nothing)
+        # PostgreSQL's text takes no NUL
+        await self._writer.do(_Fail(self._line(request) | _UNPAID | {"problem": problem.replace("\0", "")}))
 
-    async def bill(self) -> list[BillLine]:
-        """Totals by model and stage, dearest first."""
-        answered = sql.func.sum(sql.case((_calls.c.status == "answered", 1), else_=0))
-        chosen = (
-            sql.select(
-                _calls.c.model,
-                _calls.c.stage,
-                answered,
-                sql.func.sum(sql.case((_calls.c.status == "failed", 1), else_=0)),
-                *(sql.func.coalesce(sql.func.sum(_calls.c[name]), 0) for name in BillLine._fields[4:8]),
-                answered - sql.func.count(_calls.c.cost_usd),
-            )
-            .group_by(_calls.c.model, _calls.c.stage)
-            .order_by(sql.func.sum(_calls.c.cost_usd).desc(), _calls.c.model, _calls.c.stage)
-        )
-        rows = await self._do(lambda connection: connection.execute(chosen).all())
-        return [BillLine._make(row) for row in rows]
+    async def bill(self, by: Sequence[By] = ("model", "stage")) -> list[BillLine]:
+        """Totals of all runs, dearest first."""
+        lines: list[BillLine] = await self._reader.do(partial(bill, by=by))
+        return lines
 
     async def close(self) -> None:
-        """Finish what waits and close the file."""
-        self._queue.put(None)
-        await asyncio.to_thread(self._thread.join)
-        await asyncio.to_thread(self._engine.dispose)
-
-    async def _close_call(self, request: Request, **values: Any) -> None:
-        row = {"asked": request.key, "answered_at": time.time(), **values}
-        await self._do(lambda connection: connection.execute(_CLOSE, row))
-
-    async def _do(self, work: Callable[[Connection], Result]) -> Result:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Result] = loop.create_future()
-        self._queue.put(_Operation(work, future, loop))
-        # a write that was begun is finished even if whoever asked for it is cancelled
-        return await asyncio.shield(future)
-
-    def _work(self) -> None:
-        going = True
-        while going:
-            waiting = [self._queue.get()]
-            while len(waiting) < MOST_AT_ONCE and not self._queue.empty():
-                waiting.append(self._queue.get())
-            operations = [operation for operation in waiting if operation is not None]
-            going = len(operations) == len(waiting)
-            if operations:
-                results = self._commit(operations)
-                for loop in {operation.loop for operation in operations}:
-                    mine = [pair for pair in zip(operations, results, strict=True) if pair[0].loop is loop]
-                    if not loop.is_closed():
-                        loop.call_soon_threadsafe(_settle, mine)
-
-    def _commit(self, operations: Sequence[_Operation]) -> list[Any]:
-        """The operations' results in one transaction; all of them the same LedgerError where it fails."""
+        """Finish what waits, give back what is still leased, and close the database."""
         try:
-            with self._engine.begin() as connection:
-                return [operation.work(connection) for operation in operations]
-        except Exception as exc:  # whatever it is, those who wait must hear of it
-            return [_ledger_error(self._place, exc)] * len(operations)
+            await self._writer.do(self._give_back)
+        finally:
+            await self._writer.close()
+            await self._reader.close()
+
+    async def reconcile(self) -> int:
+        """Find intents whose owner is gone, and say how many calls those are."""
+        return int(await self._writer.do(self._lose_the_dead))
+
+    def _line(self, request: Request) -> Row:
+        return {
+            "key": request.key,
+            "run": self.run,
+            "model": request.model,
+            "stage": request.stage,
+            "principle": request.principle,
+        }
+
+    def _now_s(self) -> float:
+        return time.time() + self._ahead_s
+
+    def _write(self, connection: Connection, jobs: Sequence[Any]) -> list[Any]:
+        """Jobs of one kind together, an intent before its answer, by key, so that processes seldom meet crosswise."""
+        results: dict[int, Any] = {}
+        for kind, carry_out in ((_Intent, self._intend), (_Answer, self._answer), (_Fail, self._fail)):
+            mine = sorted((job.row["key"], at) for at, job in enumerate(jobs) if isinstance(job, kind))
+            if mine:
+                made = carry_out(connection, [jobs[at] for _, at in mine])
+                results |= dict(zip((at for _, at in mine), made, strict=True))
+        for at, job in enumerate(jobs):
+            if callable(job):
+                results[at] = job(connection)
+        return [results[at] for at in range(len(jobs))]
+
+    def _intend(self, connection: Connection, jobs: Sequence[_Intent]) -> list[bool]:
+        now_s = self._now_s()
+        lease = {"asked_at": now_s, "owner": self._owner, "leased_until": now_s + LEASE_S}
+        rows = [job.row | lease for job in jobs]
+        mine = {row["key"] for row in rows}
+        if connection.execute(_INTEND, rows).rowcount != len(rows):
+            mine = self._held(connection, rows)
+            rest = [row for row in rows if row["key"] not in mine]
+            if rest and self._lose_the_dead(connection):
+                connection.execute(_INTEND, rest)
+                mine = self._held(connection, rows)
+        self._open |= mine
+        return [row["key"] in mine for row in rows]
+
+    def _held(self, connection: Connection, rows: Sequence[Row]) -> set[str]:
+        """Those of the rows that this ledger has leased."""
+        holders = connection.execute(_HOLDERS, {"keys": [row["key"] for row in rows]})
+        return {key for key, owner in holders if owner == self._owner}
+
+    def _answer(self, connection: Connection, jobs: Sequence[_Answer]) -> list[str | None]:
+        """The answers that were there before; None where the job's own is kept."""
+        rows = [job.row | {"ended_at": self._now_s(), "outcome": "answered"} for job in jobs]
+        keys = [job.row["key"] for job in jobs]
+        self._open.difference_update(keys)
+        connection.execute(_CHARGE, rows)
+        if connection.execute(_ANSWER, rows).rowcount == len(rows):
+            return [None] * len(rows)
+        kept: dict[str, str] = {row.key: row.completion for row in connection.execute(_FIND, {"keys": keys})}
+        for job, row in zip(jobs, rows, strict=True):
+            if row["key"] not in kept:  # its call was lost and then pruned
+                self._intend(connection, [_Intent(row | _asked(job.request))])
+                connection.execute(_ANSWER, row)
+        return [
+            kept[row["key"]] if kept.get(row["key"], row["completion"]) != row["completion"] else None
+            for row in rows
+        ]
+
+    def _fail(self, connection: Connection, jobs: Sequence[_Fail]) -> list[None]:
+        end = {"ended_at": self._now_s(), "outcome": "failed", "owner": self._owner}
+        rows = [job.row | end for job in jobs]
+        connection.execute(_FAIL, rows)
+        connection.execute(_CHARGE, rows)
+        self._open.difference_update(row["key"] for row in rows)
+        return [None] * len(rows)
+
+    def _lose_the_dead(self, connection: Connection) -> int:
+        if self._server:
+            told = connection.exec_driver_sql("SELECT EXTRACT(EPOCH FROM clock_timestamp())").scalar_one()
+            self._ahead_s = float(told) - time.time()
+        now_s = self._now_s()
+        owners = connection.execute(_OWNERS).all()
+        gone = [
+            owner for owner, until in owners if owner != self._owner and (until < now_s or is_gone(owner))
+        ]
+        lost = sum(self._lose(connection, owner) for owner in gone)
+        if lost:
+            calls = "1 call was" if lost == 1 else f"{lost} calls were"
+            _log.warning(
+                "%s in flight when another run ended without an answer, asked again where wanted", calls
+            )
+        return lost
+
+    def _lose(self, connection: Connection, owner: str) -> int:
+        wanted = sql.text(_OPEN + (" FOR UPDATE" if self._server else ""))
+        rows = [dict(row) for row in connection.execute(wanted, {"owner": owner}).mappings()]
+        if rows:
+            end = {"ended_at": self._now_s(), "outcome": "lost"} | _UNPAID
+            connection.execute(_CHARGE, [row | end for row in rows])
+            connection.execute(_LOSE, {"owner": owner})
+        return len(rows)
+
+    def _give_back(self, connection: Connection) -> None:
+        if self._open:
+            self._lose(connection, self._owner)
+
+    def _renew(self, connection: Connection) -> None:
+        if self._open:
+            connection.execute(_RENEW, {"until": self._now_s() + LEASE_S, "owner": self._owner})
 
 
-def _answers(connection: Connection, keys: Sequence[str]) -> dict[str, Completion]:
-    rows = connection.execute(_FIND, {"keys": list(keys)})
-    return {key: Completion.model_validate_json(completion) for key, completion in rows}
+def _asked(request: Request) -> Row:
+    return {"endpoint": request.endpoint, "request": request.model_dump_json()}
 
 
-def _settle(answered: Iterable[tuple[_Operation, Any]]) -> None:
-    for operation, result in answered:
-        if operation.future.done():
-            continue
-        if isinstance(result, LedgerError):
-            operation.future.set_exception(result)
-        else:
-            operation.future.set_result(result)
+def _read(connection: Connection, jobs: Sequence[Any]) -> list[Any]:
+    """Look-ups that wait together are one query."""
+    keys = sorted({key for job in jobs if isinstance(job, _Find) for key in job.keys})
+    found: dict[str, Completion] = {}
+    for start in range(0, len(keys), MOST_AT_ONCE):
+        rows = connection.execute(_FIND, {"keys": keys[start : start + MOST_AT_ONCE]})
+        found |= {key: Completion.model_validate_json(completion) for key, completion in rows}
+    return [
+        {key: found[key] for key in job.keys if key in found} if isinstance(job, _Find) else job(connection)
+        for job in jobs
+    ]
 
 
 @asynccontextmanager
-async def open_ledger(place: str | Path) -> AsyncIterator[Ledger]:
-    """The ledger at a path or `sqlite:///` URL, made with its folders where there is none, brought to this
-    version.
+async def open_ledger(place: str | Path, *, run: str | None = None) -> AsyncIterator[Ledger]:
+    """The ledger at a path, `sqlite:///PATH` or `postgresql://…`, made where there is none, brought to this version.
 
-    Raises LedgerError where it cannot be made or written, is something else, or comes from a newer version.
+    run: on the bill, the name of what is asked; None: this process's own. What earlier owners had in flight when they
+    ended is reconciled first. Raises LedgerError where it cannot be made or written, is something else, or comes from a
+    newer version; a damaged one is moved aside first.
     """
-    engine = await asyncio.to_thread(_prepare, str(place))
-    ledger = Ledger(engine, str(place))
+    ledger = Ledger(await asyncio.to_thread(open_engines, str(place)), this_run() if run is None else run)
     try:
+        await ledger.reconcile()
         yield ledger
     finally:
         await ledger.close()
 
 
-def _prepare(place: str) -> Engine:
-    url = make_url(place) if "://" in place else URL.create("sqlite", database=str(Path(place).expanduser()))
-    if url.get_backend_name() != "sqlite":
-        shown = url.render_as_string(hide_password=True)
-        raise LedgerError(
-            f"{shown}: this version keeps its ledger in SQLite; wanted a path or sqlite:///PATH"
-        )
-    if url.database and url.database != ":memory:" and not url.database.startswith("file:"):
-        try:
-            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-        except OSError as exc:
-            raise LedgerError(
-                f"{place}: the ledger's folder cannot be made ({exc.strerror}); name a writable place with "
-                "--ledger"
-            ) from exc
-    # one thread uses the connection at a time, though not the one that made it
-    options = {"timeout": BUSY_S, "check_same_thread": False}
-    engine = sql.create_engine(url, connect_args=options, poolclass=sql.StaticPool)
-    sql.event.listen(engine, "connect", _set_up)
-    sql.event.listen(engine, "begin", _begin)
-    try:
-        with engine.begin() as connection:
-            _migrate(connection, place)
-    except sql.exc.SQLAlchemyError as exc:
-        engine.dispose()
-        raise _ledger_error(place, exc) from exc
-    except LedgerError:
-        engine.dispose()
-        raise
-    return engine
-
-
-def _set_up(connection: Any, _: Any) -> None:
-    connection.isolation_level = None  # the driver's own late BEGIN is off; `_begin` does it
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):
-        connection.execute(f"PRAGMA {pragma}").close()
-
-
-def _begin(connection: Connection) -> None:
-    # taking the write lock at once, so that two processes wait for one another instead of failing half-way
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _migrate(connection: Connection, place: str) -> None:
-    tables = set(sql.inspect(connection).get_table_names())
-    if tables and _version.name not in tables:
-        raise LedgerError(f"{place}: an SQLite file of something else; name another file with --ledger")
-    version = connection.execute(sql.select(_version.c.version)).scalar_one() if tables else 0
-    if version > len(MIGRATIONS):
-        raise LedgerError(
-            f"{place}: written by a newer Preceptor (ledger version {version}, this one reads up to "
-            f"{len(MIGRATIONS)}); update Preceptor or name another file with --ledger"
-        )
-    for step in MIGRATIONS[version:]:
-        step(connection)
-    if version < len(MIGRATIONS):
-        connection.execute(_version.update().values(version=len(MIGRATIONS)))
-
-
-def _ledger_error(place: str, exc: Exception) -> LedgerError:
-    said = str(getattr(exc, "orig", None) or exc)
-    if "not a database" in said or "malformed" in said:
-        advice = "it is damaged or no SQLite file: move it aside, or name another with --ledger"
-    elif "readonly" in said:
-        advice = "it is read-only: make it writable, or name another with --ledger"
-    elif "full" in said:
-        advice = "make room on the disk and run the same command again; nothing that was answered is lost"
-    elif "locked" in said:
-        advice = f"another process held it for {BUSY_S:.0f} s: run again when that one is done"
-    else:
-        advice = "wanted a file that can be written; name another with --ledger"
-    return LedgerError(f"{place}: the ledger cannot be used ({said}); {advice}")
+@cache
+def this_run() -> str:
+    """The name of what this process asks: when it first did, and four letters of chance."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from judge.ledger import Ledger
-from judge.models.protocol import Dialogue, Request
+from judge.models.protocol import Completion, Dialogue, Outcome, Request
+from judge.models.room import billed_tokens
 from judge.prices import Prices, likely_tokens_in
 
-LOOK_UP = 500
-"""Requests that are looked up in the ledger together."""
+AT_ONCE = 500
+"""Dialogues that are walked together, their requests looked up in the ledger in one go."""
 
 
 class PlanLine(NamedTuple):
@@ -20,10 +22,13 @@ class PlanLine(NamedTuple):
     model: str
     in_ledger: int
     to_ask: int
+    """Calls that are certain, being what stands to be asked next."""
+    may_ask: int
+    """Calls of later rounds, which depend on what comes back."""
     tokens_in: int
-    """Of the calls to ask, at four characters a token."""
+    """Of all calls to ask, at four characters a token; in later rounds with every reply as long as it may be."""
     tokens_out: int
-    """Of the calls to ask, if every reply were as long as it may be."""
+    """Of all calls to ask, if every reply were as long as it may be."""
     cost_usd: float | None
     """At most, for these tokens; None: the price is not known."""
     batch_cost_usd: float | None
@@ -31,50 +36,84 @@ class PlanLine(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The first round of every dialogue; later rounds depend on what comes back."""
+    """Every round of every dialogue: on the ledger's answers as far as they go, then on stand-ins."""
 
     rows: int
     lines: tuple[PlanLine, ...]
 
 
 async def plan(dialogues: Iterable[Dialogue[Any]], ledger: Ledger, prices: Prices) -> Plan:
-    """Count the first round of each dialogue against the ledger. A request that comes twice counts once."""
+    """Walk each dialogue to its end against the ledger. A request that comes twice counts once.
+
+    Where the ledger has no answer the dialogue is sent one as long as it may be that holds no verdict, so that
+    later rounds are counted as if every draft were long and every doubtful pair went on to the next judge.
+    """
     rows = 0
-    seen: set[str] = set()
+    seen: set[int] = set()
     figures: Counter[tuple[str, str]] = Counter()
-    waiting: list[Request] = []
-    for dialogue in dialogues:
-        rows += 1
-        for request in next(dialogue, ()):
-            if request.key not in seen:
-                seen.add(request.key)
-                waiting.append(request)
-        dialogue.close()
-        if len(waiting) >= LOOK_UP:
-            figures += await _figures(waiting, ledger)
-            waiting = []
-    figures += await _figures(waiting, ledger)
+    waiting = iter(dialogues)
+    while block := list(islice(waiting, AT_ONCE)):
+        rows += len(block)
+        figures += await _walked(block, ledger, seen)
     return Plan(
         rows, tuple(_line(model, figures, prices) for model in sorted({model for model, _ in figures}))
     )
 
 
-async def _figures(requests: Sequence[Request], ledger: Ledger) -> Counter[tuple[str, str]]:
-    """(model, what) -> how many, for the figures of a PlanLine."""
-    known = await ledger.find([request.key for request in requests])
+async def _walked(
+    dialogues: Sequence[Dialogue[Any]], ledger: Ledger, seen: set[int]
+) -> Counter[tuple[str, str]]:
+    """(model, what) -> how many, for the figures of a PlanLine. Keys that are met are added to `seen`."""
     figures: Counter[tuple[str, str]] = Counter()
-    for request in requests:
-        if request.key in known:
-            figures[request.model, "in_ledger"] += 1
-        else:
-            figures[request.model, "to_ask"] += 1
-            figures[request.model, "tokens_in"] += likely_tokens_in(request)
-            figures[request.model, "tokens_out"] += request.max_tokens
+    guessed: set[int] = set()
+    going = {number: _next(dialogue, None) for number, dialogue in enumerate(dialogues)}
+    while going := {number: requests for number, requests in going.items() if requests is not None}:
+        asked = [request for requests in going.values() for request in requests]
+        known = await ledger.find(list({request.key for request in asked}))
+        answers: dict[int, list[Outcome]] = {}
+        for number, requests in going.items():
+            later = number in guessed
+            for request in requests:
+                answer = known.get(request.key)
+                mark = int(request.key, 16)
+                if mark not in seen:
+                    seen.add(mark)
+                    figures += _figures(request, answer, later)
+                if answer is None:
+                    guessed.add(number)
+                answers.setdefault(number, []).append(answer or _stand_in(request))
+        going = {number: _next(dialogues[number], answers.get(number, [])) for number in going}
     return figures
 
 
+def _next(dialogue: Dialogue[Any], outcomes: Sequence[Outcome] | None) -> Sequence[Request] | None:
+    """What the dialogue asks next; None: nothing more."""
+    try:
+        return next(dialogue) if outcomes is None else dialogue.send(outcomes)
+    except StopIteration:
+        return None
+
+
+def _figures(request: Request, answer: Completion | None, later: bool) -> Counter[tuple[str, str]]:
+    model = request.model
+    if answer is not None:
+        return Counter({(model, "in_ledger"): 1})
+    return Counter(
+        {
+            (model, "may_ask" if later else "to_ask"): 1,
+            (model, "tokens_in"): likely_tokens_in(request),
+            (model, "tokens_out"): billed_tokens(request),
+        }
+    )
+
+
+def _stand_in(request: Request) -> Completion:
+    """A reply of as many tokens as there may be, at four characters a token, without a verdict and like no other."""
+    return Completion(text=request.key + " mmm" * max(0, request.max_tokens - 8), finish_reason="stop")
+
+
 def _line(model: str, figures: Counter[tuple[str, str]], prices: Prices) -> PlanLine:
-    in_ledger, to_ask, tokens_in, tokens_out = (figures[model, what] for what in PlanLine._fields[1:5])
-    cost = prices.estimate(model, tokens_in, tokens_out)
-    batch = None if cost is None else cost * (1 - prices.batch_discount(model))
-    return PlanLine(model, in_ledger, to_ask, tokens_in, tokens_out, cost, batch)
+    counts = [figures[model, what] for what in PlanLine._fields[1:6]]
+    cost = prices.estimate(model, counts[-2], counts[-1])
+    batch = None if cost is None else prices.batch_estimate(model, counts[-2], counts[-1])
+    return PlanLine._make((model, *counts, cost, batch))

@@ -6,8 +6,10 @@ no clock values: the same labels give the same bytes. The manifest, with counts 
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
@@ -23,6 +25,7 @@ from judge.weigh import opinions, winner
 from prompts.manifest import file_hash, versions, write_json, write_text
 from prompts.records import Message
 from prompts.rows import read_records, replacing, write_rows
+from prompts.seen import Seen
 
 LABELS, CANARIES, RANKINGS, PREFERENCES, PARQUET, CARD, MANIFEST = (
     "labels.jsonl",
@@ -35,6 +38,10 @@ LABELS, CANARIES, RANKINGS, PREFERENCES, PARQUET, CARD, MANIFEST = (
 )
 FILES = (LABELS, CANARIES, RANKINGS, PREFERENCES, PARQUET, CARD, RELIABILITY)
 """What a folder can hold beside its manifest."""
+LIBRARIES = ("pydantic", "jinja2", "openai", "anthropic")
+"""Whose versions the manifest names."""
+AUDITED = 20_000
+"""Labels from which on the card's audit looks at a share of about so many: its figures keep every label in memory."""
 BATCH = 1024
 """Rows in one Parquet row group."""
 
@@ -53,6 +60,10 @@ class LabelRun(NamedTuple):
     cost_usd: float | None
     pairing: Pairing | None = None
     """Which preferences a ranked group gives; None: every `ok` label is one."""
+    failed: int = 0
+    """Calls that ended without an answer, which another run would ask again."""
+    source: Mapping[str, Any] = MappingProxyType({})
+    """The input file and its hash."""
     extra: Mapping[str, Any] = MappingProxyType({})
     """Figures that labels alone do not hold: canaries, drift, cost of each step."""
 
@@ -106,11 +117,21 @@ def publish(out: str | Path, run: LabelRun) -> dict[str, Any]:
     ]
     for stale in (MANIFEST, RELIABILITY, *unwanted):
         (folder / stale).unlink(missing_ok=True)
-    counts = _count(folder / LABELS, run)
-    preferred = _write_preferences(folder / PREFERENCES, _preferences(folder, run.pairing))
-    assert run.pairing or preferred == counts["ok"], "every ok label is a preference"
-    _write_parquet(folder / PARQUET, _preferences(folder, run.pairing))
-    figures = audit(read_labels(folder / LABELS), run.constitution, run.cost_usd) if counts.total() else {}
+    counts: Counter[str] = Counter()
+    labels = _counted(folder / LABELS, run, counts)
+    if run.pairing is None:
+        # one reading makes everything: a million labels are some gigabytes
+        with _preference_files(folder) as write:
+            figures = audit(_audited(_written(labels, write), run), run.constitution, run.cost_usd)
+        preferred = counts["ok"]
+    else:
+        figures = audit(_audited(labels, run), run.constitution, run.cost_usd)
+        with _preference_files(folder) as write:
+            preferred = sum(1 for one in _ranked(folder, run.pairing) if write(one))
+    if not counts.total():
+        figures = {}
+    elif counts.total() > AUDITED:
+        figures["audited"] = AUDITED / counts.total()
     figures |= run.extra
     if figures.get("reliability"):
         write_text(folder / RELIABILITY, picture([Bin(**one) for one in figures["reliability"]]))
@@ -128,7 +149,9 @@ def publish(out: str | Path, run: LabelRun) -> dict[str, Any]:
             "by_status": {status: counts[status] for status in get_args(Status)},
             "preferences": preferred,
         },
-        "versions": versions("pydantic", "jinja2", "openai", "anthropic"),
+        "versions": versions(*LIBRARIES),
+        "input": dict(run.source),
+        "calls_failed": run.failed,
         "files": {name: file_facts(folder / name) for name in FILES if (folder / name).exists()},
         "audit": figures,
         "cost_usd": run.cost_usd,
@@ -142,42 +165,47 @@ def read_labels(path: str | Path) -> Iterator[Label]:
     return read_records(path, Label) if Path(path).stat().st_size else iter(())
 
 
-def _count(path: Path, run: LabelRun) -> Counter[str]:
-    """Labels by status."""
-    counts: Counter[str] = Counter()
-    seen: set[str] = set()
+def _counted(path: Path, run: LabelRun, counts: Counter[str]) -> Iterator[Label]:
+    """The labels, each counted by its status as it passes. Raises PairsError at the end where rows were lost or came
+    twice."""
+    seen = Seen()
     for label in read_labels(path):
-        if label.id in seen:
+        if seen.add(label.id) is not None:
             raise PairsError(f"{path}: label {label.id} came twice; wanted one label for each pair")
-        seen.add(label.id)
         counts[label.status] += 1
+        yield label
     if counts.total() != run.rows_in:
         raise PairsError(f"{path}: {run.rows_in} pairs came in and {counts.total()} labels went out")
-    return counts
 
 
-def _preferences(folder: Path, pairing: Pairing | None) -> Iterator[Preference]:
-    if pairing is not None:
-        for ranking in read_records(folder / RANKINGS, Ranking):
-            yield from preferences_of(ranking, pairing)
-        return
-    for label in read_labels(folder / LABELS):
-        if (made := preference(label)) is not None:
-            yield made
+def _audited(labels: Iterable[Label], run: LabelRun) -> Iterator[Label]:
+    """Those that the audit looks at: all, or of very many a share, drawn by their ids' hashes."""
+    bound = 2**64 if run.rows_in <= AUDITED else int(2**64 * AUDITED / run.rows_in)
+    for label in labels:
+        drawn = hashlib.blake2b(f"audit:{label.id}".encode(), digest_size=8).digest()
+        if int.from_bytes(drawn) < bound:
+            yield label
 
 
-def _write_preferences(path: Path, rows: Iterable[Preference]) -> int:
-    """How many there were. Without `meta`, which is empty: Parquet cannot hold an object without fields, so that a
-    dataset loaded from such rows could be neither saved nor pushed."""
-    count = 0
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        for row in rows:
-            file.write(row.model_dump_json(exclude={"meta"}, exclude_none=True) + "\n")
-            count += 1
-    return count
+def _written(labels: Iterable[Label], write: Callable[[Preference], bool]) -> Iterator[Label]:
+    for label in labels:
+        made = preference(label)
+        assert (made is not None) == (label.status == "ok"), "every ok label is a preference"
+        if made is not None:
+            write(made)
+        yield label
 
 
-def _write_parquet(path: Path, rows: Iterable[Preference]) -> None:
+def _ranked(folder: Path, pairing: Pairing) -> Iterator[Preference]:
+    for ranking in read_records(folder / RANKINGS, Ranking):
+        yield from preferences_of(ranking, pairing)
+
+
+@contextmanager
+def _preference_files(folder: Path) -> Iterator[Callable[[Preference], bool]]:
+    """A function that writes one preference to both files, which appear when the block ends well. Without `meta`, which
+    is empty: Parquet cannot hold an object without fields, so that a dataset loaded from such rows could be neither
+    saved nor pushed."""
     import pyarrow
     from pyarrow import parquet
 
@@ -202,13 +230,23 @@ def _write_parquet(path: Path, rows: Iterable[Preference]) -> None:
             ("gold", pyarrow.string()),
         ]
     )
-    with replacing(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
-        batch: list[dict[str, Any]] = []
-        for row in rows:
+    batch: list[dict[str, Any]] = []
+    with (
+        replacing(folder / PREFERENCES) as lines,
+        replacing(folder / PARQUET) as columns,
+        lines.open("w", encoding="utf-8", newline="\n") as file,
+        parquet.ParquetWriter(columns, schema) as writer,
+    ):
+
+        def write(row: Preference) -> bool:
+            file.write(row.model_dump_json(exclude={"meta"}, exclude_none=True) + "\n")
             batch.append(row.model_dump(mode="json", exclude={"meta"}))
             if len(batch) == BATCH:
                 writer.write_table(pyarrow.Table.from_pylist(batch, schema))
-                batch = []
+                batch.clear()
+            return True
+
+        yield write
         writer.write_table(pyarrow.Table.from_pylist(batch, schema))
 
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from datetime import date
 from importlib.resources import files
+from pathlib import Path
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
+from ruamel.yaml.error import YAMLError
 
+from constitution.errors import UserError
 from judge.models.protocol import Completion, Request
 from prompts.records import Record
 
@@ -26,14 +31,21 @@ class Price(Record):
 
     input: float = Field(ge=0, allow_inf_nan=False)
     output: float = Field(ge=0, allow_inf_nan=False)
-    cached_input: float | None = Field(default=None, ge=0)
+    cached_input: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """Input that came from the provider's prompt cache; None: as `input`."""
-    cache_write: float | None = Field(default=None, ge=0)
+    cache_write: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """Input that was written to the prompt cache; None: as `input`."""
+    batch_input: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Input through the provider's batch API; None: by the provider's discount, where it has one."""
+    batch_output: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    dated: str = ""
+    """Day on which it was last checked, YYYY-MM-DD."""
+    source: str = ""
+    """Where it was taken from."""
 
 
-class Source(Record):
-    """One provider's part of the table."""
+class Provider(Record):
+    """One provider's part of the shipped table."""
 
     source: str
     """Page that the prices were taken from."""
@@ -45,34 +57,40 @@ class Source(Record):
 class Prices:
     """Look-up of prices by `provider/model`."""
 
-    def __init__(self, table: Mapping[str, Price], dated: str, batch_discounts: Mapping[str, float]) -> None:
-        self._table = dict(table)
-        self.dated = dated
-        """Day on which the shipped list was last checked, YYYY-MM-DD."""
+    def __init__(
+        self, table: Mapping[str, Price], own: Mapping[str, Price], batch_discounts: Mapping[str, float]
+    ) -> None:
+        """own: the user's, which go before the table; under `""` that of every model that costs at all."""
+        self._table = {**table, **own}
+        self._own = own
         self._batch_discounts = dict(batch_discounts)
 
     @classmethod
-    def load(cls, overrides: Mapping[str, Price] | None = None) -> Prices:
+    def load(cls, own: Mapping[str, Price] | None = None) -> Prices:
         """The shipped table with the user's prices, by `provider/model`, over it."""
-        from ruamel.yaml import YAML
-
-        raw = YAML(typ="safe").load(files("judge").joinpath("prices.yaml").read_text(encoding="utf-8"))
-        sources = {provider: Source.model_validate(rest) for provider, rest in raw["providers"].items()}
+        raw = _yaml(files("judge").joinpath("prices.yaml").read_text(encoding="utf-8"))
+        shipped = {name: Provider.model_validate(rest) for name, rest in raw["providers"].items()}
         table = {
-            f"{provider}/{model}": price
-            for provider, source in sources.items()
-            for model, price in source.models.items()
+            f"{name}/{model}": price.model_copy(
+                update={"source": price.source or provider.source, "dated": price.dated or str(raw["dated"])}
+            )
+            for name, provider in shipped.items()
+            for model, price in provider.models.items()
         }
-        discounts = {provider: source.batch_discount for provider, source in sources.items()}
-        return cls({**table, **(overrides or {})}, str(raw["dated"]), discounts)
+        discounts = {name: provider.batch_discount for name, provider in shipped.items()}
+        return cls(table, own or {}, discounts)
 
     def price(self, model: str) -> Price | None:
         """The price of `provider/model`, that of its undated name where only that is known; None: not
         known."""
-        if model in self._table:
-            return self._table[model]
+        if model in self._own:
+            return self._own[model]
         if model.partition("/")[0] in FREE:
             return Price(input=0, output=0)
+        if "" in self._own:
+            return self._own[""]
+        if model in self._table:
+            return self._table[model]
         return self._table.get(SNAPSHOT.sub("", model))
 
     def cost(self, model: str, completion: Completion) -> float | None:
@@ -102,9 +120,76 @@ class Prices:
         dearest = max(price.input, price.cache_write or 0.0)
         return (tokens_in * dearest + tokens_out * price.output) / MILLION
 
-    def batch_discount(self, model: str) -> float:
-        """Share by which the model's provider is cheaper through its batch API, 0 where it has none."""
-        return self._batch_discounts.get(model.partition("/")[0], 0.0)
+    def batch_estimate(self, model: str, tokens_in: int, tokens_out: int) -> float | None:
+        """`estimate` through the provider's batch API; None: price not known, or there is none to be had."""
+        price = self.price(model)
+        if price is None:
+            return None
+        left = 1 - self._batch_discounts.get(model.partition("/")[0], 0.0)
+        if left == 1 and price.batch_input is None:
+            return None
+        each_in = price.input * left if price.batch_input is None else price.batch_input
+        each_out = price.output * left if price.batch_output is None else price.batch_output
+        return (tokens_in * each_in + tokens_out * each_out) / MILLION
+
+
+def read_prices(path: str | Path) -> dict[str, Price]:
+    """A user's own file: `provider/model: {input: 0.2, output: 0.8}`, in USD for a million tokens, with the other
+    fields of a Price as wanted.
+
+    Raises UserError for a file that cannot be read or holds something else.
+    """
+    try:
+        raw = _yaml(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as exc:
+        raise UserError(f"{path}: the prices cannot be read: {exc}; name a YAML file") from exc
+    except YAMLError as exc:
+        raise UserError(f"{path}: broken YAML: {' '.join(str(exc).split())}") from exc
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: wanted lines such as openai/my-model: {{input: 0.2, output: 0.8}}")
+    prices = {}
+    for name, fields in raw.items():
+        if not isinstance(name, str) or "/" not in name:
+            raise UserError(f"{path}: {name!r} is no model; wanted provider/model, such as openai/my-model")
+        try:
+            prices[name] = Price.model_validate(_spelt(fields))
+        except ValidationError as exc:
+            first = exc.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"])) or "the price"
+            raise UserError(
+                f"{path}: {name}: {place}: {first['msg'].lower()}; wanted USD for a million tokens: "
+                f"{{{', '.join(list(Price.model_fields)[:6])}}}, input and output at least"
+            ) from exc
+    return prices
+
+
+def price_from(text: str) -> tuple[str, Price]:
+    """(model, price) of `[MODEL=]IN,OUT`, in USD for a million tokens; no model: every one that is asked. Raises
+    UserError."""
+    name, _, numbers = text.rpartition("=")
+    try:
+        each_in, each_out = (float(number) for number in numbers.split(","))
+        return name, Price(input=each_in, output=each_out, source="--price")
+    except ValueError as exc:  # pydantic's ValidationError is one
+        raise UserError(
+            f"--price is {text!r}; wanted USD for a million tokens in and out, such as 0.25,2 or "
+            "openai/my-model=0.25,2"
+        ) from exc
+
+
+def _yaml(text: str) -> Any:
+    from ruamel.yaml import YAML
+
+    return YAML(typ="safe").load(text)
+
+
+def _spelt(fields: object) -> object:
+    """YAML's own dates as words."""
+    if not isinstance(fields, dict):
+        return fields
+    return {key: value.isoformat() if isinstance(value, date) else value for key, value in fields.items()}
 
 
 def likely_tokens_in(request: Request) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -10,9 +10,11 @@ from constitution.errors import UserError
 from constitution.principle import Constitution
 from judge.fanout import Progress
 from judge.label import LabelSettings
+from judge.models.protocol import Dialogue, Model
 from judge.models.registry import open_model
 from judge.records import Label, Pair, Response
-from judge.respond import RespondSettings
+from judge.respond import RespondSettings, respond
+from judge.steps import together
 from preceptor import stages
 from preceptor.oracles import open_oracle
 from preceptor.records import HeldOut
@@ -53,17 +55,11 @@ def evaluate(
     """
     oracle = open_oracle(settings.oracle, constitution)
     before, cost_before = _replies("baseline", settings.baseline, prompts, settings.respond, asking, bar)
-    after, cost_after = _replies("policy", settings.policy, prompts, settings.respond, asking, bar)
+    left = _left(asking, cost_before)
+    after, cost_after = _replies("policy", settings.policy, prompts, settings.respond, left, bar)
+    left = _left(left, cost_after)
     pairs = [
-        Pair(
-            id=content_id("heldout", new.id, old.id),
-            prompt=old.prompt,
-            response_a=new.text,
-            response_b=old.text,
-            sources=(new.id, old.id),
-        )
-        for old, new in zip(before, after, strict=True)
-        if old.status == new.status == "ok"
+        _pair(old, new) for old, new in zip(before, after, strict=True) if old.status == new.status == "ok"
     ]
     if not pairs:
         raise UserError(
@@ -74,7 +70,7 @@ def evaluate(
     labels: list[Label] = []
     with bar("judge") as watch:
         dialogues = list(stages.labelling(pairs, constitution, judge, settings.label))
-        asked = stages.whole(dialogues, judge, asking, labels.append, watch)
+        asked = stages.whole(dialogues, judge, left, labels.append, watch)
     rows = [
         HeldOut(
             id=label.id,
@@ -88,6 +84,47 @@ def evaluate(
         for label in labels
     ]
     return Compared(rows, len(prompts) - len(rows), cost_before + cost_after + asked.progress.cost_usd)
+
+
+def asks(
+    prompts: Sequence[Prompt], constitution: Constitution, settings: Settings, asking: stages.Asking
+) -> Iterator[Dialogue[Label]]:
+    """All that a comparison would ask, one dialogue a prompt: for the plan, which carries out none."""
+    baseline, policy = open_model(settings.baseline), open_model(settings.policy)
+    judge = stages.open_judge(settings.judge, asking.base_url)
+    once = settings.respond.model_copy(update={"samples": 1})
+    for prompt in prompts:
+        yield _compared(prompt, (baseline, policy), judge, once, constitution, settings.label)
+
+
+def _compared(
+    prompt: Prompt,
+    models: tuple[Model, Model],
+    judge: Model | None,
+    once: RespondSettings,
+    constitution: Constitution,
+    settings: LabelSettings,
+) -> Dialogue[Label]:
+    (old,), (new,) = yield from together([respond(prompt, model, once) for model in models])
+    (dialogue,) = stages.labelling([_pair(old, new)], constitution, judge, settings)
+    return (yield from dialogue)
+
+
+def _pair(old: Response, new: Response) -> Pair:
+    return Pair(
+        id=content_id("heldout", new.id, old.id),
+        prompt=old.prompt,
+        response_a=new.text,
+        response_b=old.text,
+        sources=(new.id, old.id),
+    )
+
+
+def _left(asking: stages.Asking, spent_usd: float) -> stages.Asking:
+    """The same under what is left of the cap."""
+    if asking.max_cost_usd is None:
+        return asking
+    return asking.model_copy(update={"max_cost_usd": max(0.0, asking.max_cost_usd - spent_usd)})
 
 
 def figures(rows: Sequence[HeldOut]) -> dict[str, Any]:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from itertools import chain, islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from constitution.errors import UserError
 from constitution.principle import Constitution
 from judge.audit import audit, drift
 from judge.canaries import attack_rates, from_constitution, is_canary, mixed
+from judge.fanout import Progress
 from judge.groups import Pairing, Ranked, Schedule
 from judge.label import LabelSettings
 from judge.ledger import open_ledger
@@ -24,12 +26,20 @@ from judge.preferences import CANARIES, LABELS, RANKINGS, LabelRun, publish, rea
 from judge.records import Group, Label, Pair
 from judge.steps import JOINED, Rule, Step
 from preceptor import stages
+from preceptor.finished import Source, finished, input_facts, stamp
 from preceptor.stages import Asked, Asking
+from prompts.manifest import file_hash
 from prompts.rows import writing
 
 Bar = Callable[[str], Any]
 """Opens a progress bar for what it is told, and gives the watch that drives it."""
 Row = Label | Ranked
+In = TypeVar("In")
+
+NOTHING_DONE = Progress(0, None, 0, 0, 0, 0.0, 0, 0)
+
+AT_HAND = 5000
+"""Rows of a file from which on it is streamed."""
 
 
 class Job(NamedTuple):
@@ -64,6 +74,13 @@ class Job(NamedTuple):
         return "majority" if self.combine == "majority" else "mean"
 
     @property
+    def lasting(self) -> bool:
+        """Whether the same job gives the same labels whenever it is done: not with weights here that may have changed,
+        nor where something is asked anew every day."""
+        names = [name for names, _ in self.panels for name in names]
+        return not self.recheck and not any(name.partition("/")[0] in stages.LOCAL for name in names)
+
+    @property
     def resolved(self) -> dict[str, Any]:
         """Everything that can change a label, for the manifest."""
         chosen = {
@@ -75,6 +92,7 @@ class Job(NamedTuple):
             "pairs": self.pairing if self.schedule else None,
             "canaries": self.canaries,
             "recheck": self.recheck,
+            "template_sha256": file_hash(Path(self.settings.template)) if self.settings.template else None,
         }
         return self.settings.model_dump(mode="json") | chosen
 
@@ -109,24 +127,45 @@ def opened(job: Job) -> tuple[Step, ...]:
     return stages.open_steps(job.panels, job.settings, job.base_urls, job.local)
 
 
-def dialogues_of(
-    rows: Sequence[Pair] | Sequence[Group], job: Job, steps: Sequence[Step]
-) -> list[Dialogue[Any]]:
-    """One dialogue for each comparison, or for each group, canaries among them."""
+def at_hand(rows: Iterable[In]) -> Iterable[In]:
+    """A list of all rows, read and checked before anything is asked about the first, where they are not too many;
+    else the rows as a stream, so that asking begins at once and memory does not grow with the file.
+    """
+    stream = iter(rows)
+    first = list(islice(stream, AT_HAND))
+    return first if len(first) < AT_HAND else chain(first, stream)
+
+
+def dialogues_of(rows: Iterable[Pair | Group], job: Job, steps: Sequence[Step]) -> Iterable[Dialogue[Any]]:
+    """One dialogue for each comparison, or for each group, canaries among them; as many as can be counted where the
+    rows can be.
+    """
     if job.schedule is not None:
-        groups = [row for row in rows if isinstance(row, Group)]
-        return list(stages.ranking(groups, job.constitution, steps, job.settings, job.rule, job.schedule))
+        groups = (row for row in rows if isinstance(row, Group))
+        made: Iterable[Dialogue[Any]] = stages.ranking(
+            groups, job.constitution, steps, job.settings, job.rule, job.schedule
+        )
+        return list(made) if isinstance(rows, Sized) else made
+    if job.canaries and not isinstance(rows, Sized):
+        rows = list(rows)  # how many are planted hangs on how many there are
     pairs: Iterable[Pair] = (row for row in rows if isinstance(row, Pair))
-    if job.canaries:
+    if job.canaries and isinstance(rows, Sized):
         planted = from_constitution(job.constitution, job.canaries, len(rows), job.settings.seed)
         pairs = mixed(pairs, planted, job.canaries)
-    return list(stages.judging(pairs, job.constitution, steps, job.settings, job.rule))
+    made = stages.judging(pairs, job.constitution, steps, job.settings, job.rule)
+    return list(made) if isinstance(rows, Sized) else made
 
 
 def label_folder(
-    out: Path, rows: Sequence[Pair] | Sequence[Group], job: Job, asking: Asking, bar: Bar
+    out: Path,
+    rows: Iterable[Pair | Group],
+    job: Job,
+    asking: Asking,
+    bar: Bar,
+    source: Source | None = None,
 ) -> Labelled:
     """Judge the rows and write the folder that the contract describes; a run that must stop leaves a valid one.
+    source: where the rows come from; none of them is read where the folder holds just what they would give.
 
     Raises UserError for canaries that have nowhere to be planted.
     """
@@ -138,6 +177,10 @@ def label_folder(
         raise UserError(
             f"{job.constitution.identity} has no examples to plant canaries in; give its principles some"
         )
+    wanted = {"constitution": job.constitution.identity, "judge": job.judges, "settings": job.resolved}
+    if job.schedule is None and job.lasting and (manifest := finished(out, wanted, source)) is not None:
+        return Labelled(manifest, Asked(manifest["rows"]["in"], NOTHING_DONE, None))
+    before = stamp(source)
     asked, counted = _judged(out, rows, job, asking, bar)
     if job.combine == DAWID_SKENE:
         recombine(out / LABELS)
@@ -158,18 +201,18 @@ def label_folder(
         complete=asked.stopped is None,
         cost_usd=asked.progress.cost_usd,
         pairing=job.pairing if job.schedule else None,
+        failed=asked.progress.failed,
+        source=input_facts(source, before),
         extra=extra,
     )
     return Labelled(publish(out, run), asked)
 
 
-def _judged(
-    out: Path, rows: Sequence[Pair] | Sequence[Group], job: Job, asking: Asking, bar: Bar
-) -> tuple[Asked, int]:
+def _judged(out: Path, rows: Iterable[Pair | Group], job: Job, asking: Asking, bar: Bar) -> tuple[Asked, int]:
     """What was asked, and how many labels were written; canaries and rankings go to files of their own."""
     counted = 0
     steps = opened(job)
-    dialogues = dialogues_of(rows, job, steps)
+    dialogues = dialogues_of(at_hand(rows), job, steps)
     with ExitStack() as stack:
         to_labels = stack.enter_context(writing(out / LABELS))
         to_canaries = stack.enter_context(writing(out / CANARIES)) if job.canaries else to_labels

@@ -7,7 +7,7 @@ when training begins.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence, Sized
 from contextlib import asynccontextmanager
 from itertools import combinations
 from types import MappingProxyType
@@ -25,13 +25,14 @@ from judge.models.protocol import Dialogue, Model, Row
 from judge.models.registry import open_model
 from judge.pairs import Candidate, groups_of, read_groups, read_pairs, slotted
 from judge.plan import Plan, plan
-from judge.prices import Prices
+from judge.prices import Price, Prices
 from judge.records import Group, Label, Pair, Response, Revision, Score
 from judge.respond import RespondSettings, respond
 from judge.revise import ReviseSettings, revise
 from judge.score import Reply, ScoreSettings, score
 from judge.score import template_for as grading
 from judge.steps import Judge, Rule, Step, label_by_steps, require_steps
+from preceptor.pricing import user_prices
 from prompts.records import Prompt, Record
 from prompts.rows import RawRow, read_records, read_rows
 
@@ -50,6 +51,17 @@ class Asking(Record):
     concurrency: int = Field(default=16, gt=0)
     max_cost_usd: float | None = Field(default=None, ge=0)
     base_url: str | None = None
+    rpm: float | None = Field(default=None, gt=0)
+    """Requests a minute to one model, at most; None: as the provider says, if it says."""
+    tpm: float | None = Field(default=None, gt=0)
+    """Tokens a minute to one model, in and out, at most."""
+    prices: Mapping[str, Price] = Field(default_factory=dict)
+    """Given with the command, over the user's own: by model, `""` for all that cost."""
+
+    @property
+    def price_table(self) -> Prices:
+        """The shipped prices, the user's file over them, and the command's own over that."""
+        return Prices.load({**user_prices(), **self.prices})
 
 
 class Asked(NamedTuple):
@@ -70,11 +82,13 @@ async def fanout(
 ) -> AsyncIterator[Fanout]:
     """A fan-out to these models over the ledger; all of it is closed at the end of the block."""
     models = tuple(models)
-    limits = Limits(concurrency=asking.concurrency, max_cost_usd=asking.max_cost_usd)
+    limits = Limits(
+        concurrency=asking.concurrency, max_cost_usd=asking.max_cost_usd, rpm=asking.rpm, tpm=asking.tpm
+    )
     try:
         async with open_ledger(asking.ledger) as ledger:
             named = {model.name: model for model in models}
-            yield Fanout(named, ledger, limits, Prices.load(), watch)
+            yield Fanout(named, ledger, limits, asking.price_table, watch)
     finally:
         for model in models:
             await model.close()
@@ -164,7 +178,7 @@ def scoring(
 
 
 async def carry_out(
-    dialogues: Sequence[Dialogue[Row]],
+    dialogues: Iterable[Dialogue[Row]],
     models: Sequence[Model | None],
     asking: Asking,
     write: Callable[[Row], None],
@@ -178,7 +192,8 @@ async def carry_out(
     stopped: BaseException | None = None
     async with fanout((model for model in models if model), asking, watch) as run:
         try:
-            async for row in run.run(dialogues, len(dialogues)):
+            total = len(dialogues) if isinstance(dialogues, Sized) else None
+            async for row in run.run(dialogues, total):
                 write(row)
                 rows += 1
         except (BudgetReached, ProviderStopped) as reason:
@@ -206,9 +221,9 @@ def whole(
 
 
 async def price(dialogues: Iterable[Dialogue[Row]], asking: Asking) -> Plan:
-    """What the dialogues' first asks would cost; nothing is asked."""
+    """What the dialogues would cost at most; nothing is asked."""
     async with open_ledger(asking.ledger) as ledger:
-        return await plan(dialogues, ledger, Prices.load())
+        return await plan(dialogues, ledger, asking.price_table)
 
 
 def pairs_from(source: str, form: Literal["rows", "hh"]) -> Iterable[Pair]:

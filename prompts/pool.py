@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, get_args
 from prompts.errors import RowsError
 from prompts.records import Message, Prompt, Role, content_id
 from prompts.rows import BadRowError, RawRow, kind_of, parsed_rows
+from prompts.seen import Seen
 
 PROMPT_COLUMNS = frozenset({"id", "prompt", "messages", "tags", "meta"})
 
@@ -31,26 +32,26 @@ class Ids:
     """
 
     def __init__(self) -> None:
-        self._lines: dict[str, int] = {}
+        self._seen = Seen()
         self._equal: Counter[str] = Counter()
 
     def of(self, row: RawRow, derived: str) -> str:
         """The row's id; `derived` where it brings none. Raises BadRowError."""
         came = row.fields.get("id")
         if came is None:
+            if self._seen.add(derived, row.line) is None:
+                return derived
             self._equal[derived] += 1
-            identity = derived if self._equal[derived] == 1 else f"{derived}-{self._equal[derived]}"
+            identity = f"{derived}-{self._equal[derived] + 1}"
         elif isinstance(came, (str, int)) and not isinstance(came, bool) and str(came).strip():
             identity = str(came)
         else:
             raise BadRowError(
                 f"id is {kind_of(came) if came != '' else 'empty'}", "a text or a whole number, or no id"
             )
-        if identity in self._lines:
-            raise BadRowError(
-                f"id {identity!r} stands on line {self._lines[identity]} too", "ids that differ, or none"
-            )
-        self._lines[identity] = row.line
+        before = self._seen.add(identity, row.line)
+        if before is not None:
+            raise BadRowError(f"id {identity!r} stands on line {before} too", "ids that differ, or none")
         return identity
 
 

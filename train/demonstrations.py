@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from prompts.records import Message
 from train.pairs import encode_messages, encode_reply, fit_prompt, turn_ends
@@ -21,6 +21,17 @@ class Demonstrated(NamedTuple):
     set_aside: dict[str, int]
     """Reason -> number of rows."""
     shortened: int
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """What became of every row, as in `train.folder.Result.rows`."""
+        return {
+            "in": len(self.rows) + sum(self.set_aside.values()),
+            "used": len(self.rows),
+            "held_out": 0,
+            "set_aside": self.set_aside,
+            "shortened": self.shortened,
+        }
 
 
 def encode_demonstrations(

@@ -42,6 +42,7 @@ from train.loop import (
     trainer_options,
 )
 from train.pairs import Encoded, PairTokens, encode_pairs
+from train.plan import Job, Plan, plan_pairs, settled
 from train.reference import cached_logprobs, weights_print
 from train.roles import (
     Base,
@@ -55,6 +56,7 @@ from train.roles import (
 )
 from train.selftest import choose_layout
 from train.settings import BARE, DpoSettings
+from train.sketch import skeleton
 from train.trainer import Losses, PairTrainer, Stage
 
 if TYPE_CHECKING:
@@ -87,6 +89,8 @@ def train_dpo(
     encoded = encode_pairs(preferences, base.tokenizer, settings.max_length, base.generation_eos)
     rows = pair_counts(encoded, NOTHING)
     check_rows(rows)
+    plan = _plan(base, encoded, settings)
+    settings = settled(settings, plan)
     adapted, bare = _policy_and_reference(base, settings)
     begin_folder(opened)
     args = TrainingArguments(**trainer_options(settings, opened.path))
@@ -116,12 +120,28 @@ def train_dpo(
         restore=lambda folder: restore_adapter(adapted, folder),
     )
     trainer = PairTrainer(policy, stage, args=args)
-    last = run_loop(trainer, opened, "dpo", settings, watch)
+    ran = run_loop(trainer, opened, settings, watch, plan)
     save_adapter(adapted, opened.path)
     base.tokenizer.save_pretrained(str(opened.path))
-    wall_s = time.monotonic() - began_s
-    result = Result(rows, last, trainer.state.global_step, wall_s, dict(read or {}), layout.reasons)
+    result = Result(
+        rows=rows,
+        metrics=ran.metrics,
+        steps=trainer.state.global_step,
+        wall_s=time.monotonic() - began_s,
+        read=dict(read or {}),
+        notes=(*layout.reasons, *ran.notes),
+        plan=plan.figures(),
+        measured=ran.measured,
+    )
     return finish_folder(opened, result)
+
+
+def plan_dpo(preferences: Sequence[Preference], settings: DpoSettings) -> Plan:
+    """What `train_dpo` would take; reads config and tokenizer, and writes nothing."""
+    base = skeleton(settings.model, load_dtype(settings.precision))
+    encoded = encode_pairs(preferences, base.tokenizer, settings.max_length, base.generation_eos)
+    check_rows(pair_counts(encoded, NOTHING))
+    return _plan(base, encoded, settings)
 
 
 def _policy_and_reference(base: Base, settings: DpoSettings) -> tuple[PeftModel, bool]:
@@ -131,6 +151,24 @@ def _policy_and_reference(base: Base, settings: DpoSettings) -> tuple[PeftModel,
     if named is not None and named != BARE:
         hold_reference(adapted, base, Path(named))
     return adapted, named == BARE
+
+
+def _plan(base: Base, encoded: Encoded, settings: DpoSettings) -> Plan:
+    """The reference reads every pair once, unless an earlier run has."""
+    wanted = settings.loss != "simpo"
+
+    def prepare(adapted: PeftModel) -> Any:
+        policy = Policy(adapted)
+        column = torch.zeros(2 * len(encoded.rows), device="cpu")  # (2P,)
+        reference = ReplyLogprobs(column, column, column.long()) if wanted else None
+
+        def run(fields: Mapping[str, Tensor]) -> Tensor:
+            return policy_loss(policy, PairBatch(**fields), reference, settings)[0].sum()
+
+        return policy, run
+
+    job = Job("dpo", settings, prepare, frozen_reference=True, on_top=settings.on_top)
+    return plan_pairs(job, base, encoded.rows, encoded.rows if wanted else ())
 
 
 def policy_loss(

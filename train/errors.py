@@ -4,6 +4,7 @@ UserError (constitution.errors)
   TrainDataError    rows that cannot be trained on: broken, empty, none of them usable
   CheckpointError   a model or adapter that cannot be loaded: misspelt, incomplete, of another shape
   RunFolderError    an output folder that cannot be used: not writable, or begun with other settings
+  MemoryShortError  a step that does not fit in memory however it is cut
 """
 
 from __future__ import annotations
@@ -21,3 +22,7 @@ class CheckpointError(UserError):
 
 class RunFolderError(UserError):
     """An output folder that cannot be used, and what to do about it."""
+
+
+class MemoryShortError(UserError):
+    """Not even the smallest part of a step fits in memory, and what can be made smaller."""

@@ -59,6 +59,10 @@ class Result(NamedTuple):
     wall_s: float
     read: dict[str, Any]
     """What reading the rows set aside, and which files they came from."""
+    plan: dict[str, Any]
+    """What it was foretold to take, as in `train.plan.Plan`."""
+    measured: dict[str, Any]
+    """What it took, as in `train.measuring.Meter.figures`."""
     notes: tuple[str, ...] = ()
     """What a person should know of how it was trained."""
 
@@ -73,6 +77,9 @@ class Trained(NamedTuple):
     wall_s: float
     """Time of this command's own training; 0 where it had been finished before."""
     finished_before: bool
+    plan: dict[str, Any]
+    """Empty for a training that was finished before there were plans; `measured` likewise."""
+    measured: dict[str, Any]
     notes: tuple[str, ...] = ()
     """What a person should know of how it was trained."""
 
@@ -136,7 +143,7 @@ def open_folder(out: Path, identity: dict[str, Any]) -> Opened:
                     f"cannot write to {out}: {parent} is not a folder that may be written to"
                 )
             return Opened(out, identity, None, None)
-        differences = _differences(identity, {key: begun.get(key) for key in identity})
+        differences = _differences(identity, {key: _of_result(begun.get(key)) for key in identity})
         if differences:
             raise RunFolderError(
                 f"{out} was begun differently: {'; '.join(differences)}. "
@@ -162,14 +169,25 @@ def found_finished(opened: Opened) -> Trained | None:
     manifest = opened.finished
     if manifest is None:
         return None
-    notes = tuple(manifest.get("notes", ()))
-    return Trained(opened.path, manifest["rows"], manifest["metrics"], manifest["steps"], 0.0, True, notes)
+    return Trained(
+        opened.path,
+        manifest["rows"],
+        manifest["metrics"],
+        manifest["steps"],
+        0.0,
+        True,
+        manifest.get("plan", {}),
+        manifest.get("measured", {}),
+        tuple(manifest.get("notes", ())),
+    )
 
 
 def finish_folder(opened: Opened, result: Result) -> Trained:
     """Write the manifest, last of all files, and drop the checkpoints, which nothing reads any more."""
     folder = opened.path
     files = sorted(p for p in folder.iterdir() if p.is_file() and p.name not in (SETTINGS, MANIFEST))
+    fullest = max(result.measured.get("disk_bytes", 0), bytes_under(folder))
+    result = result._replace(measured={**result.measured, "disk_bytes": fullest})
     manifest = {
         **opened.identity,
         "schema": SCHEMA,
@@ -180,7 +198,22 @@ def finish_folder(opened: Opened, result: Result) -> Trained:
     }
     write_json(folder / MANIFEST, manifest)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-    return Trained(folder, result.rows, result.metrics, result.steps, result.wall_s, False, result.notes)
+    return Trained(
+        folder,
+        result.rows,
+        result.metrics,
+        result.steps,
+        result.wall_s,
+        False,
+        result.plan,
+        result.measured,
+        result.notes,
+    )
+
+
+def bytes_under(folder: Path) -> int:
+    """Of all files in a folder and below."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def keep_metrics(path: Path, steps: int) -> None:
@@ -218,6 +251,13 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError) as error:
         raise RunFolderError(f"{path} cannot be read ({error}): choose another output folder") from error
     return value if isinstance(value, dict) else {}
+
+
+def _of_result(value: Any) -> Any:
+    """Without settings that did not yet, when a folder was begun, stand among those that change nothing."""
+    if not isinstance(value, dict):
+        return value
+    return {key: given for key, given in value.items() if key not in NOT_IN_RESULT}
 
 
 def _differences(now: Mapping[str, Any], then: Mapping[str, Any], prefix: str = "") -> list[str]:

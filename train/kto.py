@@ -7,27 +7,38 @@ The tokens are ours, so that prompts are shortened and replies kept as in every 
 TRL's. It reads its rows in the same order in every epoch, drawn from the seed once, since it compares each
 reply with its neighbour's prompt. The reference is the base or, where training goes on from an SFT adapter, a
 frozen copy of that adapter, which TRL makes.
+
+Where memory runs out and a step is cut into parts (`train.halving`), the paper's z is estimated on each part's
+rows and not on the whole step's: that step is not quite the one it would have been.
 """
 
 from __future__ import annotations
 
 import random
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from datasets import Dataset
 from trl import KTOConfig, KTOTrainer  # type: ignore[attr-defined]
 
-from train.demonstrations import encode_demonstrations
+from train.demonstrations import Demonstrated, encode_demonstrations
 from train.errors import TrainDataError
 from train.folder import Result, Trained, begin_folder, finish_folder, found_finished, start_folder
+from train.halving import InParts
 from train.loop import Watch, adapted_by, check_rows, load_dtype, run_loop, trainer_options
-from train.roles import load_base, quiet_loading, save_adapter
+from train.plan import Course, Job, Plan, plan_training, row_course, settled
+from train.roles import Base, load_base, quiet_loading, save_adapter
 from train.rows import Demonstration
 from train.settings import KtoSettings
+from train.sketch import skeleton
 from train.unpaired import Verdict
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 
 def train_kto(
@@ -49,49 +60,111 @@ def train_kto(
     if (finished := found_finished(opened)) is not None:
         return finished
     base = load_base(settings.model, load_dtype(settings.precision))
+    tokens, good = _encoded(verdicts, base, settings)
+    plan = _plan(base, tokens, good, settings)
+    settings = settled(settings, plan)
+    model = adapted_by(base, settings, frozen_reference=False)
+    begin_folder(opened)
+    with quiet_loading():  # TRL asks the model by an old name in every step
+        trainer = _trainer(model, base, tokens, good, settings, opened.path)
+        ran = run_loop(trainer, opened, settings, watch, plan)
+    save_adapter(model, opened.path)
+    base.tokenizer.save_pretrained(str(opened.path))
+    result = Result(
+        rows=tokens.counts,
+        metrics=ran.metrics,
+        steps=trainer.state.global_step,
+        wall_s=time.monotonic() - began_s,
+        read=dict(read or {}),
+        notes=ran.notes,
+        plan=plan.figures(),
+        measured=ran.measured,
+    )
+    return finish_folder(opened, result)
+
+
+def plan_kto(verdicts: Sequence[Verdict], settings: KtoSettings) -> Plan:
+    """What `train_kto` would take; reads config and tokenizer, and writes nothing."""
+    base = skeleton(settings.model, load_dtype(settings.precision))
+    return _plan(base, *_encoded(verdicts, base, settings), settings)
+
+
+def _encoded(
+    verdicts: Sequence[Verdict], base: Base, settings: KtoSettings
+) -> tuple[Demonstrated, list[bool]]:
+    """Tokens of the replies, and whether each is good; TrainDataError where KTO could not learn from them."""
     given = [Demonstration(id=row.id, prompt=row.prompt, completion=row.completion) for row in verdicts]
     tokens = encode_demonstrations(given, base, settings.max_length)
-    rows = {
-        "in": len(verdicts),
-        "used": len(tokens.rows),
-        "held_out": 0,
-        "set_aside": tokens.set_aside,
-        "shortened": tokens.shortened,
-    }
-    check_rows(rows)
+    check_rows(tokens.counts)
     good = [verdicts[number].good for number in tokens.numbers]
     if all(good) or not any(good):
         raise TrainDataError(
             f"all {len(good)} replies are {'good' if good[0] else 'bad'}: KTO learns from both; add the other "
             "kind, or use `preceptor train sft` for good ones alone"
         )
+    return tokens, good
+
+
+def _plan(base: Base, tokens: Demonstrated, good: Sequence[bool], settings: KtoSettings) -> Plan:
     data = kto_rows(tokens.rows, good, settings.batch_size, settings.seed)
-    model = adapted_by(base, settings, frozen_reference=False)
-    begin_folder(opened)
+    lengths = [len(row["prompt_ids"]) + len(row["completion_ids"]) for row in data]
+    order = range(len(data))
+    batches = [order[at : at + settings.batch_size] for at in range(0, len(data), settings.batch_size)]
+    with tempfile.TemporaryDirectory() as folder:
+
+        def prepare(model: PeftModel) -> Any:
+            trainer = _trainer(model, base, tokens, good, settings, Path(folder))
+            return model, lambda inputs: trainer.compute_loss(model, dict(inputs))
+
+        def shapes(batch: Sequence[int]) -> dict[str, torch.Tensor]:
+            own = max(lengths[at] for at in batch)
+            other = max(len(data[at]["prompt_ids"]) + len(data[at]["KL_completion_ids"]) for at in batch)
+            widths = {"": own, "KL_": min(other, settings.max_length)}
+            return {
+                **{
+                    kind + name: torch.zeros((len(batch), width), dtype=torch.long)  # (R, T)
+                    for kind, width in widths.items()
+                    for name in ("input_ids", "attention_mask", "completion_mask")
+                },
+                "label": torch.zeros(len(batch), dtype=torch.bool),
+            }
+
+        def course(_: bool) -> Course:
+            return row_course(lengths, settings, batches, shapes)
+
+        job = Job("kto", settings, prepare, on_cpu=True, checkpoints_tokenizer=True, adapters_saved=2)
+        with quiet_loading():
+            return plan_training(job, base, course)
+
+
+def _trainer(
+    model: PeftModel,
+    base: Base,
+    tokens: Demonstrated,
+    good: Sequence[bool],
+    settings: KtoSettings,
+    folder: Path,
+) -> _Tokenised:
     options = {
-        **trainer_options(settings, opened.path),
+        **trainer_options(settings, folder),
         "gradient_checkpointing": None,  # TRL's own default is to switch it on
         "max_length": settings.max_length,  # the rows fit already, a neighbour's reply may not
         "train_sampling_strategy": "sequential",
         "beta": settings.beta,
         **_weights(good),
     }
-    with quiet_loading():  # TRL asks the model by an old name in every step
-        trainer = _Tokenised(
-            model=model,
-            args=KTOConfig(**options),
-            train_dataset=Dataset.from_list(data),
-            processing_class=base.tokenizer,
-        )
-        last = run_loop(trainer, opened, "kto", settings, watch)
-    save_adapter(model, opened.path)
-    base.tokenizer.save_pretrained(str(opened.path))
-    result = Result(rows, last, trainer.state.global_step, time.monotonic() - began_s, dict(read or {}))
-    return finish_folder(opened, result)
+    return _Tokenised(
+        model=model,
+        args=KTOConfig(**options),
+        train_dataset=Dataset.from_list(kto_rows(tokens.rows, good, settings.batch_size, settings.seed)),
+        processing_class=base.tokenizer,
+    )
 
 
-class _Tokenised(KTOTrainer):
+class _Tokenised(InParts, KTOTrainer):
     """TRL's trainer over rows that are tokens already: it would tokenise, cut and drop by its own rules."""
+
+    mean_of_rows = True
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         return dataset

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +15,6 @@ import torch
 from safetensors import SafetensorError
 from transformers import (
     PrinterCallback,
-    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -23,14 +22,18 @@ from transformers import (
 )
 from transformers.integrations import TensorBoardCallback  # type: ignore[attr-defined]
 
-from train.errors import CheckpointError, RunFolderError, TrainDataError
+from train.errors import CheckpointError, MemoryShortError, RunFolderError, TrainDataError
 from train.folder import CHECKPOINTS, METRICS, TENSORBOARD, WHOLE, Opened, checkpoint_step, keep_metrics
+from train.measuring import Meter
+from train.memory import is_out_of_memory
 from train.pairs import Encoded
 from train.roles import Base, accelerator, adapt, adapt_from, adapt_on_top, checkpoint_gradients
 from train.settings import LoopSettings
 
 if TYPE_CHECKING:
     from peft import PeftModel
+
+    from train.plan import Plan
 
 HIDDEN_FIGURES = frozenset({"total_flos", "num_tokens", "num_input_tokens_seen"})
 """Figures of the libraries that begin again at zero in a resumed run, or say nothing."""
@@ -49,6 +52,19 @@ class Progress(NamedTuple):
     metrics: dict[str, float]
     pairs_per_s: float
     left_s: float
+    notes: tuple[str, ...] = ()
+    """What a person should know by now."""
+
+
+class Ran(NamedTuple):
+    """What running the loop came to."""
+
+    metrics: dict[str, float]
+    """The last step's figures."""
+    measured: dict[str, Any]
+    """What it took, as `train.measuring.Meter.figures` has it."""
+    notes: tuple[str, ...]
+    """What a person should know of it."""
 
 
 Watch = Callable[[Progress], None]
@@ -58,8 +74,11 @@ Watch = Callable[[Progress], None]
 class Watcher(TrainerCallback):
     """Writes metrics, tells of progress, and marks checkpoints as whole."""
 
-    def __init__(self, stage: str, metrics: Path, batch_size: int, watch: Watch | None) -> None:
+    def __init__(
+        self, stage: str, metrics: Path, batch_size: int, watch: Watch | None, notes: Sequence[str]
+    ) -> None:
         self.stage = stage
+        self.notes = notes
         self.metrics = metrics
         self.batch_size = batch_size
         self.watch = watch
@@ -99,7 +118,11 @@ class Watcher(TrainerCallback):
         step_s = (time.monotonic() - self.began_s) / max(done, 1)
         left_s = step_s * (state.max_steps - state.global_step)
         speed = self.batch_size / step_s if step_s else 0.0
-        self.watch(Progress(self.stage, state.global_step, state.max_steps, self.last, speed, left_s))
+        self.watch(
+            Progress(
+                self.stage, state.global_step, state.max_steps, self.last, speed, left_s, tuple(self.notes)
+            )
+        )
 
     def on_save(
         self,
@@ -204,31 +227,44 @@ def trainer_options(settings: LoopSettings, folder: Path) -> dict[str, Any]:
     }
 
 
-def run_loop(
-    trainer: Trainer, opened: Opened, stage: str, settings: LoopSettings, watch: Watch | None
-) -> dict[str, float]:
-    """Train to the end from the folder's last checkpoint, if it has one; returns the last step's figures.
+def run_loop(trainer: Any, opened: Opened, settings: LoopSettings, watch: Watch | None, plan: Plan) -> Ran:
+    """Train to the end from the folder's last checkpoint, if it has one, and measure what was planned.
 
-    Raises RunFolderError where the folder cannot be written to any more.
+    The trainer cuts steps that do not fit in memory, and tells of it in `notes`.
+    Raises RunFolderError where the folder cannot be written to any more, MemoryShortError where memory runs out
+    however a step is cut.
     """
     metrics = opened.path / METRICS
-    watcher = Watcher(stage, metrics, settings.batch_size, watch)
+    watcher = Watcher(plan.stage, metrics, settings.batch_size, watch, trainer.notes)
+    meter = Meter(trainer, opened.path, plan.heaviest_step)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watcher)
+    trainer.add_callback(meter)
     if settings.tensorboard:
         callback: Any = TensorBoardCallback
         trainer.add_callback(callback(summary_writer(opened.path / TENSORBOARD)))
     try:
         keep_metrics(metrics, checkpoint_step(opened.checkpoint) if opened.checkpoint else 0)
-        trainer.train(resume_from_checkpoint=str(opened.checkpoint) if opened.checkpoint else None)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not any(word in str(error) for word in TORCH_WRITES):
+        with meter:
+            trainer.train(resume_from_checkpoint=str(opened.checkpoint) if opened.checkpoint else None)
+    except (OSError, SafetensorError) as error:
+        raise _unwritten(opened.path, error) from error
+    except (RuntimeError, MemoryError) as error:
+        if any(word in str(error) for word in TORCH_WRITES):
+            raise _unwritten(opened.path, error) from error
+        if not is_out_of_memory(error):
             raise
-        raise RunFolderError(
-            f"cannot write to {opened.path}: {error}. Mend it and run the command again: it goes on from the "
-            "last checkpoint"
+        raise MemoryShortError(
+            "memory ran out outside of the model's passes: give a smaller --rank, or a smaller model"
         ) from error
-    return watcher.last or last_row(metrics)
+    last = watcher.last or last_row(metrics)
+    return Ran(last, meter.figures(), (*plan.notes, *trainer.notes))
+
+
+def _unwritten(path: Path, error: BaseException) -> RunFolderError:
+    return RunFolderError(
+        f"cannot write to {path}: {error}. Mend it and run the command again: it goes on from the last checkpoint"
+    )
 
 
 def summary_writer(folder: Path) -> Any:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -41,11 +41,16 @@ from train.loop import (
 )
 from train.losses import off_centre, smoothed, soft_bradley_terry
 from train.pairs import Encoded, PairTokens, encode_pairs, split_held_out
+from train.plan import Job, Plan, plan_pairs, settled
 from train.reward_model import RewardModel
-from train.roles import load_base
+from train.roles import Base, load_base
 from train.selftest import choose_layout
 from train.settings import RewardSettings
+from train.sketch import skeleton
 from train.trainer import Losses, PairTrainer, Stage
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 CARD, CARD_PAGE = "report_card.json", "report_card.html"
 FITTED_PAIRS = 4096
@@ -74,13 +79,11 @@ def train_reward(
     if (finished := found_finished(opened)) is not None:
         return finished
     base = load_base(settings.model, load_dtype(settings.precision))
-    train, held_out = (
-        _heard(encode_pairs(rows, base.tokenizer, settings.max_length, base.generation_eos), settings)
-        for rows in split_held_out(preferences, settings.held_out, settings.seed)
-    )
+    train, held_out = _encoded(preferences, base, settings)
     rows = pair_counts(train, held_out)
-    check_rows(rows)
     heads = heads_for(settings, train.rows)
+    plan = _plan(base, train, held_out, settings)
+    settings = settled(settings, plan)
     adapted = adapted_by(base, settings, frozen_reference=False)
     torch.manual_seed(settings.seed)
     model = RewardModel(adapted, base, settings.max_length, heads)
@@ -100,7 +103,7 @@ def train_reward(
         restore=model.restore,
     )
     trainer = PairTrainer(model, stage, args=args)
-    last = run_loop(trainer, opened, "reward", settings, watch)
+    ran = run_loop(trainer, opened, settings, watch, plan)
     figures = _finish(model, train.rows, held_out.rows, settings, (tokens, layout.shared))
     if samples:
         figures["samples"] = sample_figures(_sampled(model, samples))
@@ -111,11 +114,48 @@ def train_reward(
     shown = {
         key: value for key, value in figures.items() if not isinstance(value, list | dict) or key == "ci95"
     }
-    wall_s = time.monotonic() - began_s
     result = Result(
-        rows, {**last, "held_out": shown}, trainer.state.global_step, wall_s, dict(read or {}), layout.reasons
+        rows=rows,
+        metrics={**ran.metrics, "held_out": shown},
+        steps=trainer.state.global_step,
+        wall_s=time.monotonic() - began_s,
+        read=dict(read or {}),
+        notes=(*layout.reasons, *ran.notes),
+        plan=plan.figures(),
+        measured=ran.measured,
     )
     return finish_folder(opened, result)
+
+
+def plan_reward(preferences: Sequence[Preference], settings: RewardSettings) -> Plan:
+    """What `train_reward` would take; reads config and tokenizer, and writes nothing."""
+    base = skeleton(settings.model, load_dtype(settings.precision))
+    return _plan(base, *_encoded(preferences, base, settings), settings)
+
+
+def _encoded(
+    preferences: Sequence[Preference], base: Base, settings: RewardSettings
+) -> tuple[Encoded, Encoded]:
+    """Tokens of the pairs to train on, and of those held out; TrainDataError where none is left to train on."""
+    sides = split_held_out(preferences, settings.held_out, settings.seed)
+    train, held_out = (
+        _heard(encode_pairs(rows, base.tokenizer, settings.max_length, base.generation_eos), settings)
+        for rows in sides
+    )
+    check_rows(pair_counts(train, held_out))
+    return train, held_out
+
+
+def _plan(base: Base, train: Encoded, held_out: Encoded, settings: RewardSettings) -> Plan:
+    heads = heads_for(settings, train.rows)
+
+    def prepare(adapted: PeftModel) -> Any:
+        model = RewardModel(adapted, base, settings.max_length, heads)
+        column = torch.ones(len(train.rows), len(heads.names), device="cpu")  # (P, K)
+        wanted = Targets(column, column, column)
+        return model, lambda fields: reward_loss(model, PairBatch(**fields), settings, heads, wanted)[0].sum()
+
+    return plan_pairs(Job("reward", settings, prepare), base, train.rows, held_out.rows)
 
 
 def heads_for(settings: RewardSettings, pairs: Sequence[PairTokens]) -> Heads:

@@ -108,8 +108,9 @@ def quiet_loading() -> Iterator[None]:
     talk.disable_progress_bar()
     try:
         with warnings.catch_warnings():
-            # peft 0.21 still asks transformers 5.23 by the old name
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            # peft 0.21 and trl 1.16 still ask transformers 5.23 by the old names
+            old = r"`(is_)?gradient_checkpointing(_enable|_disable)?` is deprecated"
+            warnings.filterwarnings("ignore", old, FutureWarning)
             yield
     finally:
         talk.set_verbosity(verbosity)
@@ -148,13 +149,18 @@ def load_base(name: str, dtype: torch.dtype = torch.float32) -> Base:
         )
     if tokenizer.eos_token_id is None:
         raise CheckpointError(f"the tokenizer of {source} has no end-of-text token: replies could not end")
+    return Base(freeze(model), tokenizer, source)
+
+
+def freeze(model: Any) -> Any:
+    """The model itself, none of whose own weights is trained, and none of whose values is dropped by chance."""
     model.requires_grad_(False)
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
         if isinstance(getattr(module, "attention_dropout", None), float):
             module.attention_dropout = 0.0
-    return Base(model.eval(), tokenizer, source)
+    return model.eval()
 
 
 def accelerator() -> str:
@@ -162,6 +168,13 @@ def accelerator() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return "Apple GPU (mps)" if torch.backends.mps.is_available() else ""
+
+
+def training_device() -> torch.device:
+    """Where training takes place: the first GPU, where there is one."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def checkpoint_gradients(model: Any) -> None:
@@ -180,12 +193,13 @@ def adapt(base: Base, rank: int, alpha: float, seed: int) -> PeftModel:
 
     torch.manual_seed(seed)
     with quiet_loading():
-        model = PeftModelForCausalLM(base.model, _lora(rank, alpha), adapter_name=POLICY)
+        model = PeftModelForCausalLM(base.model, lora(rank, alpha), adapter_name=POLICY)
     train_only(model, POLICY)
     return model
 
 
-def _lora(rank: int, alpha: float) -> Any:
+def lora(rank: int, alpha: float) -> Any:
+    """The form of a fresh adapter."""
     from peft import LoraConfig
 
     return LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")  # type: ignore[arg-type]
@@ -233,7 +247,7 @@ def adapt_on_top(base: Base, adapter: Path, rank: int, alpha: float, seed: int) 
     with _putting(adapter, base.source):
         model = PeftModel.from_pretrained(base.model, str(adapter), adapter_name=BENEATH)
     torch.manual_seed(seed)
-    model.add_adapter(POLICY, _lora(rank, alpha))
+    model.add_adapter(POLICY, lora(rank, alpha))
     train_only(model, POLICY)
     return model
 
@@ -299,7 +313,7 @@ def add_adapter_from(model: PeftModel, source: str, adapter: Path, name: str) ->
 def add_fresh_adapter(model: PeftModel, rank: int, alpha: float, name: str, seed: int) -> None:
     """Put one more adapter on a model, one that changes nothing as yet."""
     torch.manual_seed(seed)
-    model.add_adapter(name, _lora(rank, alpha))
+    model.add_adapter(name, lora(rank, alpha))
 
 
 def train_only(model: PeftModel, adapter: str) -> None:

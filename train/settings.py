@@ -36,8 +36,9 @@ class LoopSettings(Record):
     seed: int = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto`: bf16 where a GPU has it, else fp32. Adapters and heads are fp32 always."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
+    gradient_checkpointing: bool | None = None
+    """Recompute activations in the backward pass: less memory, about a third more time. Where nothing is said,
+    only if the memory would not do without (`train.plan`)."""
     checkpoint_every: int = Field(default=50, gt=0)
     """Steps from one checkpoint to the next."""
     tensorboard: bool = False
@@ -45,7 +46,7 @@ class LoopSettings(Record):
 
 BARE = "base"
 """As a `reference_adapter`: the model with no adapter at all. A folder of that name is `./base`."""
-NOT_IN_RESULT = frozenset({"tensorboard", "checkpoint_every"})
+NOT_IN_RESULT = frozenset({"tensorboard", "checkpoint_every", "gradient_checkpointing"})
 """Settings that cannot change the result; two commands that differ in nothing else are the same."""
 
 

@@ -6,20 +6,28 @@ Bai et al. 2022 (arXiv 2212.08073), section 3: the first half of Constitutional 
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
-from train.demonstrations import encode_demonstrations
+from train.demonstrations import Demonstrated, encode_demonstrations
 from train.folder import Result, Trained, begin_folder, finish_folder, found_finished, start_folder
+from train.halving import InParts
 from train.loop import Watch, adapted_by, check_rows, load_dtype, run_loop, trainer_options
-from train.roles import load_base, save_adapter
+from train.plan import Course, Job, Plan, plan_training, row_course, settled
+from train.roles import Base, load_base, save_adapter
 from train.rows import Demonstration
 from train.settings import SftSettings
+from train.sketch import skeleton
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 IGNORED = -100
 """Label of a token that has no part in the loss, as transformers has it."""
@@ -45,35 +53,84 @@ def train_sft(
         return finished
     base = load_base(settings.model, load_dtype(settings.precision))
     tokens = encode_demonstrations(demonstrations, base, settings.max_length)
-    rows = {
-        "in": len(demonstrations),
-        "used": len(tokens.rows),
-        "held_out": 0,
-        "set_aside": tokens.set_aside,
-        "shortened": tokens.shortened,
-    }
+    rows = tokens.counts
     check_rows(rows)
+    plan = _plan(base, tokens, settings)
+    settings = settled(settings, plan)
     model = adapted_by(base, settings, frozen_reference=False)
     begin_folder(opened)
+    trainer = _trainer(model, base, tokens, settings, opened.path)
+    ran = run_loop(trainer, opened, settings, watch, plan)
+    save_adapter(model, opened.path)
+    base.tokenizer.save_pretrained(str(opened.path))
+    result = Result(
+        rows=rows,
+        metrics=ran.metrics,
+        steps=trainer.state.global_step,
+        wall_s=time.monotonic() - began_s,
+        read=dict(read or {}),
+        notes=ran.notes,
+        plan=plan.figures(),
+        measured=ran.measured,
+    )
+    return finish_folder(opened, result)
+
+
+def plan_sft(demonstrations: Sequence[Demonstration], settings: SftSettings) -> Plan:
+    """What `train_sft` would take; reads config and tokenizer, and writes nothing."""
+    base = skeleton(settings.model, load_dtype(settings.precision))
+    tokens = encode_demonstrations(demonstrations, base, settings.max_length)
+    check_rows(tokens.counts)
+    return _plan(base, tokens, settings)
+
+
+def _plan(base: Base, tokens: Demonstrated, settings: SftSettings) -> Plan:
+    """The library draws its batches by length, the longest row's first: as if sorted."""
+    lengths = [len(prompt) + len(reply) for prompt, reply in tokens.rows]
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    batches = [order[at : at + settings.batch_size] for at in range(0, len(order), settings.batch_size)]
+    with tempfile.TemporaryDirectory() as folder:
+
+        def prepare(model: PeftModel) -> Any:
+            trainer = _trainer(model, base, tokens, settings, Path(folder))
+            count = torch.ones((), dtype=torch.long)
+            return model, lambda inputs: trainer.compute_loss(model, dict(inputs), num_items_in_batch=count)
+
+        def shapes(batch: Sequence[int]) -> dict[str, torch.Tensor]:
+            size = (len(batch), max(lengths[at] for at in batch))  # (R, T)
+            return {
+                name: torch.zeros(size, dtype=torch.long)
+                for name in ("input_ids", "labels", "attention_mask")
+            }
+
+        def course(_: bool) -> Course:
+            return row_course(lengths, settings, batches, shapes)
+
+        job = Job("sft", settings, prepare, on_cpu=True, checkpoints_tokenizer=True)
+        return plan_training(job, base, course)
+
+
+def _trainer(
+    model: PeftModel, base: Base, tokens: Demonstrated, settings: SftSettings, folder: Path
+) -> _InParts:
     options = {
-        **trainer_options(settings, opened.path),
+        **trainer_options(settings, folder),
         "gradient_checkpointing": None,  # TRL's own default is to switch it on
         "max_length": None,  # the rows fit already
         "packing": False,
         "train_sampling_strategy": "group_by_length",
         "dataset_kwargs": {"skip_prepare_dataset": True},
     }
-    trainer = SFTTrainer(
+    return _InParts(
         model=model,
         args=SFTConfig(**options),
         train_dataset=Dataset.from_list([_labelled(*row) for row in tokens.rows]),
         processing_class=base.tokenizer,
     )
-    last = run_loop(trainer, opened, "sft", settings, watch)
-    save_adapter(model, opened.path)
-    base.tokenizer.save_pretrained(str(opened.path))
-    result = Result(rows, last, trainer.state.global_step, time.monotonic() - began_s, dict(read or {}))
-    return finish_folder(opened, result)
+
+
+class _InParts(InParts, SFTTrainer):
+    """TRL's trainer; its loss is a sum over tokens, divided by those of the whole step."""
 
 
 def _labelled(prompt: list[int], reply: list[int]) -> dict[str, list[int]]:

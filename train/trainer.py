@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer
 
 from train.batches import GroupedBatches, passes
-from train.layout import PairBatch, batch_fields, batch_from_fields, collate_pairs
+from train.halving import save_parts, saved_parts, too_long, until_it_fits
+from train.layout import PairBatch, collate_pairs
 from train.logprobs import row_tokens
 from train.pairs import PairTokens
 
@@ -39,36 +40,21 @@ class PairTrainer(Trainer):
     """transformers' Trainer over PairBatches."""
 
     def __init__(self, model: nn.Module, stage: Stage, **options: Any) -> None:
-        super().__init__(model=model, train_dataset=_Numbered(stage.pairs), **options)
+        super().__init__(model=model, train_dataset=_Numbers(len(stage.pairs)), **options)
         self.args._n_gpu = min(self.args.n_gpu, 1)  # several GPUs: one process each, never DataParallel
         self._stage = stage
         self._figures: list[dict[str, Tensor]] = []
+        self.pass_tokens = stage.pass_tokens
+        self.notes: list[str] = []
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches of like length, drawn by seed and epoch alone."""
         lengths = [pair.tokens for pair in self._stage.pairs]  # in either layout: the same steps
         sampler = GroupedBatches(lengths, self.args.per_device_train_batch_size, self.args.seed)
         loader: DataLoader[Any] = DataLoader(
-            _Numbered(self._stage.pairs), batch_sampler=sampler, collate_fn=self._collate
+            _Numbers(len(lengths)), batch_sampler=sampler, collate_fn=_numbered
         )
         return self.accelerator.prepare(loader)  # type: ignore[no-any-return]
-
-    def _collate(self, rows: list[tuple[int, PairTokens]]) -> dict[str, list[dict[str, Tensor]]]:
-        stage = self._stage
-        lengths = row_tokens([pair for _, pair in rows], stage.shared)
-        return {
-            "passes": [
-                batch_fields(
-                    collate_pairs(
-                        [rows[at][1] for at in part],
-                        [rows[at][0] for at in part],
-                        stage.pad_id,
-                        stage.shared,
-                    )
-                )
-                for part in passes(lengths, stage.pass_tokens)
-            ]
-        }
 
     def training_step(
         self,
@@ -76,23 +62,59 @@ class PairTrainer(Trainer):
         inputs: dict[str, Any],
         num_items_in_batch: Tensor | int | None = None,  # noqa: ARG002 - the trainer passes it
     ) -> Tensor:
-        """Mean loss over the step's pairs; its passes' gradients are added. The figures wait for the next log."""
+        """Mean loss over the step's pairs; its passes' gradients are added. The figures wait for the next log.
+
+        Where memory runs out, the step is begun again with passes of half the tokens (`train.halving`).
+        """
         model.train()
-        batches = [batch_from_fields(fields) for fields in self._prepare_inputs(inputs)["passes"]]
-        count = sum(len(batch.number) for batch in batches)
+        rows: list[int] = inputs["numbers"].tolist()
+        return until_it_fits(
+            lambda: self._step(model, rows),
+            lambda: model.zero_grad(set_to_none=True),
+            lambda: self._halve(rows),
+            self.accelerator.num_processes,
+        )
+
+    def _step(self, model: nn.Module, rows: Sequence[int]) -> Tensor:
         figures: list[dict[str, Tensor]] = []
         total = torch.zeros((), device=self.args.device)
-        for number, batch in enumerate(batches):
-            last = number == len(batches) - 1
+        cut = self._passes(rows, self.pass_tokens)
+        for number, part in enumerate(cut):
+            batch = self._batch([rows[at] for at in part])
+            last = number == len(cut) - 1
             with nullcontext() if last else self.accelerator.no_sync(model):
                 with self.compute_loss_context_manager():
                     losses, shown = self._stage.loss(model, batch)  # (B,)
-                    loss = losses.sum() / count
+                    loss = losses.sum() / len(rows)
                 self.accelerator.backward(loss)
             total = total + loss.detach()
             figures.append({key: value.detach().float() for key, value in shown.items()})
         self._figures.append({key: torch.cat([row[key] for row in figures]).mean() for key in figures[0]})
         return total
+
+    def _passes(self, rows: Sequence[int], budget: int) -> list[list[int]]:
+        """Places among `rows` that go through the model together."""
+        return passes(row_tokens([self._stage.pairs[at] for at in rows], self._stage.shared), budget)
+
+    def _batch(self, numbers: Sequence[int]) -> PairBatch:
+        stage, device = self._stage, self.args.device
+        pairs = [stage.pairs[at] for at in numbers]
+        batch = collate_pairs(pairs, numbers, stage.pad_id, stage.shared)
+        return PairBatch(*(field.to(device) for field in batch))
+
+    def _halve(self, rows: Sequence[int]) -> None:
+        """Take half the tokens a pass, or as many times half as it takes to cut this step otherwise."""
+        before = self._passes(rows, self.pass_tokens)
+        if len(before) == len(rows):
+            longest = max(row_tokens([self._stage.pairs[at] for at in rows], self._stage.shared))
+            raise too_long(f"a single pair of {longest} tokens")
+        had = self.pass_tokens
+        while self._passes(rows, self.pass_tokens) == before:
+            self.pass_tokens //= 2
+        self.notes.append(
+            f"memory ran out in step {self.state.global_step + 1} with {had} tokens a pass: from there on "
+            f"{self.pass_tokens}, in more passes; the step stays {len(rows)} pairs"
+        )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Join the stage's own figures, averaged since the last log."""
@@ -103,20 +125,31 @@ class PairTrainer(Trainer):
         super().log({**logs, **means}, start_time)
 
     def _save(self, output_dir: str | None = None, _state_dict: dict[str, Any] | None = None) -> None:
-        self._stage.save(Path(output_dir or str(self.args.output_dir)))
+        folder = Path(output_dir or str(self.args.output_dir))
+        self._stage.save(folder)
+        save_parts(folder, {"pass_tokens": self.pass_tokens, "notes": self.notes})
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, _model: nn.Module | None = None) -> None:
-        self._stage.restore(Path(resume_from_checkpoint))
+        folder = Path(resume_from_checkpoint)
+        self._stage.restore(folder)
+        known = saved_parts(folder)
+        self.notes[:] = known.get("notes", [])
+        if self.notes:
+            self.pass_tokens = min(self.pass_tokens, known["pass_tokens"])
 
 
-class _Numbered(Dataset[tuple[int, PairTokens]]):
-    """Pairs with their numbers, by which a stage finds what it has computed about each beforehand."""
+class _Numbers(Dataset[int]):
+    """Numbers of pairs, by which a stage finds them and what it has computed about each beforehand."""
 
-    def __init__(self, pairs: Sequence[PairTokens]) -> None:
-        self.pairs = pairs
+    def __init__(self, count: int) -> None:
+        self.count = count
 
-    def __getitem__(self, at: int) -> tuple[int, PairTokens]:
-        return at, self.pairs[at]
+    def __getitem__(self, at: int) -> int:
+        return at
 
     def __len__(self) -> int:
-        return len(self.pairs)
+        return self.count
+
+
+def _numbered(numbers: list[int]) -> dict[str, Tensor]:
+    return {"numbers": torch.tensor(numbers)}

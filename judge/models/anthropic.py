@@ -13,6 +13,7 @@ from judge.errors import ModelError, ProviderStopped, Transient
 from judge.models.faults import Fault, broken_body, error_of, unreachable
 from judge.models.protocol import Completion, FinishReason, Request
 from judge.models.schema import verdict_schema
+from judge.models.wire import Ear, Hear, http_client
 
 TIMEOUT_S = 60.0
 CONNECT_S = 10.0
@@ -33,11 +34,12 @@ class AnthropicModel:
     structures = True
     """It can hold a reply to a JSON schema."""
 
-    def __init__(self, name: str, client: anthropic.AsyncAnthropic) -> None:
+    def __init__(self, name: str, client: anthropic.AsyncAnthropic, ear: Ear | None = None) -> None:
         self.name = name
         address = str(client.base_url).rstrip("/")
         self.endpoint = "" if address == OWN_ADDRESS else address
         self._client = client
+        self._ear = ear
         self._address = address
         self._model = name.partition("/")[2]
         self._refused: frozenset[str] = frozenset()
@@ -60,6 +62,11 @@ class AnthropicModel:
                 raise self._mapped(exc) from exc
             else:
                 return _completion(answer)
+
+    def listen(self, hear: Hear) -> None:
+        """Have the rate-limit headers of every reply handed on."""
+        if self._ear is not None:
+            self._ear.listener = hear
 
     async def close(self) -> None:
         """Close the connections."""
@@ -91,8 +98,6 @@ class AnthropicModel:
             return error_of(
                 Fault("anthropic", self.name, exc.status_code, said, code, exc.response.headers, KEY)
             )
-        if isinstance(exc, anthropic.APITimeoutError):
-            return Transient(f"{self._address} did not answer in time")
         if isinstance(exc, anthropic.APIConnectionError):
             return unreachable(self._address, exc)
         if isinstance(exc, anthropic.APIResponseValidationError | json.JSONDecodeError):
@@ -130,10 +135,13 @@ def open_model(name: str, *, base_url: str | None = None, timeout_s: float = TIM
     The key comes from the environment by way of the SDK. Raises ProviderStopped where it is missing, unless
     the address is somebody else's: local servers want none.
     """
+    timeout = anthropic.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s))
+    ear = Ear()
     options: dict[str, Any] = {
         "base_url": base_url,
         "max_retries": 0,
-        "timeout": anthropic.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s)),
+        "timeout": timeout,
+        "http_client": http_client(anthropic, timeout, ear),
     }
     try:
         client = anthropic.AsyncAnthropic(**options)
@@ -145,4 +153,4 @@ def open_model(name: str, *, base_url: str | None = None, timeout_s: float = TIM
                 f"{KEY} is not set and {name} needs it; export it, or name another server with --base-url"
             )
         client = anthropic.AsyncAnthropic(api_key="none", **options)
-    return AnthropicModel(name, client)
+    return AnthropicModel(name, client, ear)

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import openai
-from openai.types.chat import ChatCompletion
-from openai.types.chat.chat_completion import Choice
 
 from judge.errors import ModelError, ProviderStopped, Rejected, Transient
 from judge.models.faults import Fault, broken_body, error_of, unreachable
 from judge.models.protocol import Completion, FinishReason, Request
+from judge.models.room import billed_tokens, reply_tokens, thinks
 from judge.models.schema import verdict_schema
 from judge.models.verdict_tokens import TokenChoice, verdict_probabilities
+from judge.models.wire import Ear, Hear, http_client
 
 TIMEOUT_S = 60.0
 CONNECT_S = 10.0
 OWN_ADDRESS = "https://api.openai.com/v1"
 KEY = "OPENAI_API_KEY"
+AUTH: Any = {"security": {"bearer_auth": True}}
+"""As the SDK's own method for chat completions says."""
 
-REASONING = re.compile(r"^(o\d|gpt-[5-9])(?!.*-chat)")
-"""Models that think before they write: no temperature, no token probabilities, hidden tokens in the bill."""
-HIDDEN_TOKENS = 4096
-"""Room for what a reasoning model thinks, on top of the reply's own."""
-VERDICT_TOKENS = 32
-"""Room for a bare verdict. Never one or two: servers are known to answer such limits with odd things."""
 ALTERNATIVES = 20
 """Most alternatives that the API gives at a token."""
 OPTIONAL = (
@@ -43,16 +40,15 @@ class OpenAIModel:
     structures = True
     """It can hold a reply to a JSON schema."""
 
-    def __init__(self, name: str, client: openai.AsyncOpenAI) -> None:
+    def __init__(self, name: str, client: openai.AsyncOpenAI, ear: Ear | None = None) -> None:
         self.name = name
         address = str(client.base_url).rstrip("/")
         self.endpoint = "" if address == OWN_ADDRESS else address
         self._client = client
+        self._ear = ear
         self._address = address
         self._model = name.partition("/")[2]
-        self._thinks = not self.endpoint and REASONING.match(self._model) is not None
-        self.hidden_tokens = HIDDEN_TOKENS if self._thinks else 0
-        """Tokens that a reply may cost beyond its max_tokens."""
+        self._thinks = thinks(name, self.endpoint)
         self._refused: frozenset[str] = frozenset()
 
     async def complete(self, request: Request) -> Completion:
@@ -61,7 +57,9 @@ class OpenAIModel:
         while True:
             body = self._body(request)
             try:
-                answer = await self._client.chat.completions.create(**body)
+                # the SDK's typed method checks the parameters against their types once more and makes an object of
+                # every token in the reply: a third of a call's CPU time (docs/labelling.md)
+                answer = await self._client.post("/chat/completions", cast_to=object, body=body, options=AUTH)
             except (openai.BadRequestError, openai.UnprocessableEntityError) as exc:
                 refused = refused_parameter(exc.param, str(exc.message), body)
                 if refused is None:
@@ -72,27 +70,26 @@ class OpenAIModel:
             else:
                 return _completion(answer, request)
 
+    def listen(self, hear: Hear) -> None:
+        """Have the rate-limit headers of every reply handed on."""
+        if self._ear is not None:
+            self._ear.listener = hear
+
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
 
     def _body(self, request: Request) -> dict[str, Any]:
         """The request's parameters. Seed and sample go in, so that two samples are two bodies."""
-        direct = bool(request.menu) and not request.reasoning
-        limit = (
-            min(max(request.max_tokens, VERDICT_TOKENS // 2), VERDICT_TOKENS)
-            if direct
-            else request.max_tokens
-        )
         body: dict[str, Any] = {
             "model": self._model,
             "messages": [message.model_dump() for message in request.messages],
             "seed": (request.seed * 1_000_003 + request.sample) % 2**31,
         }
         if self._thinks:
-            body |= {"max_completion_tokens": limit + HIDDEN_TOKENS, "reasoning_effort": "low"}
+            body |= {"max_completion_tokens": billed_tokens(request), "reasoning_effort": "low"}
         else:
-            body |= {"max_tokens": limit, "temperature": request.temperature}
+            body |= {"max_tokens": reply_tokens(request), "temperature": request.temperature}
             if request.top_p < 1:
                 body["top_p"] = request.top_p
             if request.menu:
@@ -115,8 +112,6 @@ class OpenAIModel:
             return error_of(
                 Fault("openai", self.name, exc.status_code, str(said or exc.message), code, headers, KEY)
             )
-        if isinstance(exc, openai.APITimeoutError):
-            return Transient(f"{self._address} did not answer in time")
         if isinstance(exc, openai.APIConnectionError):
             return unreachable(self._address, exc)
         if isinstance(exc, openai.APIResponseValidationError | json.JSONDecodeError):
@@ -139,40 +134,44 @@ def refused_parameter(param: str | None, message: str, body: dict[str, Any]) -> 
 def _completion(answer: object, request: Request) -> Completion:
     """Raises Transient where the body has not the protocol's form; the SDK does not check it."""
     try:
-        if not isinstance(
-            answer, ChatCompletion
-        ):  # the SDK hands plain text on where the body is not called JSON
+        if not isinstance(answer, dict):  # the SDK hands plain text on where the body is not called JSON
             raise TypeError(f"not JSON but {type(answer).__name__}")
-        choice = answer.choices[0]
-        usage = answer.usage
-        details = usage.prompt_tokens_details if usage else None
+        choice = answer["choices"][0]
+        message = choice["message"]
+        usage = answer.get("usage") or {}
+        details = usage.get("prompt_tokens_details") or {}
         return Completion(
-            text=choice.message.refusal or choice.message.content or "",
+            text=message.get("refusal") or message.get("content") or "",
             finish_reason=_finish(choice),
             probabilities=_probabilities(choice, request),
-            served_by=answer.model or "",
-            tokens_in=(usage.prompt_tokens or 0) if usage else 0,
-            tokens_out=(usage.completion_tokens or 0) if usage else 0,
-            tokens_cached=(details.cached_tokens or 0) if details else 0,
+            served_by=answer.get("model") or "",
+            tokens_in=usage.get("prompt_tokens") or 0,
+            tokens_out=usage.get("completion_tokens") or 0,
+            tokens_cached=details.get("cached_tokens") or 0,
         )
+    except KeyError as exc:
+        raise broken_body("openai", ValueError(f"it has no {exc}")) from exc
     except (AttributeError, IndexError, TypeError, ValueError) as exc:
         raise broken_body("openai", exc) from exc
 
 
-def _finish(choice: Choice) -> FinishReason:
-    if choice.message.refusal or choice.finish_reason == "content_filter":
+def _finish(choice: Mapping[str, Any]) -> FinishReason:
+    if choice["message"].get("refusal") or choice.get("finish_reason") == "content_filter":
         return "refused"
-    return "length" if choice.finish_reason == "length" else "stop"
+    return "length" if choice.get("finish_reason") == "length" else "stop"
 
 
-def _probabilities(choice: Choice, request: Request) -> dict[str, float] | None:
-    if not request.menu or choice.logprobs is None or not choice.logprobs.content:
+def _probabilities(choice: Mapping[str, Any], request: Request) -> dict[str, float] | None:
+    tokens_given = (choice.get("logprobs") or {}).get("content")
+    if not request.menu or not tokens_given:
         return None
     tokens = [
         TokenChoice(
-            token.token, token.logprob, tuple((top.token, top.logprob) for top in token.top_logprobs or ())
+            token["token"],
+            token["logprob"],
+            tuple((top["token"], top["logprob"]) for top in token.get("top_logprobs") or ()),
         )
-        for token in choice.logprobs.content
+        for token in tokens_given
     ]
     return verdict_probabilities(tokens, request.menu)
 
@@ -183,10 +182,13 @@ def open_model(name: str, *, base_url: str | None = None, timeout_s: float = TIM
     The key comes from the environment by way of the SDK. Raises ProviderStopped where it is missing, unless
     the address is somebody else's: local servers want none.
     """
+    timeout = openai.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s))
+    ear = Ear()
     options: dict[str, Any] = {
         "base_url": base_url,
         "max_retries": 0,
-        "timeout": openai.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s)),
+        "timeout": timeout,
+        "http_client": http_client(openai, timeout, ear),
     }
     try:
         client = openai.AsyncOpenAI(**options)
@@ -196,4 +198,4 @@ def open_model(name: str, *, base_url: str | None = None, timeout_s: float = TIM
             raise ProviderStopped(
                 f"{KEY} is not set and {name} needs it; export it, or name another server with --base-url"
             ) from exc
-    return OpenAIModel(name, client)
+    return OpenAIModel(name, client, ear)

@@ -7,8 +7,9 @@ money. Retries, rate limits and the budget are `judge.fanout`'s, the cache and t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Sequence
-from typing import Literal, Protocol, TypeVar
+from collections.abc import Generator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Literal, Protocol, Self, TypeVar
 
 from pydantic import Field
 
@@ -49,7 +50,7 @@ class Request(Record):
     principle: str = ""
     """Which principle the call is about: for the bill only."""
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Identity in the ledger: SHA-256 over all fields but those of `NOT_IN_KEY`, 32 hex digits.
 
@@ -60,6 +61,12 @@ class Request(Record):
         unnamed = {"model"} if self.endpoint.startswith(WEIGHTS) else set()
         fields = self.model_dump(mode="json", exclude=set(NOT_IN_KEY | unnamed), exclude_defaults=True)
         return hashlib.sha256(canonical_json(fields).encode()).hexdigest()[:32]
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy, which has a key of its own."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("key", None)
+        return copied
 
 
 class Completion(Record):

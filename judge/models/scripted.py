@@ -25,17 +25,21 @@ class ScriptedModel:
         *,
         name: str = "scripted/script",
         dialect: str = "",
+        remember: bool = True,
     ) -> None:
+        """remember: whether `requests` keeps what was asked."""
         self.name = name
         self.endpoint = ""
         self.dialect = dialect
         self.requests: list[Request] = []
         """What was asked, in order."""
+        self._remember = remember
         self._answer = script if callable(script) else _in_turn(script)
 
     async def complete(self, request: Request) -> Completion:
         """What the script says, with words counted as tokens where it counts none."""
-        self.requests.append(request)
+        if self._remember:
+            self.requests.append(request)
         said = self._answer(request)
         if isinstance(said, Exception):
             raise said
@@ -116,4 +120,4 @@ def _rows(path: Path) -> Iterator[_Rule]:
 
 def open_model(name: str) -> ScriptedModel:
     """`scripted/FILE` -> a model that answers from the file."""
-    return ScriptedModel(read_script(Path(name.partition("/")[2])), name=name)
+    return ScriptedModel(read_script(Path(name.partition("/")[2])), name=name, remember=False)

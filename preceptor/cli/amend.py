@@ -174,6 +174,9 @@ def try_examples(
     ledger: options.Ledger = LEDGER,
     concurrency: options.Concurrency = CONCURRENCY,
     max_cost: options.MaxCost = None,
+    price: options.Price = None,
+    rpm: options.Rpm = None,
+    tpm: options.Tpm = None,
     plan: options.Plan = False,
     as_json: Json = False,
 ) -> None:
@@ -189,7 +192,7 @@ def try_examples(
     settings = label_settings(
         template=template, principles="each", reasoning=reasoning, max_tokens=max_tokens, seed=seed
     )
-    asking = asking_of(ledger, concurrency, max_cost, base_url)
+    asking = asking_of(ledger, concurrency, max_cost, base_url, price, rpm=rpm, tpm=tpm)
     asked = stages.open_judge(judge, base_url)
     dialogues = list(trying(rules, asked, settings))
     if plan:
@@ -229,6 +232,9 @@ def ablate(
     ledger: options.Ledger = LEDGER,
     concurrency: options.Concurrency = CONCURRENCY,
     max_cost: options.MaxCost = None,
+    price: options.Price = None,
+    rpm: options.Rpm = None,
+    tpm: options.Tpm = None,
     plan: options.Plan = False,
     as_json: Json = False,
 ) -> None:
@@ -241,7 +247,7 @@ def ablate(
     settings = label_settings(
         template=template, principles=principles, reasoning=reasoning, max_tokens=max_tokens, seed=seed
     )
-    asking = asking_of(ledger, concurrency, max_cost, base_url)
+    asking = asking_of(ledger, concurrency, max_cost, base_url, price, rpm=rpm, tpm=tpm)
     rows = list(islice(stages.pairs_from(pairs, form), limit))
     # judged each by itself, a label without a principle is the sum of the others; else every label is a new ask
     each = principles == "each"

@@ -9,7 +9,7 @@ from types import FrameType
 
 import typer
 
-from preceptor.cli import amend, audit, constitution, export, feedback, label, prompts, runs, train
+from preceptor.cli import amend, audit, constitution, export, feedback, label, ledger, prompts, runs, train
 
 app = typer.Typer(
     name="preceptor",
@@ -34,6 +34,7 @@ app.command("score")(label.score)
 app.command("audit")(audit.audit)
 app.add_typer(train.app, name="train")
 app.command("evaluate")(feedback.evaluate)
+app.add_typer(ledger.app, name="ledger")
 app.command("run")(runs.run)
 app.command("report")(runs.report)
 app.command("verify")(runs.verify)
@@ -80,7 +81,8 @@ def main() -> None:
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    # by way of SIGINT's handler, which an event loop replaces by one that lets what is in flight finish
+    signal.raise_signal(signal.SIGINT)
 
 
 def _say(text: str) -> None:

@@ -21,10 +21,26 @@ WHEN = 'status != "ok"'
 """Which pairs are escalated where nothing else is said."""
 
 
-def asking_of(ledger: str, concurrency: int, max_cost: float | None, base_url: str | None) -> Asking:
+def asking_of(
+    ledger: str,
+    concurrency: int,
+    max_cost: float | None,
+    base_url: str | None,
+    price: Sequence[str] | None = None,
+    **paces: float | None,
+) -> Asking:
+    """paces: rpm and tpm."""
+    from judge.prices import price_from
     from preceptor.stages import Asking
 
-    return Asking(ledger=ledger, concurrency=concurrency, max_cost_usd=max_cost, base_url=base_url)
+    return Asking(
+        ledger=ledger,
+        concurrency=concurrency,
+        max_cost_usd=max_cost,
+        base_url=base_url,
+        prices=dict(map(price_from, price or ())),
+        **paces,
+    )
 
 
 def label_settings(clamp: str | None = None, template: str | None = None, **chosen: Any) -> LabelSettings:
@@ -121,7 +137,7 @@ def to_file(
         return asked
 
 
-def show_plan(dialogues: Sequence[Dialogue[Any]], asking: Asking, as_json: bool) -> None:
+def show_plan(dialogues: Iterable[Dialogue[Any]], asking: Asking, as_json: bool) -> None:
     from preceptor import stages
 
     plan = asyncio.run(stages.price(dialogues, asking))
@@ -133,18 +149,25 @@ def show_plan(dialogues: Sequence[Dialogue[Any]], asking: Asking, as_json: bool)
             line.model,
             str(line.in_ledger),
             str(line.to_ask),
+            str(line.may_ask),
             str(line.tokens_in),
             str(line.tokens_out),
             _usd(line.cost_usd),
+            "–" if line.batch_cost_usd is None else _usd(line.batch_cost_usd),
         ]
         for line in plan.lines
     ]
-    columns = ["model", "in the ledger", "to ask", "tokens in", "tokens out, at most", "cost, at most"]
+    columns = [
+        *("model", "in the ledger", "to ask", "later, at most", "tokens in", "tokens out, at most"),
+        *("cost, at most", "as a batch"),
+    ]
     console.table(f"plan for {plan.rows} rows; nothing was asked", columns, rows)
 
 
 def _usd(cost: float | None) -> str:
-    return "price unknown" if cost is None else f"${cost:.2f}"
+    if cost is None:
+        return "price unknown"
+    return f"${cost:.2f}" if cost >= 0.1 or not cost else f"${cost:.4f}"
 
 
 def finish(result: dict[str, Any], work: Asked, as_json: bool) -> None:

@@ -66,6 +66,9 @@ def audit(
     ledger: options.Ledger = LEDGER,
     concurrency: options.Concurrency = CONCURRENCY,
     max_cost: options.MaxCost = None,
+    price: options.Price = None,
+    rpm: options.Rpm = None,
+    tpm: options.Tpm = None,
     plan: options.Plan = False,
     as_json: options.Json = False,
 ) -> None:
@@ -104,7 +107,7 @@ def audit(
         combine=combine,
         recheck=share_of("--recheck", recheck),
     )
-    asking = asking_of(ledger, concurrency, max_cost, None)
+    asking = asking_of(ledger, concurrency, max_cost, None, price, rpm=rpm, tpm=tpm)
     rows = [pair for pair in islice(stages.pairs_from(gold, form), limit) if pair.preferred]
     require_gold(rows)
     planted = list(from_gold(rows, seed)) if canaries else []

@@ -34,6 +34,9 @@ def respond(
     ledger: options.Ledger = LEDGER,
     concurrency: options.Concurrency = CONCURRENCY,
     max_cost: options.MaxCost = None,
+    price: options.Price = None,
+    rpm: options.Rpm = None,
+    tpm: options.Tpm = None,
     plan: options.Plan = False,
     as_json: options.Json = False,
 ) -> None:
@@ -44,7 +47,7 @@ def respond(
     from prompts.pool import prompts_from
 
     settings = RespondSettings(samples=samples, max_tokens=max_tokens, temperature=temperature, seed=seed)
-    asking = asking_of(ledger, concurrency, max_cost, base_url)
+    asking = asking_of(ledger, concurrency, max_cost, base_url, price, rpm=rpm, tpm=tpm)
     rows: list[Prompt] = list(islice(prompts_from(prompts), limit))
     asked = open_model(model, base_url=base_url, **local_of(dtype, device_map, four_bit))
     dialogues = list(stages.responding(rows, asked, settings))
@@ -78,6 +81,9 @@ def revise(
     ledger: options.Ledger = LEDGER,
     concurrency: options.Concurrency = CONCURRENCY,
     max_cost: options.MaxCost = None,
+    price: options.Price = None,
+    rpm: options.Rpm = None,
+    tpm: options.Tpm = None,
     plan: options.Plan = False,
     as_json: options.Json = False,
 ) -> None:
@@ -90,7 +96,7 @@ def revise(
     from prompts.rows import read_records
 
     settings = ReviseSettings(rounds=rounds, max_tokens=max_tokens, temperature=temperature, seed=seed)
-    asking = asking_of(ledger, concurrency, max_cost, base_url)
+    asking = asking_of(ledger, concurrency, max_cost, base_url, price, rpm=rpm, tpm=tpm)
     rules = load(constitution)
     rows = list(islice(read_records(responses, Response), limit))
     asked = open_model(model, base_url=base_url, **local_of(dtype, device_map, four_bit))
@@ -127,6 +133,10 @@ def evaluate(
     ledger: options.Ledger = LEDGER,
     concurrency: options.Concurrency = CONCURRENCY,
     max_cost: options.MaxCost = None,
+    price: options.Price = None,
+    rpm: options.Rpm = None,
+    tpm: options.Tpm = None,
+    plan: options.Plan = False,
     as_json: options.Json = False,
 ) -> None:
     """Compare a policy with a baseline on prompts, judged in both orders."""
@@ -146,7 +156,10 @@ def evaluate(
         label=LabelSettings.model_validate({"principles": principles, "seed": seed}),
     )
     rows = list(islice(prompts_from(prompts), limit))
-    asking = asking_of(ledger, concurrency, max_cost, base_url)
+    asking = asking_of(ledger, concurrency, max_cost, base_url, price, rpm=rpm, tpm=tpm)
+    if plan:
+        show_plan(evaluation.asks(rows, rules, settings, asking), asking, as_json)
+        return
     compared = evaluation.evaluate(rows, rules, settings, asking, console.progress)
     figures = evaluation.figures(compared.rows)
     if as_json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -71,6 +71,9 @@ def label(
     ledger: options.Ledger = LEDGER,
     concurrency: options.Concurrency = CONCURRENCY,
     max_cost: options.MaxCost = None,
+    price: options.Price = None,
+    rpm: options.Rpm = None,
+    tpm: options.Tpm = None,
     plan: options.Plan = False,
     show: Annotated[
         bool, typer.Option("--show", help="Print what would be asked about the first row; ask nothing.")
@@ -81,6 +84,7 @@ def label(
     from constitution.files import load
     from judge.gate import gate
     from preceptor import stages
+    from preceptor.finished import Source
     from preceptor.labelling import Job, dialogues_of, label_folder, opened
 
     rules = load(constitution)
@@ -108,29 +112,28 @@ def label(
         canaries=share_of("--canaries", canaries),
         recheck=share_of("--recheck", recheck),
     )
-    asking = asking_of(ledger, concurrency, max_cost, None)
-    rows: list[Pair] | list[Group] = (
-        list(islice(stages.groups_from(pairs), limit))
-        if groups
-        else list(islice(stages.pairs_from(pairs, form), limit))
-    )
+    asking = asking_of(ledger, concurrency, max_cost, None, price, rpm=rpm, tpm=tpm)
+    read: Iterable[Pair | Group] = stages.groups_from(pairs) if groups else stages.pairs_from(pairs, form)
     if show:
-        _show_asks(dialogues_of(rows[:1], job, opened(job)))
+        _show_asks(dialogues_of(islice(read, 1), job, opened(job)))
         return
+    source = Source(pairs, f"groups {form}" if groups else form, limit)
+    rows = islice(read, limit)
     if plan:
         show_plan(dialogues_of(rows, job, opened(job)), asking, as_json)
         return
-    made = label_folder(out, rows, job, asking, console.quiet if human else console.progress)
+    made = label_folder(out, rows, job, asking, console.quiet if human else console.progress, source)
     by_status = made.manifest["rows"]["by_status"]
-    finish({"out": str(out), "groups" if groups else "pairs": len(rows), **by_status}, made.asked, as_json)
+    named = "groups" if groups else "pairs"
+    finish({"out": str(out), named: made.asked.rows, **by_status}, made.asked, as_json)
     if fail_if and gate(fail_if, made.manifest["audit"]):
         console.say(f"the gate failed: {fail_if}")
         raise typer.Exit(1)
 
 
-def _show_asks(dialogues: Sequence[Dialogue[Any]]) -> None:
+def _show_asks(dialogues: Iterable[Dialogue[Any]]) -> None:
     """Every message of the first row's requests, word for word."""
-    for request in next(dialogues[0], ()):
+    for request in next(next(iter(dialogues)), ()):
         typer.echo(f"=== {request.model}, principle {request.principle}")
         for message in request.messages:
             typer.echo(f"[{message.role}]\n{message.content}\n")
@@ -171,6 +174,9 @@ def score(
     ledger: options.Ledger = LEDGER,
     concurrency: options.Concurrency = CONCURRENCY,
     max_cost: options.MaxCost = None,
+    price: options.Price = None,
+    rpm: options.Rpm = None,
+    tpm: options.Tpm = None,
     plan: options.Plan = False,
     as_json: options.Json = False,
 ) -> None:
@@ -206,7 +212,7 @@ def score(
     chosen = {"principles": principles, "reasoning": reasoning, "max_tokens": max_tokens, "seed": seed}
     settings = ScoreSettings.model_validate({**chosen, "template": template or ""})
     rules = load(constitution)
-    asking = asking_of(ledger, concurrency, max_cost, base_url)
+    asking = asking_of(ledger, concurrency, max_cost, base_url, price, rpm=rpm, tpm=tpm)
     rows = list(islice(stages.replies_from(replies), limit))
     asked = open_model(judge, base_url=base_url, **local_of(dtype, device_map, four_bit))
     dialogues = list(stages.scoring(rows, rules, asked, settings))

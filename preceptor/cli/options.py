@@ -50,6 +50,18 @@ MaxCost = Annotated[
     float | None,
     typer.Option("--max-cost", min=0, help="USD that this command may spend; it stops at the cap."),
 ]
+Rpm = Annotated[
+    float | None,
+    typer.Option("--rpm", min=0.001, help="Requests a minute, at most; else as the provider says."),
+]
+Tpm = Annotated[
+    float | None,
+    typer.Option("--tpm", min=1, help="Tokens a minute, in and out, at most; else as the provider says."),
+]
+Price = Annotated[
+    list[str] | None,
+    typer.Option("--price", metavar="[MODEL=]IN,OUT", help="USD for a million tokens: 0.25,2."),
+]
 Plan = Annotated[bool, typer.Option("--plan", help="Count calls, tokens and dollars; ask nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Seed = Annotated[int, typer.Option("--seed", help="Equal seeds give equal results.")]

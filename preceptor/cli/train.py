@@ -13,6 +13,7 @@ import typer
 from constitution.errors import UserError
 from preceptor.cli import console
 from preceptor.cli.options import Format, Json, Out, Seed
+from preceptor.cli.planned import beside, tell_plan
 
 if TYPE_CHECKING:
     from train.folder import Trained
@@ -120,7 +121,16 @@ HeldOut = Annotated[
 ]
 Precision = Annotated[str | None, typer.Option(help="auto, fp32 or bf16.", show_default="auto")]
 Checkpointing = Annotated[
-    bool, typer.Option("--gradient-checkpointing", help="Less memory, about a third more time.")
+    bool | None,
+    typer.Option(
+        "--gradient-checkpointing/--no-gradient-checkpointing",
+        help="Less memory, about a third more time.",
+        show_default="where memory would not do without",
+    ),
+]
+PlanOnly = Annotated[
+    bool,
+    typer.Option("--plan", help="Say what it would take in memory, steps, time and disk, and do nothing."),
 ]
 CheckpointEvery = Annotated[
     int | None, typer.Option(help="Steps from one checkpoint to the next.", show_default="50")
@@ -142,9 +152,10 @@ def sft(
     alpha: Alpha = None,
     seed: Seed = 0,
     precision: Precision = None,
-    gradient_checkpointing: Checkpointing = False,
+    gradient_checkpointing: Checkpointing = None,
     checkpoint_every: CheckpointEvery = None,
     tensorboard: TensorBoard = False,
+    plan: PlanOnly = False,
     json: Json = False,
 ) -> None:
     """Teach the model its own revised replies. The same command again goes on where it stopped."""
@@ -155,8 +166,11 @@ def sft(
 
     settings = _settings(SftSettings, flags)
     read = read_demonstrations(rows)
-    from train.sft import train_sft  # torch loads only now: a fault in the rows is told at once
+    from train.sft import plan_sft, train_sft  # torch loads only now: a fault in the rows is told at once
 
+    if plan:
+        tell_plan(plan_sft(read.rows, settings), json)
+        return
     with training_bar("sft") as watch:
         trained = train_sft(read.rows, settings, out, watch=watch, read=_read(rows, read.set_aside))
     _tell("sft", trained, read.set_aside, json)
@@ -196,9 +210,10 @@ def reward(
     form: Format = "rows",
     seed: Seed = 0,
     precision: Precision = None,
-    gradient_checkpointing: Checkpointing = False,
+    gradient_checkpointing: Checkpointing = None,
     checkpoint_every: CheckpointEvery = None,
     tensorboard: TensorBoard = False,
+    plan: PlanOnly = False,
     json: Json = False,
 ) -> None:
     """Train a reward model on preferences. The same command again goes on where it stopped."""
@@ -214,8 +229,11 @@ def reward(
     settings = _settings(RewardSettings, flags)
     read = read_preferences(rows, form)
     sampled = [] if samples is None else list(read_records(samples, Response))
-    from train.reward import train_reward
+    from train.reward import plan_reward, train_reward
 
+    if plan:
+        tell_plan(plan_reward(read.rows, settings), json)
+        return
     with training_bar("reward") as watch:
         said = _read(rows, read.set_aside)
         trained = train_reward(read.rows, settings, out, watch=watch, read=said, samples=sampled)
@@ -248,9 +266,10 @@ def dpo(
     form: Format = "rows",
     seed: Seed = 0,
     precision: Precision = None,
-    gradient_checkpointing: Checkpointing = False,
+    gradient_checkpointing: Checkpointing = None,
     checkpoint_every: CheckpointEvery = None,
     tensorboard: TensorBoard = False,
+    plan: PlanOnly = False,
     json: Json = False,
 ) -> None:
     """Train a policy on preferences. The same command again goes on where it stopped."""
@@ -261,8 +280,11 @@ def dpo(
 
     settings = _settings(DpoSettings, flags)
     read = read_preferences(rows, form)
-    from train.dpo import train_dpo
+    from train.dpo import plan_dpo, train_dpo
 
+    if plan:
+        tell_plan(plan_dpo(read.rows, settings), json)
+        return
     with training_bar("dpo") as watch:
         said = _read(rows, read.set_aside)
         trained = train_dpo(read.rows, settings, out, watch=watch, read=said, cache=cache)
@@ -286,9 +308,10 @@ def kto(
     beta: Beta = None,
     seed: Seed = 0,
     precision: Precision = None,
-    gradient_checkpointing: Checkpointing = False,
+    gradient_checkpointing: Checkpointing = None,
     checkpoint_every: CheckpointEvery = None,
     tensorboard: TensorBoard = False,
+    plan: PlanOnly = False,
     json: Json = False,
 ) -> None:
     """Train a policy on single replies that are good or bad. The same command again goes on where it stopped."""
@@ -299,8 +322,11 @@ def kto(
 
     settings = _settings(KtoSettings, flags)
     read = read_verdicts(rows)
-    from train.kto import train_kto
+    from train.kto import plan_kto, train_kto
 
+    if plan:
+        tell_plan(plan_kto(read.rows, settings), json)
+        return
     with training_bar("kto") as watch:
         trained = train_kto(read.rows, settings, out, watch=watch, read=_read(rows, read.set_aside))
     _tell("kto", trained, read.set_aside, json)
@@ -378,7 +404,13 @@ def training_bar(stage: str) -> Iterator[Watch]:
     with bar:
         task = bar.add_task(stage, total=None, figures="loading")
 
+        told = 0
+
         def watch(now: Any) -> None:
+            nonlocal told
+            for note in now.notes[told:]:
+                bar.console.print(f"{stage}: {note}")
+            told = max(told, len(now.notes))
             accuracy = now.metrics.get("accuracy", now.metrics.get("mean_token_accuracy", 0.0))
             figures = (
                 f"loss {now.metrics['loss']:.3f}  accuracy {accuracy:.2f}  "
@@ -406,6 +438,8 @@ def _tell(stage: str, trained: Trained, unread: Mapping[str, int], as_json: bool
         console.say(f"  set aside: {count} because {reason}{named}")
     for note in trained.notes:
         console.say(f"  {note}")
+    if compared := beside(trained.plan, trained.measured):
+        console.say(f"  {compared}")
     card = trained.metrics.get("held_out", {})
     if card.get("n"):
         low, high = card["ci95"]

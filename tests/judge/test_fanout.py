@@ -18,6 +18,7 @@ from judge.errors import BudgetReached, ProviderStopped, Rejected, Transient
 from judge.fanout import DEAD_CALLS, Fanout, Limits, Progress
 from judge.ledger import Ledger, open_ledger
 from judge.models import openai
+from judge.models.faults import Crowded
 from judge.models.protocol import Completion, Dialogue, Failure, Model, Outcome, Request
 from judge.models.scripted import Line, ScriptedModel
 from judge.plan import plan
@@ -300,6 +301,103 @@ async def test_faults_over_http_are_mended_and_nothing_is_answered_twice(
         assert all(isinstance(outcome, Completion) for outcome in outcomes)
     stats = server.stats()
     assert (stats["answered"], stats["answered_twice"], stats["requests"]) == (12, 0, 12 + len(faults) - 1)
+
+
+async def test_an_empty_or_early_end_gets_a_second_try_and_both_are_billed(
+    tmp_path: Path, start_server: Callable[..., LLMServer]
+) -> None:
+    server = start_server(faults=["empty", "ok", "truncate", "ok", "empty", "empty"])
+    outcomes = await _over_http(tmp_path / "l.db", server.url, 4, concurrency=1)
+    texts = [outcome.text for outcome in outcomes if isinstance(outcome, Completion)]
+    assert ["Verdict" in text for text in texts] == [True, True, False, True], "a second try, and no third"
+    stats = server.stats()
+    assert stats["requests"] == 4 + 3
+    async with open_ledger(tmp_path / "l.db") as ledger:
+        (line,) = await ledger.bill()
+    assert (line.tokens_in, line.tokens_out) == (stats["tokens_in"], stats["tokens_out"])
+
+
+async def test_a_reply_as_long_as_it_may_be_is_not_asked_for_again(ledger: Ledger) -> None:
+    class Cut(ScriptedModel):
+        async def complete(self, asked: Request) -> Completion:
+            made = await super().complete(asked)
+            return made.model_copy(update={"finish_reason": "length", "tokens_out": asked.max_tokens})
+
+    model = Cut(lambda _: "and so on and")
+    await fanout(ledger, model).ask(request("x"))
+    assert len(model.requests) == 1
+
+
+async def test_a_second_try_never_passes_the_cap(ledger: Ledger) -> None:
+    """The worst case of a call is 8 USD and an empty answer costs 0: under a cap of 15 there is no room for two."""
+    prices = Prices.load({"paid/m": Price(input=0, output=1_000_000)})
+    for cap, tries in ((15.0, 1), (16.0, 2)):
+        model = script(lambda _: "", name="paid/m")
+        asked = request(f"cap {cap}", model="paid/m")
+        outcome = await fanout(ledger, model, prices, max_cost_usd=cap).ask(asked)
+        assert isinstance(outcome, Completion)
+        assert len(model.requests) == tries
+
+
+async def test_the_wait_that_a_rate_limit_asks_for_is_not_counted(ledger: Ledger) -> None:
+    """So that a limit of so many a minute fails no row that only has to wait."""
+    lines: list[Line] = [Crowded("slow down", retry_after_s=0.2)] * 4 + ["ok"]
+    outcome = await fanout(ledger, script(lambda _: lines.pop(0)), deadline_s=0.3).ask(request("x"))
+    assert isinstance(outcome, Completion)
+
+
+async def test_a_wait_of_hours_stops_the_run(ledger: Ledger) -> None:
+    model = script(lambda _: Crowded("daily limit", retry_after_s=7200))
+    with pytest.raises(ProviderStopped, match="left alone for 7200 s"):
+        await fanout(ledger, model).ask(request("x"))
+
+
+async def test_waiting_between_tries_takes_up_no_room(ledger: Ledger) -> None:
+    """One place, and a row that has to wait in it: the others are asked meanwhile."""
+    order: list[str] = []
+
+    def answer(text: str) -> Line:
+        order.append(text)
+        return Transient("busy", retry_after_s=0.3) if order.count("row 0") == 1 and text == "row 0" else "ok"
+
+    asker = fanout(ledger, script(answer), concurrency=1)
+    _ = [row async for row in asker.run(map(one, range(4)))]
+    assert order == ["row 0", "row 1", "row 2", "row 3", "row 0"]
+
+
+async def test_a_slow_row_does_not_keep_the_others_from_being_asked(ledger: Ledger) -> None:
+    all_others = asyncio.Event()
+
+    class Held(ScriptedModel):
+        async def complete(self, asked: Request) -> Completion:
+            if asked.messages[0].content == "row 0":
+                await asyncio.wait_for(all_others.wait(), 20)
+            elif len(self.requests) == 98:
+                all_others.set()
+            return await super().complete(asked)
+
+    held = Held(lambda asked: asked.messages[0].content)
+    rows = [number async for number, _ in fanout(ledger, held, concurrency=4).run(map(one, range(100)))]
+    assert rows == list(range(100))
+
+
+async def test_the_headers_of_a_server_set_the_pace(
+    tmp_path: Path, start_server: Callable[..., LLMServer]
+) -> None:
+    """Of 1200 a minute three are left: what comes after them is spread out, and none is turned away."""
+    left = iter(range(3, -100, -1))
+    server = start_server(
+        headers=lambda: {
+            "X-RateLimit-Limit-Requests": "1200",
+            "X-RateLimit-Remaining-Requests": str(max(0, next(left))),
+            "X-RateLimit-Reset-Requests": "59.85s",
+        }
+    )
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    outcomes = await _over_http(tmp_path / "l.db", server.url, 12, concurrency=1)
+    assert all(isinstance(outcome, Completion) for outcome in outcomes)
+    assert loop.time() - started >= 0.05 * 6, "one in 50 ms, once the three are used up"
 
 
 async def test_a_bad_key_and_a_closed_port_stop_the_run_at_once(

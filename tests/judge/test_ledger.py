@@ -7,12 +7,16 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from judge.errors import LedgerError
-from judge.ledger import MIGRATIONS, open_ledger
+from judge.ledger import open_ledger
+from judge.ledger_books import Wanted, bill, count
+from judge.ledger_place import BUSY_S, reading
+from judge.ledger_schema import STEPS
 from judge.models.protocol import Completion, Request
 from prompts.records import Message
 
@@ -36,17 +40,17 @@ async def test_an_answer_is_found_again_by_another_process_life(tmp_path: Path) 
         assert await ledger.find([request().key, request("other").key]) == {request().key: ANSWER}
 
 
-async def test_an_intent_or_a_failure_is_no_answer(tmp_path: Path) -> None:
-    async with open_ledger(tmp_path / "l.db") as ledger:
+async def test_an_intent_or_a_failure_is_no_answer(place: str) -> None:
+    async with open_ledger(place) as ledger:
         await ledger.intend(request("a"))
         await ledger.intend(request("b"))
         await ledger.fail(request("b"), "said")
         assert await ledger.find([request("a").key, request("b").key]) == {}
 
 
-async def test_an_answer_is_never_taken_back(tmp_path: Path) -> None:
+async def test_an_answer_is_never_taken_back(place: str) -> None:
     """Neither by a later intent nor by a failure, as when two processes ask the same."""
-    async with open_ledger(tmp_path / "l.db") as ledger:
+    async with open_ledger(place) as ledger:
         await ledger.intend(request())
         await ledger.answer(request(), ANSWER, None)
         await ledger.intend(request())
@@ -54,63 +58,81 @@ async def test_an_answer_is_never_taken_back(tmp_path: Path) -> None:
         assert await ledger.find([request().key]) == {request().key: ANSWER}
 
 
-async def test_stage_and_principle_are_not_part_of_the_question(tmp_path: Path) -> None:
-    async with open_ledger(tmp_path / "l.db") as ledger:
+async def test_stage_and_principle_are_not_part_of_the_question(place: str) -> None:
+    async with open_ledger(place) as ledger:
         await ledger.intend(request(stage="label", principle="p"))
         await ledger.answer(request(stage="label"), ANSWER, 0.0)
         assert await ledger.find([request(stage="audit").key])
         assert not await ledger.find([request(sample=1).key])
 
 
-async def test_more_keys_than_one_look_up_takes(tmp_path: Path) -> None:
+async def test_more_keys_than_one_look_up_takes(place: str) -> None:
     asked = [request(str(number)) for number in range(1203)]
-    async with open_ledger(tmp_path / "l.db") as ledger:
+    async with open_ledger(place) as ledger:
         await asyncio.gather(*(ledger.intend(one) for one in asked))
         await asyncio.gather(*(ledger.answer(one, ANSWER, 0.5) for one in asked[1:]))
         assert set(await ledger.find([one.key for one in asked])) == {one.key for one in asked[1:]}
 
 
-async def test_the_bill_adds_up_by_model_and_stage(tmp_path: Path) -> None:
-    async with open_ledger(tmp_path / "l.db") as ledger:
+async def test_the_bill_adds_up_by_model_and_stage(place: str) -> None:
+    async with open_ledger(place) as ledger:
         for number, cost in enumerate((0.5, 0.25, None)):
             await ledger.intend(request(str(number), stage="label"))
-            await ledger.answer(request(str(number)), ANSWER, cost)
+            await ledger.answer(request(str(number), stage="label"), ANSWER, cost)
         await ledger.intend(request("x", stage="revise"))
-        await ledger.fail(request("x"), "said")
-        label, revise = await ledger.bill()
-    assert label == ("openai/m", "label", 3, 0, 21, 6, 0, 0.75, 1)
-    assert revise == ("openai/m", "revise", 0, 1, 0, 0, 0, 0, 0)
+        await ledger.fail(request("x", stage="revise"), "said")
+    with reading(place) as connection:
+        label, revise = bill(connection)
+    assert label == ({"model": "openai/m", "stage": "label"}, 3, 0, 0, 21, 6, 0, 0.75, 1)
+    assert revise == ({"model": "openai/m", "stage": "revise"}, 0, 1, 0, 0, 0, 0, 0, 0)
 
 
-async def test_a_killed_process_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+async def test_a_killed_process_loses_nothing_that_was_acknowledged(place: str) -> None:
     """SIGKILL right after the answer was awaited and another intent was: the one is there, the other asks
     again."""
     program = f"""
 import asyncio, os, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
 from judge.ledger import open_ledger
+from judge.ledger_books import Wanted, bill, count
+from judge.ledger_place import BUSY_S, reading
 from tests.judge.test_ledger import ANSWER, request
 async def main():
-    async with open_ledger("l.db") as ledger:
+    async with open_ledger({place!r}) as ledger:
         await ledger.intend(request("a"))
         await ledger.answer(request("a"), ANSWER, 0.5)
         await ledger.intend(request("b"))
         os.kill(os.getpid(), signal.SIGKILL)
 asyncio.run(main())
 """
-    ran = await asyncio.to_thread(
-        subprocess.run, [sys.executable, "-c", program], cwd=tmp_path, capture_output=True
-    )
+    ran = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", program], capture_output=True)
     assert ran.returncode == -signal.SIGKILL, ran.stderr
-    async with open_ledger(tmp_path / "l.db") as ledger:
+    async with open_ledger(place) as ledger:
         assert await ledger.find([request("a").key, request("b").key]) == {request("a").key: ANSWER}
         await ledger.intend(request("b"))
-    rows = dict(_rows(tmp_path / "l.db", "select status, attempts from calls"))
-    assert rows == {"answered": 1, "intent": 2}
+    with reading(place) as connection:
+        assert count(connection, Wanted()) == {"answered": 1, "lost": 1}
+        assert bill(connection, ())[0].lost == 2
 
 
-async def test_an_asker_that_is_cancelled_leaves_a_whole_ledger(tmp_path: Path) -> None:
-    async with open_ledger(tmp_path / "l.db") as ledger:
+async def test_a_reader_waits_for_no_writer(tmp_path: Path) -> None:
+    """However long another process holds the write lock."""
+    place = tmp_path / "l.db"
+    async with open_ledger(place) as ledger:
+        await ledger.intend(request())
+        await ledger.answer(request(), ANSWER, 0.5)
+        with closing(sqlite3.connect(place, isolation_level=None)) as writer:
+            writer.execute("BEGIN IMMEDIATE")
+            writer.execute("DELETE FROM calls")
+            async with asyncio.timeout(BUSY_S / 2):
+                assert await ledger.find([request().key]) == {request().key: ANSWER}
+                assert await ledger.costs([request().key]) == {request().key: 0.5}
+                assert (await ledger.bill())[0].calls == 1
+            writer.execute("ROLLBACK")
+
+
+async def test_an_asker_that_is_cancelled_leaves_a_whole_ledger(place: str) -> None:
+    async with open_ledger(place) as ledger:
         task = asyncio.create_task(ledger.intend(request()))
         await asyncio.sleep(0)
         task.cancel()
@@ -142,9 +164,10 @@ async def test_places_that_cannot_be_a_ledger(tmp_path: Path) -> None:
     assert "folder cannot be made" in await _refused(text / "l.db")
     assert "unable to open" in await _refused(tmp_path)
     assert text.read_text().startswith("not a database"), "it was overwritten"
-    said = await _refused("postgresql://me:secret@host/db")
-    assert "keeps its ledger in SQLite" in said
+    said = await _refused("mysql://me:secret@host/db")
+    assert "SQLite or PostgreSQL" in said
     assert "secret" not in said
+    assert "in memory would be lost" in await _refused("sqlite://")
 
 
 async def test_a_read_only_ledger_says_so(tmp_path: Path) -> None:
@@ -157,7 +180,7 @@ async def test_a_newer_or_foreign_database_is_left_alone(tmp_path: Path) -> None
     async with open_ledger(tmp_path / "new.db"):
         pass
     with sqlite3.connect(tmp_path / "new.db") as connection:
-        connection.execute("update ledger_version set version = ?", (len(MIGRATIONS) + 1,))
+        connection.execute("update ledger_version set version = ?", (len(STEPS) + 1,))
     connection.close()
     assert "newer Preceptor" in await _refused(tmp_path / "new.db")
     with sqlite3.connect(tmp_path / "else.db") as connection:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
+from constitution.errors import UserError
 from judge.models.protocol import Completion, Request
-from judge.prices import Price, Prices, likely_tokens_in, most_tokens_in
+from judge.prices import Price, Prices, likely_tokens_in, most_tokens_in, price_from, read_prices
 from prompts.records import Message
 
 COMPLETION = Completion(
@@ -45,10 +47,62 @@ def test_the_shipped_table_is_whole() -> None:
     """Every listed model answers; cached input is never dearer than fresh, and a batch is half the price."""
     prices = Prices.load()
     assert len(prices._table) >= 25
-    assert prices.batch_discount("openai/gpt-4o") == prices.batch_discount("anthropic/x") == 0.5
-    for price in prices._table.values():
+    for name, price in prices._table.items():
+        whole, batch = prices.estimate(name, 10, 20), prices.batch_estimate(name, 10, 20)
+        assert whole is not None
+        assert batch == pytest.approx(whole / 2)
+        assert price.source.startswith("https://")
+        assert price.dated
         assert 0 < price.input <= price.output
         assert price.cached_input is None or price.cached_input <= price.input
+
+
+def test_ones_own_file_adds_and_overrides(tmp_path: Path) -> None:
+    file = tmp_path / "prices.yaml"
+    file.write_text(
+        "openai/gpt-4o: {input: 1, output: 2, dated: 2026-02-03}\n"
+        "together/llama: {input: 0.1, output: 0.3, batch_input: 0.05, batch_output: 0.1}\n"
+    )
+    prices = Prices.load(read_prices(file))
+    assert prices.estimate("openai/gpt-4o", 10**6, 10**6) == 3
+    assert prices.batch_estimate("openai/gpt-4o", 10**6, 10**6) == 1.5
+    assert prices.batch_estimate("together/llama", 10**6, 10**6) == pytest.approx(0.15)
+    assert prices.estimate("openai/gpt-4o-mini", 10**6, 0) == pytest.approx(0.15)
+    assert (own := prices.price("openai/gpt-4o")) is not None
+    assert own.dated == "2026-02-03"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("openai/m: {input: 1}", "openai/m: output: field required"),
+        ("openai/m: {input: -1, output: 1}", "input: input should be greater"),
+        ("openai/m: {input: 1, output: 1, price: 3}", "price: extra inputs"),
+        ("m: {input: 1, output: 1}", "'m' is no model"),
+        ("- a", "wanted lines such as"),
+        ("a: [", "broken YAML"),
+    ],
+)
+def test_a_wrong_file_of_prices_is_told_in_words(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "prices.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=said) as told:
+        read_prices(file)
+    assert str(file) in str(told.value)
+
+
+def test_a_price_by_flag_is_every_models_or_one_models() -> None:
+    prices = Prices.load(dict([price_from("0.5,1"), price_from("openai/b=2,3")]))
+    assert prices.estimate("openai/a", 10**6, 10**6) == 1.5
+    assert prices.estimate("openai/b", 10**6, 10**6) == 5
+    assert prices.estimate("embedded", 10**6, 10**6) == 0, "what runs here stays free"
+    assert prices.batch_estimate("elsewhere/a", 1, 1) is None
+
+
+@pytest.mark.parametrize("text", ["1", "1,2,3", "a,b", "-1,2", "nan,1", "m=", ""])
+def test_a_flag_that_is_no_price(text: str) -> None:
+    with pytest.raises(UserError, match="--price is"):
+        price_from(text)
 
 
 @pytest.mark.parametrize("text", ["Hello there, how are you today?", "你好，今天过得怎么样", "🙂🙂🙂", ""])

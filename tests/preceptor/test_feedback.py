@@ -75,14 +75,14 @@ def test_the_cap_stops_with_3_and_a_higher_one_goes_on(
 ) -> None:
     server = start_server()
     words = ("label", "pairs.jsonl", "-c", "style", "--judge", "openai/gpt-4o-mini", "--base-url", server.url)
-    tight = preceptor(*words, "--out", "out", "--concurrency", 1, "--max-cost", "0.0012", "--json")
+    tight = preceptor(*words, "--out", "out", "--concurrency", 1, "--max-cost", "0.0004", "--json")
     assert tight.code == 3, tight.err
     partial = json.loads(tight.out)
     manifest = json.loads((place / "out" / "manifest.json").read_text())
     rows = len((place / "out" / "labels.jsonl").read_text().splitlines())
     assert (partial["complete"], manifest["complete"]) == (False, False)
     assert 0 < rows < 8
-    assert partial["calls"]["cost_usd"] <= 0.0012
+    assert partial["calls"]["cost_usd"] <= 0.0004
     done = preceptor(*words, "--out", "out", "--max-cost", "1", "--json")
     assert (done.code, json.loads(done.out)["complete"]) == (0, True)
     assert server.stats()["answered_twice"] == 0
@@ -200,3 +200,109 @@ def test_transcripts(place: Path, preceptor: Preceptor, start_server: Start) -> 
     )
     figures = json.loads(preceptor(*words, "--json").out)
     assert (figures["n"], figures["correct_both"]) == (1, 1)
+
+
+def test_every_command_that_asks_plans_and_asks_nothing(
+    place: Path, preceptor: Preceptor, start_server: Start
+) -> None:
+    """Calls, tokens and dollars by model, also as a batch; later rounds of revising and judging included."""
+    server = start_server()
+    at = ("--base-url", server.url)
+    assert preceptor("respond", "prompts.jsonl", "--model", "openai/m", *at, "-o", "r.jsonl").code == 0
+    lines = (place / "pairs.jsonl").read_text().splitlines()
+    (place / "gold.jsonl").write_text("".join(line[:-1] + ', "preferred": "a"}\n' for line in lines))
+    asked = server.stats()["requests"]
+    j, c = ("--judge", "openai/gpt-4o-mini"), ("-c", "style")
+    trained = ("--policy", f"scripted/{place}/s.jsonl", "--baseline", f"scripted/{place}/t.jsonl")
+    for name in ("s", "t"):
+        (place / f"{name}.jsonl").write_text('{"text": ""}\n')
+    commands: dict[str, tuple[object, ...]] = {
+        "respond": ("respond", "prompts.jsonl", "--model", "openai/gpt-4o-mini", "-o", "x"),
+        "revise": ("revise", "r.jsonl", "--model", "openai/gpt-4o-mini", *c, "-o", "x"),
+        "label": ("label", "pairs.jsonl", *j, *c, "-o", "x"),
+        "score": ("score", "r.jsonl", *j, *c, "-o", "x"),
+        "audit": ("audit", "gold.jsonl", *j, *c),
+        "test": ("constitution", "test", "style", *j),
+        "ablate": ("constitution", "ablate", "style", "pairs.jsonl", *j),
+        "evaluate": ("evaluate", *trained, "--prompts", "prompts.jsonl", *j, *c),
+    }
+    may_ask = {}
+    for name, words in commands.items():
+        ended = preceptor(*words, *at, "--plan", "--json")
+        assert ended.code == 0, (name, ended.err)
+        (line,) = [one for one in json.loads(ended.out)["models"] if one["model"].startswith("openai/")]
+        may_ask[name] = line["may_ask"]
+        assert line["to_ask"] + line["may_ask"] > 0, name
+        assert 0 < line["batch_cost_usd"] == pytest.approx(line["cost_usd"] / 2), name
+        assert "as a batch" in preceptor(*words, *at, "--plan").err
+    assert {name for name, count in may_ask.items() if count} == {"revise", "evaluate"}
+    assert server.stats()["requests"] == asked
+    assert not (place / "x").exists()
+
+
+def test_a_price_by_flag_or_file_holds_a_cap(
+    place: Path, preceptor: Preceptor, start_server: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start_server()
+
+    def cost(*more: object) -> float:
+        ended = preceptor(*label(server, "--out", "out", "--plan", "--json", *more))
+        return float(json.loads(ended.out)["models"][0]["cost_usd"])
+
+    by_flag = cost("--price", "1,2")
+    assert cost("--price", "openai/fake=2,4") == pytest.approx(2 * by_flag)
+    own = Path.home() / ".config" / "preceptor" / "prices.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("openai/fake: {input: 1, output: 2}\n")
+    assert cost() == pytest.approx(by_flag)
+    (place / "elsewhere.yaml").write_text("openai/fake: {input: 3, output: 6}\n")
+    monkeypatch.setenv("PRECEPTOR_PRICES", "elsewhere.yaml")
+    assert cost() == pytest.approx(3 * by_flag)
+    assert preceptor(*label(server, "--out", "out", "--max-cost", "0.0000001")).code == 3
+    monkeypatch.setenv("PRECEPTOR_PRICES", "nowhere.yaml")
+    refused = preceptor(*label(server, "--out", "out", "--plan"))
+    assert (refused.code, "PRECEPTOR_PRICES names nowhere.yaml" in refused.err) == (2, True)
+
+
+def test_a_finished_folder_is_known_by_its_hashes(
+    place: Path, preceptor: Preceptor, start_server: Start
+) -> None:
+    """Without the ledger and without a call; and is made anew where anything about it changed."""
+    server = start_server()
+    words = label(server, "--out", "out", "--json")
+    assert preceptor(*words).code == 0
+    before = {path.name: path.read_bytes() for path in (place / "out").iterdir()}
+    for path in (place / ".preceptor").iterdir():
+        path.unlink()
+    again = preceptor(*words)
+    assert json.loads(again.out)["pairs"] == 8
+    assert json.loads(again.out)["calls"] == {"asked": 0, "from_ledger": 0, "failed": 0, "cost_usd": 0.0}
+    assert server.stats()["requests"] == 16
+    assert {path.name: path.read_bytes() for path in (place / "out").iterdir()} == before
+    for change in (
+        lambda: (place / "out" / "labels.jsonl").write_text(""),
+        lambda: (place / "out" / "card.md").unlink(),
+        lambda: (place / "pairs.jsonl").write_text((place / "pairs.jsonl").read_text().replace("3", "4")),
+    ):
+        change()
+        assert preceptor(*words).code == 0
+        assert preceptor("verify", "out").code == 0
+        assert len((place / "out" / "labels.jsonl").read_text().splitlines()) == 8
+    assert server.stats()["requests"] > 16
+    other = preceptor(*words, "--tie")
+    assert json.loads(other.out)["calls"]["asked"] > 0
+
+
+def test_a_file_that_is_streamed_gives_the_same_as_one_that_is_held(
+    place: Path, preceptor: Preceptor, start_server: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start_server()
+    assert preceptor(*label(server, "--out", "held")).code == 0
+    monkeypatch.setattr("preceptor.labelling.AT_HAND", 3)
+    assert preceptor(*label(server, "--out", "streamed")).code == 0
+    for name in ("labels.jsonl", "preferences.jsonl", "preferences.parquet", "card.md"):
+        assert (place / "held" / name).read_bytes() == (place / "streamed" / name).read_bytes(), name
+    with (place / "pairs.jsonl").open("a") as file:
+        file.write("{broken\n")
+    broken = preceptor(*label(server, "--out", "streamed"))
+    assert (broken.code, "pairs.jsonl:9" in broken.err) == (2, True)

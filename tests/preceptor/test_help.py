@@ -30,6 +30,7 @@ def test_help_lists_every_command(preceptor: Preceptor) -> None:
         "run",
         "report",
         "verify",
+        "ledger",
         "export",
     ]:
         assert f" {command} " in ended.out

@@ -13,7 +13,8 @@ The reply is a reason and a verdict line. Where logprobs are asked for they stan
 with P(A) = sigmoid((first mark - second mark) / 10).
 
 Faults are planned, not drawn: `faults` lists what befalls the first requests in turn, `ok` for nothing. GET
-/stats tells what was served; `answered_twice` counts bodies that were answered more than once.
+/stats tells what was served; `answered_twice` counts answers to bodies that had been answered before, `answered_most`
+how often the one was that was answered most often.
 
     python -m tests.servers.llm --port 8900 --replay FILE     # JSON lines of {"first": …, "second": …,
     "reply": …}
@@ -35,8 +36,26 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 MARK = re.compile(r"quality=(-?\d+)")
-FAULTS = frozenset({"ok", "429", "500", "503", "529", "401", "403", "404", "400", "quota", "drop", "badjson", "html",
-                    "refusal", "truncate", "empty", "slow", "nologprobs"})  # fmt: skip
+FAULTS = frozenset(
+    {
+        "ok",
+        "408",
+        "409",
+        "425",
+        "429",
+        "500",
+        "503",
+        "529",
+        "401",
+        "403",
+        "404",
+        "400",
+        "quota",
+        "drop",
+        "badjson",
+    }
+    | {"html", "refusal", "truncate", "empty", "garbage", "slow", "nologprobs"}
+)
 
 
 class Recording(NamedTuple):
@@ -77,9 +96,11 @@ class LLMServer:
         latency_s: float = 0.0,
         retry_after: str | Callable[[], str] = "0.05",
         reach: int = 0,
+        slow_s: float = 3600.0,
+        headers: Callable[[], dict[str, str]] = dict,
     ) -> None:
         """verdict: the verdict line. latency_s: before each answer. retry_after: of 429, 503 and 529. reach: number
-        of requests at which `reached` is set."""
+        of requests at which `reached` is set. slow_s: what `slow` takes longer. headers: of every answer."""
         if unknown := set(faults) - FAULTS:
             raise ValueError(f"unknown faults {sorted(unknown)}; there are {sorted(FAULTS)}")
         self.recordings = recordings
@@ -87,6 +108,8 @@ class LLMServer:
         self.verdict = verdict
         self.latency_s = latency_s
         self.retry_after = retry_after
+        self.slow_s = slow_s
+        self.headers = headers
         self.url = ""
         """Address with /v1, as OpenAI's clients want it, once it listens."""
         self.root = ""
@@ -105,11 +128,18 @@ class LLMServer:
             "requests": len(self.bodies),
             "answered": sum(self._answered.values()),
             "answered_twice": sum(count - 1 for count in self._answered.values()),
+            "answered_most": max(self._answered.values(), default=0),
             "faults": dict(self._faulted),
             "max_concurrency": self._peak,
             "tokens_in": self._tokens_in,
             "tokens_out": self._tokens_out,
         }
+
+    def wait_for(self, requests: int, timeout_s: float = 60.0) -> bool:
+        """Wait until so many requests have come; False where they do not come in time."""
+        self.reached.clear()
+        self._reach = requests
+        return len(self.bodies) >= requests or self.reached.wait(timeout_s)
 
     async def answer(self, path: str, raw: bytes) -> Answer:
         """The answer to one POST."""
@@ -125,7 +155,7 @@ class LLMServer:
         fault = self.faults[number] if number < len(self.faults) else "ok"
         if fault != "ok":
             self._faulted[fault] += 1
-        await asyncio.sleep(3600 if fault == "slow" else self.latency_s)
+        await asyncio.sleep(self.latency_s + (self.slow_s if fault == "slow" else 0))
         if (failed := self._fail(fault, body)) is not None:
             return failed
         text = conversation(body)
@@ -135,6 +165,8 @@ class LLMServer:
             said, reason = Said("I cannot compare these.", 0.5), "refused"
         elif fault == "truncate":
             said, reason = said._replace(text=said.text[: len(said.text) // 2]), "length"
+        elif fault == "garbage":
+            said = Said("Both have their merits, and it is hard to say.", 0.5)
         elif fault == "empty":
             said = said._replace(text="")
         self._answered[hashlib.sha256(raw).digest()] += 1
@@ -226,6 +258,7 @@ class LLMServer:
                 headers = {
                     "content-type": answer.content_type,
                     "content-length": str(len(data)),
+                    **self.headers(),
                     **answer.headers,
                 }
                 lines = [

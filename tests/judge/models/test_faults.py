@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import pytest
 
 from judge.errors import ProviderStopped, Rejected, Transient
-from judge.models.faults import Fault, error_of, retry_after_s
+from judge.models.faults import Crowded, Fault, Unreachable, error_of, retry_after_s, unreachable
 
 NOON = datetime(2025, 1, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -31,7 +33,9 @@ def test_retry_after(headers: dict[str, str], wait_s: float | None) -> None:
 
 @pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504, 529])
 def test_what_a_second_try_can_mend(status: int) -> None:
-    assert type(error_of(Fault("openai", "openai/m", status, "said"))) is Transient
+    error = error_of(Fault("openai", "openai/m", status, "said"))
+    assert isinstance(error, Transient)
+    assert isinstance(error, Crowded) is (status in (408, 429, 504, 529)), "fewer at once may help"
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
@@ -56,7 +60,58 @@ def test_a_filters_refusal_is_told_from_a_fault() -> None:
         (402, "pay"),
         (429, "insufficient_quota"),
         (400, "Your credit balance is"),
+        (400, "API key not valid. Please pass a valid API key."),
+        (400, "model_not_found: m"),
     ],
 )
 def test_what_stops_the_run(status: int, message: str) -> None:
     assert isinstance(error_of(Fault("openai", "openai/m", status, message)), ProviderStopped)
+
+
+def _chained(*links: BaseException) -> BaseException:
+    """Each the cause of the one before it."""
+    for link, cause in pairwise(links):
+        link.__cause__ = cause
+    return links[0]
+
+
+class APITimeoutError(Exception):
+    """As the SDK names what its transport calls a timeout."""
+
+
+class ConnectTimeout(Exception):
+    """As aiohttp's bridge names every connection that failed."""
+
+
+class ConnectError(Exception):
+    """As the other SDK's bridge names it."""
+
+
+class ServerDisconnectedError(Exception):
+    """As aiohttp names a line that dropped."""
+
+
+@pytest.mark.parametrize(
+    ("links", "kind", "said"),
+    [
+        (
+            (APITimeoutError(), ConnectTimeout(), ConnectionRefusedError(111, "refused")),
+            Unreachable,
+            "nothing answers",
+        ),
+        ((APITimeoutError(), ConnectTimeout(), ServerDisconnectedError("gone")), Transient, "broke: gone"),
+        ((ConnectError(), ServerDisconnectedError("gone")), Transient, "broke: gone"),
+        ((ConnectError(), OSError(113, "no route to host")), Unreachable, "nothing answers"),
+        ((APITimeoutError(), ConnectTimeout(), TimeoutError()), Crowded, "did not answer in time"),
+        ((APITimeoutError(),), Crowded, "did not answer in time"),
+        ((TimeoutError(), CancelledError("deadline")), Crowded, "did not answer in time"),
+        ((ConnectionResetError("reset"),), Transient, "broke: reset"),
+    ],
+)
+def test_a_refused_connection_a_dropped_one_and_silence_are_told_apart(
+    links: tuple[BaseException, ...], kind: type[Transient], said: str
+) -> None:
+    """By what lies beneath, because over aiohttp the SDKs call all of them a timeout."""
+    error = unreachable("http://here", _chained(*links))
+    assert type(error) is kind
+    assert said in str(error)

@@ -12,6 +12,7 @@ from judge.errors import ModelError, ProviderStopped, Rejected, Transient
 from judge.models.faults import Unreachable
 from judge.models.openai import OpenAIModel, open_model
 from judge.models.protocol import Request
+from judge.models.room import billed_tokens
 from prompts.records import Message
 from tests.servers.llm import LLMServer
 
@@ -101,7 +102,7 @@ async def test_reasoning_models_get_room_to_think_and_no_sampling(monkeypatch: p
     ):
         opened = open_model(f"openai/{name}")
         body = opened._body(request(menu=MENU, temperature=1.0))
-        assert (opened.hidden_tokens > 0) is thinks
+        assert (billed_tokens(request(model=f"openai/{name}", menu=MENU)) > 4000) is thinks
         assert ("max_completion_tokens" in body) is thinks
         assert ("temperature" in body) is ("logprobs" in body) is ("max_tokens" in body) is (not thinks)
         await opened.close()

@@ -1,0 +1,219 @@
+"""Labelling against the bare SDK: calls a second and CPU time a call, on the same server with 50 ms latency.
+
+    python benchmarks/label_speed.py [--pairs N] [--concurrency N] [--latency S] [--rounds N] [--distilabel PYTHON]
+
+Each side runs in a process of its own, one after the other, against a fresh server in another; all send the same
+rendered requests, both orders of every pair:
+
+    bare httpx      AsyncOpenAI on its default transport, as many workers as there may be calls in flight, replies
+                    dropped
+    bare aiohttp    the same on `openai.DefaultAioHttpClient`, where aiohttp is installed
+    ours            `preceptor label` from its pairs file to labels.jsonl: rendering, ledger, verdicts, labels
+    distilabel      PrometheusEval over OpenAILLM, one order, its own prompt; PYTHON is the interpreter of an
+                    environment with `distilabel[openai]`
+
+The clock of a side runs from its first request to its last answer written down. The best of the rounds counts: what
+else runs on the machine only ever slows. Needs the repository's tests/ beside benchmarks/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+SIDES = ("bare httpx", "bare aiohttp", "ours")
+
+
+def write_pairs(path: Path, pairs: int) -> None:
+    """Pairs of some 150 words, each like no other."""
+    filler = "The bakery opens at seven and the bread is still warm when the first guests come in. " * 4
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(pairs):
+            row = {
+                "id": f"p{number}",
+                "prompt": f"Question {number}: when does the bakery open?",
+                "response_a": f"quality={number % 17} {filler}",
+                "response_b": f"quality={number % 13} {filler} Number {number}.",
+            }
+            file.write(json.dumps(row) + "\n")
+
+
+def requests(pairs: Path) -> list[Any]:
+    """What labelling asks, in both orders."""
+    from constitution.files import load
+    from judge.label import LabelSettings, label, template_for
+    from judge.models.openai import open_model
+    from judge.pairs import read_pairs
+
+    rules, settings = load("style"), LabelSettings()
+    judge = open_model("openai/fake", base_url="http://127.0.0.1:1/v1")
+    template = template_for(judge, settings)
+    return [
+        one for pair in read_pairs(pairs) for one in next(label(pair, rules, judge, template, settings), ())
+    ]
+
+
+def bare(side: str, url: str, pairs: Path, concurrency: int) -> dict[str, float]:
+    """A loop over the SDK and nothing else."""
+    import openai
+
+    from judge.models.openai import OpenAIModel
+
+    kind = openai.DefaultAioHttpClient if side.endswith("aiohttp") else openai.DefaultAsyncHttpxClient
+    model = OpenAIModel("openai/fake", openai.AsyncOpenAI(base_url=url, api_key="none"))
+    bodies = [model._body(one) for one in requests(pairs)]
+
+    async def run() -> None:
+        client = openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, http_client=kind())
+        waiting = iter(bodies)
+
+        async def worker() -> None:
+            for body in waiting:
+                await client.chat.completions.create(**body)
+
+        await asyncio.gather(*(worker() for _ in range(concurrency)))
+        await client.close()
+
+    return timed(lambda: asyncio.run(run()), len(bodies))
+
+
+def ours(url: str, pairs: Path, concurrency: int, out: Path) -> dict[str, float]:
+    """`preceptor label`, less the start of the interpreter and what is derived from labels.jsonl afterwards."""
+    import openai  # noqa: F401 loaded before the clock starts, as on the other side
+
+    from constitution.files import load
+    from judge.label import LabelSettings
+    from preceptor import labelling, stages
+    from preceptor.cli.console import progress
+
+    job = labelling.Job(load("style"), [(["openai/fake"], "")], LabelSettings(), base_urls={"": url})
+    asking = stages.Asking(ledger=str(out / "ledger.db"), concurrency=concurrency)
+
+    def run() -> None:
+        asked, _ = labelling._judged(out, list(stages.pairs_from(str(pairs), "rows")), job, asking, progress)
+        assert asked.stopped is None
+        assert asked.progress.failed == 0
+
+    count = sum(1 for _ in pairs.open())
+    return timed(run, 2 * count)
+
+
+def timed(work: Any, calls: int) -> dict[str, float]:
+    """Calls a second, and milliseconds of this process's CPU time a call."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    wall_s, cpu_s = time.perf_counter() - wall, time.process_time() - cpu
+    return {"calls_per_s": calls / wall_s, "cpu_ms_per_call": 1000 * cpu_s / calls, "calls": calls}
+
+
+DISTILABEL = """
+import json, sys, time
+from distilabel.models import OpenAILLM
+from distilabel.pipeline import Pipeline
+from distilabel.steps import LoadDataFromDicts
+from distilabel.steps.tasks import PrometheusEval
+url, pairs, batch = sys.argv[1], sys.argv[2], int(sys.argv[3])
+rows = [json.loads(line) for line in open(pairs)]
+data = [{"instruction": r["prompt"], "generations": [r["response_a"], r["response_b"]]} for r in rows]
+if __name__ == "__main__":
+    with Pipeline("p") as pipeline:
+        load = LoadDataFromDicts(data=data, batch_size=batch)
+        task = PrometheusEval(mode="relative", rubric="factual-validity", input_batch_size=batch,
+                              llm=OpenAILLM(model="fake", base_url=url, api_key="none"))
+        load >> task
+    start = time.perf_counter()
+    pipeline.run(use_cache=False)
+    print(json.dumps({"calls_per_s": len(rows) / (time.perf_counter() - start), "calls": len(rows)}))
+"""
+
+
+@contextmanager
+def server(latency_s: float, faults: str = "[]") -> Iterator[str]:
+    """The tests' server in a process of its own; its address with /v1."""
+    program = (
+        "import threading; from tests.servers.llm import LLMServer, serve\n"
+        f"with serve(LLMServer(latency_s={latency_s}, faults={faults})) as running:\n"
+        "    print(running.url, flush=True); threading.Event().wait()"
+    )
+    running = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True, env=_environment()
+    )
+    try:
+        assert running.stdout is not None
+        yield running.stdout.readline().strip()
+    finally:
+        running.kill()
+        running.wait()
+
+
+def _environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT), "OPENAI_API_KEY": "none"}
+
+
+def measure(side: str, options: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """One side in a process of its own."""
+    pairs = folder / "pairs.jsonl"
+    with server(options.latency) as url, tempfile.TemporaryDirectory(dir=folder) as out:
+        if side == "distilabel":
+            script = folder / "peer.py"
+            script.write_text(DISTILABEL)
+            words = [options.distilabel, str(script), url, str(pairs), str(options.concurrency)]
+        else:
+            words = [sys.executable, __file__, "--side", side, "--url", url, "--folder", out]
+            words += ["--file", str(pairs), "--concurrency", str(options.concurrency)]
+        ran = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, env=_environment())
+    found: dict[str, float] = json.loads(ran.stdout.strip().splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=5000)
+    parser.add_argument("--concurrency", type=int, default=64)
+    parser.add_argument("--latency", type=float, default=0.05, metavar="S")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--distilabel", metavar="PYTHON")
+    for hidden in ("--side", "--url", "--folder", "--file"):
+        parser.add_argument(hidden, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.side:
+        place = (options.url, Path(options.file), options.concurrency)
+        found = ours(*place, Path(options.folder)) if options.side == "ours" else bare(options.side, *place)
+        print(json.dumps(found))  # noqa: T201
+        return
+    from judge.models.wire import fast_transport
+
+    sides = [side for side in SIDES if side != "bare aiohttp" or fast_transport()]
+    sides += ["distilabel"] if options.distilabel else []
+    best: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        write_pairs(Path(folder) / "pairs.jsonl", options.pairs)
+        for _ in range(options.rounds):
+            for side in sides:
+                found = measure(side, options, Path(folder))
+                if side not in best or found["calls_per_s"] > best[side]["calls_per_s"]:
+                    best[side] = found
+    fastest = max(best[side]["calls_per_s"] for side in sides if side.startswith("bare"))
+    for side, found in best.items():
+        cpu = f"{found['cpu_ms_per_call']:6.2f} ms CPU a call" if "cpu_ms_per_call" in found else ""
+        print(  # noqa: T201
+            f"{side:14} {found['calls_per_s']:8.1f} calls/s  {found['calls_per_s'] / fastest:5.2f} of the fastest bare "
+            f"loop  {cpu}"
+        )
+
+
+if __name__ == "__main__":
+    main()
