@@ -67,6 +67,9 @@ OverlongBuffer = Annotated[
     int | None,
     typer.Option(help="Tokens before the limit over which a penalty rises to 1.", show_default="0"),
 ]
+Checkpointing = Annotated[
+    bool, typer.Option("--gradient-checkpointing", help="Less memory, about a third more time.")
+]
 
 
 def ppo(
@@ -105,7 +108,7 @@ def ppo(
     rollout_tokens: RolloutTokens = None,
     seed: Seed = 0,
     precision: train.Precision = None,
-    gradient_checkpointing: train.Checkpointing = False,
+    gradient_checkpointing: Checkpointing = False,
     checkpoint_every: train.CheckpointEvery = None,
     tensorboard: train.TensorBoard = False,
     json: Json = False,
