@@ -44,6 +44,7 @@ def main(
     layers: Annotated[int, typer.Option(help="Of the model.")] = 6,
     vocabulary: Annotated[int, typer.Option(help="Of the model.")] = 32000,
     batch: Annotated[int, typer.Option(help="Replies in a step.")] = 16,
+    samples: Annotated[int, typer.Option(help="Replies to each prompt; TRL reads the prompt with each.")] = 4,
     steps: Annotated[int, typer.Option(help="Of every run.")] = 3,
     threads: Annotated[int, typer.Option(help="Of each run.")] = os.cpu_count() or 1,
     small_things: Annotated[
@@ -56,7 +57,7 @@ def main(
     warnings.simplefilter("ignore")
     if side:
         assert folder is not None
-        typer.echo(json.dumps(SIDES[side](folder, batch, steps)))
+        typer.echo(json.dumps(SIDES[side](folder, batch, samples, steps)))
         return
     folder = Path(tempfile.mkdtemp(prefix="ppo-"))
     parameters = make_model(folder / "model", width, layers, vocabulary)
@@ -67,7 +68,7 @@ def main(
     for name in sides:
         python = str(trl_python) if name == "trl" else sys.executable
         call = [python, __file__, "--side", name, "--folder", str(folder)]
-        call += ["--batch", str(batch), "--steps", str(steps)]
+        call += ["--batch", str(batch), "--samples", str(samples), "--steps", str(steps)]
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": str(threads),
@@ -83,9 +84,9 @@ def main(
     if small_things:
         return
     typer.echo(
-        f"\n{parameters / 1e6:.0f}M parameters in float32, vocabulary {vocabulary}, {batch} replies a step of "
-        f"{PROMPT_TOKENS} + {REPLY_TOKENS} tokens, {EPOCHS} passes of {MINIBATCHES} minibatches, {steps} steps, "
-        f"{threads} threads\n"
+        f"\n{parameters / 1e6:.0f}M parameters in float32, vocabulary {vocabulary}, {batch} replies a step, {samples} "
+        f"to a prompt, of {PROMPT_TOKENS} + {REPLY_TOKENS} tokens, {EPOCHS} passes of {MINIBATCHES} minibatches, "
+        f"{steps} steps, {threads} threads\n"
     )
     typer.echo("| run | peak MiB | of ours | samples/s | CPU s a sample |\n|---|---|---|---|---|")
     ours = found["ours"]
@@ -161,7 +162,7 @@ def prompts_of(count: int) -> list[str]:
     return [f"{number:04d}".ljust(PROMPT_TOKENS, "abcdefgh"[number % 8]) for number in range(count)]
 
 
-def reward_side(folder: Path, batch: int, steps: int) -> dict[str, float]:  # noqa: ARG001
+def reward_side(folder: Path, batch: int, samples: int, steps: int) -> dict[str, float]:  # noqa: ARG001
     """A reward model of two pairs, to be in place."""
     from judge.records import Preference
     from prompts.records import Message
@@ -187,10 +188,8 @@ def reward_side(folder: Path, batch: int, steps: int) -> dict[str, float]:  # no
     return meter.read(8)
 
 
-def sft_side(folder: Path, batch: int, steps: int) -> dict[str, float]:
+def sft_side(folder: Path, batch: int, samples: int, steps: int) -> dict[str, float]:  # noqa: ARG001
     """Our SFT on rows of as many tokens."""
-    import torch
-
     from prompts.records import Message
     from train.rows import Demonstration
     from train.settings import SftSettings
@@ -205,16 +204,14 @@ def sft_side(folder: Path, batch: int, steps: int) -> dict[str, float]:
         for number, text in enumerate(prompts_of(batch * steps))
     ]
     settings = SftSettings(model=str(folder / "model"), rank=RANK, batch_size=batch)
-    torch.zeros(1)
-    import transformers  # noqa: F401 - so that it is not counted
-    import trl  # noqa: F401
+    from trl import SFTTrainer  # noqa: F401 - so that its import is not counted
 
     meter = Meter()
     train_sft(rows, settings, folder / "sft", watch=lambda now: meter.restart() if now.step == 1 else None)
     return meter.read(batch * (steps - 1))
 
 
-def our_side(folder: Path, batch: int, steps: int) -> dict[str, float]:
+def our_side(folder: Path, batch: int, samples: int, steps: int) -> dict[str, float]:
     """Our PPO."""
     from prompts.records import Message, Prompt
     from train.ppo import train_ppo
@@ -222,13 +219,13 @@ def our_side(folder: Path, batch: int, steps: int) -> dict[str, float]:
 
     rows = [
         Prompt(id=str(number), messages=(Message(role="user", content=text),))
-        for number, text in enumerate(prompts_of(batch * steps))
+        for number, text in enumerate(prompts_of(batch * steps // samples))
     ]
     settings = PpoSettings(
         model=str(folder / "model"),
         rank=RANK,
         batch_size=batch,
-        samples=1,
+        samples=samples,
         max_new_tokens=REPLY_TOKENS,
         ppo_epochs=EPOCHS,
         minibatches=MINIBATCHES,
@@ -241,7 +238,7 @@ def our_side(folder: Path, batch: int, steps: int) -> dict[str, float]:
     return {**meter.read(batch * steps), "samples_per_s": batch * steps / seconds}
 
 
-def trl_side(folder: Path, batch: int, steps: int) -> dict[str, float]:
+def trl_side(folder: Path, batch: int, samples: int, steps: int) -> dict[str, float]:
     """TRL's PPO as its example sets it up: LoRA for the policy, models of their own for value and reward."""
     from datasets import Dataset
     from peft import LoraConfig
@@ -255,7 +252,9 @@ def trl_side(folder: Path, batch: int, steps: int) -> dict[str, float]:
     meter = Meter()
     source = str(folder / "model")
     tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left")
-    ids = [tokenizer(text)["input_ids"] for text in prompts_of(batch * steps)]
+    ids = [
+        tokenizer(text)["input_ids"] for text in prompts_of(batch * steps // samples) for _ in range(samples)
+    ]
     critics = [AutoModelForSequenceClassification.from_pretrained(source, num_labels=1) for _ in range(2)]
     config = PPOConfig(
         output_dir=str(folder / "trl"),
@@ -291,7 +290,7 @@ def trl_side(folder: Path, batch: int, steps: int) -> dict[str, float]:
     return meter.read(batch * steps)
 
 
-def small_side(folder: Path, batch: int, steps: int) -> dict[str, float]:  # noqa: ARG001
+def small_side(folder: Path, batch: int, samples: int, steps: int) -> dict[str, float]:  # noqa: ARG001
     """What the choices behind cost, in milliseconds, the least of five."""
     import torch
 
@@ -369,7 +368,7 @@ def _least_ms(work: Callable[[], Any]) -> float:
     return 1000 * min(spent)
 
 
-SIDES: dict[str, Callable[[Path, int, int], dict[str, float]]] = {
+SIDES: dict[str, Callable[[Path, int, int, int], dict[str, float]]] = {
     "reward": reward_side,
     "sft": sft_side,
     "ours": our_side,

@@ -14,7 +14,7 @@ ORDER = ("constitution", "prompts", "judge", "train", "preceptor")
 MODULES = sorted(path for package in ORDER for path in (ROOT / package).rglob("*.py"))
 STAGES = {
     "judge": {"respond", "revise", "compare", "label", "audit"},
-    "train": {"sft", "reward", "dpo", "evaluate"},
+    "train": {"sft", "reward", "dpo", "ppo", "evaluate"},
 }
 """Modules that never import one another; `compare` is the exception, the ask on which `label` stands."""
 TRAINING = {

@@ -125,7 +125,8 @@ def train_ppo(
         stop = "stopped after step {step}: {reason}; handed back is the policy of step {returned_step}"
         notes = (*notes, stop.format(**ended.stopped))
     steps, wall_s = ended.stopped.get("step", ended.step), time.monotonic() - began_s
-    return finish_folder(opened, Result(rows, metrics, steps, wall_s, dict(read or {}), {}, {}, notes))
+    speed = {"samples_per_s": journal.samples_per_s()}
+    return finish_folder(opened, Result(rows, metrics, steps, wall_s, dict(read or {}), {}, speed, notes))
 
 
 def encode_prompts(

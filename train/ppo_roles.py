@@ -69,7 +69,7 @@ class Roles:
         self.value_head.to(self.device)
         self.pass_tokens = pass_tokens(settings, self.device)
         self.bf16 = use_bf16(settings.precision)
-        self.checkpointing = settings.gradient_checkpointing
+        self.checkpointing = bool(settings.gradient_checkpointing)
         self.shared = False
         self.head: Head | None = head_of(causal_model(adapted))
         self.adapted.eval()

@@ -145,6 +145,11 @@ class Journal:
         """The last step's figures."""
         return last_row(self.opened.path / METRICS)
 
+    def samples_per_s(self) -> float:
+        """Replies a second over all steps, those of earlier commands too."""
+        lines = (self.opened.path / TIMINGS).read_text(encoding="utf-8").splitlines()
+        return len(lines) / sum(1 / float(json.loads(line)["samples_per_s"]) for line in lines)
+
     def _checkpoint(self, step: int) -> Path:
         return self.opened.path / CHECKPOINTS / f"checkpoint-{step}"
 

@@ -111,10 +111,11 @@ def _batch(
     alive = torch.arange(count, device=device)  # (b,) rows still in the batch
     for step in range(longest):
         logp = logits.log_softmax(-1)  # (b, V)
-        drawn = _draw(logits, logp, draws[alive, step], how)  # (b,)
+        shares = logp.exp()  # (b, V)
+        drawn = _draw(logits, shares, draws[alive, step], how)  # (b,)
         tokens[alive, step] = drawn
         logps[alive, step] = logp.gather(1, drawn[:, None])[:, 0]
-        entropies[alive, step] = -(logp.exp() * logp).nan_to_num(0.0).sum(-1)
+        entropies[alive, step] = -logp.mul_(shares).nansum(-1)
         stopped = torch.isin(drawn, stops)  # (b,)
         ended[alive] = stopped
         lengths[alive[stopped]] = step + 1
@@ -154,13 +155,14 @@ def _next_logits(causal: Any, ids: Tensor, mask: Tensor, positions: Tensor, cach
     return logits
 
 
-def _draw(logits: Tensor, logp: Tensor, draw: Tensor, how: Sampling) -> Tensor:
-    """One token (b,) for each row, by its random number `draw` (b,): where the running sum of the
-    distribution passes it."""
+def _draw(logits: Tensor, shares: Tensor, draw: Tensor, how: Sampling) -> Tensor:
+    """One token (b,) for each row, by its random number `draw` (b,): where the running sum of the distribution
+    passes it. `shares` (b, V): the softmax of the logits."""
     if how.top_p < 1:
         temperature = torch.full_like(draw, how.temperature)
         return pick(logits, temperature, torch.full_like(draw, how.top_p), draw)
-    shares = logp.exp() if how.temperature == 1 else (logits / how.temperature).softmax(-1)
+    if how.temperature != 1:
+        shares = (logits / how.temperature).softmax(-1)
     running = shares.cumsum(-1)  # (b, V)
     place = torch.searchsorted(running, draw[:, None] * running[:, -1:], right=True)[:, 0]
     return place.clamp(max=logits.shape[1] - 1)

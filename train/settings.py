@@ -208,7 +208,7 @@ class PpoSettings(LoopSettings):
     rollout_tokens: int | None = Field(default=None, gt=0)
     """Tokens, of prompts and of room for replies, generated together; 8192 on a CPU and 65536 elsewhere where
     nothing is said."""
-    kl_beta: float = Field(default=0.05, ge=0)
+    kl_beta: float = Field(default=0.1, ge=0)
     """Reward that a nat of distance from the reference costs, at first where there is a kl_target."""
     kl_target: float | None = Field(default=None, gt=0)
     """Nats a reply to which the coefficient is steered; None keeps it as it is."""

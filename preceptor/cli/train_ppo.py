@@ -41,7 +41,7 @@ RolloutTokens = Annotated[
     ),
 ]
 KlBeta = Annotated[
-    float | None, typer.Option(help="What a nat of distance from the reference costs.", show_default="0.05")
+    float | None, typer.Option(help="What a nat of distance from the reference costs.", show_default="0.1")
 ]
 KlTarget = Annotated[
     float | None, typer.Option(help="Nats a reply to which --kl-beta is steered.", show_default="none")

@@ -412,7 +412,7 @@ def test_a_guard_looks_raises_the_coefficient_stops_and_gets_the_step_it_wants(
     trained = train(settings, tmp_path / "out", guard=guard)
     assert [moment.step for moment in guard.moments] == [0, 2, 4, 6]
     assert guard.moments[0].metrics == {}
-    assert [row["kl_coef"] for row in rows_of(trained.folder)] == [0.05, 0.05, 7.0, 7.0, 7.0, 7.0]
+    assert [row["kl_coef"] for row in rows_of(trained.folder)] == [0.1, 0.1, 7.0, 7.0, 7.0, 7.0]
     assert trained.metrics["stopped"] == {"step": 6, "reason": "the judge is not amused", "returned_step": 4}
     assert trained.metrics["final"]["step"] == 4
     assert same(weights_of(trained.folder), guard.policies[4])
