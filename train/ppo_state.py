@@ -36,8 +36,6 @@ from train.settings import PpoSettings
 
 STATE, TIMINGS = "state.pt", "timings.jsonl"
 PARTS = ("rollouts_and_rewards_s", "look_back_s", "update_s")
-KEPT = 2
-"""Checkpoints kept where no guard may ask for an older one."""
 
 
 class Carried(NamedTuple):
@@ -133,7 +131,7 @@ class Journal:
         except OSError as error:
             raise _cannot_write(self.opened.path, error) from error
         found = sorted(folder.parent.glob("checkpoint-*"), key=checkpoint_step)
-        for old in [] if keep_all else found[:-KEPT]:
+        for old in [] if keep_all else found[: -self._settings.keep_checkpoints]:
             shutil.rmtree(old)
 
     def policy_of(self, step: int) -> list[Tensor]:

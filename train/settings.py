@@ -246,7 +246,11 @@ class PpoSettings(LoopSettings):
 
     @model_validator(mode="after")
     def _fits(self) -> PpoSettings:
-        """Numbers that cannot go together are not passed over in silence."""
+        """Numbers that cannot go together are not passed over in silence, nor what this loop of our own does not do."""
+        if self.compile or self.report_to:
+            raise ValueError(
+                "PPO neither compiles the model nor reports elsewhere: leave out compile and report_to"
+            )
         if self.batch_size % self.samples:
             raise ValueError(
                 f"batch_size {self.batch_size} is not a multiple of samples {self.samples}: a step takes whole prompts"
