@@ -27,7 +27,7 @@ from torch.nn.functional import logsigmoid
 from transformers import TrainingArguments
 
 from judge.records import Preference
-from train import losses
+from train import losses, processes
 from train.folder import Result, Trained, begin_folder, finish_folder, found_finished, start_folder
 from train.layout import PairBatch
 from train.logprobs import Policy, ReplyLogprobs, pair_logprobs
@@ -35,6 +35,7 @@ from train.loop import (
     Watch,
     adapted_by,
     check_rows,
+    following,
     load_dtype,
     pair_counts,
     pass_tokens,
@@ -121,6 +122,8 @@ def train_dpo(
     )
     trainer = PairTrainer(policy, stage, args=args)
     ran = run_loop(trainer, opened, settings, watch, plan)
+    if not processes.first():
+        return following(opened, rows, ran, trainer.state.global_step)
     taken = take_best(trainer) if settings.take == "best" else ()
     save_adapter(adapted, opened.path)
     base.tokenizer.save_pretrained(str(opened.path))

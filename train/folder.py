@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from judge.models.weights import weights_hash
 from prompts.manifest import file_hash, versions, write_json
 from prompts.records import Record
+from train import processes
 from train.errors import RunFolderError
 from train.roles import resolve_model
 from train.settings import BARE, NOT_IN_RESULT
@@ -157,6 +158,8 @@ def open_folder(out: Path, identity: dict[str, Any]) -> Opened:
 
 def begin_folder(opened: Opened) -> None:
     """Make the folder and say what is being trained there, once rows and model are known to be usable."""
+    if not processes.first():
+        return
     try:
         opened.path.mkdir(parents=True, exist_ok=True)
         write_json(opened.path / SETTINGS, opened.identity)
@@ -238,7 +241,7 @@ def _last_whole(checkpoints: Path) -> Path | None:
     for path in checkpoints.glob("checkpoint-*"):
         if (path / WHOLE).exists():
             whole.append(path)
-        else:
+        elif processes.first():
             shutil.rmtree(path)
     return max(whole, key=checkpoint_step, default=None)
 

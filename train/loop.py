@@ -23,8 +23,18 @@ from transformers import (
 )
 from transformers.integrations import TensorBoardCallback  # type: ignore[attr-defined]
 
+from train import processes
 from train.errors import CheckpointError, MemoryShortError, RunFolderError, TrainDataError
-from train.folder import CHECKPOINTS, METRICS, TENSORBOARD, WHOLE, Opened, checkpoint_step, keep_metrics
+from train.folder import (
+    CHECKPOINTS,
+    METRICS,
+    TENSORBOARD,
+    WHOLE,
+    Opened,
+    Trained,
+    checkpoint_step,
+    keep_metrics,
+)
 from train.measuring import Meter
 from train.memory import is_out_of_memory
 from train.pairs import Encoded
@@ -113,6 +123,9 @@ class Watcher(TrainerCallback):
         if not logs or "train_runtime" in logs:
             return
         row = {key: value for key, value in logs.items() if key not in HIDDEN_FIGURES}
+        if not processes.first():
+            self.last = row
+            return
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": state.global_step, **row}) + "\n")
         if "loss" not in row:
@@ -137,7 +150,10 @@ class Watcher(TrainerCallback):
         control: TrainerControl,  # noqa: ARG002
         **kwargs: Any,  # noqa: ARG002
     ) -> None:
-        """Only now is the checkpoint one to resume from."""
+        """Only now, when every process has written its part, is the checkpoint one to resume from."""
+        processes.wait()
+        if not processes.first():
+            return
         (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / WHOLE).touch()
 
 
@@ -225,6 +241,7 @@ def trainer_options(settings: LoopSettings, folder: Path, held_out: bool = False
         "output_dir": str(folder / CHECKPOINTS),
         "num_train_epochs": settings.epochs,
         "per_device_train_batch_size": settings.batch_size,
+        "ddp_find_unused_parameters": False,
         "learning_rate": settings.learning_rate,
         "lr_scheduler_type": "linear",
         "warmup_steps": settings.warmup,
@@ -266,7 +283,8 @@ def run_loop(trainer: Any, opened: Opened, settings: LoopSettings, watch: Watch 
         callback: Any = TensorBoardCallback
         trainer.add_callback(callback(summary_writer(opened.path / TENSORBOARD)))
     try:
-        keep_metrics(metrics, checkpoint_step(opened.checkpoint) if opened.checkpoint else 0)
+        if processes.first():
+            keep_metrics(metrics, checkpoint_step(opened.checkpoint) if opened.checkpoint else 0)
         with meter:
             trainer.train(resume_from_checkpoint=str(opened.checkpoint) if opened.checkpoint else None)
     except (OSError, SafetensorError) as error:
@@ -281,6 +299,11 @@ def run_loop(trainer: Any, opened: Opened, settings: LoopSettings, watch: Watch 
         ) from error
     last = watcher.last or last_row(metrics)
     return Ran(last, meter.figures(), (*plan.notes, *trainer.notes))
+
+
+def following(opened: Opened, rows: dict[str, Any], ran: Ran, steps: int) -> Trained:
+    """What a process hands back that is not the first of several: that one writes the result."""
+    return Trained(opened.path, rows, ran.metrics, steps, 0.0, False, {}, ran.measured, ran.notes)
 
 
 def _unwritten(path: Path, error: BaseException) -> RunFolderError:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from train import processes
 from train.errors import RunFolderError
 from train.logprobs import ReplyLogprobs
 from train.pairs import PairTokens
@@ -86,7 +87,9 @@ def cached_logprobs(
         with closing(sqlite3.connect(folder / FILE, timeout=60)) as file:
             file.execute(TABLE)
             known = _read(file, keys)
-            absent = [at for at, key in enumerate(keys) if key not in known]
+            processes.wait()  # all have read what there is before one adds to it
+            missing = [at for at, key in enumerate(keys) if key not in known]
+            absent = processes.share(missing)
             for start in range(0, len(absent), SLAB):
                 some = absent[start : start + SLAB]
                 made = _columns(compute([pairs[at] for at in some]))  # (n, 4)
@@ -97,6 +100,9 @@ def cached_logprobs(
                         [(key, *row) for key, row in rows.items()],
                     )
                 known |= rows
+            if processes.count() > 1:
+                processes.wait()
+                known = _read(file, keys)
     except (OSError, sqlite3.Error) as error:
         raise RunFolderError(
             f"cannot keep the reference's log-probabilities in {folder / FILE}: {error}; remove the file, or "

@@ -22,6 +22,7 @@ from transformers import TrainingArguments
 from judge.records import Preference, Response
 from prompts.manifest import write_json, write_text
 from prompts.records import Message
+from train import processes
 from train.card import Judged, card, sample_figures
 from train.card_page import page
 from train.errors import TrainDataError
@@ -33,6 +34,7 @@ from train.loop import (
     Watch,
     adapted_by,
     check_rows,
+    following,
     load_dtype,
     pair_counts,
     pass_tokens,
@@ -106,6 +108,8 @@ def train_reward(
     )
     trainer = PairTrainer(model, stage, args=args)
     ran = run_loop(trainer, opened, settings, watch, plan)
+    if not processes.first():
+        return following(opened, rows, ran, trainer.state.global_step)
     taken = take_best(trainer) if settings.take == "best" else ()
     figures = _finish(model, train.rows, held_out.rows, settings, (tokens, layout.shared))
     if samples:

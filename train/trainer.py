@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer
 
+from train import processes
 from train.batches import GroupedBatches, passes
 from train.halving import save_parts, saved_parts, too_long, until_it_fits
 from train.layout import PairBatch, collate_pairs
 from train.logprobs import row_tokens
-from train.loop import BEST_BY
 from train.pairs import PairTokens
 
 Losses = tuple[Tensor, dict[str, Tensor]]
@@ -55,6 +56,7 @@ class PairTrainer(Trainer):
         self.args._n_gpu = min(self.args.n_gpu, 1)  # several GPUs: one process each, never DataParallel
         self._stage = stage
         self._figures: list[dict[str, Tensor]] = []
+        self._measured: tuple[int, dict[str, float]] = (-1, {})
         self.pass_tokens = stage.pass_tokens
         self.notes: list[str] = []
 
@@ -66,7 +68,8 @@ class PairTrainer(Trainer):
         loader: DataLoader[Any] = DataLoader(
             _Numbers(range(len(lengths))), batch_sampler=sampler, collate_fn=_numbered
         )
-        return self.accelerator.prepare(loader)  # type: ignore[no-any-return]
+        # every process reads all numbers and takes its share in `_step`: a batch cut by the library would be padded
+        return prepare_data_loader(loader, num_processes=1, process_index=0, put_on_device=False)  # type: ignore[no-any-return]
 
     def training_step(
         self,
@@ -88,20 +91,26 @@ class PairTrainer(Trainer):
         )
 
     def _step(self, model: nn.Module, rows: Sequence[int]) -> Tensor:
+        """This process's part of the step, as many times as large as there are processes: they are averaged."""
+        mine = processes.share(rows)
+        parts = processes.count() / len(rows)
+        if not mine:  # fewer pairs than processes: all must take part, this one without weight
+            mine, parts = rows[:1], 0.0
         figures: list[dict[str, Tensor]] = []
         total = torch.zeros((), device=self.args.device)
-        cut = self._passes(rows, self.pass_tokens)
+        cut = self._passes(mine, self.pass_tokens)
         for number, part in enumerate(cut):
-            batch = self._batch([rows[at] for at in part])
+            batch = self._batch([mine[at] for at in part])
             last = number == len(cut) - 1
             with nullcontext() if last else self.accelerator.no_sync(model):
                 with self.compute_loss_context_manager():
                     losses, shown = self._stage.loss(model, batch)  # (B,)
-                    loss = losses.sum() / len(rows)
+                    loss = losses.sum() * parts
                 self.accelerator.backward(loss)
             total = total + loss.detach()
             figures.append({key: value.detach().float() for key, value in shown.items()})
-        self._figures.append({key: torch.cat([row[key] for row in figures]).mean() for key in figures[0]})
+        sums = {key: torch.cat([row[key] for row in figures]).sum() * parts for key in figures[0]}
+        self._figures.append(sums)
         return total
 
     def _passes(self, rows: Sequence[int], budget: int) -> list[list[int]]:
@@ -131,17 +140,26 @@ class PairTrainer(Trainer):
     @torch.no_grad()
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Mean loss and accuracy on held-out pairs, on at most EVALUATED of them, evenly from all."""
+        step, known = self._measured
+        if step == self.state.global_step:  # the library asks twice at the end
+            return known
         every = range(self._stage.trained, len(self._stage.pairs))
         rows = list(every[:: -(-len(every) // EVALUATED)])
-        model = self.model_wrapped.eval()
+        # without the wrapper of several processes, whose forward would wait for the others'
+        model = self.accelerator.unwrap_model(self.model_wrapped).eval()
         total, right = 0.0, 0.0
-        for part in self._passes(rows, self.pass_tokens):
+        mine = processes.share(rows)
+        for part in self._passes(mine, self.pass_tokens):
             with self.compute_loss_context_manager():
-                losses, shown = self._stage.loss(model, self._batch([rows[at] for at in part]))  # (B,)
+                losses, shown = self._stage.loss(model, self._batch([mine[at] for at in part]))  # (B,)
             total += losses.sum().item()
             right += shown["accuracy"].float().sum().item()
-        self.log({"held_out_loss": total / len(rows), "held_out_accuracy": right / len(rows)})
-        return {f"eval_{BEST_BY}": total / len(rows)}
+        sums = processes.summed({"loss": total, "accuracy": right})
+        means = {f"held_out_{name}": value / len(rows) for name, value in sums.items()}
+        self.log(means)
+        known = {f"eval_{name}": value for name, value in means.items()}
+        self._measured = self.state.global_step, known
+        return known
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Join the stage's own figures, averaged since the last log."""
@@ -149,6 +167,8 @@ class PairTrainer(Trainer):
         means = {
             key: torch.stack([row[key] for row in figures]).mean().item() for key in (figures or [{}])[0]
         }
+        if means:
+            means = {key: value / processes.count() for key, value in processes.summed(means).items()}
         super().log({**logs, **means}, start_time)
 
     def _save(self, output_dir: str | None = None, _state_dict: dict[str, Any] | None = None) -> None:

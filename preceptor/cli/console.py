@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,21 +16,28 @@ if TYPE_CHECKING:
     from judge.fanout import Progress
 
 
+def speaks() -> bool:
+    """Whether this process talks to the person: of several that train together, the first alone."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def console() -> Console:
     """A console on stderr; its width follows the terminal, and colours are off where it is none."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, quiet=not speaks())
 
 
 def say(text: str) -> None:
     """One line for the person, on stderr."""
-    typer.echo(text, err=True)
+    if speaks():
+        typer.echo(text, err=True)
 
 
 def result(value: Mapping[str, Any]) -> None:
     """The command's result: exactly one JSON object on stdout."""
-    typer.echo(json.dumps(value, ensure_ascii=False))
+    if speaks():
+        typer.echo(json.dumps(value, ensure_ascii=False))
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from constitution.errors import UserError
-from preceptor.cli import console, train_flags
+from preceptor.cli import console, launch, train_flags
 from preceptor.cli.options import Format, Json, Out, Seed
 from preceptor.cli.planned import beside, tell_plan
 
@@ -117,6 +117,8 @@ def reward(
     report_to: train_flags.ReportTo = None,
     tensorboard: train_flags.TensorBoard = False,
     plan: train_flags.PlanOnly = False,
+    nproc: launch.Nproc = 1,
+    accelerate_config: launch.AccelerateConfig = None,
     json: Json = False,
 ) -> None:
     """Train a reward model on preferences. The same command again goes on where it stopped."""
@@ -136,6 +138,8 @@ def reward(
 
     if plan:
         tell_plan(plan_reward(read.rows, settings), json)
+        return
+    if launch.launched(nproc, accelerate_config):
         return
     with training_bar("reward") as watch:
         said = _read(rows, read.set_aside)
@@ -181,6 +185,8 @@ def dpo(
     report_to: train_flags.ReportTo = None,
     tensorboard: train_flags.TensorBoard = False,
     plan: train_flags.PlanOnly = False,
+    nproc: launch.Nproc = 1,
+    accelerate_config: launch.AccelerateConfig = None,
     json: Json = False,
 ) -> None:
     """Train a policy on preferences. The same command again goes on where it stopped."""
@@ -195,6 +201,8 @@ def dpo(
 
     if plan:
         tell_plan(plan_dpo(read.rows, settings), json)
+        return
+    if launch.launched(nproc, accelerate_config):
         return
     with training_bar("dpo") as watch:
         said = _read(rows, read.set_aside)
@@ -369,7 +377,7 @@ def _tell(stage: str, trained: Trained, unread: Mapping[str, int], as_json: bool
         )
     if as_json:
         console.result({**trained._asdict(), "folder": str(trained.folder), "unread": dict(unread)})
-    else:
+    elif console.speaks():
         typer.echo(str(trained.folder))
 
 
