@@ -7,7 +7,7 @@ CODE   := constitution prompts judge train preceptor tests benchmarks
 DATA   ?= data
 PEERS  := build/peers
 
-.PHONY: quickstart test test-wheel check golden bench-train bench-judge bench-recorded clean
+.PHONY: quickstart test test-wheel check golden bench-train bench-judge bench-recorded bench-label bench-ppo clean
 
 quickstart: $(VENV)/.train  ## the main job on the embedded default: no key, no network, no GPU
 	$(BIN)/preceptor quickstart
@@ -30,10 +30,20 @@ bench-train: $(VENV)/.dev  ## reward model and DPO against TRL, the output layer
 	$(BIN)/python benchmarks/train_pairs.py compare
 	$(BIN)/python benchmarks/train_head.py
 	$(BIN)/python benchmarks/train_labels.py
+	$(BIN)/python benchmarks/plan.py
 
 bench-judge: $(VENV)/.dev $(PEERS)/distilabel  ## the local judge against its peers, and planted attacks
 	$(BIN)/python benchmarks/local_judge.py --distilabel $(PEERS)/distilabel/bin/python
 	$(BIN)/python benchmarks/canaries.py
+
+bench-label: $(VENV)/.dev  ## labelling against the bare SDK, through faults, and the ledger alone
+	$(PIP) --editable '.[fast]'
+	$(BIN)/python benchmarks/label_speed.py
+	$(BIN)/python benchmarks/chaos.py
+	$(BIN)/python benchmarks/ledger.py
+
+bench-ppo: $(VENV)/.dev $(PEERS)/trl  ## PPO against SFT and the last PPO that TRL had
+	$(BIN)/python benchmarks/ppo.py --trl-python $(PEERS)/trl/bin/python
 
 bench-recorded: $(VENV)/.dev  ## recorded judges beside published figures; DATA: a folder of the public recordings
 	$(BIN)/python benchmarks/recorded_judges.py $(DATA)
@@ -41,6 +51,10 @@ bench-recorded: $(VENV)/.dev  ## recorded judges beside published figures; DATA:
 $(PEERS)/distilabel:  # in an environment of its own: it needs transformers 4
 	$(PYTHON) -m venv $@
 	$@/bin/python -m pip install --quiet 'distilabel[hf-transformers]' 'torch==2.13.0' 'transformers<5'
+
+$(PEERS)/trl:  # the last release with PPO, in an environment of its own
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet 'trl==1.9.2' 'torch==2.13.0' peft
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
