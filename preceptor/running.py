@@ -147,7 +147,8 @@ def outcome_of(trained: Trained, before: Mapping[str, int] = MappingProxyType({}
     aside: Counter[str] = Counter(before)
     aside.update(trained.rows["set_aside"])
     used = trained.rows["used"] + trained.rows.get("held_out", 0)
-    return Outcome(used + aside.total(), used, dict(aside), figures=trained.metrics)
+    notes = {"notes": list(trained.notes)} if trained.notes else {}
+    return Outcome(used + aside.total(), used, dict(aside), figures={**trained.metrics, **notes})
 
 
 def statuses(labels: Sequence[Label]) -> dict[str, int]:

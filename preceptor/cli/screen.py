@@ -26,9 +26,11 @@ class Terminal:
         return _training(stage)
 
     def done(self, record: StageRecord, again: bool) -> None:
-        """One line, where a bar has not said it already."""
+        """What a bar has not said already: that it was done before, and what a person should know of it."""
         if again:
             console.say(f"{record.stage:<12} finished before: {record.rows_out} rows")
+        for note in record.figures.get("notes", []):
+            console.say(f"{record.stage:<12} {note}")
 
 
 @contextmanager
