@@ -22,7 +22,7 @@ from judge.respond import RespondSettings
 from judge.revise import ReviseSettings
 from preceptor.stages import Pairing
 from prompts.records import Record
-from train.settings import DpoSettings, RewardSettings, SftSettings
+from train.settings import DpoSettings, PpoSettings, RewardSettings, SftSettings
 
 
 class PromptSettings(Record):
@@ -76,6 +76,8 @@ class RunConfig(Record):
     model, as in Bai et al. 2022."""
     reward: RewardSettings | None = None
     dpo: DpoSettings = DpoSettings()
+    ppo: PpoSettings | None = Field(default=None, exclude_if=lambda value: value is None)
+    """A second policy beside DPO's, from the same start and the same labels. Needs `reward`."""
     rounds: int = Field(default=1, gt=0)
     """How often replies are sampled, labelled and trained on; each round starts from the last one's policy."""
     reference: Literal["first", "last"] = "last"
@@ -109,6 +111,8 @@ def _contradiction(config: RunConfig) -> str | None:
     """What two sections ask for together and cannot have."""
     if config.sft is not None and config.revise is None:
         return "`sft` trains on revisions, and `revise` is absent; add it or leave `sft` out"
+    if config.ppo is not None and config.reward is None:
+        return "`ppo` learns from the run's reward model, and `reward` is absent; add it or leave `ppo` out"
     if config.dpo.reference_adapter is not None:
         return "dpo.reference_adapter is set by a run itself; wanted reference: first or reference: last"
     if config.rounds > 1 and config.reference == "first" and config.dpo.loss == "simpo":

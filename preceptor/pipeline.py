@@ -15,7 +15,6 @@ unfinished one had asked. Importing this module imports `train`, and so torch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from constitution.files import load as load_constitution
 from judge.audit import audit
 from judge.models.registry import open_model
 from judge.records import Label, Preference, Response, Revision
-from preceptor import __version__, evaluation, folder, report, rounds, stages
+from preceptor import __version__, beside, evaluation, folder, report, rounds, stages
 from preceptor.config import RunConfig
 from preceptor.oracles import Oracle, agreement, by_checks, open_oracle, with_gold
 from preceptor.records import HeldOut, StageRecord
@@ -44,6 +43,7 @@ from preceptor.running import (
     Outcome,
     Run,
     Screen,
+    kl_to,
     outcome_of,
     sample,
     statuses,
@@ -51,7 +51,6 @@ from preceptor.running import (
 from prompts.manifest import versions, write_json, write_text
 from prompts.pool import pool_path, prompts_from, shipped_pools, split
 from prompts.rows import read_records, write_rows, writing
-from train.evaluate import kl_nats, reply_logprobs
 from train.folder import LIBRARIES
 from train.reward import train_reward
 from train.rows import read_demonstrations
@@ -82,6 +81,8 @@ def run(config: RunConfig, screen: Screen) -> dict[str, Any]:
         rounds.train(current, each)
         rounds.evaluate(current, each)
     rounds.conclude(current)
+    beside.train(current)
+    beside.evaluate(current)
     summary = _summary(current, oracle)
     write_json(current.path / SUMMARY, summary)
     write_text(current.path / REPORT, report.render(read_run(current.path, config.model_dump(mode="json"))))
@@ -104,6 +105,7 @@ def read_run(path: Path, settings: dict[str, Any]) -> report.Run:
         metrics={
             "reward": report.read_jsonl(path / REWARD / "metrics.jsonl"),
             "policy": report.read_jsonl(path / POLICY / "metrics.jsonl"),
+            "ppo": report.read_jsonl(path / beside.PPO_POLICY / "metrics.jsonl"),
         },
     )
 
@@ -240,7 +242,7 @@ def _summary(run: Run, oracle: Oracle) -> dict[str, Any]:
         "constitution": run.constitution.identity,
         **evaluation.figures(rows),
         "oracle": _ORACLE_NAMES[run.config.evaluate.oracle],
-        "kl_nats": _kl(run, rows),
+        "kl_nats": kl_to(run, rows, POLICY, None).nats,
         "labels": statuses(labels),
         "label_agreement": agreement(labels, oracle),
         "audit": audit(labels, run.constitution),
@@ -250,6 +252,8 @@ def _summary(run: Run, oracle: Oracle) -> dict[str, Any]:
     if run.config.reward is not None:
         card = folder.read_json(run.path / REWARD / "report_card.json")
         summary["reward_model"] = {key: card[key] for key in ("n", "accuracy", "ci95", "nll", "brier", "ece")}
+    if run.config.ppo is not None:
+        summary["ppo"] = beside.figures(run, records)
     if run.config.rounds > 1:
         summary["rounds"] = rounds.figures(run, records)
     return summary
@@ -265,16 +269,11 @@ def _records(path: Path, config: RunConfig) -> list[StageRecord]:
     names += ["revise"] if config.revise is not None else []
     names += ["sft", "sample"] if config.sft is not None else []
     done = {record.stage: record for record in folder.stage_records(path)}
-    return [done[name] for name in [*names, *rounds.stage_names(config)] if name in done]
-
-
-def _kl(run: Run, rows: Sequence[HeldOut]) -> float:
-    """KL(policy || start) in nats a reply, on the policy's held-out replies."""
-    prompts = [row.prompt.messages for row in rows]
-    replies = [row.after for row in rows]
-    policy = reply_logprobs(prompts, replies, run.config.model, run.path / POLICY)
-    start = reply_logprobs(prompts, replies, run.config.model)
-    return kl_nats(policy, start).nats
+    return [
+        done[name]
+        for name in [*names, *rounds.stage_names(config), *beside.stage_names(config)]
+        if name in done
+    ]
 
 
 _ORACLE_NAMES = {

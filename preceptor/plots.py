@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from train.plots import AFTER, BEFORE, INK, blank, svg
+from train.plots import AFTER, BEFORE, INK, SECOND, blank, svg
 
 
 def before_and_after(before: Mapping[str, float], after: Mapping[str, float]) -> str:
@@ -18,6 +18,35 @@ def before_and_after(before: Mapping[str, float], after: Mapping[str, float]) ->
         axes.barh(row - 0.19, new, height=0.34, color=AFTER)
         axes.text(old + 0.012, row + 0.19, f"{old:.0%}", va="center", fontsize=8, color=INK)
         axes.text(new + 0.012, row - 0.19, f"{new:.0%}", va="center", fontsize=8, color=INK)
+    axes.set_yticks(range(len(names)), list(reversed(names)))
+    axes.set_xlim(0, 1.1)
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    return svg(figure)
+
+
+def side_by_side(shares: Mapping[str, Mapping[str, float]]) -> str:
+    """Horizontal bars: for each principle the share of replies that satisfy it, a bar for each policy, in order.
+
+    shares: policy -> principle -> share, of at most three policies.
+    """
+    names = [name for name in next(iter(shares.values())) if name != "overall"] + ["overall"]
+    colours = (BEFORE, AFTER, SECOND)
+    figure, axes = blank(7.2, 0.3 * len(shares) * len(names) + 0.9)
+    height = 0.8 / len(shares)
+    for row, name in enumerate(reversed(names)):
+        for at, (share, colour) in enumerate(zip(shares.values(), colours, strict=False)):
+            place = row + 0.4 - (at + 0.5) * height
+            axes.barh(place, share.get(name, 0.0), height=0.9 * height, color=colour)
+            axes.text(
+                share.get(name, 0.0) + 0.012,
+                place,
+                f"{share.get(name, 0.0):.0%}",
+                va="center",
+                fontsize=8,
+                color=INK,
+            )
     axes.set_yticks(range(len(names)), list(reversed(names)))
     axes.set_xlim(0, 1.1)
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])

@@ -48,6 +48,7 @@ def render(run: Run) -> str:
         cards=_cards(run.summary),
         held_out=len(run.held_out),
         oracle=run.summary["oracle"],
+        policies=_policies(run.summary),
         samples=[_sample(row) for row in pick(run.held_out)],
         statuses=_statuses(run.labels),
         audit=_audit(run.summary["audit"]),
@@ -61,6 +62,7 @@ def render(run: Run) -> str:
             else "",
             "calibration": calibration(run.reward_card["bins"]) if run.reward_card.get("bins") else "",
             "curves": _curves(run.metrics),
+            "beside": _beside(run.summary),
             "rounds": _by_round(run.summary.get("rounds", [])),
         },
         stages=run.stages,
@@ -101,6 +103,15 @@ def _cards(summary: dict[str, Any]) -> list[dict[str, str]]:
     return [{"value": value, "meaning": meaning} for value, meaning in cards]
 
 
+def _beside(summary: dict[str, Any]) -> str:
+    """DPO and PPO from one start; nothing where there is no PPO, or no oracle."""
+    if not summary.get("ppo", {}).get("after"):
+        return ""
+    return plots.side_by_side(
+        {"start": summary["before"], "DPO": summary["after"], "PPO": summary["ppo"]["after"]}
+    )
+
+
 def _change(before: dict[str, float], after: dict[str, float]) -> str:
     return f"{percent(before.get('overall'))} → {percent(after.get('overall'))}"
 
@@ -108,6 +119,23 @@ def _change(before: dict[str, float], after: dict[str, float]) -> str:
 def percent(share: float | None) -> str:
     """A share as a person reads it; a dash where there is none."""
     return "–" if share is None else f"{share:.0%}"
+
+
+def _policies(summary: dict[str, Any]) -> list[dict[str, str]]:
+    """A row a policy, where there is more than DPO's."""
+    if "ppo" not in summary:
+        return []
+    both = (("DPO", summary), ("PPO", summary["ppo"]))
+    return [
+        {
+            "name": name,
+            "satisfied": with_interval(figures["after"].get("overall"), figures["ci95"].get("overall")),
+            "win_rate": with_interval(figures["win_rate"], figures["win_rate_ci95"]),
+            "kl": f"{figures['kl_nats']:.1f}",
+            "distinct": f"{figures['distinct_2']['after']:.3f}",
+        }
+        for name, figures in both
+    ]
 
 
 def _sample(row: HeldOut) -> dict[str, Any]:
@@ -238,6 +266,8 @@ def _curves(metrics: dict[str, list[dict[str, Any]]]) -> list[str]:
         ("reward", "loss", "reward model: loss"),
         ("policy", "loss", "DPO: loss"),
         ("policy", "accuracy", "DPO: accuracy"),
+        ("ppo", "reward", "PPO: reward"),
+        ("ppo", "kl_nats", "PPO: KL, nats a reply"),
     ]
     return [plots.curve(metrics[stage], key, label) for stage, key, label in wanted if metrics.get(stage)]
 

@@ -44,6 +44,8 @@ from preceptor.running import (
     TUNED_RESPONSES,
     Outcome,
     Run,
+    compared_with_start,
+    kl_to,
     outcome_of,
     sample,
     statuses,
@@ -52,7 +54,7 @@ from prompts.records import Prompt
 from prompts.rows import write_rows, writing
 from train.calibration import Interval, wilson
 from train.dpo import train_dpo
-from train.evaluate import OVERALL, distinct_n, kl_nats, reply_logprobs, satisfied
+from train.evaluate import OVERALL, distinct_n, satisfied
 from train.pairs import encode_pairs
 from train.reward_model import RewardModel
 from train.settings import BARE
@@ -264,16 +266,7 @@ def evaluate(run: Run, each: Round) -> None:
 
 def _evaluate(run: Run, each: Round, policy: str) -> None:
     config = run.config
-    settings = evaluation.Settings(
-        policy=f"hf/{run.path / policy}",
-        baseline=config.model,
-        judge=config.evaluate.judge or config.judge,
-        oracle=config.evaluate.oracle,
-        respond=config.respond.model_copy(
-            update={"temperature": config.evaluate.temperature, "seed": config.seed + 1}
-        ),
-        label=config.label.model_copy(update={"seed": config.seed}),
-    )
+    settings = compared_with_start(run, policy)
     inputs = [HELD_OUT_PROMPTS, policy]
     if each.of > 1 and each.number > 0:
         inputs += [SFT] if config.sft is not None else []
@@ -294,12 +287,7 @@ def _evaluate(run: Run, each: Round, policy: str) -> None:
 def _measured(run: Run, each: Round, rows: Sequence[HeldOut]) -> dict[str, Any]:
     """What needs a model to be measured: KL(policy || first reference) in nats a reply, and the reward model on
     the labels of a round whose replies it has not seen."""
-    prompts, replies = [row.prompt.messages for row in rows], [row.after for row in rows]
-    first = run.path / SFT if run.config.sft is not None else None
-    kl = kl_nats(
-        reply_logprobs(prompts, replies, run.config.model, run.path / each.policy),
-        reply_logprobs(prompts, replies, run.config.model, first),
-    )
+    kl = kl_to(run, rows, each.policy, SFT if run.config.sft is not None else None)
     figures: dict[str, Any] = {"kl_nats": kl.nats, "kl_nats_ci95": [kl.low, kl.high]}
     if run.config.reward is not None and each.number > 1:
         agrees = _reward_model_agrees(run.path / REWARD, run.read(each.file(PREFERENCES), Preference))

@@ -15,11 +15,12 @@ from constitution.principle import Constitution
 from judge.fanout import Progress
 from judge.models.registry import open_model
 from judge.records import Label, Response
-from preceptor import folder, stages
+from preceptor import evaluation, folder, stages
 from preceptor.config import RunConfig
-from preceptor.records import StageRecord
+from preceptor.records import HeldOut, StageRecord
 from prompts.records import Prompt, Record
 from prompts.rows import read_records, write_rows
+from train.evaluate import KlEstimate, kl_nats, reply_logprobs
 
 if TYPE_CHECKING:
     from train.folder import Trained
@@ -154,3 +155,28 @@ def outcome_of(trained: Trained, before: Mapping[str, int] = MappingProxyType({}
 def statuses(labels: Sequence[Label]) -> dict[str, int]:
     """Status -> labels, the commonest first."""
     return {str(status): count for status, count in Counter(label.status for label in labels).most_common()}
+
+
+def compared_with_start(run: Run, policy: str) -> evaluation.Settings:
+    """How the policy of a folder of the run is compared with the model that the run starts from."""
+    config = run.config
+    return evaluation.Settings(
+        policy=f"hf/{run.path / policy}",
+        baseline=config.model,
+        judge=config.evaluate.judge or config.judge,
+        oracle=config.evaluate.oracle,
+        respond=config.respond.model_copy(
+            update={"temperature": config.evaluate.temperature, "seed": config.seed + 1}
+        ),
+        label=config.label.model_copy(update={"seed": config.seed}),
+    )
+
+
+def kl_to(run: Run, rows: Sequence[HeldOut], policy: str, reference: str | None) -> KlEstimate:
+    """KL(policy || reference) in nats a reply, on the policy's held-out replies; reference None: the bare model."""
+    prompts, replies = [row.prompt.messages for row in rows], [row.after for row in rows]
+    model = run.config.model
+    return kl_nats(
+        reply_logprobs(prompts, replies, model, run.path / policy),
+        reply_logprobs(prompts, replies, model, run.path / reference if reference else None),
+    )

@@ -44,7 +44,13 @@ def verify(path: Path) -> list[str]:
     elif "rows" in manifest and "by_status" in manifest["rows"]:
         problems += _label_counts(path, manifest["rows"])
         problems += _lineage(path, "labels.jsonl", "preferences.jsonl", manifest["settings"].get("pairs"))
-    for inner in ("3-sft", "6-reward", *(f"rounds/{number}/7-policy" for number in rounds), "7-policy"):
+    for inner in (
+        "3-sft",
+        "6-reward",
+        *(f"rounds/{number}/7-policy" for number in rounds),
+        "7-policy",
+        "7-ppo",
+    ):
         if (path / inner / MANIFEST).exists():
             problems += [f"{inner}/{problem}" for problem in verify(path / inner)]
     return problems

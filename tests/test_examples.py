@@ -15,6 +15,7 @@ EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.yaml"))
 
 def test_all_examples_are_found() -> None:
     assert [path.stem for path in EXAMPLES] == [
+        "constitutional-ai",
         "dpo-only",
         "front-desk",
         "iterative",
@@ -33,7 +34,7 @@ def test_an_example_loads_and_names_what_exists(path: Path) -> None:
 
 def test_the_spelled_out_quickstart_is_the_quickstart() -> None:
     shipped = load(Path(__file__).parent.parent / "preceptor" / "quickstart.yaml")
-    spelled = load(EXAMPLES[1])
+    spelled = load(EXAMPLES[2])
     assert spelled.model_copy(update={"out": shipped.out}) == shipped
 
 

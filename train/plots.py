@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 CSS = Path(__file__).with_name("page.css")
 """The one style of all pages."""
-BEFORE, AFTER, INK, FAINT = "#b8c0cc", "#2457c5", "#1c2430", "#d9dee5"
+BEFORE, AFTER, SECOND, INK, FAINT = "#b8c0cc", "#2457c5", "#c2731a", "#1c2430", "#d9dee5"
 
 
 def calibration(bins: Sequence[Mapping[str, Any]]) -> str:

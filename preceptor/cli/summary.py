@@ -83,6 +83,7 @@ def _figures(summary: dict[str, Any]) -> list[tuple[str, str]]:
             f"{percent(summary['win_rate'])}  (95 %: {low:.0%} to {high:.0%}) against the start, by the judge",
         ),
         ("KL to the start", f"{summary['kl_nats']:.1f} nats a reply"),
+        *_ppo(summary.get("ppo")),
         ("distinct-2", f"{distinct['after']:.3f}, was {distinct['before']:.3f}"),
         ("labels", ", ".join(f"{count} {status}" for status, count in summary["labels"].items())),
         ("cost", f"${summary['cost_usd']:.2f}"),
@@ -93,6 +94,16 @@ def _figures(summary: dict[str, Any]) -> list[tuple[str, str]]:
         shown = f"{card['accuracy']:.0%}  (95 %: {low:.0%} to {high:.0%}) on {card['n']} held-out pairs"
         rows.insert(1, ("reward model", shown))
     return rows
+
+
+def _ppo(figures: dict[str, Any] | None) -> list[tuple[str, str]]:
+    from preceptor.report import percent
+
+    if figures is None:
+        return []
+    low, high = figures["ci95"].get("overall", (0.0, 1.0))
+    every = f"every principle {percent(figures['after'].get('overall'))}  (95 %: {low:.0%} to {high:.0%})"
+    return [("PPO beside it", f"{every}, KL {figures['kl_nats']:.1f} nats, {figures['wall_s']:.0f} s")]
 
 
 def _samples(out: Console, run: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -319,7 +320,7 @@ def _read(source: str, set_aside: Mapping[str, int]) -> dict[str, Any]:
 
 @contextmanager
 def training_bar(stage: str) -> Iterator[Watch]:
-    """A bar on stderr with loss, accuracy, rows a second and the time left."""
+    """A bar on stderr with loss and accuracy, or reward and KL, rows a second and the time left."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     bar = Progress(
@@ -339,14 +340,19 @@ def training_bar(stage: str) -> Iterator[Watch]:
             for note in now.notes[told:]:
                 bar.console.print(f"{stage}: {note}")
             told = max(told, len(now.notes))
-            accuracy = now.metrics.get("accuracy", now.metrics.get("mean_token_accuracy", 0.0))
-            figures = (
-                f"loss {now.metrics['loss']:.3f}  accuracy {accuracy:.2f}  "
-                f"{now.pairs_per_s:.0f} rows/s  {now.left_s:.0f} s left"
-            )
+            speed = f"{now.pairs_per_s:.0f} rows/s  {now.left_s:.0f} s left"
+            figures = f"{_figures(now.metrics)}  {speed}"
             bar.update(task, completed=now.step, total=now.steps, figures=figures)
 
         yield watch
+
+
+def _figures(metrics: Mapping[str, float]) -> str:
+    """What of a step says most: of a policy that is rewarded, reward and KL."""
+    if "loss" not in metrics:
+        return f"reward {metrics.get('reward', math.nan):.3f}  KL {metrics.get('kl_nats', math.nan):.2f}"
+    accuracy = metrics.get("accuracy", metrics.get("mean_token_accuracy", 0.0))
+    return f"loss {metrics['loss']:.3f}  accuracy {accuracy:.2f}"
 
 
 def _tell(stage: str, trained: Trained, unread: Mapping[str, int], as_json: bool) -> None:

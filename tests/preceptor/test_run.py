@@ -30,6 +30,7 @@ pairs: all
 label: {{principles: each}}
 reward: {{epochs: 1, held_out: 0.3}}
 dpo: {{epochs: 1}}
+ppo: {{epochs: 1, max_new_tokens: 32}}
 evaluate: {{oracle: embedded}}
 """
 FILES = [
@@ -42,7 +43,9 @@ FILES = [
     "5-preferences.jsonl",
     "6-reward",
     "7-policy",
+    "7-ppo",
     "8-heldout.jsonl",
+    "8-heldout-ppo.jsonl",
     "9-report.html",
     "ledger.db",
     "metrics",
@@ -100,6 +103,21 @@ def test_run_again_passes_over_every_stage(folder: Path, preceptor: Preceptor) -
 def test_rows_in_are_rows_out_and_set_aside(folder: Path) -> None:
     for stage in json.loads((folder / "manifest.json").read_text())["stages"]:
         assert stage["rows_in"] == stage["rows_out"] + sum(stage["set_aside"].values()), stage
+
+
+def test_a_second_policy_by_ppo_stands_beside_the_first(folder: Path) -> None:
+    """Measured on the same prompts against the same start."""
+    ours = json.loads((folder / "summary.json").read_text())
+    beside = ours["ppo"]
+    assert beside["n"] == ours["n"]
+    assert beside["before"] == ours["before"]
+    assert set(beside["after"]) == set(ours["after"])
+    assert beside["kl_nats"] >= beside["kl_nats_to_sft"] - 5
+    page = (folder / "9-report.html").read_text()
+    assert "PPO beside DPO" in page
+    rows = [json.loads(line) for line in (folder / "8-heldout-ppo.jsonl").read_text().splitlines()]
+    replies = [json.loads(line) for line in (folder / "8-heldout.jsonl").read_text().splitlines()]
+    assert [row["before"] for row in rows] == [row["before"] for row in replies]
 
 
 def test_the_report_is_one_page_that_loads_nothing(folder: Path, preceptor: Preceptor) -> None:

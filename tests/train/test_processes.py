@@ -48,7 +48,10 @@ def test_two_processes_make_the_losses_of_one(tiny: Path, tmp_path: Path, stage:
     assert result["rows"]["used"] % 11 == 1
     one, two = rows(tmp_path / "out1"), rows(tmp_path / "out2")
     assert len(one) == len(two) > 8
-    one[0].pop("accuracy"), two[0].pop("accuracy")  # policy and reference are equal: rounding says which is greater
+    (
+        one[0].pop("accuracy"),
+        two[0].pop("accuracy"),
+    )  # policy and reference are equal: rounding says which is greater
     for ours, theirs in zip(one, two, strict=True):
         assert theirs == pytest.approx(ours, abs=1e-5, rel=1e-3)
         assert theirs.get("loss", 0.0) == pytest.approx(ours.get("loss", 0.0), abs=1e-5)
