@@ -18,7 +18,8 @@ STAGES = {
 }
 """Modules that never import one another; `compare` is the exception, the ask on which `label` stands."""
 TRAINING = {
-    f"preceptor/{name}.py" for name in ("config", "evaluation", "pipeline", "plots", "report", "rounds")
+    f"preceptor/{name}.py"
+    for name in ("config", "evaluation", "pipeline", "plots", "probes", "report", "rounds")
 }
 """The application's modules that only training commands import, and so may import `train` at once."""
 TORCH = {"torch", "transformers", "trl", "peft", "accelerate", "safetensors"}
