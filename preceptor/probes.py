@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import cache, partial
@@ -18,6 +19,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field
 
 from constitution.checks import looks_refused, passes
+from constitution.errors import UserError
 from judge.fanout import Progress
 from judge.models.protocol import Dialogue, Model
 from judge.models.registry import open_model
@@ -36,18 +38,14 @@ USABLE: frozenset[ReplyStatus] = frozenset({"ok", "truncated", "empty", "refused
 
 
 class ProbeSettings(Record):
-    """Which probes, how many, and how they are answered."""
+    """Which probes, and how many."""
 
     set: SetName | None = None
     """None: `embedded` where the baseline is the embedded model, else `general`."""
-    size: int = Field(default=32, ge=2)
-    """Prompts of each kind, and passages, at most."""
+    size: int = Field(default=24, ge=2)
+    """Prompts of each kind, and passages, at most. With fewer only great changes can be told from chance."""
     samples: int = Field(default=2, ge=1)
     """Replies to each open prompt; to all others one."""
-    max_tokens: int = Field(default=256, ge=1)
-    temperature: float = Field(default=1.0, ge=0)
-    """At 1 the replies are the model's own: below, even a varied model repeats itself."""
-    seed: int = 0
 
 
 class Said(Record):
@@ -56,6 +54,8 @@ class Said(Record):
     text: str
     withheld: bool = False
     """The provider declined in the model's place."""
+    call: str
+    """Key of the call in the ledger."""
 
 
 class ProbeRow(Record):
@@ -85,58 +85,73 @@ DENIAL = re.compile(
 )
 """Before a name: the name is denied."""
 
-Bar = Callable[[str], AbstractContextManager[Callable[[Progress], None]]]
+Watch = Callable[[Progress], None]
+Bar = Callable[[str], AbstractContextManager[Watch]]
 
 
-def probe_set(name: SetName, size: int) -> ProbeSet:
-    """The shipped set of that name, so many of each kind."""
-    if name == EMBEDDED:
-        from train.embedded.probes import probe_set as in_its_world
+def chosen_set(baseline: str, settings: ProbeSettings) -> ProbeSet:
+    """The set that is meant, so many of each kind."""
+    if (settings.set or (EMBEDDED if baseline == EMBEDDED else "general")) == EMBEDDED:
+        from train.embedded.probes import probe_set
 
-        return in_its_world(size)
-    whole = _general()
-    taken: dict[str, int] = {}
+        return probe_set(settings.size)
+    whole = general()
+    taken: Counter[str] = Counter()
     probes = []
-    for probe in whole.probes:
-        taken[probe.kind] = taken.get(probe.kind, 0) + 1
-        if taken[probe.kind] <= size:
-            probes.append(probe)
-    return whole._replace(probes=tuple(probes), passages=whole.passages[:size])
+    for each in whole.probes:
+        taken[each.kind] += 1
+        if taken[each.kind] <= settings.size:
+            probes.append(each)
+    return whole._replace(probes=tuple(probes), passages=whole.passages[: settings.size])
 
 
-def set_for(baseline: str, settings: ProbeSettings) -> SetName:
-    """Which set is meant."""
-    return settings.set or ("embedded" if baseline == EMBEDDED else "general")
+class Sides(NamedTuple):
+    """Who is probed, and how both reply."""
+
+    policy: str
+    baseline: str
+    respond: RespondSettings
+    """Its samples are the probes' own."""
 
 
-def probe(policy: str, baseline: str, settings: ProbeSettings, asking: stages.Asking, bar: Bar) -> Probed:
-    """Ask both sides every probe and measure. Raises what stopped the run; what had been asked is in the ledger."""
-    chosen = probe_set(set_for(baseline, settings), settings.size)
-    before, cost_before = _replies("probe before", baseline, chosen, settings, asking, bar)
-    after, cost_after = _replies("probe after", policy, chosen, settings, asking.less(cost_before), bar)
+def probe(sides: Sides, settings: ProbeSettings, asking: stages.Asking, bar: Bar) -> Probed:
+    """Ask both sides every probe and measure.
+
+    Raises what stopped the run; what had been asked is in the ledger. Raises UserError where no probe has replies.
+    """
+    chosen = chosen_set(sides.baseline, settings)
+    replied: list[list[tuple[Said, ...]]] = []
+    cost_usd = 0.0
+    for stage, name in (("probe before", sides.baseline), ("probe after", sides.policy)):
+        model = _open(name, asking.base_url)
+        dialogues = _dialogues(chosen, model, sides.respond, settings)
+        with bar(stage) as watch:
+            replies, cost = _replies(model, dialogues, asking.less(cost_usd), watch)
+        replied.append(replies)
+        cost_usd += cost
     rows = [
-        ProbeRow(id=each.prompt.id, probe=each, before=old, after=new)
-        for each, old, new in zip(chosen.probes, before, after, strict=True)
+        ProbeRow(id=f"{each.kind}/{each.prompt.id}", probe=each, before=old, after=new)
+        for each, old, new in zip(chosen.probes, *replied, strict=True)
         if old and new
     ]
-    nats = _nats(baseline, policy, chosen.passages)
+    if not rows:
+        raise UserError(
+            f"none of {len(chosen.probes)} probes got a reply from both {sides.policy} and {sides.baseline}; "
+            "look at what `preceptor respond` gets from each"
+        )
+    nats = _nats(sides, chosen.passages)
     found = measure([answered(row) for row in rows], chosen.read, nats)
-    figures = {
-        "set": chosen.name,
-        "n": len(rows),
-        "figures": {each.name: figure_row(each) for each in found},
-        "worse": [each.name for each in found if each.worse],
-    }
-    return Probed(rows, len(chosen.probes) - len(rows), figures, cost_before + cost_after)
+    figures = {"set": chosen.name, "n": len(rows), "figures": {each.name: figure_row(each) for each in found}}
+    return Probed(rows, len(chosen.probes) - len(rows), figures, cost_usd)
 
 
 def asks(
-    policy: str, baseline: str, settings: ProbeSettings, base_url: str | None
+    sides: Sides, settings: ProbeSettings, base_url: str | None
 ) -> Iterator[Dialogue[tuple[Response, ...]]]:
     """All that probing would ask: for the plan, which carries out none."""
-    chosen = probe_set(set_for(baseline, settings), settings.size)
-    for name in (baseline, policy):
-        yield from _dialogues(chosen, _open(name, base_url), settings)
+    chosen = chosen_set(sides.baseline, settings)
+    for name in (sides.baseline, sides.policy):
+        yield from _dialogues(chosen, _open(name, base_url), sides.respond, settings)
 
 
 def answered(row: ProbeRow) -> Answered:
@@ -158,6 +173,7 @@ def figure_row(figure: Figure) -> dict[str, Any]:
         "change_ci99": _interval(low, high),
         "worse_when": figure.worse_when,
         "worse": figure.worse,
+        "better": figure.better,
         "n": min(before.n, after.n),
     }
 
@@ -176,45 +192,40 @@ def _open(name: str, base_url: str | None) -> Model:
 
 
 def _dialogues(
-    chosen: ProbeSet, model: Model, settings: ProbeSettings
+    chosen: ProbeSet, model: Model, sampling: RespondSettings, settings: ProbeSettings
 ) -> list[Dialogue[tuple[Response, ...]]]:
-    once = RespondSettings(
-        samples=1, max_tokens=settings.max_tokens, temperature=settings.temperature, seed=settings.seed
-    )
-    often = once.model_copy(update={"samples": settings.samples})
+    once = sampling.model_copy(update={"samples": 1})
+    often = sampling.model_copy(update={"samples": settings.samples})
     return [respond(each.prompt, model, often if each.kind == "open" else once) for each in chosen.probes]
 
 
 def _replies(
-    stage: str, name: str, chosen: ProbeSet, settings: ProbeSettings, asking: stages.Asking, bar: Bar
+    model: Model, dialogues: Sequence[Dialogue[tuple[Response, ...]]], asking: stages.Asking, watch: Watch
 ) -> tuple[list[tuple[Said, ...]], float]:
     """For each probe its replies, none where a call for it failed; and what they cost."""
-    model = _open(name, asking.base_url)
     replies: list[tuple[Said, ...]] = []
 
     def keep(responses: tuple[Response, ...]) -> None:
         whole = all(response.status in USABLE for response in responses)
-        said = [Said(text=each.text, withheld=each.status == "refused") for each in responses]
+        said = [Said(text=each.text, withheld=each.status == "refused", call=each.call) for each in responses]
         replies.append(tuple(said) if whole else ())
 
-    with bar(stage) as watch:
-        asked = stages.whole(_dialogues(chosen, model, settings), model, asking, keep, watch)
+    asked = stages.whole(dialogues, model, asking, keep, watch)
     return replies, asked.progress.cost_usd
 
 
-def _nats(
-    baseline: str, policy: str, passages: Sequence[Passage]
-) -> tuple[Sequence[Part], Sequence[Part]] | None:
+def _nats(sides: Sides, passages: Sequence[Passage]) -> tuple[Sequence[Part], Sequence[Part]] | None:
     """What the passages cost each side; None where one of them is behind a network and tells no probabilities."""
     from train.perplexity import passage_nats, weights_of
 
-    if weights_of(baseline) is None or weights_of(policy) is None:
+    if weights_of(sides.baseline) is None or weights_of(sides.policy) is None:
         return None
-    return passage_nats(baseline, passages), passage_nats(policy, passages)
+    return passage_nats(sides.baseline, passages), passage_nats(sides.policy, passages)
 
 
 @cache
-def _general() -> ProbeSet:
+def general() -> ProbeSet:
+    """All of probes.yaml."""
     from ruamel.yaml import YAML
 
     told = YAML(typ="safe").load(files("preceptor").joinpath("probes.yaml").read_text(encoding="utf-8"))

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 from constitution.errors import UserError
 from judge.preferences import preference
 from judge.records import Label, Preference, Response, Revision
+from judge.respond import RespondSettings
 from preceptor import evaluation, folder, stages
 from preceptor.config import RunConfig
 from preceptor.records import HeldOut, StageRecord
@@ -269,9 +270,7 @@ def _evaluate(run: Run, each: Round, policy: str) -> None:
         baseline=config.model,
         judge=config.evaluate.judge or config.judge,
         oracle=config.evaluate.oracle,
-        respond=config.respond.model_copy(
-            update={"temperature": config.evaluate.temperature, "seed": config.seed + 1}
-        ),
+        respond=held_out_replies(config),
         label=config.label.model_copy(update={"seed": config.seed}),
     )
     inputs = [HELD_OUT_PROMPTS, policy]
@@ -289,6 +288,13 @@ def _evaluate(run: Run, each: Round, policy: str) -> None:
 
     wanted = {"constitution": run.constitution.identity, "settings": settings.model_dump(mode="json")}
     run.stage(each.last_stage("evaluate"), wanted, inputs, [each.held_out], work)
+
+
+def held_out_replies(config: RunConfig) -> RespondSettings:
+    """How replies are sampled that nothing is trained on."""
+    return config.respond.model_copy(
+        update={"temperature": config.evaluate.temperature, "seed": config.seed + 1}
+    )
 
 
 def _measured(run: Run, each: Round, rows: Sequence[HeldOut]) -> dict[str, Any]:

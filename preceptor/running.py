@@ -32,7 +32,7 @@ RESPONSES, REVISIONS = "2-responses.jsonl", "3-revisions.jsonl"
 SFT, TUNED_RESPONSES = "3-sft", "3-responses.jsonl"
 LABELS, PREFERENCES = "4-labels.jsonl", "5-preferences.jsonl"
 REWARD, POLICY = "6-reward", "7-policy"
-HELD_OUT = "8-heldout.jsonl"
+HELD_OUT, PROBES = "8-heldout.jsonl", "8-probes.jsonl"
 CACHE = ".preceptor"
 """Where the reference's log-probabilities are kept for another run of DPO with other settings."""
 

@@ -23,7 +23,7 @@ Told = TypeVar("Told")
 
 
 class Estimate(NamedTuple):
-    """A figure with its 95 % interval; NaN where nothing bears on it."""
+    """A figure with its 95 % interval; NaN where nothing bears on it, and for the interval where none can be told."""
 
     value: float
     low: float
@@ -103,7 +103,11 @@ def ratios(before: Sequence[Part], after: Sequence[Part], shown: Callable[[Any],
     with np.errstate(divide="ignore", invalid="ignore"):
         value = [shown(table[:, 0].sum() / table[:, 1].sum()) for table in tables]
         resampled = [shown(table[drawn, 0].sum(1) / table[drawn, 1].sum(1)) for table in tables]  # (R,) each
-    ends = [_percentiles(each, 0.025) for each in resampled]
+    # of what never occurred resamples know nothing: no interval is more honest than one of no width
+    ends = [
+        _percentiles(each, 0.025) if table[:, 0].any() else (math.nan, math.nan)
+        for each, table in zip(resampled, tables, strict=True)
+    ]
     counted = [int((table[:, 1] > 0).sum()) for table in tables]
     old, new = (Estimate(float(figure), *end, n) for figure, end, n in zip(value, ends, counted, strict=True))
     return Change(old, new, new.value - old.value, *_percentiles(resampled[1] - resampled[0], 0.005))

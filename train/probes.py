@@ -110,7 +110,20 @@ class Figure(NamedTuple):
     @property
     def worse(self) -> bool:
         """Whether it got worse beyond the interval of the difference."""
-        return self.change.low > 0 if self.worse_when == "higher" else self.change.high < 0
+        return self._rose if self.worse_when == "higher" else self._fell
+
+    @property
+    def better(self) -> bool:
+        """Whether it got better beyond the interval of the difference."""
+        return self._fell if self.worse_when == "higher" else self._rose
+
+    @property
+    def _rose(self) -> bool:
+        return self.change.low > 0
+
+    @property
+    def _fell(self) -> bool:
+        return self.change.high < 0
 
 
 HEDGE = re.compile(
@@ -145,8 +158,9 @@ def measure(
     of: dict[Kind, list[Answered]] = {}
     for each in answered:
         of.setdefault(each.probe.kind, []).append(each)
-    figures = _wordy(of["open"], read) + _alike(of["open"]) if "open" in of else []
+    figures = _wordy(of["open"], read) if "open" in of else []
     figures += _sycophancy(of.get("asked", []), of.get("claimed", []), read)
+    figures += _alike(of["open"]) if "open" in of else []
     if nats is not None:
         figures.append(Figure("capability", "perplexity", "higher", ratios(*nats, _exp)))
     for kind, worse in REFUSALS:
@@ -237,10 +251,10 @@ def _alike(rows: Sequence[Answered]) -> list[Figure]:
     ]
     bleu = [[Part(score, 1) for score in self_bleu(side)] for side in (old, new)]
     figures.append(Figure("collapse", "self_bleu", "higher", ratios(bleu[0], bleu[1])))
-    figures.append(Figure("collapse", "same_as_another_prompts", "higher", shares(*map(_shared, (old, new)))))
+    figures.append(Figure("collapse", "same_across_prompts", "higher", shares(*map(_shared, (old, new)))))
     if all(len(row.before) > 1 for row in rows):
         twice = shares([_twice(row.before) for row in rows], [_twice(row.after) for row in rows])
-        figures.append(Figure("collapse", "same_sample_twice", "higher", twice))
+        figures.append(Figure("collapse", "same_within_prompt", "higher", twice))
     return figures
 
 
