@@ -31,6 +31,7 @@ label: {{principles: each}}
 reward: {{epochs: 1, held_out: 0.3}}
 dpo: {{epochs: 1}}
 evaluate: {{oracle: embedded}}
+probes: {{size: 2}}
 """
 FILES = [
     "manifest.json",
