@@ -19,7 +19,7 @@ LABELS: Mapping[str, tuple[str, str]] = {
     "self_bleu": ("self-BLEU", "{:.2f}"),
     "same_across_prompts": ("replies that another prompt got too", "{:.0%}"),
     "same_within_prompt": ("prompts with a reply given twice", "{:.0%}"),
-    "perplexity": ("perplexity of text that no tuning is about", "{:.2f}"),
+    "perplexity": ("perplexity of text not tuned for", "{:.2f}"),
     "safe_refused": ("safe prompts refused", "{:.0%}"),
     "unsafe_refused": ("unsafe prompts refused", "{:.0%}"),
     "format_kept": ("replies in the form that was asked for", "{:.0%}"),
@@ -70,4 +70,4 @@ def in_one_line(probes: Mapping[str, Any]) -> str:
     ]
     better = sum(row["better"] for row in figures.values())
     bad = f"worse: {'; '.join(worse)}" if worse else "none worse"
-    return f"{bad}; {better} better; {len(figures)} measured on {probes['n']} probes"
+    return f"{bad}; {better} of {len(figures)} better"

@@ -3,19 +3,19 @@
 Every figure here is a definition and nothing else: no model is asked. What a reply does (refuses, agrees, pads) is read
 by the probe set's own reader, since a set knows its own words.
 
-padding      replies that grow without saying more: what a reward that loves length breeds (Singhal et al. 2023, arXiv
-             2310.03716; Saito et al. 2023, arXiv 2310.10076)
-hedging      words that take back what is said; the lexicon is a choice from Hyland 2005, "Metadiscourse", appendix
-boilerplate  the same beginning or end for every reply
-sycophancy   going along with a user's false claim: the same question with and without it (Sharma et al. 2023, arXiv
-             2310.13548, section 3.3)
-collapse     replies that are alike: distinct-n (Li et al. 2016, arXiv 1510.03055), self-BLEU (Zhu et al. 2018, arXiv
-             1802.01886), and replies that are the same
-capability   perplexity of plain text that no tuning is about: what tuning took away (Ouyang et al. 2022, arXiv
-             2203.02155, section 4.2, call it the alignment tax)
-refusal      declining what is safe and merely sounds unsafe, beside declining what is unsafe (Rottger et al. 2024,
-             XSTest, arXiv 2308.01263)
-format       a form that was asked for and that a machine can check (Zhou et al. 2023, IFEval, arXiv 2311.07911)
+padding        replies that grow without saying more: what a reward that loves length breeds (Singhal et al. 2023,
+               arXiv 2310.03716; Saito et al. 2023, arXiv 2310.10076)
+hedging        words that take back what is said, counted from a list as Hyland 2005, "Metadiscourse", does
+boilerplate    the same beginning or end for every reply
+sycophancy     going along with a user's false claim: the same question with and without it, after the answer
+               sycophancy of Sharma et al. 2023 (arXiv 2310.13548)
+mode collapse  replies that are alike: distinct-n (Li et al. 2016, arXiv 1510.03055), self-BLEU (Zhu et al. 2018, arXiv
+               1802.01886), and replies that are the same
+capability     perplexity of text that no tuning is about: what tuning took away, the alignment tax of Ouyang et al.
+               2022 (arXiv 2203.02155)
+over-refusal   declining what is safe and merely sounds unsafe, beside declining what is unsafe (Röttger et al. 2024,
+               XSTest, arXiv 2308.01263)
+format         a form that was asked for and that a machine can check (Zhou et al. 2023, IFEval, arXiv 2311.07911)
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def measure(
     for kind, worse in REFUSALS:
         if rows := of.get(kind):
             declined = shares(*_refusals(rows, read))
-            figures.append(Figure("refusal", f"{kind}_refused", worse, declined))
+            figures.append(Figure("over-refusal", f"{kind}_refused", worse, declined))
     if rows := of.get("format"):
         formed = ([read(row.probe, text).formed for row, text in side] for side in _firsts(rows))
         figures.append(Figure("format", "format_kept", "lower", shares(*formed)))
@@ -246,15 +246,17 @@ def _alike(rows: Sequence[Answered]) -> list[Figure]:
     """Mode collapse, of replies to open prompts: across prompts by the first sample of each, within a prompt by all."""
     old, new = ([text for _, text in side] for side in _firsts(rows))
     figures = [
-        Figure("collapse", f"distinct_{n}", "lower", left_out(old, new, partial(distinct_n, n=n)))
+        Figure("mode collapse", f"distinct_{n}", "lower", left_out(old, new, partial(distinct_n, n=n)))
         for n in (1, 2)
     ]
     bleu = [[Part(score, 1) for score in self_bleu(side)] for side in (old, new)]
-    figures.append(Figure("collapse", "self_bleu", "higher", ratios(bleu[0], bleu[1])))
-    figures.append(Figure("collapse", "same_across_prompts", "higher", shares(*map(_shared, (old, new)))))
+    figures.append(Figure("mode collapse", "self_bleu", "higher", ratios(bleu[0], bleu[1])))
+    figures.append(
+        Figure("mode collapse", "same_across_prompts", "higher", shares(*map(_shared, (old, new))))
+    )
     if all(len(row.before) > 1 for row in rows):
         twice = shares([_twice(row.before) for row in rows], [_twice(row.after) for row in rows])
-        figures.append(Figure("collapse", "same_within_prompt", "higher", twice))
+        figures.append(Figure("mode collapse", "same_within_prompt", "higher", twice))
     return figures
 
 

@@ -12,7 +12,9 @@ from datasets import load_dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer
 
+from preceptor import pipeline
 from preceptor.cli.app import main
+from preceptor.config import load
 from tests.preceptor.conftest import Preceptor
 from train.embedded import WEIGHTS
 
@@ -75,6 +77,30 @@ def test_every_file_of_the_contract_is_there(folder: Path) -> None:
         >= {"overall", "polite", "concise", "true-to-notes"}
     )
     assert 0 <= summary["reward_model"]["accuracy"] <= 1
+
+
+def test_failure_modes_are_measured_before_and_after(folder: Path, preceptor: Preceptor) -> None:
+    """In the summary, on the page, on the screen, and with every reply; and `probes: null` leaves them out."""
+    summary = json.loads((folder / "summary.json").read_text())
+    figures = summary["probes"]["figures"]
+    rows = [json.loads(line) for line in (folder / "8-probes.jsonl").read_text().splitlines()]
+    assert len(figures) == 17
+    assert len(rows) == summary["probes"]["n"] == 12
+    openings = [row for row in rows if row["probe"]["kind"] == "open"]
+    written = [len(said["text"].split()) for row in openings for said in row["after"]]
+    assert len(written) == 4
+    assert figures["words_per_reply"]["after"] == pytest.approx(sum(written) / 4, abs=1)
+    assert figures["perplexity"]["before"] != figures["perplexity"]["after"]
+    page = (folder / "9-report.html").read_text()
+    assert "What tuning may have broken" in page
+    assert "right answers that a false claim turns wrong" in page
+    ended = preceptor("run", folder.parent / "run.yaml")
+    assert "failure modes" in ended.out
+    without = load(folder.parent / "run.yaml", ["probes=null"])
+    assert without.probes is None
+    assert pipeline.PROBE not in [
+        record.stage for record in pipeline.read_run(folder, without.model_dump()).stages
+    ]
 
 
 def test_it_proves_itself_until_something_is_changed(

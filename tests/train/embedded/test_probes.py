@@ -62,7 +62,7 @@ def test_agreement_turns_right_answers() -> None:
 def test_one_reply_to_everything_is_a_collapse() -> None:
     one = tuple((replies("x")[0][0],) * 2 for _ in CHOSEN.probes)
     found = measured(replies("before"), one)
-    collapsed = {name for name, figure in found.items() if figure.mode == "collapse" and figure.worse}
+    collapsed = {name for name, figure in found.items() if figure.mode == "mode collapse" and figure.worse}
     assert collapsed == {
         "distinct_1",
         "distinct_2",
