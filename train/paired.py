@@ -13,10 +13,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from train.calibration import Z95, wilson
+from train.calibration import wilson
 
 Z99 = 2.5758293035489004
-RESAMPLES = 2000
+RESAMPLES = 4000
 SEED = 20261121
 
 Told = TypeVar("Told")
@@ -91,7 +91,8 @@ def _same(value: Any) -> Any:
 
 
 def ratios(before: Sequence[Part], after: Sequence[Part], shown: Callable[[Any], Any] = _same) -> Change:
-    """Sum over sum, as words over replies; intervals by the bootstrap over prompts (Efron 1979), by percentiles.
+    """Sum over sum, as words over replies; intervals by the bootstrap over prompts (Efron 1979), by percentiles that
+    are moved outwards for few prompts (Hesterberg 2015, arXiv 1411.5279, section 5.3: the expanded interval).
 
     Both sides are drawn with the same prompts. `shown` turns the ratio into the figure, as exp does nats a token into
     perplexity; it takes arrays. Equal calls give equal intervals.
@@ -105,12 +106,29 @@ def ratios(before: Sequence[Part], after: Sequence[Part], shown: Callable[[Any],
         resampled = [shown(table[drawn, 0].sum(1) / table[drawn, 1].sum(1)) for table in tables]  # (R,) each
     # of what never occurred resamples know nothing: no interval is more honest than one of no width
     ends = [
-        _percentiles(each, 0.025) if table[:, 0].any() else (math.nan, math.nan)
+        _percentiles(each, _expanded(0.025, len(before))) if table[:, 0].any() else (math.nan, math.nan)
         for each, table in zip(resampled, tables, strict=True)
     ]
     counted = [int((table[:, 1] > 0).sum()) for table in tables]
     old, new = (Estimate(float(figure), *end, n) for figure, end, n in zip(value, ends, counted, strict=True))
-    return Change(old, new, new.value - old.value, *_percentiles(resampled[1] - resampled[0], 0.005))
+    return Change(
+        old,
+        new,
+        new.value - old.value,
+        *_percentiles(resampled[1] - resampled[0], _expanded(0.005, len(before))),
+    )
+
+
+def _expanded(tail: float, n: int) -> float:
+    """What is to be left out at either end of n prompts' resamples so that `tail` is."""
+    return 0.5 * math.erfc(_t(tail, n) * math.sqrt(n / (n - 1)) / math.sqrt(2)) if n > 1 else 0.0
+
+
+def _t(tail: float, n: int) -> float:
+    """How many standard errors of n prompts' mean leave out `tail` at either end, by Student's t."""
+    from scipy.special import stdtrit
+
+    return float(-stdtrit(n - 1, tail))
 
 
 def _percentiles(values: Any, tail: float) -> tuple[float, float]:
@@ -126,23 +144,26 @@ def _percentiles(values: Any, tail: float) -> tuple[float, float]:
 def left_out(
     before: Sequence[Told], after: Sequence[Told], statistic: Callable[[Sequence[Told]], float]
 ) -> Change:
-    """A statistic of all prompts together, in 0..1; intervals by the jackknife (Efron and Stein 1981).
+    """A statistic of all prompts together, in 0..1; intervals by the jackknife (Efron and Stein 1981) and Student's t.
 
     For figures that count what stands in several replies: the bootstrap draws prompts twice, and their replies would
     count as repeated.
     """
     n = len(before)
     old, new = statistic(before), statistic(after)
+    if n < 2:
+        one, other = (Estimate(value, math.nan, math.nan, n) for value in (old, new))
+        return Change(one, other, new - old, math.nan, math.nan)
     lacking = [
         (statistic([*before[:at], *before[at + 1 :]]), statistic([*after[:at], *after[at + 1 :]]))
         for at in range(n)
     ]
-    errors = [_jackknife(values) for values in zip(*lacking, strict=True)] if n > 1 else [math.nan] * 2
-    half = Z99 * _jackknife([b - a for a, b in lacking]) if n > 1 else math.nan
+    halves = [_t(0.025, n) * _jackknife(values) for values in zip(*lacking, strict=True)]
     one, other = (
-        Estimate(value, max(0.0, value - Z95 * error), min(1.0, value + Z95 * error), n)
-        for value, error in zip((old, new), errors, strict=True)
+        Estimate(value, max(0.0, value - half), min(1.0, value + half), n)
+        for value, half in zip((old, new), halves, strict=True)
     )
+    half = _t(0.005, n) * _jackknife([b - a for a, b in lacking])
     return Change(one, other, new - old, new - old - half, new - old + half)
 
 

@@ -249,8 +249,7 @@ def _alike(rows: Sequence[Answered]) -> list[Figure]:
         Figure("mode collapse", f"distinct_{n}", "lower", left_out(old, new, partial(distinct_n, n=n)))
         for n in (1, 2)
     ]
-    bleu = [[Part(score, 1) for score in self_bleu(side)] for side in (old, new)]
-    figures.append(Figure("mode collapse", "self_bleu", "higher", ratios(bleu[0], bleu[1])))
+    figures.append(Figure("mode collapse", "self_bleu", "higher", left_out(old, new, _mean_self_bleu)))
     figures.append(
         Figure("mode collapse", "same_across_prompts", "higher", shares(*map(_shared, (old, new))))
     )
@@ -258,6 +257,10 @@ def _alike(rows: Sequence[Answered]) -> list[Figure]:
         twice = shares([_twice(row.before) for row in rows], [_twice(row.after) for row in rows])
         figures.append(Figure("mode collapse", "same_within_prompt", "higher", twice))
     return figures
+
+
+def _mean_self_bleu(texts: Sequence[str]) -> float:
+    return sum(self_bleu(texts)) / len(texts)
 
 
 def _twice(texts: Sequence[str]) -> bool:
