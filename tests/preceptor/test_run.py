@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -114,6 +116,20 @@ def test_it_proves_itself_until_something_is_changed(
     ended = preceptor("verify", copy, "--json")
     assert ended.code == 1
     assert "5-preferences.jsonl" in json.loads(ended.out)["problems"][0]
+
+
+def test_a_reply_to_a_probe_that_no_call_gave_is_found(
+    folder: Path, tmp_path: Path, preceptor: Preceptor
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    row = json.loads((copy / "8-probes.jsonl").read_text().splitlines()[0])
+    with closing(sqlite3.connect(copy / "ledger.db")) as ledger, ledger:
+        ledger.execute("delete from calls where key = ?", (row["after"][0]["call"],))
+    ended = preceptor("verify", copy, "--json")
+    assert ended.code == 1
+    (problem,) = json.loads(ended.out)["problems"]
+    assert problem.startswith("8-probes.jsonl: 1 of ")
 
 
 def test_run_again_passes_over_every_stage(folder: Path, preceptor: Preceptor) -> None:
