@@ -20,6 +20,7 @@ from constitution.errors import UserError
 from judge.label import LabelSettings
 from judge.respond import RespondSettings
 from judge.revise import ReviseSettings
+from preceptor.probes import ProbeSettings
 from preceptor.stages import Pairing
 from prompts.records import Record
 from train.settings import DpoSettings, PpoSettings, RewardSettings, SftSettings
@@ -85,6 +86,8 @@ class RunConfig(Record):
     round_prompts: Literal["same", "split"] = "same"
     """Whether every round asks all prompts, or each its own share of them."""
     evaluate: EvaluateSettings = EvaluateSettings()
+    probes: ProbeSettings | None = ProbeSettings()
+    """What tuning breaks, measured before and after it; None: not measured."""
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:

@@ -55,9 +55,9 @@ def evaluate(
     """
     oracle = open_oracle(settings.oracle, constitution)
     before, cost_before = _replies("baseline", settings.baseline, prompts, settings.respond, asking, bar)
-    left = _left(asking, cost_before)
+    left = asking.less(cost_before)
     after, cost_after = _replies("policy", settings.policy, prompts, settings.respond, left, bar)
-    left = _left(left, cost_after)
+    left = left.less(cost_after)
     pairs = [
         _pair(old, new) for old, new in zip(before, after, strict=True) if old.status == new.status == "ok"
     ]
@@ -118,13 +118,6 @@ def _pair(old: Response, new: Response) -> Pair:
         response_b=old.text,
         sources=(new.id, old.id),
     )
-
-
-def _left(asking: stages.Asking, spent_usd: float) -> stages.Asking:
-    """The same under what is left of the cap."""
-    if asking.max_cost_usd is None:
-        return asking
-    return asking.model_copy(update={"max_cost_usd": max(0.0, asking.max_cost_usd - spent_usd)})
 
 
 def figures(rows: Sequence[HeldOut]) -> dict[str, Any]:

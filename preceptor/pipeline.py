@@ -1,6 +1,6 @@
 """A whole run, stage after stage, in one folder: each stage reads the files before it and writes the next.
 
-    1-prompts -> 2-responses -> 3-revisions -> 4-labels -> 5-preferences -> 6-reward, 7-policy -> 8-heldout
+    1-prompts -> 2-responses -> 3-revisions -> 4-labels -> 5-preferences -> 6-reward, 7-policy -> 8-heldout, 8-probes
 
 As in Bai et al. 2022 (arXiv 2212.08073), revisions first tune the model by SFT, into 3-sft; what is compared are then
 samples of that model, in 3-responses. Without `sft` the first responses are compared, with `revise` also their
@@ -24,7 +24,7 @@ from constitution.files import load as load_constitution
 from judge.audit import audit
 from judge.models.registry import open_model
 from judge.records import Label, Preference, Response, Revision
-from preceptor import __version__, beside, evaluation, folder, report, rounds, stages
+from preceptor import __version__, beside, evaluation, folder, probes, report, rounds, stages
 from preceptor.config import RunConfig
 from preceptor.oracles import Oracle, agreement, by_checks, open_oracle, with_gold
 from preceptor.records import HeldOut, StageRecord
@@ -34,6 +34,7 @@ from preceptor.running import (
     LABELS,
     POLICY,
     PREFERENCES,
+    PROBES,
     PROMPTS,
     RESPONSES,
     REVISIONS,
@@ -43,6 +44,7 @@ from preceptor.running import (
     Outcome,
     Run,
     Screen,
+    held_out_replies,
     kl_to,
     outcome_of,
     sample,
@@ -57,6 +59,7 @@ from train.rows import read_demonstrations
 from train.settings import principle_settings
 from train.sft import train_sft
 
+PROBE = "probe"
 REPORT, SUMMARY, MANIFEST = "9-report.html", "summary.json", "manifest.json"
 
 
@@ -83,6 +86,7 @@ def run(config: RunConfig, screen: Screen) -> dict[str, Any]:
     rounds.conclude(current)
     beside.train(current)
     beside.evaluate(current)
+    _probe(current)
     summary = _summary(current, oracle)
     write_json(current.path / SUMMARY, summary)
     write_text(current.path / REPORT, report.render(read_run(current.path, config.model_dump(mode="json"))))
@@ -234,6 +238,26 @@ def _reward(run: Run) -> None:
     run.stage("reward", settings.model_dump(mode="json"), [PREFERENCES, sampled], [REWARD], work)
 
 
+def _probe(run: Run) -> None:
+    """What tuning broke: the model as it came and the last policy before the same probes."""
+    if run.config.probes is None:
+        return
+    chosen = run.config.probes
+    sides = probes.Sides(f"hf/{run.path / POLICY}", run.config.model, held_out_replies(run.config))
+
+    def work() -> Outcome:
+        probed = probes.probe(sides, chosen, run.asking, run.screen.asking)
+        rows = write_rows(run.path / PROBES, probed.rows)
+        aside = {"a call failed": probed.lost} if probed.lost else {}
+        return Outcome(rows + probed.lost, rows, aside, probed.cost_usd, probed.figures)
+
+    wanted = {
+        "sides": [sides.policy, sides.baseline, sides.respond.model_dump(mode="json")],
+        "settings": chosen.model_dump(mode="json"),
+    }
+    run.stage(PROBE, wanted, [POLICY], [PROBES], work)
+
+
 def _summary(run: Run, oracle: Oracle) -> dict[str, Any]:
     rows = run.read(HELD_OUT, HeldOut)
     labels = [with_gold(label, oracle, run.constitution) for label in run.read(LABELS, Label)]
@@ -256,6 +280,8 @@ def _summary(run: Run, oracle: Oracle) -> dict[str, Any]:
         summary["ppo"] = beside.figures(run, records)
     if run.config.rounds > 1:
         summary["rounds"] = rounds.figures(run, records)
+    if run.config.probes is not None:
+        summary["probes"] = next(record.figures for record in records if record.stage == PROBE)
     return summary
 
 
@@ -269,11 +295,9 @@ def _records(path: Path, config: RunConfig) -> list[StageRecord]:
     names += ["revise"] if config.revise is not None else []
     names += ["sft", "sample"] if config.sft is not None else []
     done = {record.stage: record for record in folder.stage_records(path)}
-    return [
-        done[name]
-        for name in [*names, *rounds.stage_names(config), *beside.stage_names(config)]
-        if name in done
-    ]
+    names += [*rounds.stage_names(config), *beside.stage_names(config)]
+    names += [PROBE] if config.probes is not None else []
+    return [done[name] for name in names if name in done]
 
 
 _ORACLE_NAMES = {

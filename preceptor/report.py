@@ -12,7 +12,7 @@ import jinja2
 
 from constitution.principle import Constitution
 from judge.records import Judgement, Label
-from preceptor import __version__, plots
+from preceptor import __version__, plots, probe_table
 from preceptor.records import HeldOut, StageRecord
 from train.plots import CSS, calibration
 
@@ -55,6 +55,7 @@ def render(run: Run) -> str:
         principles=_by_principle(run),
         reward=_reward(run.reward_card),
         rounds=_rounds(run.summary.get("rounds", [])),
+        probes=_probes(run.summary.get("probes")),
         first=_first_reference(run.settings),
         plots={
             "principles": plots.before_and_after(run.summary["before"], run.summary["after"])
@@ -215,6 +216,17 @@ def _reward(card: dict[str, Any]) -> list[dict[str, str]]:
             value = card[key]
             rows.append({"name": name, "value": str(value) if key == "n" else f"{value:.3f}"})
     return rows
+
+
+def _probes(probed: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The table of failure modes, each mode named in its first line alone; None where nothing was probed."""
+    if probed is None:
+        return None
+    rows, last = [], ""
+    for line in probe_table.lines(probed["figures"]):
+        rows.append(line._asdict() | {"mode": line.mode if line.mode != last else ""})
+        last = line.mode
+    return {"n": probed["n"], "set": probed["set"], "rows": rows}
 
 
 def _first_reference(settings: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from constitution.principle import Constitution
 from judge.fanout import Progress
 from judge.models.registry import open_model
 from judge.records import Label, Response
+from judge.respond import RespondSettings
 from preceptor import evaluation, folder, stages
 from preceptor.config import RunConfig
 from preceptor.records import HeldOut, StageRecord
@@ -33,7 +34,7 @@ RESPONSES, REVISIONS = "2-responses.jsonl", "3-revisions.jsonl"
 SFT, TUNED_RESPONSES = "3-sft", "3-responses.jsonl"
 LABELS, PREFERENCES = "4-labels.jsonl", "5-preferences.jsonl"
 REWARD, POLICY = "6-reward", "7-policy"
-HELD_OUT = "8-heldout.jsonl"
+HELD_OUT, PROBES = "8-heldout.jsonl", "8-probes.jsonl"
 CACHE = ".preceptor"
 """Where the reference's log-probabilities are kept for another run of DPO with other settings."""
 
@@ -157,6 +158,13 @@ def statuses(labels: Sequence[Label]) -> dict[str, int]:
     return {str(status): count for status, count in Counter(label.status for label in labels).most_common()}
 
 
+def held_out_replies(config: RunConfig) -> RespondSettings:
+    """How replies are sampled that nothing is trained on."""
+    return config.respond.model_copy(
+        update={"temperature": config.evaluate.temperature, "seed": config.seed + 1}
+    )
+
+
 def compared_with_start(run: Run, policy: str) -> evaluation.Settings:
     """How the policy of a folder of the run is compared with the model that the run starts from."""
     config = run.config
@@ -165,9 +173,7 @@ def compared_with_start(run: Run, policy: str) -> evaluation.Settings:
         baseline=config.model,
         judge=config.evaluate.judge or config.judge,
         oracle=config.evaluate.oracle,
-        respond=config.respond.model_copy(
-            update={"temperature": config.evaluate.temperature, "seed": config.seed + 1}
-        ),
+        respond=held_out_replies(config),
         label=config.label.model_copy(update={"seed": config.seed}),
     )
 

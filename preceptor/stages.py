@@ -63,6 +63,12 @@ class Asking(Record):
         """The shipped prices, the user's file over them, and the command's own over that."""
         return Prices.load({**user_prices(), **self.prices})
 
+    def less(self, spent_usd: float) -> Asking:
+        """The same under what is left of the cap."""
+        if self.max_cost_usd is None:
+            return self
+        return self.model_copy(update={"max_cost_usd": max(0.0, self.max_cost_usd - spent_usd)})
+
 
 class Asked(NamedTuple):
     """What a stage that asked models has done."""

@@ -41,6 +41,7 @@ def verify(path: Path) -> list[str]:
             problems += _lineage(path, f"{own}4-labels.jsonl", f"{own}5-preferences.jsonl")
             problems += _sources(path, own)
         problems += _result(path, len(rounds)) if len(rounds) > 1 else []
+        problems += _probes(path)
     elif "rows" in manifest and "by_status" in manifest["rows"]:
         problems += _label_counts(path, manifest["rows"])
         problems += _lineage(path, "labels.jsonl", "preferences.jsonl", manifest["settings"].get("pairs"))
@@ -140,6 +141,19 @@ def _sources(path: Path, own: str) -> Iterator[str]:
     missing = calls - _calls(path / "ledger.db")
     if missing:
         yield f"ledger.db: {len(missing)} of {len(calls)} calls are not in it, such as {min(missing)}"
+
+
+def _probes(path: Path) -> Iterator[str]:
+    """Every reply to a probe is a call in the ledger."""
+    from preceptor.probes import ProbeRow
+
+    name = "8-probes.jsonl"
+    if not (path / name).exists():
+        return
+    rows = read_records(path / name, ProbeRow)
+    calls = {said.call for row in rows for said in (*row.before, *row.after)}
+    if missing := calls - _calls(path / "ledger.db"):
+        yield f"{name}: {len(missing)} of {len(calls)} calls are not in ledger.db, such as {min(missing)}"
 
 
 def _calls(path: Path) -> set[str]:

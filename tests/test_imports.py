@@ -19,7 +19,17 @@ STAGES = {
 """Modules that never import one another; `compare` is the exception, the ask on which `label` stands."""
 TRAINING = {
     f"preceptor/{name}.py"
-    for name in ("beside", "config", "evaluation", "pipeline", "plots", "report", "rounds", "running")
+    for name in [
+        "beside",
+        "config",
+        "evaluation",
+        "pipeline",
+        "plots",
+        "probes",
+        "report",
+        "rounds",
+        "running",
+    ]
 }
 """The application's modules that only training commands import, and so may import `train` at once."""
 TORCH = {"torch", "transformers", "trl", "peft", "accelerate", "safetensors"}

@@ -11,7 +11,7 @@ Z95 = 1.959963984540054
 
 
 class Interval(NamedTuple):
-    """A share and its 95 % interval."""
+    """A share and its interval, at 95 % unless something else is said."""
 
     share: float
     low: float
@@ -19,9 +19,10 @@ class Interval(NamedTuple):
     n: int
 
 
-def wilson(successes: float, n: int) -> Interval:
-    """Share of successes with Wilson's score interval at 95 % (Wilson 1927), which holds for small n and near
-    0 and 1.
+def wilson(successes: float, n: int, z: float = Z95) -> Interval:
+    """Share of successes with Wilson's score interval (Wilson 1927), which holds for small n and near 0 and 1.
+
+    z: how many standard errors, at 95 % unless told.
 
     `successes` may hold halves, for ties; the interval is then a little too wide. n = 0 gives share NaN
     within 0..1.
@@ -29,8 +30,8 @@ def wilson(successes: float, n: int) -> Interval:
     if n == 0:
         return Interval(math.nan, 0.0, 1.0, 0)
     share = successes / n
-    centre = (share + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
-    half = Z95 * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n * n)) / (1 + Z95**2 / n)
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n * n)) / (1 + z**2 / n)
     return Interval(share, max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)), n)
 
 

@@ -9,7 +9,19 @@ from types import FrameType
 
 import typer
 
-from preceptor.cli import amend, audit, constitution, export, feedback, label, ledger, prompts, runs, train
+from preceptor.cli import (
+    amend,
+    audit,
+    constitution,
+    evaluate,
+    export,
+    feedback,
+    label,
+    ledger,
+    prompts,
+    runs,
+    train,
+)
 
 app = typer.Typer(
     name="preceptor",
@@ -33,7 +45,7 @@ app.command("label")(label.label)
 app.command("score")(label.score)
 app.command("audit")(audit.audit)
 app.add_typer(train.app, name="train")
-app.command("evaluate")(feedback.evaluate)
+app.command("evaluate")(evaluate.evaluate)
 app.add_typer(ledger.app, name="ledger")
 app.command("run")(runs.run)
 app.command("report")(runs.report)

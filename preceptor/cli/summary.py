@@ -73,6 +73,7 @@ def _rounds(rows: Sequence[dict[str, Any]]) -> Table:
 
 
 def _figures(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    from preceptor.probe_table import in_one_line
     from preceptor.report import percent
 
     low, high = summary["win_rate_ci95"]
@@ -93,6 +94,8 @@ def _figures(summary: dict[str, Any]) -> list[tuple[str, str]]:
         low, high = card["ci95"]
         shown = f"{card['accuracy']:.0%}  (95 %: {low:.0%} to {high:.0%}) on {card['n']} held-out pairs"
         rows.insert(1, ("reward model", shown))
+    if "probes" in summary:
+        rows.insert(-2, ("failure modes", in_one_line(summary["probes"])))
     return rows
 
 

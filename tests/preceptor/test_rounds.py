@@ -29,6 +29,7 @@ respond: {samples: 2, max_tokens: 64}
 label: {principles: each}
 dpo: {epochs: 1, learning_rate: 5.0e-3, warmup: 0, batch_size: 2, rank: 4}
 evaluate: {oracle: embedded}
+probes: null
 """
 TUNED = """\
 revise: {rounds: 1, max_tokens: 64}

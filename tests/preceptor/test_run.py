@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,9 @@ from datasets import load_dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer
 
+from preceptor import pipeline
 from preceptor.cli.app import main
+from preceptor.config import load
 from tests.preceptor.conftest import Preceptor
 from train.embedded import WEIGHTS
 
@@ -32,6 +36,7 @@ reward: {{epochs: 1, held_out: 0.3}}
 dpo: {{epochs: 1}}
 ppo: {{epochs: 1, max_new_tokens: 32}}
 evaluate: {{oracle: embedded}}
+probes: {{size: 2}}
 """
 FILES = [
     "manifest.json",
@@ -79,6 +84,30 @@ def test_every_file_of_the_contract_is_there(folder: Path) -> None:
     assert 0 <= summary["reward_model"]["accuracy"] <= 1
 
 
+def test_failure_modes_are_measured_before_and_after(folder: Path, preceptor: Preceptor) -> None:
+    """In the summary, on the page, on the screen, and with every reply; and `probes: null` leaves them out."""
+    summary = json.loads((folder / "summary.json").read_text())
+    figures = summary["probes"]["figures"]
+    rows = [json.loads(line) for line in (folder / "8-probes.jsonl").read_text().splitlines()]
+    assert len(figures) == 17
+    assert len(rows) == summary["probes"]["n"] == 12
+    openings = [row for row in rows if row["probe"]["kind"] == "open"]
+    written = [len(said["text"].split()) for row in openings for said in row["after"]]
+    assert len(written) == 4
+    assert figures["words_per_reply"]["after"] == pytest.approx(sum(written) / 4, abs=1)
+    assert figures["perplexity"]["before"] != figures["perplexity"]["after"]
+    page = (folder / "9-report.html").read_text()
+    assert "What tuning may have broken" in page
+    assert "right answers that a false claim turns wrong" in page
+    ended = preceptor("run", folder.parent / "run.yaml")
+    assert "failure modes" in ended.out
+    without = load(folder.parent / "run.yaml", ["probes=null"])
+    assert without.probes is None
+    assert pipeline.PROBE not in [
+        record.stage for record in pipeline.read_run(folder, without.model_dump()).stages
+    ]
+
+
 def test_it_proves_itself_until_something_is_changed(
     folder: Path, tmp_path: Path, preceptor: Preceptor
 ) -> None:
@@ -90,6 +119,20 @@ def test_it_proves_itself_until_something_is_changed(
     ended = preceptor("verify", copy, "--json")
     assert ended.code == 1
     assert "5-preferences.jsonl" in json.loads(ended.out)["problems"][0]
+
+
+def test_a_reply_to_a_probe_that_no_call_gave_is_found(
+    folder: Path, tmp_path: Path, preceptor: Preceptor
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    row = json.loads((copy / "8-probes.jsonl").read_text().splitlines()[0])
+    with closing(sqlite3.connect(copy / "ledger.db")) as ledger, ledger:
+        ledger.execute("delete from calls where key = ?", (row["after"][0]["call"],))
+    ended = preceptor("verify", copy, "--json")
+    assert ended.code == 1
+    (problem,) = json.loads(ended.out)["problems"]
+    assert problem.startswith("8-probes.jsonl: 1 of ")
 
 
 def test_run_again_passes_over_every_stage(folder: Path, preceptor: Preceptor) -> None:
