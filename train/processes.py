@@ -16,6 +16,11 @@ from torch import Tensor, distributed
 Item = TypeVar("Item")
 
 
+def gpus() -> int:
+    """How many there are for one process each."""
+    return torch.cuda.device_count()
+
+
 def count() -> int:
     """How many processes train together."""
     return int(os.environ.get("WORLD_SIZE", "1"))

@@ -50,17 +50,15 @@ def launched(nproc: int, config: Path | None) -> bool:
 
 def _launcher(nproc: int, config: Path | None) -> list[str]:
     """Accelerate's launcher; on CPUs torch's own, which it stands on, since for CPUs it knows MPI alone."""
-    import torch
+    from train.processes import gpus
 
     accelerate = [sys.executable, "-m", "accelerate.commands.launch"]
     if config is not None:
         given = ["--num_processes", str(nproc)] if nproc > 1 else []
         return [*accelerate, "--config_file", str(config), *given, "--module", "preceptor"]
-    if torch.cuda.is_available():
-        if nproc > torch.cuda.device_count():
-            raise UserError(
-                f"--nproc is {nproc}, and there are {torch.cuda.device_count()} GPUs: one process each"
-            )
+    if (there := gpus()) > 0:
+        if nproc > there:
+            raise UserError(f"--nproc is {nproc}, and there are {there} GPUs: one process each")
         plain = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
         return [*accelerate, "--multi_gpu", "--num_processes", str(nproc), *plain, "--module", "preceptor"]
     local = ["--master-addr", "127.0.0.1", "--master-port", str(_free_port())]
