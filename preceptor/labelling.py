@@ -240,6 +240,7 @@ def _judged(
 ) -> tuple[Asked, int]:
     """What was asked, and how many labels were written; canaries and rankings go to files of their own."""
     counted = 0
+    carry_out = _ready(at_hand(rows), job, asking, source)
     with ExitStack() as stack:
         to_labels = stack.enter_context(writing(out / LABELS))
         to_canaries = stack.enter_context(writing(out / CANARIES)) if job.canaries else to_labels
@@ -258,7 +259,7 @@ def _judged(
                     to_labels(label)
                     counted += 1
 
-        asked = _carried_out(at_hand(rows), job, asking, write, watch, source)
+        asked = carry_out(write, watch)
         if asked.stopped is not None and not asked.rows:
             raise asked.stopped  # nothing was done, so nothing is left behind
     return asked, counted
@@ -284,31 +285,34 @@ def audit_rows(
 
 def _asked(rows: Sequence[Pair], job: Job, asking: Asking, bar: Any) -> tuple[list[Label], Asked]:
     made: list[Label] = []
+    carry_out = _ready(rows, job, asking)
     with bar as watch:
-        asked = _carried_out(rows, job, asking, made.append, watch)
+        asked = carry_out(made.append, watch)
     return made, asked
 
 
-def _carried_out(
-    rows: Iterable[Pair | Group],
-    job: Job,
-    asking: Asking,
-    write: Callable[[Any], None],
-    watch: Watch,
-    source: Source | None = None,
-) -> Asked:
-    """Judge the rows, here or on a cluster. source: where rows come from that are no list."""
-    if asking.cluster is not None:
-        from preceptor import engine_ray
+def _ready(
+    rows: Iterable[Pair | Group], job: Job, asking: Asking, source: Source | None = None
+) -> Callable[[Callable[[Any], None], Watch], Asked]:
+    """Judging the rows, here or on a cluster, with everything opened: rows that are made go to the first function that
+    it is given, progress to the second.
 
-        sent = job._replace(base_urls=dict(job.base_urls), local=dict(job.local))  # a proxy cannot be sent
-        if isinstance(rows, Sized) or source is None:
-            items: Callable[[], Iterable[Any]] = partial(items_of, list(rows), job)
-        else:
-            items = partial(_items_from, source, job)
-        return engine_ray.carry_out(items, partial(to_label, sent), asking, write, watch)
-    steps = opened(job)
-    return asyncio.run(stages.carry_out(dialogues_of(rows, job, steps), _models(steps), asking, write, watch))
+    source: where rows come from that are no list.
+    """
+    if asking.cluster is None:
+        steps = opened(job)
+        dialogues = dialogues_of(rows, job, steps)
+        return lambda write, watch: asyncio.run(
+            stages.carry_out(dialogues, _models(steps), asking, write, watch)
+        )
+    from preceptor import engine_ray
+
+    sent = job._replace(base_urls=dict(job.base_urls), local=dict(job.local))  # a proxy cannot be sent
+    if isinstance(rows, Sized) or source is None:
+        items: Callable[[], Iterable[Any]] = partial(items_of, list(rows), sent)
+    else:
+        items = partial(_items_from, source, sent)
+    return partial(engine_ray.carry_out, items, partial(to_label, sent), asking)
 
 
 def _items_from(source: Source, job: Job) -> Iterable[Pair | Group]:
