@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,27 +13,22 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 STORE_BYTES = 100 * 2**20
-START = (
-    """
+START = """
 import json, os, sys
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 from ray.cluster_utils import Cluster
-node = {"num_cpus": 1, "object_store_memory": %d, "include_dashboard": False}
+node = {"num_cpus": 1, "object_store_memory": STORE_BYTES}
 system = {"health_check_failure_threshold": 2, "health_check_period_ms": 1000, "health_check_timeout_ms": 2000}
-cluster = Cluster(initialize_head=True, head_node_args=node | {"_system_config": system})
-second = cluster.add_node(**{name: node[name] for name in ("num_cpus", "object_store_memory")})
+head = node | {"include_dashboard": False, "_system_config": system}
+cluster = Cluster(initialize_head=True, head_node_args=head)
+second = cluster.add_node(**node)
 cluster.wait_for_nodes()
 print(json.dumps({"address": cluster.address}), flush=True)
 for line in sys.stdin:
-    if line.strip() == "remove":
-        cluster.remove_node(second, allow_graceful=False)
-        print("removed", flush=True)
-    else:
-        break
+    cluster.remove_node(second, allow_graceful=False)
+    print("removed", flush=True)
 cluster.shutdown()
-"""
-    % STORE_BYTES
-)
+""".replace("STORE_BYTES", str(STORE_BYTES))
 
 
 class TwoNodes:
@@ -54,8 +50,6 @@ class TwoNodes:
 @contextmanager
 def two_nodes() -> Iterator[TwoNodes]:
     """Start it; all of it ends with the block."""
-    import json
-
     running: Any = subprocess.Popen(
         [sys.executable, "-c", START],
         env=os.environ | {"PYTHONPATH": str(ROOT), "OPENAI_API_KEY": "none"},
