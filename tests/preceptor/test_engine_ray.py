@@ -16,6 +16,7 @@ import pytest
 
 from judge.ledger_books import bill
 from judge.ledger_place import reading
+from preceptor.labelling import AT_HAND
 from prompts.rows import read_rows
 from tests.judge import postgres
 from tests.preceptor.ray_cluster import ROOT, TwoNodes, two_nodes
@@ -144,8 +145,9 @@ def test_the_rate_is_held_over_all_workers(cluster: TwoNodes, ledger: str) -> No
         ended = end(start(*labelling(server, "out", *on(cluster, ledger), "--rpm", 600)))
         assert ended.code == 0, ended.err
     assert len(came) == 80
-    # the last leaves seven seconds after the first at the soonest, however slow the machine is
-    assert came[-1] - came[0] > 6.5
+    # seven seconds lie between the first and the last, less what the first took to get here; were the rate each
+    # worker's, three would
+    assert came[-1] - came[0] > 4.5
 
 
 def test_an_interrupt_finishes_what_is_in_flight(cluster: TwoNodes, ledger: str) -> None:
@@ -172,8 +174,23 @@ def test_faults_end_as_in_one_process(cluster: TwoNodes, ledger: str) -> None:
         file.write("{}\n")
     bad = end(start(*labelling(LLMServer(), "out", *on(cluster, ledger))))
     assert (bad.code, "pairs.jsonl:51" in bad.err) == (2, True), bad.err
+    write_pairs(1)
     shared = end(start(*labelling(LLMServer(), "out", *on(cluster, "here.db"))))
     assert (shared.code, "postgresql://" in shared.err) == (2, True), shared.err
+
+
+def test_a_file_that_is_too_large_to_hold_is_read_as_it_goes(cluster: TwoNodes, ledger: str) -> None:
+    write_pairs(AT_HAND + 1000)
+    words = ("label", "pairs.jsonl", "-c", "front-desk", "--judge", "checks", "--json")
+    local = end(start(*words, "--out", "local"))
+    assert local.code == 0, local.err
+    ended = end(start(*words, "--out", "ray", *on(cluster, ledger)))
+    assert ended.code == 0, ended.err
+    require_equal("local", "ray")
+    with Path("pairs.jsonl").open("a") as file:
+        file.write("{}\n")
+    bad = end(start(*words, "--out", "bad", *on(cluster, ledger)))
+    assert (bad.code, f"pairs.jsonl:{AT_HAND + 1001}" in bad.err) == (2, True), bad.err
 
 
 def test_replies_and_revisions_too(cluster: TwoNodes, ledger: str) -> None:
