@@ -18,7 +18,6 @@ from judge.ledger_books import bill
 from judge.ledger_place import reading
 from preceptor.labelling import AT_HAND
 from prompts.rows import read_rows
-from tests.judge import postgres
 from tests.preceptor.ray_cluster import ROOT, TwoNodes, two_nodes
 from tests.preceptor.test_kill import MAIN, Ended, whole_bill, write_pairs
 from tests.servers.llm import LLMServer, serve
@@ -30,23 +29,10 @@ IN_FLIGHT = 16
 WORKERS = 2
 
 
-@pytest.fixture(scope="module")
-def postgres_server() -> Iterator[str]:
-    if postgres.program("initdb") is None:
-        pytest.skip("PostgreSQL is not installed")
-    with postgres.server() as url:
-        yield url
-
-
 @pytest.fixture
-def ledger(postgres_server: str, request: pytest.FixtureRequest) -> str:
+def ledger(postgres_place: str) -> str:
     """The URL of an empty database."""
-    import psycopg
-
-    name = f"ray_{abs(hash(request.node.name))}"
-    with psycopg.connect(postgres_server.format(database="postgres"), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    return postgres_server.format(database=name)
+    return postgres_place
 
 
 @pytest.fixture(scope="module")
