@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -96,12 +97,9 @@ def turns_per_s(calls: int = 2000) -> float:
     from judge.shared import Keeper, Line, SharedBudget, SharedGate
     from prompts.records import Message
 
-    keeper: Any = (
-        ray.remote(Keeper).options(max_concurrency=10_000).remote(Limits(concurrency=256, max_cost_usd=1e9))
-    )
     request = Request(model="m/m", messages=(Message(role="user", content="word " * 400),), max_tokens=5)
 
-    async def run() -> float:
+    async def run(keeper: Any) -> float:
         line = Line("one", lambda method, *words: getattr(keeper, method).remote(*words))
         gate, budget = SharedGate(line, "m/m"), SharedBudget(line, capped=True)
 
@@ -116,9 +114,16 @@ def turns_per_s(calls: int = 2000) -> float:
         await asyncio.gather(*(turn() for _ in range(calls)))
         return calls / (time.monotonic() - start)
 
-    ray.init(address="local", include_dashboard=False, num_cpus=1, object_store_memory=100 * 2**20)
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        num_cpus=1,
+        object_store_memory=100 * 2**20,
+        logging_level=logging.ERROR,
+    )
     try:
-        return asyncio.run(run())
+        limits = Limits(concurrency=256, max_cost_usd=1e9)
+        return asyncio.run(run(ray.remote(Keeper).options(max_concurrency=10_000).remote(limits)))
     finally:
         ray.shutdown()
 
@@ -160,7 +165,7 @@ def main() -> None:
                 f"{name}: {calls} calls, {rate:.0f}/s; {wall_s:.1f} s in all, {cpu_s:.1f} s CPU here\n"
             )
             sys.stdout.flush()
-        server.stdin.close()
+        server.kill()
         server.wait()
 
 

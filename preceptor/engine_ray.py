@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
+from types import FrameType
 from typing import Any, NamedTuple
 
 from constitution.errors import UserError
@@ -29,7 +30,7 @@ from judge.fanout import GRACE_S, Fanout, Limits, Progress, queues
 from judge.ledger import open_ledger, this_run
 from judge.ledger_place import place_of
 from judge.prices import Price, Prices
-from judge.shared import BEAT_S, NOTHING_DONE, Keeper, Line, SharedBudget, SharedGate, Stop, stop_of
+from judge.shared import BEAT_S, Keeper, Line, SharedBudget, SharedGate, Stop, stop_of
 from preceptor.pricing import user_prices
 from preceptor.stages import Asked, Asking, Cluster, Means, Watch
 
@@ -316,7 +317,7 @@ def _drive(ray: Any, made: Any, keeper: Any, write: Callable[[Any], None], watch
     It runs in a thread of its own, so that an interrupt does not break it: the workers are told to ask nothing more,
     and what they have in flight comes to its end.
     """
-    came: queue.Queue[Batch | BaseException] = queue.Queue()
+    came: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=TOGETHER)
 
     def pump() -> None:
         try:
@@ -327,28 +328,48 @@ def _drive(ray: Any, made: Any, keeper: Any, write: Callable[[Any], None], watch
 
     threading.Thread(target=pump, name="pipeline", daemon=True).start()
     order = _Order(write)
-    until_s = float("inf")
-    progress = NOTHING_DONE
-    shown_at = float("-inf")
-    while not order.ended and time.monotonic() < until_s:
-        try:
+    until_s = shown_at = float("inf")
+    with _interrupts() as interrupted:
+        while not order.ended and time.monotonic() < until_s:
             with suppress(queue.Empty):
                 one = came.get(timeout=SHOWN_EVERY_S)
                 if isinstance(one, BaseException):
                     raise one
                 order.take(one)
-            if time.monotonic() >= shown_at + SHOWN_EVERY_S:
+            if abs(time.monotonic() - shown_at) >= SHOWN_EVERY_S:
                 shown_at = time.monotonic()
-                progress = ray.get(keeper.progress.remote())._replace(done=order.rows)
-                watch(progress)
-        except KeyboardInterrupt:
-            if until_s < float("inf"):
-                raise  # the second one: at once
-            until_s = time.monotonic() + GRACE_S
-            ray.get(keeper.stop.remote(Stop("interrupted", "the run was interrupted")))
-    progress = ray.get(keeper.progress.remote())._replace(done=order.rows)
+                watch(_progress(ray, keeper, order))
+            if interrupted.is_set() and until_s == float("inf"):
+                until_s = time.monotonic() + GRACE_S
+                ray.get(keeper.stop.remote(Stop("interrupted", "the run was interrupted")))
+    progress = _progress(ray, keeper, order)
     watch(progress)
-    return _asked(order, progress, until_s < float("inf"))
+    return _asked(order, progress, interrupted.is_set())
+
+
+def _progress(ray: Any, keeper: Any, order: _Order) -> Progress:
+    told: Progress = ray.get(keeper.progress.remote())
+    return told._replace(done=order.rows)
+
+
+@contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """Set by the first Ctrl-C, which so breaks nothing in the middle; the second ends the process's work at once."""
+    told = threading.Event()
+
+    def hear(_signal: int, _frame: FrameType | None) -> None:
+        if told.is_set():
+            raise KeyboardInterrupt
+        told.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield told  # signals come to the main thread alone
+        return
+    before = signal.signal(signal.SIGINT, hear)
+    try:
+        yield told
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _asked(order: _Order, progress: Progress, interrupted: bool) -> Asked:
