@@ -328,7 +328,7 @@ def _drive(ray: Any, made: Any, keeper: Any, write: Callable[[Any], None], watch
 
     threading.Thread(target=pump, name="pipeline", daemon=True).start()
     order = _Order(write)
-    until_s = shown_at = float("inf")
+    until_s, shown_at = float("inf"), float("-inf")
     with _interrupts() as interrupted:
         while not order.ended and time.monotonic() < until_s:
             with suppress(queue.Empty):
@@ -336,7 +336,7 @@ def _drive(ray: Any, made: Any, keeper: Any, write: Callable[[Any], None], watch
                 if isinstance(one, BaseException):
                     raise one
                 order.take(one)
-            if abs(time.monotonic() - shown_at) >= SHOWN_EVERY_S:
+            if time.monotonic() >= shown_at + SHOWN_EVERY_S:
                 shown_at = time.monotonic()
                 watch(_progress(ray, keeper, order))
             if interrupted.is_set() and until_s == float("inf"):

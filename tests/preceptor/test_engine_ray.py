@@ -12,7 +12,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.json as json_rows
 import pytest
+from pyarrow import parquet
 
 from judge.ledger_books import bill
 from judge.ledger_place import reading
@@ -166,16 +168,18 @@ def test_faults_end_as_in_one_process(cluster: TwoNodes, ledger: str) -> None:
 
 
 def test_a_file_that_is_too_large_to_hold_is_read_as_it_goes(cluster: TwoNodes, ledger: str) -> None:
+    """From Parquet as from JSON Lines."""
     write_pairs(AT_HAND + 1000)
-    words = ("label", "pairs.jsonl", "-c", "front-desk", "--judge", "checks", "--json")
-    local = end(start(*words, "--out", "local"))
+    parquet.write_table(json_rows.read_json("pairs.jsonl"), "pairs.parquet")
+    words = ("-c", "front-desk", "--judge", "checks", "--json")
+    local = end(start("label", "pairs.jsonl", *words, "--out", "local"))
     assert local.code == 0, local.err
-    ended = end(start(*words, "--out", "ray", *on(cluster, ledger)))
+    ended = end(start("label", "pairs.parquet", *words, "--out", "ray", *on(cluster, ledger)))
     assert ended.code == 0, ended.err
     require_equal("local", "ray")
     with Path("pairs.jsonl").open("a") as file:
         file.write("{}\n")
-    bad = end(start(*words, "--out", "bad", *on(cluster, ledger)))
+    bad = end(start("label", "pairs.jsonl", *words, "--out", "bad", *on(cluster, ledger)))
     assert (bad.code, f"pairs.jsonl:{AT_HAND + 1001}" in bad.err) == (2, True), bad.err
 
 
