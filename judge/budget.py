@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Protocol
 
 from judge.errors import BudgetReached
+
+
+class Spending(Protocol):
+    """What a fan-out needs of a budget, its own or one that is shared."""
+
+    async def reserve(self, worst_usd: float) -> None: ...
+
+    async def spare(self, worst_usd: float) -> bool: ...
+
+    def settle(self, worst_usd: float, cost_usd: float) -> None: ...
 
 
 class Budget:
@@ -31,8 +42,8 @@ class Budget:
             await self._freed.wait()
         self._reserved.append(worst_usd)
 
-    def spare(self, worst_usd: float) -> bool:
-        """Reserve without waiting; False, and nothing is reserved, where there is no room just now."""
+    async def spare(self, worst_usd: float) -> bool:  # a shared one must ask
+        """Reserve without waiting for room; False, and nothing is reserved, where there is no room just now."""
         if self._cap_usd is not None and self._spent_usd + sum(self._reserved) + worst_usd > self._cap_usd:
             return False
         self._reserved.append(worst_usd)

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from constitution.errors import UserError
-from judge.budget import Budget
+from judge.budget import Budget, Spending
 from judge.errors import BudgetReached, ModelError, ProviderStopped, Rejected, Transient
 from judge.ledger import Ledger
-from judge.limits import Gate, Place
+from judge.limits import Gate, Place, Way
 from judge.lookups import LookUps
 from judge.models.faults import Crowded, Unreachable
 from judge.models.protocol import Completion, Dialogue, Failure, Model, Outcome, Request, Row
@@ -101,8 +101,14 @@ class Fanout:
         limits: Limits,
         prices: Prices,
         on_progress: Callable[[Progress], None] | None = None,
+        *,
+        spending: Spending | None = None,
+        ways: Mapping[str, Way] | None = None,
     ) -> None:
-        """models: by the name that requests carry. on_progress is called now and then, and at the end."""
+        """models: by the name that requests carry. on_progress is called now and then, and at the end.
+
+        spending, ways: a budget and ways to models that are shared with other fan-outs; without them, its own.
+        """
         self._models = models
         self._ledger = ledger
         self._limits = limits
@@ -110,14 +116,14 @@ class Fanout:
         self._on_progress = on_progress
         self._progress = Progress(0, None, 0, 0, 0, 0.0, 0, 0)
         self._asking: dict[str, asyncio.Task[Outcome]] = {}
-        self._gates = {name: self._gate(model) for name, model in models.items()}
+        self._gates = {name: self._way(model, (ways or {}).get(name)) for name, model in models.items()}
         self._known = LookUps(ledger)
         self._shown_at = float("-inf")
         self._answered: set[str] = set()
         self._dead_calls = dict.fromkeys(models, 0)
         self._stopped: BaseException | None = None
         self._stopping = asyncio.Event()
-        self._budget = Budget(limits.max_cost_usd)
+        self._budget: Spending = spending or Budget(limits.max_cost_usd)
 
     @property
     def progress(self) -> Progress:
@@ -169,7 +175,7 @@ class Fanout:
                         drawn = True
                     else:
                         unfinished += 1
-                        going.append(asyncio.create_task(self._carry_out(dialogue)))
+                        going.append(asyncio.create_task(self.carry_out(dialogue)))
                         going[-1].add_done_callback(finished)
                 if not going:
                     break
@@ -183,14 +189,15 @@ class Fanout:
             if self._stopped is not None:
                 raise self._stopped
         except BaseException as exc:
-            self._stop(exc)
+            self.stop(exc)
             raise
         finally:
             await self._wind_up(going)
             if self._on_progress is not None:
                 self._on_progress(self._progress)
 
-    async def _carry_out(self, dialogue: Dialogue[Row]) -> Row:
+    async def carry_out(self, dialogue: Dialogue[Row]) -> Row:
+        """The row of one dialogue. Raises what `ask` raises, and the dialogue's own exceptions."""
         try:
             requests = next(dialogue)
             while True:
@@ -238,7 +245,7 @@ class Fanout:
                 finally:
                     self._budget.settle(worst_usd, cost_usd)
         except (BudgetReached, ProviderStopped, UserError) as exc:
-            self._stop(exc)
+            self.stop(exc)
             raise
 
     async def _call(self, request: Request, place: Place) -> tuple[Outcome, float]:
@@ -270,7 +277,7 @@ class Fanout:
         """Another answer in the place of one that holds nothing, its tokens added; the first where the budget or the
         provider gives no other."""
         worst_usd = self._worst_usd(request)
-        if not self._budget.spare(worst_usd):
+        if not await self._budget.spare(worst_usd):
             return first
         cost_usd = 0.0
         try:
@@ -295,7 +302,7 @@ class Fanout:
         """
         model, gate = self._models[request.model], self._gates[request.model]
         clock = asyncio.get_running_loop().time
-        left_s = None if _queues(model) else self._limits.deadline_s
+        left_s = None if queues(model) else self._limits.deadline_s
         tries = 0
         while True:
             tries += 1
@@ -368,18 +375,21 @@ class Fanout:
             )
         return worst
 
-    def _gate(self, model: Model) -> Gate:
+    def _way(self, model: Model, shared: Way | None) -> Way:
         clock = asyncio.get_running_loop().time
-        gate = Gate(self._width(model), self._pause, clock, rpm=self._limits.rpm, tpm=self._limits.tpm)
+        way = shared or Gate(
+            self._width(model), self._pause, clock, rpm=self._limits.rpm, tpm=self._limits.tpm
+        )
         listen = getattr(model, "listen", None)
         if listen is not None:
-            listen(gate.hear)
-        return gate
+            listen(way.hear)
+        return way
 
     def _width(self, model: Model) -> int:
-        return QUEUED_AT_ONCE if _queues(model) else self._limits.concurrency
+        return QUEUED_AT_ONCE if queues(model) else self._limits.concurrency
 
-    def _stop(self, reason: BaseException) -> None:
+    def stop(self, reason: BaseException) -> None:
+        """Ask nothing more: from now on every request that is not in the ledger raises the first reason given."""
         if self._stopped is None:
             if not isinstance(reason, Exception):
                 reason = RunInterruptedError("the run was interrupted")
@@ -414,6 +424,6 @@ class Fanout:
             self._on_progress(self._progress)
 
 
-def _queues(model: Model) -> bool:
+def queues(model: Model) -> bool:
     """Whether a model takes any number of requests and batches them itself."""
     return bool(getattr(model, "queues", False))

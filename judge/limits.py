@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from judge.models.protocol import Request
 from judge.models.room import billed_tokens
@@ -43,7 +43,7 @@ class Allowance(NamedTuple):
     """Until it is full again, if nothing is sent; None: not said."""
 
 
-class _Mark(NamedTuple):
+class Mark(NamedTuple):
     """How much had been sent when a request left."""
 
     requests: int
@@ -52,7 +52,7 @@ class _Mark(NamedTuple):
     at: float
 
 
-_sent: ContextVar[_Mark | None] = ContextVar("sent", default=None)
+SENT: ContextVar[Mark | None] = ContextVar("sent", default=None)
 """The mark of the request that this task is making, by which its reply's headers are dated."""
 
 
@@ -111,6 +111,22 @@ class _Bucket:
         self.level -= amount
 
 
+class Way(Protocol):
+    """What a fan-out needs of the way to one model, its own or one that is shared."""
+
+    def place(self, request: Request) -> Place: ...
+
+    async def enter(self, request: Request) -> None: ...
+
+    def leave(self) -> None: ...
+
+    def answered(self) -> None: ...
+
+    def crowded(self, left_at: float, retry_after_s: float | None) -> None: ...
+
+    def hear(self, headers: Mapping[str, str]) -> None: ...
+
+
 class Gate:
     """The way to one model. Everything waits here: for room, for the minute's share, for a crowd to go."""
 
@@ -134,8 +150,8 @@ class Gate:
         self._hold_until = float("-inf")
         self._held = False
         self._turn = asyncio.Lock()
-        self._sent = _Mark(0, 0.0, 0.0, 0.0)
-        self._heard = _Mark(-1, 0.0, 0.0, 0.0)
+        self._sent = Mark(0, 0.0, 0.0, 0.0)
+        self._heard = Mark(-1, 0.0, 0.0, 0.0)
         now = clock()
         # a second's worth at a time: a full minute's at once would be twice the limit in the first minute
         self._buckets = {
@@ -198,7 +214,7 @@ class Gate:
 
     def hear(self, headers: Mapping[str, str]) -> None:
         """Learn from a reply's headers; called in the task that made the request."""
-        mark = _sent.get()
+        mark = SENT.get()
         if mark is None or mark.requests < self._heard.requests:
             return  # an older reply than the one heard last
         now = self._clock()
@@ -225,11 +241,11 @@ class Gate:
                 await self._wait_for_share(request)
         sent = self._sent
         self._sent = sent._replace(requests=sent.requests + 1, at=self._clock())
-        _sent.set(self._sent)
+        SENT.set(self._sent)
 
     async def _wait_for_share(self, request: Request) -> None:
         tokens_in, tokens_out = float(likely_tokens_in(request)), float(billed_tokens(request))
-        wanted = _Mark(1, tokens_in, tokens_out, 0.0)
+        wanted = Mark(1, tokens_in, tokens_out, 0.0)
         while True:
             now = self._clock()
             wait_s = max(
@@ -252,7 +268,7 @@ class Gate:
 class Place:
     """A request's room at a gate."""
 
-    def __init__(self, gate: Gate, request: Request) -> None:
+    def __init__(self, gate: Way, request: Request) -> None:
         self._gate = gate
         self._request = request
         self._inside = False
@@ -278,7 +294,7 @@ class Place:
             self._gate.leave()
 
 
-def _part(what: str, sent: _Mark) -> float:
+def _part(what: str, sent: Mark) -> float:
     """How much of a quantity is in what was sent."""
     match what:
         case "requests" | "rpm":

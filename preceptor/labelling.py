@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from types import MappingProxyType
@@ -27,7 +28,7 @@ from judge.records import Group, Label, Pair
 from judge.steps import JOINED, Rule, Step
 from preceptor import stages
 from preceptor.finished import Source, finished, input_facts, stamp
-from preceptor.stages import Asked, Asking
+from preceptor.stages import Asked, Asking, Means, Watch
 from prompts.manifest import file_hash
 from prompts.rows import writing
 
@@ -136,24 +137,50 @@ def at_hand(rows: Iterable[In]) -> Iterable[In]:
     return first if len(first) < AT_HAND else chain(first, stream)
 
 
+def rows_of(source: Source) -> Iterable[Pair | Group]:
+    """What is to be judged: pairs, or groups where the source's form says so."""
+    read: Iterable[Pair | Group]
+    if source.form.startswith("groups"):
+        read = stages.groups_from(source.path)
+    else:
+        read = stages.pairs_from(source.path, "hh" if source.form == "hh" else "rows")
+    return islice(read, source.limit)
+
+
+def items_of(rows: Iterable[Pair | Group], job: Job) -> Iterable[Pair | Group]:
+    """The comparisons, canaries among them, or the groups: one for each row that is made of them."""
+    if job.schedule is not None:
+        return (row for row in rows if isinstance(row, Group))
+    pairs: Iterable[Pair] = (row for row in rows if isinstance(row, Pair))
+    if not job.canaries:
+        return pairs
+    if not isinstance(rows, Sized):
+        rows = list(rows)  # how many are planted hangs on how many there are
+        pairs = (row for row in rows if isinstance(row, Pair))
+    planted = from_constitution(job.constitution, job.canaries, len(rows), job.settings.seed)
+    return mixed(pairs, planted, job.canaries)
+
+
 def dialogues_of(rows: Iterable[Pair | Group], job: Job, steps: Sequence[Step]) -> Iterable[Dialogue[Any]]:
     """One dialogue for each comparison, or for each group, canaries among them; as many as can be counted where the
     rows can be.
     """
+    made = _dialogues(items_of(rows, job), job, steps)
+    return list(made) if isinstance(rows, Sized) or job.canaries else made
+
+
+def _dialogues(items: Iterable[Pair | Group], job: Job, steps: Sequence[Step]) -> Iterable[Dialogue[Any]]:
     if job.schedule is not None:
-        groups = (row for row in rows if isinstance(row, Group))
-        made: Iterable[Dialogue[Any]] = stages.ranking(
-            groups, job.constitution, steps, job.settings, job.rule, job.schedule
-        )
-        return list(made) if isinstance(rows, Sized) else made
-    if job.canaries and not isinstance(rows, Sized):
-        rows = list(rows)  # how many are planted hangs on how many there are
-    pairs: Iterable[Pair] = (row for row in rows if isinstance(row, Pair))
-    if job.canaries and isinstance(rows, Sized):
-        planted = from_constitution(job.constitution, job.canaries, len(rows), job.settings.seed)
-        pairs = mixed(pairs, planted, job.canaries)
-    made = stages.judging(pairs, job.constitution, steps, job.settings, job.rule)
-    return list(made) if isinstance(rows, Sized) else made
+        groups = (row for row in items if isinstance(row, Group))
+        return stages.ranking(groups, job.constitution, steps, job.settings, job.rule, job.schedule)
+    pairs = (row for row in items if isinstance(row, Pair))
+    return stages.judging(pairs, job.constitution, steps, job.settings, job.rule)
+
+
+def to_label(job: Job) -> Means:
+    """What judging takes, in whatever process."""
+    steps = opened(job)
+    return Means(_models(steps), lambda item: next(iter(_dialogues([item], job, steps))))
 
 
 def label_folder(
@@ -181,7 +208,7 @@ def label_folder(
     if job.schedule is None and job.lasting and (manifest := finished(out, wanted, source)) is not None:
         return Labelled(manifest, Asked(manifest["rows"]["in"], NOTHING_DONE, None))
     before = stamp(source)
-    asked, counted = _judged(out, rows, job, asking, bar)
+    asked, counted = _judged(out, rows, job, asking, bar, source)
     if job.combine == DAWID_SKENE:
         recombine(out / LABELS)
     extra: dict[str, Any] = {}
@@ -208,11 +235,12 @@ def label_folder(
     return Labelled(publish(out, run), asked)
 
 
-def _judged(out: Path, rows: Iterable[Pair | Group], job: Job, asking: Asking, bar: Bar) -> tuple[Asked, int]:
+def _judged(
+    out: Path, rows: Iterable[Pair | Group], job: Job, asking: Asking, bar: Bar, source: Source | None
+) -> tuple[Asked, int]:
     """What was asked, and how many labels were written; canaries and rankings go to files of their own."""
     counted = 0
-    steps = opened(job)
-    dialogues = dialogues_of(at_hand(rows), job, steps)
+    carry_out = _ready(at_hand(rows), job, asking, source)
     with ExitStack() as stack:
         to_labels = stack.enter_context(writing(out / LABELS))
         to_canaries = stack.enter_context(writing(out / CANARIES)) if job.canaries else to_labels
@@ -231,7 +259,7 @@ def _judged(out: Path, rows: Iterable[Pair | Group], job: Job, asking: Asking, b
                     to_labels(label)
                     counted += 1
 
-        asked = asyncio.run(stages.carry_out(dialogues, _models(steps), asking, write, watch))
+        asked = carry_out(write, watch)
         if asked.stopped is not None and not asked.rows:
             raise asked.stopped  # nothing was done, so nothing is left behind
     return asked, counted
@@ -257,16 +285,43 @@ def audit_rows(
 
 def _asked(rows: Sequence[Pair], job: Job, asking: Asking, bar: Any) -> tuple[list[Label], Asked]:
     made: list[Label] = []
-    steps = opened(job)
+    carry_out = _ready(rows, job, asking)
     with bar as watch:
-        dialogues = dialogues_of(rows, job, steps)
-        asked = asyncio.run(stages.carry_out(dialogues, _models(steps), asking, made.append, watch))
+        asked = carry_out(made.append, watch)
     return made, asked
 
 
-def _models(steps: Sequence[Step]) -> list[Model | None]:
+def _ready(
+    rows: Iterable[Pair | Group], job: Job, asking: Asking, source: Source | None = None
+) -> Callable[[Callable[[Any], None], Watch], Asked]:
+    """Judging the rows, here or on a cluster, with everything opened: rows that are made go to the first function that
+    it is given, progress to the second.
+
+    source: where rows come from that are no list.
+    """
+    if asking.cluster is None:
+        steps = opened(job)
+        dialogues = dialogues_of(rows, job, steps)
+        return lambda write, watch: asyncio.run(
+            stages.carry_out(dialogues, _models(steps), asking, write, watch)
+        )
+    from preceptor import engine_ray
+
+    sent = job._replace(base_urls=dict(job.base_urls), local=dict(job.local))  # a proxy cannot be sent
+    if isinstance(rows, Sized) or source is None:
+        items: Callable[[], Iterable[Any]] = partial(items_of, list(rows), sent)
+    else:
+        items = partial(_items_from, source, sent)
+    return partial(engine_ray.carry_out, items, partial(to_label, sent), asking)
+
+
+def _items_from(source: Source, job: Job) -> Iterable[Pair | Group]:
+    return items_of(rows_of(source), job)
+
+
+def _models(steps: Sequence[Step]) -> tuple[Model | None, ...]:
     """Everybody who can be asked."""
-    return [judge.model for step in steps for judge in step.judges]
+    return tuple(judge.model for step in steps for judge in step.judges)
 
 
 def _more(

@@ -11,10 +11,11 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import combinations
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from constitution.errors import UserError
 from constitution.principle import Constitution
 from judge.errors import BudgetReached, ProviderStopped
 from judge.fanout import Fanout, Limits, Progress
@@ -26,7 +27,7 @@ from judge.models.registry import open_model
 from judge.pairs import Candidate, groups_of, read_groups, read_pairs, slotted
 from judge.plan import Plan, plan
 from judge.prices import Price, Prices
-from judge.records import Group, Label, Pair, Response, Revision, Score
+from judge.records import Group, Label, Pair, Response, Revision
 from judge.respond import RespondSettings, respond
 from judge.revise import ReviseSettings, revise
 from judge.score import Reply, ScoreSettings, score
@@ -44,6 +45,38 @@ CHECKS = "checks"
 """The judge that is no model: the constitution's own machine checks."""
 
 
+class Cluster(Record):
+    """Where the work is done if not in this process: by Ray's workers, on this machine or on many."""
+
+    address: str | None = None
+    """Of a Ray cluster; `auto` is the one that this machine is part of. None: Ray is started here, for this command."""
+    gpus: float = Field(default=0.0, ge=0)
+    """Of each worker; a share lets several workers have one GPU."""
+    workers: int | None = Field(default=None, gt=0)
+    """None: one for each machine, or with `gpus` as many as there is room for."""
+
+    @model_validator(mode="after")
+    def _whole_or_shared(self) -> Self:
+        if self.gpus > 1 and not self.gpus.is_integer():
+            raise UserError(f"--gpus is {self.gpus:g}; wanted a share up to 1, or a whole number")
+        return self
+
+
+class Means(NamedTuple):
+    """What a process needs in order to work: models, opened, and how one row's dialogue is held with them."""
+
+    models: tuple[Model | None, ...]
+    dialogue: Callable[[Any], Dialogue[Any]]
+
+
+class Work(NamedTuple):
+    """What is to be done, so that any process can do it."""
+
+    rows: Sequence[Any]
+    open: Callable[[], Means]
+    """Made of what can be sent to other processes: a function of a module, and values."""
+
+
 class Asking(Record):
     """How models are asked: the same for every command."""
 
@@ -57,6 +90,15 @@ class Asking(Record):
     """Tokens a minute to one model, in and out, at most."""
     prices: Mapping[str, Price] = Field(default_factory=dict)
     """Given with the command, over the user's own: by model, `""` for all that cost."""
+    cluster: Cluster | None = None
+    """None: everything is done in this process."""
+
+    @property
+    def limits(self) -> Limits:
+        """As a fan-out takes them."""
+        return Limits(
+            concurrency=self.concurrency, max_cost_usd=self.max_cost_usd, rpm=self.rpm, tpm=self.tpm
+        )
 
     @property
     def price_table(self) -> Prices:
@@ -88,13 +130,10 @@ async def fanout(
 ) -> AsyncIterator[Fanout]:
     """A fan-out to these models over the ledger; all of it is closed at the end of the block."""
     models = tuple(models)
-    limits = Limits(
-        concurrency=asking.concurrency, max_cost_usd=asking.max_cost_usd, rpm=asking.rpm, tpm=asking.tpm
-    )
     try:
         async with open_ledger(asking.ledger) as ledger:
             named = {model.name: model for model in models}
-            yield Fanout(named, ledger, limits, asking.price_table, watch)
+            yield Fanout(named, ledger, asking.limits, asking.price_table, watch)
     finally:
         for model in models:
             await model.close()
@@ -120,6 +159,37 @@ def revising(
 ) -> Iterable[Dialogue[Revision]]:
     """One dialogue a response."""
     return (revise(response, constitution, model, settings) for response in responses)
+
+
+def to_respond(name: str, base_url: str | None, local: Mapping[str, Any], settings: RespondSettings) -> Means:
+    """What sampling replies takes."""
+    model = open_model(name, base_url=base_url, **local)
+    return Means((model,), lambda prompt: respond(prompt, model, settings))
+
+
+def to_revise(
+    name: str,
+    base_url: str | None,
+    local: Mapping[str, Any],
+    constitution: Constitution,
+    settings: ReviseSettings,
+) -> Means:
+    """What criticising and rewriting replies takes."""
+    model = open_model(name, base_url=base_url, **local)
+    return Means((model,), lambda response: revise(response, constitution, model, settings))
+
+
+def to_score(
+    name: str,
+    base_url: str | None,
+    local: Mapping[str, Any],
+    constitution: Constitution,
+    settings: ScoreSettings,
+) -> Means:
+    """What grading replies takes."""
+    model = open_model(name, base_url=base_url, **local)
+    template = grading(model, settings)
+    return Means((model,), lambda reply: score(reply, constitution, model, template, settings))
 
 
 def labelling(
@@ -173,14 +243,6 @@ def ranking(
         return label_by_steps(pair, constitution, steps, settings, rule)
 
     return (rank(group, label_pair, schedule) for group in groups)
-
-
-def scoring(
-    replies: Iterable[Reply], constitution: Constitution, judge: Model, settings: ScoreSettings
-) -> Iterable[Dialogue[Score]]:
-    """One dialogue a reply."""
-    template = grading(judge, settings)
-    return (score(reply, constitution, judge, template, settings) for reply in replies)
 
 
 async def carry_out(

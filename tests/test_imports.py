@@ -36,6 +36,8 @@ TORCH = {"torch", "transformers", "trl", "peft", "accelerate", "safetensors"}
 LOCAL = {f"judge/models/{name}.py" for name in ("local", "loading", "branches", "passes")}
 """The local model's modules, which may import torch, and only inside functions."""
 SDKS = {"openai", "anthropic"}
+WHERE_USED = {"ray", "psycopg"}
+"""Extras, imported by the functions that need them."""
 
 
 def imports(path: Path) -> list[tuple[str, bool]]:
@@ -79,6 +81,7 @@ def test_heavy_libraries_stay_in_their_rooms(path: Path) -> None:
         root = name.split(".")[0]
         if root in TORCH:
             assert place.startswith("train/") or (place in LOCAL and not top), f"{place} imports {name}"
+        assert root not in WHERE_USED or not top, f"{place} imports {name} at module level"
         if root in SDKS:
             assert place in ("judge/models/openai.py", "judge/models/anthropic.py"), f"{place} imports {name}"
         if root == "train" and place.startswith("preceptor/") and place not in TRAINING:
@@ -95,7 +98,7 @@ def test_stages_do_not_import_one_another(package: str, stages: set[str]) -> Non
 
 def test_the_command_line_starts_without_torch_or_an_sdk() -> None:
     code = "import sys, preceptor.cli.app; print(sorted(set(sys.modules) & set(sys.argv[1:])))"
-    heavy = sorted(TORCH | SDKS | {"pydantic", "sqlalchemy", "sklearn", "scipy", "matplotlib"})
+    heavy = sorted(TORCH | SDKS | WHERE_USED | {"pydantic", "sqlalchemy", "sklearn", "scipy", "matplotlib"})
     ran = subprocess.run(
         [sys.executable, "-c", code, *heavy], capture_output=True, text=True, cwd=ROOT, check=True
     )

@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from preceptor.cli import console
 
 if TYPE_CHECKING:
     from judge.label import LabelSettings
-    from judge.models.protocol import Dialogue, Model
-    from preceptor.stages import Asked, Asking
+    from judge.models.protocol import Dialogue
+    from preceptor.stages import Asked, Asking, Cluster, Work
     from prompts.records import Record
-
-Row = TypeVar("Row")
 
 WHEN = 'status != "ok"'
 """Which pairs are escalated where nothing else is said."""
@@ -27,9 +25,9 @@ def asking_of(
     max_cost: float | None,
     base_url: str | None,
     price: Sequence[str] | None = None,
-    **paces: float | None,
+    **more: Any,
 ) -> Asking:
-    """paces: rpm and tpm."""
+    """more: rpm, tpm, cluster."""
     from judge.prices import price_from
     from preceptor.stages import Asking
 
@@ -39,8 +37,22 @@ def asking_of(
         max_cost_usd=max_cost,
         base_url=base_url,
         prices=dict(map(price_from, price or ())),
-        **paces,
+        **more,
     )
+
+
+def cluster_of(engine: str, address: str | None, gpus: float | None, workers: int | None) -> Cluster | None:
+    """Where the flags want the work done; None: here. Raises UserError for flags that are another engine's."""
+    from constitution.errors import UserError
+    from preceptor.stages import Cluster
+
+    given = {"address": address, "gpus": gpus, "workers": workers}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if engine == "ray":
+        return Cluster.model_validate(chosen)
+    if chosen:
+        raise UserError(f"--{next(iter(chosen))} is for --engine ray; add that, or leave it out")
+    return None
 
 
 def label_settings(clamp: str | None = None, template: str | None = None, **chosen: Any) -> LabelSettings:
@@ -116,25 +128,37 @@ def share_of(flag: str, text: str | None) -> float:
 def to_file(
     what: str,
     out: Path,
-    dialogues: Sequence[Dialogue[Row]],
-    model: Model | None,
+    work: Work,
     asking: Asking,
-    rows_of: Callable[[Row], Iterable[Record]],
+    rows_of: Callable[[Any], Iterable[Record]],
 ) -> Asked:
-    """Carry out dialogues under a progress bar, each row to the file."""
+    """Do the work under a progress bar, here or on a cluster, each row to the file."""
     from preceptor import stages
     from prompts.rows import writing
 
     with writing(out) as write, console.progress(what) as watch:
 
-        def each(row: Row) -> None:
+        def each(row: Any) -> None:
             for record in rows_of(row):
                 write(record)
 
-        asked = asyncio.run(stages.carry_out(dialogues, [model], asking, each, watch))
+        if asking.cluster is not None:
+            from preceptor import engine_ray
+
+            asked = engine_ray.carry_out(lambda: work.rows, work.open, asking, each, watch)
+        else:
+            means = work.open()
+            dialogues = [means.dialogue(row) for row in work.rows]
+            asked = asyncio.run(stages.carry_out(dialogues, means.models, asking, each, watch))
         if asked.stopped is not None and not asked.rows:
             raise asked.stopped  # nothing was done, so nothing is left behind
         return asked
+
+
+def show_plan_of(work: Work, asking: Asking, as_json: bool) -> None:
+    """`show_plan` of all the work."""
+    means = work.open()
+    show_plan([means.dialogue(row) for row in work.rows], asking, as_json)
 
 
 def show_plan(dialogues: Iterable[Dialogue[Any]], asking: Asking, as_json: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from preceptor.cli import options
-from preceptor.cli.asking import asking_of, finish, local_of, show_plan, to_file
+from preceptor.cli.asking import asking_of, cluster_of, finish, local_of, show_plan_of, to_file
 from preceptor.cli.options import CONCURRENCY, LEDGER
 
 if TYPE_CHECKING:
@@ -37,22 +38,26 @@ def respond(
     price: options.Price = None,
     rpm: options.Rpm = None,
     tpm: options.Tpm = None,
+    engine: options.Engine = "local",
+    address: options.Address = None,
+    gpus: options.Gpus = None,
+    workers: options.Workers = None,
     plan: options.Plan = False,
     as_json: options.Json = False,
 ) -> None:
     """Sample replies to prompts."""
-    from judge.models.registry import open_model
     from judge.respond import RespondSettings
     from preceptor import stages
     from prompts.pool import prompts_from
 
     settings = RespondSettings(samples=samples, max_tokens=max_tokens, temperature=temperature, seed=seed)
-    asking = asking_of(ledger, concurrency, max_cost, base_url, price, rpm=rpm, tpm=tpm)
+    cluster = cluster_of(engine, address, gpus, workers)
+    asking = asking_of(ledger, concurrency, max_cost, base_url, price, rpm=rpm, tpm=tpm, cluster=cluster)
     rows: list[Prompt] = list(islice(prompts_from(prompts), limit))
-    asked = open_model(model, base_url=base_url, **local_of(dtype, device_map, four_bit))
-    dialogues = list(stages.responding(rows, asked, settings))
+    local = local_of(dtype, device_map, four_bit)
+    work = stages.Work(rows, partial(stages.to_respond, model, base_url, local, settings))
     if plan:
-        show_plan(dialogues, asking, as_json)
+        show_plan_of(work, asking, as_json)
         return
     statuses: Counter[str] = Counter()
 
@@ -60,8 +65,8 @@ def respond(
         statuses.update(response.status for response in responses)
         return responses
 
-    work = to_file("respond", out, dialogues, asked, asking, rows_of)
-    finish({"out": str(out), "prompts": len(rows), "responses": dict(statuses)}, work, as_json)
+    done = to_file("respond", out, work, asking, rows_of)
+    finish({"out": str(out), "prompts": len(rows), "responses": dict(statuses)}, done, as_json)
 
 
 def revise(
@@ -84,25 +89,29 @@ def revise(
     price: options.Price = None,
     rpm: options.Rpm = None,
     tpm: options.Tpm = None,
+    engine: options.Engine = "local",
+    address: options.Address = None,
+    gpus: options.Gpus = None,
+    workers: options.Workers = None,
     plan: options.Plan = False,
     as_json: options.Json = False,
 ) -> None:
     """Have replies criticised by the constitution and rewritten."""
     from constitution.files import load
-    from judge.models.registry import open_model
     from judge.records import Response
     from judge.revise import ReviseSettings
     from preceptor import stages
     from prompts.rows import read_records
 
     settings = ReviseSettings(rounds=rounds, max_tokens=max_tokens, temperature=temperature, seed=seed)
-    asking = asking_of(ledger, concurrency, max_cost, base_url, price, rpm=rpm, tpm=tpm)
+    cluster = cluster_of(engine, address, gpus, workers)
+    asking = asking_of(ledger, concurrency, max_cost, base_url, price, rpm=rpm, tpm=tpm, cluster=cluster)
     rules = load(constitution)
     rows = list(islice(read_records(responses, Response), limit))
-    asked = open_model(model, base_url=base_url, **local_of(dtype, device_map, four_bit))
-    dialogues = list(stages.revising(rows, rules, asked, settings))
+    local = local_of(dtype, device_map, four_bit)
+    work = stages.Work(rows, partial(stages.to_revise, model, base_url, local, rules, settings))
     if plan:
-        show_plan(dialogues, asking, as_json)
+        show_plan_of(work, asking, as_json)
         return
     statuses: Counter[str] = Counter()
 
@@ -110,5 +119,5 @@ def revise(
         statuses[revision.status] += 1
         return (revision,)
 
-    work = to_file("revise", out, dialogues, asked, asking, rows_of)
-    finish({"out": str(out), "responses": len(rows), "revisions": dict(statuses)}, work, as_json)
+    done = to_file("revise", out, work, asking, rows_of)
+    finish({"out": str(out), "responses": len(rows), "revisions": dict(statuses)}, done, as_json)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,19 +16,21 @@ from preceptor.cli import console, options
 from preceptor.cli.asking import (
     asking_of,
     base_urls_of,
+    cluster_of,
     finish,
     label_settings,
     local_of,
     panels_of,
     share_of,
     show_plan,
+    show_plan_of,
     to_file,
 )
 from preceptor.cli.options import CONCURRENCY, LEDGER
 
 if TYPE_CHECKING:
     from judge.models.protocol import Dialogue
-    from judge.records import Group, Pair, Score
+    from judge.records import Score
 
 
 def label(
@@ -74,6 +77,10 @@ def label(
     price: options.Price = None,
     rpm: options.Rpm = None,
     tpm: options.Tpm = None,
+    engine: options.Engine = "local",
+    address: options.Address = None,
+    gpus: options.Gpus = None,
+    workers: options.Workers = None,
     plan: options.Plan = False,
     show: Annotated[
         bool, typer.Option("--show", help="Print what would be asked about the first row; ask nothing.")
@@ -83,9 +90,8 @@ def label(
     """Have judges say, in both orders, which reply follows the constitution better."""
     from constitution.files import load
     from judge.gate import gate
-    from preceptor import stages
     from preceptor.finished import Source
-    from preceptor.labelling import Job, dialogues_of, label_folder, opened
+    from preceptor.labelling import Job, dialogues_of, label_folder, opened, rows_of
 
     rules = load(constitution)
     settings = label_settings(
@@ -112,13 +118,15 @@ def label(
         canaries=share_of("--canaries", canaries),
         recheck=share_of("--recheck", recheck),
     )
-    asking = asking_of(ledger, concurrency, max_cost, None, price, rpm=rpm, tpm=tpm)
-    read: Iterable[Pair | Group] = stages.groups_from(pairs) if groups else stages.pairs_from(pairs, form)
-    if show:
-        _show_asks(dialogues_of(islice(read, 1), job, opened(job)))
-        return
+    cluster = cluster_of(engine, address, gpus, workers)
+    if human and cluster:
+        raise UserError("--human asks a person at this terminal, not on a cluster; leave out --engine ray")
+    asking = asking_of(ledger, concurrency, max_cost, None, price, rpm=rpm, tpm=tpm, cluster=cluster)
     source = Source(pairs, f"groups {form}" if groups else form, limit)
-    rows = islice(read, limit)
+    rows = rows_of(source)
+    if show:
+        _show_asks(dialogues_of(islice(rows, 1), job, opened(job)))
+        return
     if plan:
         show_plan(dialogues_of(rows, job, opened(job)), asking, as_json)
         return
@@ -177,6 +185,10 @@ def score(
     price: options.Price = None,
     rpm: options.Rpm = None,
     tpm: options.Tpm = None,
+    engine: options.Engine = "local",
+    address: options.Address = None,
+    gpus: options.Gpus = None,
+    workers: options.Workers = None,
     plan: options.Plan = False,
     as_json: options.Json = False,
 ) -> None:
@@ -205,19 +217,19 @@ def score(
     if weight or disagreement:
         raise UserError("--weight and --disagreement are for --reward-model")
     from constitution.files import load
-    from judge.models.registry import open_model
     from judge.score import ScoreSettings
     from preceptor import stages
 
     chosen = {"principles": principles, "reasoning": reasoning, "max_tokens": max_tokens, "seed": seed}
     settings = ScoreSettings.model_validate({**chosen, "template": template or ""})
     rules = load(constitution)
-    asking = asking_of(ledger, concurrency, max_cost, base_url, price, rpm=rpm, tpm=tpm)
+    cluster = cluster_of(engine, address, gpus, workers)
+    asking = asking_of(ledger, concurrency, max_cost, base_url, price, rpm=rpm, tpm=tpm, cluster=cluster)
     rows = list(islice(stages.replies_from(replies), limit))
-    asked = open_model(judge, base_url=base_url, **local_of(dtype, device_map, four_bit))
-    dialogues = list(stages.scoring(rows, rules, asked, settings))
+    local = local_of(dtype, device_map, four_bit)
+    work = stages.Work(rows, partial(stages.to_score, judge, base_url, local, rules, settings))
     if plan:
-        show_plan(dialogues, asking, as_json)
+        show_plan_of(work, asking, as_json)
         return
     counts: Counter[str] = Counter()
     total = 0.0
@@ -229,6 +241,6 @@ def score(
         total += made.score or 0.0
         return (made,)
 
-    work = to_file("score", out, dialogues, asked, asking, rows_of)
+    done = to_file("score", out, work, asking, rows_of)
     result: dict[str, Any] = {"out": str(out), "replies": len(rows), **counts}
-    finish(result | {"mean_score": round(total / counts["ok"], 3) if counts["ok"] else None}, work, as_json)
+    finish(result | {"mean_score": round(total / counts["ok"], 3) if counts["ok"] else None}, done, as_json)

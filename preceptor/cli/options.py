@@ -110,5 +110,20 @@ Format = Annotated[
     typer.Option("--format", help="rows: one pair a row; hh: \\n\\nHuman: … \\n\\nAssistant: … transcripts."),
 ]
 
+Engine = Annotated[
+    Literal["local", "ray"], typer.Option(help="local: this process; ray: the workers of a Ray cluster.")
+]
+Address = Annotated[
+    str | None,
+    typer.Option(help="With --engine ray: the cluster's address, or `auto`; else Ray is started here."),
+]
+Gpus = Annotated[
+    float | None, typer.Option(min=0, help="With --engine ray: GPUs of each worker; 0.5 shares one.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="With --engine ray: how many; else one a machine, or as --gpus allows."),
+]
+
 LEDGER = ".preceptor/ledger.db"
 CONCURRENCY = 16

@@ -2,34 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from tests.judge import postgres
-
-_numbers = itertools.count()
-
-
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    if postgres.program("initdb") is None:
-        pytest.skip("PostgreSQL is not installed")
-    with postgres.server() as url:
-        yield url
-
-
-@pytest.fixture
-def postgres_place(postgres_server: str) -> str:
-    """The URL of an empty database."""
-    import psycopg
-
-    name = f"ledger_{next(_numbers)}"
-    with psycopg.connect(postgres_server.format(database="postgres"), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    return postgres_server.format(database=name)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
