@@ -21,9 +21,7 @@ checkpoint is the unbroken one to the bit.
 
 from __future__ import annotations
 
-import hashlib
 import math
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -34,10 +32,10 @@ from torch import Tensor
 
 from prompts.records import Prompt
 from train import ppo_math
+from train.asked import Asked, encode_prompts, prompts_of_step, sampling_of, seed_of, text_of
 from train.episodes import Reply, ReplyBatch, groups_of
 from train.folder import Result, Trained, begin_folder, finish_folder, found_finished, start_folder
-from train.loop import Watch, check_rows, load_dtype
-from train.pairs import encode_messages, fit_prompt, turn_ends
+from train.loop import Watch, load_dtype
 from train.ppo_guard import Decision, Guard, Moment
 from train.ppo_rewards import (
     Replied,
@@ -51,16 +49,9 @@ from train.ppo_rewards import (
 from train.ppo_roles import VALUE, Roles, open_roles
 from train.ppo_state import Carried, Journal, copy_weights, open_optimisers, put_weights
 from train.ppo_update import Experience, update
-from train.roles import POLICY, Base, load_base, same_base, save_adapter
-from train.rollout import Rollout, Sampling, sample
+from train.roles import POLICY, load_base, same_base, save_adapter
+from train.rollout import Rollout, sample
 from train.settings import PpoSettings
-
-
-class Asked(NamedTuple):
-    """A prompt to learn on."""
-
-    prompt: Prompt
-    tokens: list[int]
 
 
 class Rolled(NamedTuple):
@@ -126,26 +117,6 @@ def train_ppo(
         notes = (*notes, stop.format(**ended.stopped))
     steps, wall_s = ended.stopped.get("step", ended.step), time.monotonic() - began_s
     return finish_folder(opened, Result(rows, metrics, steps, wall_s, dict(read or {}), {}, {}, notes))
-
-
-def encode_prompts(
-    prompts: Sequence[Prompt], settings: PpoSettings, base: Base
-) -> tuple[list[Asked], dict[str, Any]]:
-    """The prompts in tokens, and what became of every row, as in `Result.rows`.
-
-    One that leaves no room for a reply loses its left. Raises TrainDataError where there is none at all.
-    """
-    asked: list[Asked] = []
-    shortened = 0
-    for prompt in prompts:
-        tokens = encode_messages(base.tokenizer, prompt.messages, generation_prompt=True)
-        fitted = fit_prompt(tokens, settings.max_new_tokens, settings.max_length, base.tokenizer.bos_token_id)
-        assert fitted is not None, "the settings leave room for two tokens"
-        shortened += len(fitted) < len(tokens)
-        asked.append(Asked(prompt, fitted))
-    rows = {"in": len(prompts), "used": len(asked), "held_out": 0, "set_aside": {}, "shortened": shortened}
-    check_rows(rows)
-    return asked, rows
 
 
 def run(
@@ -226,35 +197,13 @@ def _stop(decision: Decision, carried: Carried, roles: Roles, journal: Journal) 
 # Roll out
 
 
-def prompts_of_step(count: int, prompts: int, seed: int, step: int) -> list[int]:
-    """Numbers of the `prompts` prompts of step 1, 2, ..., out of `count`: pass after pass over all of them, each
-    pass in an order of its own."""
-    found: list[int] = []
-    for place in range((step - 1) * prompts, step * prompts):
-        epoch, at = divmod(place, count)
-        order = list(range(count))
-        random.Random(f"{seed}:{epoch}").shuffle(order)
-        found.append(order[at])
-    return found
-
-
 def roll_out(asked: Sequence[Asked], roles: Roles, settings: PpoSettings, step: int) -> list[Rollout]:
     """B replies to the step's prompts, those to one prompt side by side."""
     some = prompts_of_step(len(asked), settings.batch_size // settings.samples, settings.seed, step)
-    how = Sampling(
-        temperature=settings.temperature,
-        top_p=settings.top_p,
-        max_new_tokens=settings.max_new_tokens,
-        stops=turn_ends(roles.base.tokenizer, roles.base.generation_eos),
-        batch_tokens=settings.rollout_tokens or (8192 if roles.device.type == "cpu" else 65536),
-    )
+    how = sampling_of(settings, roles.base, roles.device)
     with roles.board.as_role(POLICY), roles.half():
         tokens = [asked[at].tokens for at in some]
-        return sample(roles.adapted, tokens, settings.samples, how, _seed(settings.seed, step))
-
-
-def _seed(*parts: int) -> int:
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "big")
+        return sample(roles.adapted, tokens, settings.samples, how, seed_of(settings.seed, step))
 
 
 # Reward
@@ -271,14 +220,7 @@ def reward_rollouts(
     """The step's replies with their rewards; those that have none are left out of all that follows."""
     some = prompts_of_step(len(asked), settings.batch_size // settings.samples, settings.seed, step)
     prompts = [asked[at].prompt for at in some for _ in range(settings.samples)]
-    texts = [
-        str(
-            roles.base.tokenizer.decode(
-                rollout.reply[:-1] if rollout.ended else rollout.reply, skip_special_tokens=True
-            )
-        )
-        for rollout in rollouts
-    ]
+    texts = [text_of(roles.base.tokenizer, rollout.reply, rollout.ended) for rollout in rollouts]
     rewards = scorer.score(
         [
             Replied(prompt, (rollout.prompt, rollout.reply), text)
