@@ -19,23 +19,30 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from datasets import Dataset
 from trl import GRPOConfig, RLOOConfig  # type: ignore[attr-defined]
 
 from prompts.records import Prompt
 from train.asked import Asked, encode_prompts, prompts_of_step
-from train.folder import Opened, Result, Trained, begin_folder, finish_folder, found_finished, start_folder
+from train.folder import Result, Trained, begin_folder, finish_folder, found_finished, start_folder
 from train.grpo_trainers import Group, Grpo, Rloo
 from train.loop import Watch, adapted_by, load_dtype, pass_tokens, run_loop, trainer_options
 from train.plan import Plan
-from train.ppo_rewards import RewardSource, Scorer, open_outside, reward_folder, reward_identity
-from train.roles import Base, load_base, quiet_loading, save_adapter, training_device
+from train.ppo_rewards import RewardSource, open_outside, reward_folder, reward_identity
+from train.roles import load_base, quiet_loading, save_adapter, training_device
 from train.settings import GroupSettings, GrpoSettings, RlooSettings
 
 if TYPE_CHECKING:
     from peft import PeftModel
+
+
+class Sources(NamedTuple):
+    """Where rewards and replies come from."""
+
+    reward: RewardSource
+    server: str | None
 
 
 def train_grpo(
@@ -44,17 +51,19 @@ def train_grpo(
     out: str | Path,
     *,
     reward: RewardSource,
+    server: str | None = None,
     watch: Watch | None = None,
     read: Mapping[str, Any] | None = None,
 ) -> Trained:
     """Train a policy on prompts; run again, it goes on from the last checkpoint.
 
-    `reward`: the folder of a reward model, `module:function`, or a function (`train.ppo_rewards`); `read`: what
-    reading the rows set aside and which files they came from, for the manifest.
+    `reward`: the folder of a reward model, `module:function`, or a function (`train.ppo_rewards`); `server`:
+    address of a vLLM server that draws the replies (`train.rollout_served`); `read`: what reading the rows set aside
+    and which files they came from, for the manifest.
     Raises TrainDataError where no prompt can be trained on or a reward function fails, CheckpointError and
     RunFolderError for models and folder, and what the judge raises where it stops for good.
     """
-    return _train("grpo", prompts, settings, Path(out), reward, watch, read)
+    return _train("grpo", prompts, settings, Path(out), Sources(reward, server), watch, read)
 
 
 def train_rloo(
@@ -63,11 +72,12 @@ def train_rloo(
     out: str | Path,
     *,
     reward: RewardSource,
+    server: str | None = None,
     watch: Watch | None = None,
     read: Mapping[str, Any] | None = None,
 ) -> Trained:
     """As `train_grpo`."""
-    return _train("rloo", prompts, settings, Path(out), reward, watch, read)
+    return _train("rloo", prompts, settings, Path(out), Sources(reward, server), watch, read)
 
 
 def _train(
@@ -75,12 +85,14 @@ def _train(
     prompts: Sequence[Prompt],
     settings: GroupSettings,
     out: Path,
-    reward: RewardSource,
+    sources: Sources,
     watch: Watch | None,
     read: Mapping[str, Any] | None,
 ) -> Trained:
     began_s = time.monotonic()
-    opened = start_folder(kind, prompts, settings, out, {"reward": reward_identity(reward)})
+    reward, server = sources
+    hashes = {"reward": reward_identity(reward)} | ({"rollouts": "vllm"} if server else {})
+    opened = start_folder(kind, prompts, settings, out, hashes)
     if (finished := found_finished(opened)) is not None:
         return finished
     reward_folder(reward)  # a folder of another kind is refused before anything is loaded
@@ -92,7 +104,8 @@ def _train(
     begin_folder(opened)
     try:
         with quiet_loading():  # TRL asks the model by an old name in every step
-            trainer = _trainer(model, base, asked, scorer, settings, opened)
+            group = Group(asked, scorer, settings, base, server, opened.path)
+            trainer = _trainer(model, group, settings)
             ran = run_loop(trainer, opened, settings, watch, _unplanned(kind, settings, asked))
     finally:
         scorer.close()
@@ -136,14 +149,8 @@ def _unplanned(kind: str, settings: GroupSettings, asked: Sequence[Asked]) -> Pl
     )
 
 
-def _trainer(
-    model: PeftModel,
-    base: Base,
-    asked: Sequence[Asked],
-    scorer: Scorer,
-    settings: GroupSettings,
-    opened: Opened,
-) -> Any:
+def _trainer(model: PeftModel, group: Group, settings: GroupSettings) -> Any:
+    asked = group.asked
     longest = max(len(one.tokens) for one in asked) + settings.max_new_tokens
     rows = rows_in_a_pass(settings, longest, pass_tokens(settings, training_device()))
     in_a_step = settings.batch_size // settings.samples
@@ -153,7 +160,7 @@ def _trainer(
         for at in prompts_of_step(len(asked), in_a_step, settings.seed, step)
     ]
     options: dict[str, Any] = {
-        **trainer_options(settings, opened.path),
+        **trainer_options(settings, group.folder),
         "num_train_epochs": 1,  # the order holds all passes over the prompts
         "per_device_train_batch_size": rows,
         "gradient_accumulation_steps": settings.batch_size // rows,
@@ -173,8 +180,8 @@ def _trainer(
     given: dict[str, Any] = {
         "model": model,
         "train_dataset": Dataset.from_list([_row(asked[at].prompt, at) for at in order]),
-        "processing_class": base.tokenizer,
-        "group": Group(asked, scorer, settings, base),
+        "processing_class": group.base.tokenizer,
+        "group": group,
     }
     if isinstance(settings, GrpoSettings):
         options |= {"loss_type": settings.loss.replace("-", "_"), "scale_rewards": settings.scale_rewards}

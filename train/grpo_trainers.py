@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -24,6 +25,7 @@ from train.asked import Asked, sampling_of, seed_of, text_of
 from train.ppo_rewards import Replied, Scorer
 from train.roles import POLICY, Base, as_reference, train_only
 from train.rollout import sample
+from train.rollout_served import draw_served
 from train.settings import GroupSettings
 
 if TYPE_CHECKING:
@@ -52,6 +54,10 @@ class Group(NamedTuple):
     scorer: Scorer
     settings: GroupSettings
     base: Base
+    server: str | None
+    """Address of a vLLM server that draws the replies; None: they are drawn here."""
+    folder: Path
+    """Where an adapter may lie meanwhile."""
 
 
 class _Masking:
@@ -81,10 +87,14 @@ class _Masking:
         model: PeftModel = trainer.accelerator.unwrap_model(trainer.model)
         how = sampling_of(settings, self.group.base, trainer.accelerator.device)
         seed = seed_of(settings.seed, 1 + trainer.state.global_step // settings.updates)
+        asked = prompts[:: settings.samples]
+        if (server := self.group.server) is not None:
+            served = draw_served(model, asked, settings.samples, how, seed, server, self.group.folder)
+            return [one.tokens for one in served]
         model.eval()  # gradient checkpointing would switch the cache off
         try:
             with trainer.accelerator.autocast():
-                rollouts = sample(model, prompts[:: settings.samples], settings.samples, how, seed)
+                rollouts = sample(model, asked, settings.samples, how, seed)
         finally:
             model.train()
         return [rollout.reply for rollout in rollouts]

@@ -45,6 +45,15 @@ Principles = Annotated[
 JudgeBaseUrl = Annotated[
     str | None, typer.Option("--judge-base-url", help="A compatible server for the judge.")
 ]
+Rollouts = Annotated[
+    Literal["local", "vllm"],
+    typer.Option(
+        "--rollouts", help="Who draws the policy's replies: this process, or the vLLM server at --base-url."
+    ),
+]
+BaseUrl = Annotated[
+    str | None, typer.Option("--base-url", help="With --rollouts vllm: the server's address.")
+]
 MaxCost = Annotated[
     float | None,
     typer.Option("--max-cost", min=0, help="USD that the judge may cost; training stops at the cap."),
@@ -74,3 +83,17 @@ def source_of(reward: str, flags: dict[str, Any]) -> RewardSource:
         max_cost_usd=flags["max_cost"],
     )
     return JudgeReward(flags["judge"], flags["constitution"], settings, base_url=flags["judge_base_url"])
+
+
+def server_of(flags: dict[str, Any]) -> str | None:
+    """The server that draws replies; None: nobody but this process. Raises UserError where flags contradict."""
+    url: str | None = flags["base_url"]
+    if flags["rollouts"] == "local":
+        if url is not None:
+            raise UserError(
+                "--base-url has no effect without --rollouts vllm; the judge's is --judge-base-url"
+            )
+        return None
+    if url is None:
+        raise UserError("--rollouts vllm needs --base-url, such as http://localhost:8000")
+    return url

@@ -48,6 +48,8 @@ def grpo(
     principles: rewarding.Principles = "joint",
     judge_base_url: rewarding.JudgeBaseUrl = None,
     max_cost: rewarding.MaxCost = None,
+    rollouts: rewarding.Rollouts = "local",
+    base_url: rewarding.BaseUrl = None,
     concurrency: Concurrency = CONCURRENCY,
     ledger: Ledger = LEDGER,
     model: train.BaseModelName = None,
@@ -94,6 +96,8 @@ def rloo(
     principles: rewarding.Principles = "joint",
     judge_base_url: rewarding.JudgeBaseUrl = None,
     max_cost: rewarding.MaxCost = None,
+    rollouts: rewarding.Rollouts = "local",
+    base_url: rewarding.BaseUrl = None,
     concurrency: Concurrency = CONCURRENCY,
     ledger: Ledger = LEDGER,
     model: train.BaseModelName = None,
@@ -137,8 +141,8 @@ def _carry_out(kind: str, settings: Any, flags: dict[str, Any]) -> None:
 
     start: Any = train_grpo if kind == "grpo" else train_rloo
     with bar(kind) as watch:
-        read = train._read(flags["prompts"], {})
-        trained = start(rows, settings, flags["out"], reward=source, watch=watch, read=read)
+        more = {"server": rewarding.server_of(flags), "read": train._read(flags["prompts"], {})}
+        trained = start(rows, settings, flags["out"], reward=source, watch=watch, **more)
     _tell(kind, trained, flags["json"])
 
 

@@ -71,6 +71,8 @@ def ppo(
     principles: rewarding.Principles = "joint",
     judge_base_url: rewarding.JudgeBaseUrl = None,
     max_cost: rewarding.MaxCost = None,
+    rollouts: rewarding.Rollouts = "local",
+    base_url: rewarding.BaseUrl = None,
     concurrency: Concurrency = CONCURRENCY,
     ledger: Ledger = LEDGER,
     model: train.BaseModelName = None,
@@ -121,8 +123,9 @@ def ppo(
     source = rewarding.source_of(reward, flags)
     from train.ppo import train_ppo
 
+    read, server = train._read(prompts, {}), rewarding.server_of(flags)
     with bar("ppo") as watch:
-        trained = train_ppo(rows, settings, out, reward=source, watch=watch, read=train._read(prompts, {}))
+        trained = train_ppo(rows, settings, out, reward=source, server=server, watch=watch, read=read)
     _tell(trained, json)
 
 
