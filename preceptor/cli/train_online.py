@@ -184,8 +184,12 @@ def online_dpo(
         Literal["first", "last"],
         typer.Option(help="What is kept near to: the start, or what each round starts from."),
     ] = "first",
+    limit: options.Limit = None,
     held_out: Annotated[
         str | None, typer.Option(help="Prompts for the comparison at the end.", show_default="a tenth")
+    ] = None,
+    held_out_limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first of these.", show_default="all")
     ] = None,
     oracle: Annotated[
         Literal["checks", "embedded"],
@@ -228,7 +232,12 @@ def run_values(flags: dict[str, Any]) -> dict[str, Any]:
         "base_url": flags["judge_base_url"],
         "concurrency": flags["concurrency"],
         "max_cost_usd": flags["max_cost"],
-        "prompts": {"file": flags["prompts"], "held_out": flags["held_out"]},
+        "prompts": {
+            "file": flags["prompts"],
+            "limit": flags["limit"],
+            "held_out": flags["held_out"],
+            "held_out_limit": flags["held_out_limit"],
+        },
         "respond": {"samples": flags["samples"], **drawn},
         "pairs": "adjacent" if flags["samples"] == 2 else "all",
         "label": {"principles": flags["principles"]},
