@@ -135,7 +135,8 @@ def by_model(model: RewardModel) -> Scorer:
 
 
 def by_function(function: RewardFunction, name: str) -> Scorer:
-    """A function, or the judge. One event loop serves all calls, as a judge's connections need."""
+    """A function, or the judge. One event loop serves all calls, as a judge's connections need; they are closed with
+    it, so that a judge serves one training."""
     runner = asyncio.Runner()
 
     def close() -> None:

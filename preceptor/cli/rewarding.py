@@ -24,7 +24,7 @@ Reward = Annotated[
     ),
 ]
 Judge = Annotated[
-    str | None, typer.Option("--judge", help="With --reward judge: provider/model, embedded or checks.")
+    str | None, typer.Option("--judge", help="With --reward judge: provider/model or embedded.")
 ]
 ConstitutionName = Annotated[
     str | None,
@@ -70,6 +70,11 @@ def source_of(reward: str, flags: dict[str, Any]) -> RewardSource:
     for name in ("judge", "constitution"):
         if flags[name] is None:
             raise UserError(f"--reward judge needs --{name}")
+    if flags["judge"] == "checks":
+        raise UserError(
+            "--judge checks: machine checks alone give no reward here; wanted provider/model or embedded, or a "
+            "--reward module:function that checks"
+        )
     from judge.label import LabelSettings
     from judge.reward import JudgeReward, RewardSettings
     from judge.score import ScoreSettings

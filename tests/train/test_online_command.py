@@ -97,6 +97,10 @@ def test_ppo_and_grpo_draw_at_a_server(tiny: Path, place: Path, monkeypatch: pyt
         ("--reward judge", "--reward judge needs --judge"),
         ("--reward judge --judge embedded", "--reward judge needs --constitution"),
         (
+            "--reward judge --judge checks -c short.yaml",
+            "--judge checks: machine checks alone give no reward",
+        ),
+        (
             "--reward rewarding:short --judge embedded --max-cost 1",
             "--judge and --max-cost: no effect without",
         ),
