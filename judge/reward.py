@@ -71,6 +71,13 @@ class JudgeReward:
             self._grade = grading(self._judge, self._settings.score)
 
     @property
+    def identity(self) -> str:
+        """What the rewards hang on, in words that equal ones share: judge, constitution, and how it is asked."""
+        how = self._settings.model_dump(mode="json", exclude={"ledger", "concurrency", "max_cost_usd"})
+        asked = content_id("reward", [self._judge.name, self._constitution.identity, how])
+        return f"{self.__name__} by {self._judge.name}#{asked}"
+
+    @property
     def spent_usd(self) -> float:
         """What the calls have cost so far, of those whose price is known."""
         return self._spent_usd

@@ -98,15 +98,18 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     values = _read(path)
     for override in overrides:
         values = _overridden(values, override)
+    return checked(values, f"{path}: the run file cannot be used")
+
+
+def checked(values: Mapping[str, Any], what: str) -> RunConfig:
+    """The run that these values describe. Raises UserError that begins with `what` and names every fault."""
     try:
         config = RunConfig.model_validate(values)
     except ValidationError as error:
         faults = [_fault(fault) for fault in error.errors()]
-        raise UserError(
-            "\n".join([f"{path}: the run file cannot be used:", *(f"  {one}" for one in faults)])
-        ) from None
+        raise UserError("\n".join([f"{what}:", *(f"  {one}" for one in faults)])) from None
     if (fault := _contradiction(config)) is not None:
-        raise UserError(f"{path}: {fault}")
+        raise UserError(f"{what}: {fault}")
     return config
 
 

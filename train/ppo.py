@@ -21,9 +21,7 @@ checkpoint is the unbroken one to the bit.
 
 from __future__ import annotations
 
-import hashlib
 import math
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -32,12 +30,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from judge.models.vllm import Drawn
 from prompts.records import Prompt
 from train import ppo_math
+from train.asked import Asked, encode_prompts, prompts_of_step, sampling_of, seed_of, text_of
 from train.episodes import Reply, ReplyBatch, groups_of
 from train.folder import Result, Trained, begin_folder, finish_folder, found_finished, start_folder
-from train.loop import Watch, check_rows, load_dtype
-from train.pairs import encode_messages, fit_prompt, turn_ends
+from train.loop import Watch, load_dtype
 from train.ppo_guard import Decision, Guard, Moment
 from train.ppo_rewards import (
     Replied,
@@ -51,16 +50,10 @@ from train.ppo_rewards import (
 from train.ppo_roles import VALUE, Roles, open_roles
 from train.ppo_state import Carried, Journal, copy_weights, open_optimisers, put_weights
 from train.ppo_update import Experience, update
-from train.roles import POLICY, Base, load_base, same_base, save_adapter
-from train.rollout import Rollout, Sampling, sample
+from train.roles import POLICY, load_base, same_base, save_adapter
+from train.rollout import Rollout, sample
+from train.rollout_served import draw_served
 from train.settings import PpoSettings
-
-
-class Asked(NamedTuple):
-    """A prompt to learn on."""
-
-    prompt: Prompt
-    tokens: list[int]
 
 
 class Rolled(NamedTuple):
@@ -88,6 +81,7 @@ def train_ppo(
     *,
     reward: RewardSource,
     guard: Guard | None = None,
+    server: str | None = None,
     watch: Watch | None = None,
     read: Mapping[str, Any] | None = None,
 ) -> Trained:
@@ -100,6 +94,7 @@ def train_ppo(
     """
     began_s = time.monotonic()
     hashes = {"reward": reward_identity(reward)} | ({"guard": function_identity(guard)} if guard else {})
+    hashes |= {"rollouts": "vllm"} if server else {}
     opened = start_folder("ppo", prompts, settings, Path(out), hashes)
     if (finished := found_finished(opened)) is not None:
         return finished
@@ -108,13 +103,14 @@ def train_ppo(
     folder = reward_folder(reward)
     shared = folder is not None and same_base(folder, base.source)
     roles = open_roles(base, settings, folder if shared else None)
+    roles.server = server
     notes = roles.choose_layout([one.tokens for one in asked], settings.samples)
     scorer = open_scorer(reward, roles, shared)
     begin_folder(opened)
     journal = Journal(opened, settings, watch)
     try:
         ended = run(asked, roles, scorer, journal, settings, guard)
-        final = measured(asked, roles, scorer, settings)
+        final = measured(asked, roles, scorer, settings, opened.path)
     finally:
         scorer.close()
     save_adapter(roles.adapted, opened.path)
@@ -127,26 +123,6 @@ def train_ppo(
     steps, wall_s = ended.stopped.get("step", ended.step), time.monotonic() - began_s
     speed = {"samples_per_s": journal.samples_per_s()}
     return finish_folder(opened, Result(rows, metrics, steps, wall_s, dict(read or {}), {}, speed, notes))
-
-
-def encode_prompts(
-    prompts: Sequence[Prompt], settings: PpoSettings, base: Base
-) -> tuple[list[Asked], dict[str, Any]]:
-    """The prompts in tokens, and what became of every row, as in `Result.rows`.
-
-    One that leaves no room for a reply loses its left. Raises TrainDataError where there is none at all.
-    """
-    asked: list[Asked] = []
-    shortened = 0
-    for prompt in prompts:
-        tokens = encode_messages(base.tokenizer, prompt.messages, generation_prompt=True)
-        fitted = fit_prompt(tokens, settings.max_new_tokens, settings.max_length, base.tokenizer.bos_token_id)
-        assert fitted is not None, "the settings leave room for two tokens"
-        shortened += len(fitted) < len(tokens)
-        asked.append(Asked(prompt, fitted))
-    rows = {"in": len(prompts), "used": len(asked), "held_out": 0, "set_aside": {}, "shortened": shortened}
-    check_rows(rows)
-    return asked, rows
 
 
 def run(
@@ -167,7 +143,9 @@ def run(
     while carried.step < steps:
         step = carried.step + 1
         times = [time.monotonic()]
-        rolled = reward_rollouts(asked, roll_out(asked, roles, settings, step), scorer, roles, settings, step)
+        rolled = reward_rollouts(
+            asked, roll_out(asked, roles, settings, step, journal.opened.path), scorer, roles, settings, step
+        )
         times.append(time.monotonic())
         figures: dict[str, float] = {"kl_coef": carried.kl_coef, "masked": rolled.masked}
         decision = Decision()
@@ -227,35 +205,39 @@ def _stop(decision: Decision, carried: Carried, roles: Roles, journal: Journal) 
 # Roll out
 
 
-def prompts_of_step(count: int, prompts: int, seed: int, step: int) -> list[int]:
-    """Numbers of the `prompts` prompts of step 1, 2, ..., out of `count`: pass after pass over all of them, each
-    pass in an order of its own."""
-    found: list[int] = []
-    for place in range((step - 1) * prompts, step * prompts):
-        epoch, at = divmod(place, count)
-        order = list(range(count))
-        random.Random(f"{seed}:{epoch}").shuffle(order)
-        found.append(order[at])
-    return found
-
-
-def roll_out(asked: Sequence[Asked], roles: Roles, settings: PpoSettings, step: int) -> list[Rollout]:
-    """B replies to the step's prompts, those to one prompt side by side."""
+def roll_out(
+    asked: Sequence[Asked], roles: Roles, settings: PpoSettings, step: int, folder: Path
+) -> list[Rollout]:
+    """B replies to the step's prompts, those to one prompt side by side. `folder`: where an adapter may lie while a
+    server draws them."""
     some = prompts_of_step(len(asked), settings.batch_size // settings.samples, settings.seed, step)
-    how = Sampling(
-        temperature=settings.temperature,
-        top_p=settings.top_p,
-        max_new_tokens=settings.max_new_tokens,
-        stops=turn_ends(roles.base.tokenizer, roles.base.generation_eos),
-        batch_tokens=settings.rollout_tokens or (8192 if roles.device.type == "cpu" else 65536),
-    )
-    with roles.board.as_role(POLICY), roles.half():
-        tokens = [asked[at].tokens for at in some]
-        return sample(roles.adapted, tokens, settings.samples, how, _seed(settings.seed, step))
+    how = sampling_of(settings, roles.base, roles.device)
+    tokens, seed = [asked[at].tokens for at in some], seed_of(settings.seed, step)
+    with roles.board.as_role(POLICY):
+        if roles.server is None:
+            with roles.half():
+                return sample(roles.adapted, tokens, settings.samples, how, seed)
+        drawn = draw_served(roles.adapted, tokens, settings.samples, how, seed, roles.server, folder)
+    return reread([prompt for prompt in tokens for _ in range(settings.samples)], drawn, roles)
 
 
-def _seed(*parts: int) -> int:
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "big")
+@torch.no_grad()
+def reread(prompts: Sequence[list[int]], drawn: Sequence[Drawn], roles: Roles) -> list[Rollout]:
+    """What the policy here thinks of replies that were drawn elsewhere."""
+    replies = [(prompt, one.tokens) for prompt, one in zip(prompts, drawn, strict=True)]
+    found: dict[int, Rollout] = {}
+    with roles.board.as_role(POLICY):
+        for batch in roles.batches(replies, groups_of(replies)):
+            said = roles.logprobs(batch, with_entropies=True)
+            assert said.entropies is not None
+            lengths = [len(replies[at][1]) for at in batch.number.tolist()]
+            logprobs = torch.split(said.logprobs.cpu(), lengths)
+            entropies = torch.split(said.entropies.cpu(), lengths)
+            for at, logp, entropy in zip(batch.number.tolist(), logprobs, entropies, strict=True):
+                prompt, reply = replies[at]
+                own = torch.tensor(drawn[at].logprobs)
+                found[at] = Rollout(prompt, reply, logp, entropy, drawn[at].ended, own)
+    return [found[at] for at in range(len(replies))]
 
 
 # Reward
@@ -272,14 +254,7 @@ def reward_rollouts(
     """The step's replies with their rewards; those that have none are left out of all that follows."""
     some = prompts_of_step(len(asked), settings.batch_size // settings.samples, settings.seed, step)
     prompts = [asked[at].prompt for at in some for _ in range(settings.samples)]
-    texts = [
-        str(
-            roles.base.tokenizer.decode(
-                rollout.reply[:-1] if rollout.ended else rollout.reply, skip_special_tokens=True
-            )
-        )
-        for rollout in rollouts
-    ]
+    texts = [text_of(roles.base.tokenizer, rollout.reply, rollout.ended) for rollout in rollouts]
     rewards = scorer.score(
         [
             Replied(prompt, (rollout.prompt, rollout.reply), text)
@@ -372,7 +347,9 @@ def rollout_figures(rolled: Rolled, seen: Experience) -> dict[str, float]:
     count = len(rolled.rollouts)
     kl = ((seen.old - seen.reference) * seen.mask).sum(dim=1)  # (B,), k1 summed over each reply
     entropies = torch.cat([rollout.entropies for rollout in rolled.rollouts])
+    apart = [(one.logprobs - one.sampler).abs() for one in rolled.rollouts if one.sampler is not None]
     return {
+        **({"sampler_gap_nats": float(torch.cat(apart).mean())} if apart else {}),
         "reward": float(rolled.rewards.mean()),
         "reward_std": float(rolled.rewards.std()) if count > 1 else 0.0,
         "kl_nats": float(kl.mean()),
@@ -382,9 +359,11 @@ def rollout_figures(rolled: Rolled, seen: Experience) -> dict[str, float]:
     }
 
 
-def measured(asked: Sequence[Asked], roles: Roles, scorer: Scorer, settings: PpoSettings) -> dict[str, float]:
+def measured(
+    asked: Sequence[Asked], roles: Roles, scorer: Scorer, settings: PpoSettings, folder: Path
+) -> dict[str, float]:
     """The figures of the policy as it is handed back, on one more batch of rollouts."""
-    rollouts = roll_out(asked, roles, settings, 0)
+    rollouts = roll_out(asked, roles, settings, 0, folder)
     rolled = reward_rollouts(asked, rollouts, scorer, roles, settings, 0)
     if not rolled.rollouts:
         return {}

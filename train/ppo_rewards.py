@@ -1,5 +1,5 @@
-"""Where PPO's rewards come from: one place for a reward model on the policy's base or on another, a Python
-function, and the judge itself.
+"""Where the rewards of PPO, GRPO and RLOO come from: one place for a reward model on the policy's base or on
+another, a Python function, and the judge itself.
 
 A function is called as TRL's reward functions are, `function(prompts, completions, **columns)`: conversations
 as lists of messages, replies as texts, and the columns `tags` and `meta` of the prompts; it may be
@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, cast
 import torch
 
 from constitution.errors import UserError
+from judge.errors import BudgetReached, ProviderStopped
 from judge.models.weights import weights_hash
 from prompts.records import Message, Prompt
 from train.episodes import Reply, groups_of
@@ -58,7 +59,10 @@ def reward_identity(source: RewardSource) -> str:
 
 
 def function_identity(function: Callable[..., Any]) -> str:
-    """A function's name and a hash of the file that it stands in."""
+    """A function's name and a hash of the file that it stands in; one that says its own `identity`, as the judge
+    does, is known by that."""
+    if isinstance(said := getattr(function, "identity", None), str):
+        return said
     named: Any = function if hasattr(function, "__qualname__") else type(function)
     try:
         code = Path(inspect.getfile(named)).read_bytes()
@@ -131,8 +135,14 @@ def by_model(model: RewardModel) -> Scorer:
 
 
 def by_function(function: RewardFunction, name: str) -> Scorer:
-    """A function, or the judge. One event loop serves all calls, as a judge's connections need."""
+    """A function, or the judge. One event loop serves all calls, as a judge's connections need; they are closed with
+    it, so that a judge serves one training."""
     runner = asyncio.Runner()
+
+    def close() -> None:
+        if inspect.iscoroutinefunction(end := getattr(function, "close", None)):
+            runner.run(end())  # its connections belong to this loop
+        runner.close()
 
     async def awaited(value: Awaitable[Any]) -> Any:
         return await value
@@ -151,7 +161,7 @@ def by_function(function: RewardFunction, name: str) -> Scorer:
             if inspect.isawaitable(found):
                 found = runner.run(awaited(found))
             numbers = [None if value is None else float(value) for value in found]
-        except UserError:
+        except (UserError, BudgetReached, ProviderStopped):
             raise
         except Exception as error:
             raise TrainDataError(
@@ -164,14 +174,18 @@ def by_function(function: RewardFunction, name: str) -> Scorer:
             )
         return [None if value is None or math.isnan(value) else value for value in numbers]
 
-    return Scorer(score, runner.close)
+    return Scorer(score, close)
 
 
 def open_scorer(source: RewardSource, roles: Roles, shared: bool) -> Scorer:
     """The scorer for a reward; `shared` where its adapter is among the roles already."""
+    return by_adapter(roles) if shared else open_outside(source, roles.device)
+
+
+def open_outside(source: RewardSource, device: torch.device) -> Scorer:
+    """The scorer for a reward that shares nothing with the policy; a reward model brings a base of its own."""
     folder = reward_folder(source)
-    if folder is None:
-        return by_function(function_of(source), function_identity(function_of(source)).partition("#")[0])
-    if shared:
-        return by_adapter(roles)
-    return by_model(RewardModel.load(folder).to(roles.device))
+    if folder is not None:
+        return by_model(RewardModel.load(folder).to(device))
+    function = function_of(source)
+    return by_function(function, function_identity(function).partition("#")[0])

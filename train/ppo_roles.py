@@ -71,6 +71,8 @@ class Roles:
         self.bf16 = use_bf16(settings.precision)
         self.checkpointing = bool(settings.gradient_checkpointing)
         self.shared = False
+        self.server: str | None = None
+        """Where replies are drawn; None: here."""
         self.head: Head | None = head_of(causal_model(adapted))
         self.adapted.eval()
 

@@ -51,6 +51,8 @@ class Rollout(NamedTuple):
     """(n,) float32, of the distribution that each token was drawn from, in nats."""
     ended: bool
     """Whether it came to a stop token by itself."""
+    sampler: Tensor | None = None
+    """(n,) float32, what a server that drew it thought of it, in nats."""
 
 
 @torch.no_grad()

@@ -190,13 +190,9 @@ class KtoSettings(LoopSettings):
     """How dearly a nat of distance from the reference is paid for; larger keeps the policy closer to it."""
 
 
-class PpoSettings(LoopSettings):
-    """Settings of `train.ppo`. `epochs` are passes over the prompts."""
+class RolloutSettings(LoopSettings):
+    """Settings of a training whose rows the policy itself writes. `epochs` are passes over the prompts."""
 
-    learning_rate: float = Field(default=2e-4, gt=0)
-    """Of the policy; peak."""
-    value_learning_rate: float = Field(default=1e-3, gt=0)
-    """Of the value function; peak. The two share no weight, so this takes the place of a value coefficient."""
     batch_size: int = Field(default=64, gt=0)
     """Replies in a step."""
     samples: int = Field(default=4, gt=0)
@@ -208,6 +204,62 @@ class PpoSettings(LoopSettings):
     rollout_tokens: int | None = Field(default=None, gt=0)
     """Tokens, of prompts and of room for replies, generated together; 8192 on a CPU and 65536 elsewhere where
     nothing is said."""
+    kl_beta: float = Field(default=0.05, ge=0)
+    """What a nat of distance from the reference costs."""
+
+    @model_validator(mode="after")
+    def _whole_prompts(self) -> RolloutSettings:
+        """Numbers that cannot go together are not passed over in silence."""
+        if self.batch_size % self.samples:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of samples {self.samples}: a step takes whole prompts"
+            )
+        if self.max_new_tokens + 2 > self.max_length:
+            raise ValueError(
+                f"max_new_tokens {self.max_new_tokens} leaves no room for a prompt in max_length {self.max_length}"
+            )
+        return self
+
+
+class GroupSettings(RolloutSettings):
+    """Settings of `train.grpo` that both of its trainings have: replies are compared with those to the same prompt."""
+
+    learning_rate: float = Field(default=1e-4, gt=0)
+    samples: int = Field(default=8, gt=1)
+    """Replies to each prompt in a step; at least two, since each is compared with the others. Divides batch_size."""
+    updates: int = Field(default=1, gt=0)
+    """Updates from a step's replies before new ones are drawn; the ratio is clipped from the second on."""
+    clip: float = Field(default=0.2, gt=0)
+    """How far the probability ratio counts, on either side of 1: of a token with GRPO, of a reply with RLOO."""
+
+
+class GrpoSettings(GroupSettings):
+    """Settings of `train.grpo.train_grpo`."""
+
+    kl_beta: float = Field(default=0.04, ge=0)
+    """Weight of the KL estimate (k3, a token) in the loss. At 0 it is still reported."""
+    loss: Literal["grpo", "dapo", "dr-grpo"] = "dapo"
+    """How tokens add up: grpo, the mean over each reply's tokens and then over replies; dapo, the mean over all
+    tokens; dr-grpo, the sum divided by replies times max_new_tokens."""
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    """By whose standard deviation an advantage is divided."""
+
+
+class RlooSettings(GroupSettings):
+    """Settings of `train.grpo.train_rloo`."""
+
+    kl_beta: float = Field(default=0.05, ge=0)
+    """Reward that a nat of distance from the reference (k1, summed over the reply) costs. At 0 it is still
+    reported."""
+
+
+class PpoSettings(RolloutSettings):
+    """Settings of `train.ppo`."""
+
+    learning_rate: float = Field(default=2e-4, gt=0)
+    """Of the policy; peak."""
+    value_learning_rate: float = Field(default=1e-3, gt=0)
+    """Of the value function; peak. The two share no weight, so this takes the place of a value coefficient."""
     kl_beta: float = Field(default=0.1, ge=0)
     """Reward that a nat of distance from the reference costs, at first where there is a kl_target."""
     kl_target: float | None = Field(default=None, gt=0)
@@ -251,17 +303,9 @@ class PpoSettings(LoopSettings):
             raise ValueError(
                 "PPO neither compiles the model nor reports elsewhere: leave out compile and report_to"
             )
-        if self.batch_size % self.samples:
-            raise ValueError(
-                f"batch_size {self.batch_size} is not a multiple of samples {self.samples}: a step takes whole prompts"
-            )
         if self.minibatches > self.batch_size // self.samples:
             raise ValueError(
                 f"minibatches {self.minibatches} is more than a step's {self.batch_size // self.samples} prompts"
-            )
-        if self.max_new_tokens + 2 > self.max_length:
-            raise ValueError(
-                f"max_new_tokens {self.max_new_tokens} leaves no room for a prompt in max_length {self.max_length}"
             )
         if self.overlong_buffer > self.max_new_tokens:
             raise ValueError(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from preceptor.cli import console, options
+
+if TYPE_CHECKING:
+    from preceptor.config import RunConfig
 
 Folder = Annotated[Path, typer.Argument(help="The folder of a finished run.")]
 QUICKSTART = Path(__file__).parent.parent / "quickstart.yaml"
@@ -36,12 +39,17 @@ def run(
 
 def _run(file: Path, overrides: list[str], as_json: bool) -> None:
     need_training()
+    from preceptor.config import load
+
+    carry_out(load(file, overrides), as_json)
+
+
+def carry_out(config: RunConfig, as_json: bool) -> None:
+    """A run, with its bars on stderr and its figures at the end."""
     from preceptor import pipeline
     from preceptor.cli.screen import Terminal
     from preceptor.cli.summary import show
-    from preceptor.config import load
 
-    config = load(file, overrides)
     summary = pipeline.run(config, Terminal())
     if as_json:
         console.result(summary)

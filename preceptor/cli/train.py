@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from train.loop import Watch
     from train.settings import LoopSettings
 
-app = typer.Typer(
-    no_args_is_help=True, help="Train LoRA adapters: sft, a reward model, a policy by dpo or kto."
-)
+app = typer.Typer(no_args_is_help=True, help="Train LoRA adapters: sft, a reward model, or a policy.")
 
 SomeSettings = TypeVar("SomeSettings", bound="LoopSettings")
 NEEDED = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "safetensors")
@@ -387,6 +385,8 @@ def _tell(stage: str, trained: Trained, unread: Mapping[str, int], as_json: bool
         typer.echo(str(trained.folder))
 
 
-from preceptor.cli.train_ppo import ppo  # noqa: E402 - its flags are those above
+from preceptor.cli.train_online import grpo, online_dpo, rloo  # noqa: E402 - their flags are those above
+from preceptor.cli.train_ppo import ppo  # noqa: E402
 
-app.command()(ppo)
+for policy in (ppo, grpo, rloo, online_dpo):
+    app.command(policy.__name__.replace("_", "-"))(policy)

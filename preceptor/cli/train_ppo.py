@@ -1,28 +1,20 @@
-"""`preceptor train ppo`: a policy against a reward model, a function or both roles on one base."""
+"""`preceptor train ppo`: a policy against a reward model, a function or the judge."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from preceptor.cli import console, train, train_flags
-from preceptor.cli.options import Json, Out, Seed
+from preceptor.cli import console, rewarding, train, train_flags
+from preceptor.cli.options import CONCURRENCY, LEDGER, Concurrency, Json, Ledger, Out, Seed
 
 if TYPE_CHECKING:
     from train.folder import Trained
     from train.loop import Watch
 
-Reward = Annotated[
-    str,
-    typer.Option(
-        help="Folder of a reward model, or module:function of a Python function (prompts, completions, **columns)."
-    ),
-]
 LearningRate = Annotated[
     float | None, typer.Option("--learning-rate", help="Of the policy; peak.", show_default="0.0002")
 ]
@@ -71,8 +63,18 @@ OverlongBuffer = Annotated[
 
 def ppo(
     prompts: Annotated[str, typer.Argument(help="A shipped pool's name or a file of prompts.")],
-    reward: Reward,
+    reward: rewarding.Reward,
     out: Out,
+    judge: rewarding.Judge = None,
+    constitution: rewarding.ConstitutionName = None,
+    judge_mode: rewarding.JudgeMode = "group",
+    principles: rewarding.Principles = "joint",
+    judge_base_url: rewarding.JudgeBaseUrl = None,
+    max_cost: rewarding.MaxCost = None,
+    rollouts: rewarding.Rollouts = "local",
+    base_url: rewarding.BaseUrl = None,
+    concurrency: Concurrency = CONCURRENCY,
+    ledger: Ledger = LEDGER,
     model: train_flags.BaseModelName = None,
     adapter: train_flags.Adapter = None,
     epochs: train_flags.Epochs = None,
@@ -122,38 +124,39 @@ def ppo(
 
     settings = train._settings(PpoSettings, flags)
     rows = list(prompts_from(prompts))
-    sys.path.insert(0, str(Path.cwd()))  # where a person keeps the module of a reward function
+    source = rewarding.source_of(reward, flags)
     from train.ppo import train_ppo
 
-    with _bar() as watch:
-        trained = train_ppo(rows, settings, out, reward=reward, watch=watch, read=train._read(prompts, {}))
+    read, server = train._read(prompts, {}), rewarding.server_of(flags)
+    with bar("ppo") as watch:
+        trained = train_ppo(rows, settings, out, reward=source, server=server, watch=watch, read=read)
     _tell(trained, json)
 
 
 @contextmanager
-def _bar() -> Iterator[Watch]:
+def bar(stage: str) -> Iterator[Watch]:
     """A bar on stderr with reward, KL, replies a second and the time left."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    bar = Progress(
+    shown = Progress(
         TextColumn("{task.description:<8}"),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TextColumn("{task.fields[figures]}"),
         console=console.console(),
     )
-    with bar:
-        task = bar.add_task("ppo", total=None, figures="loading")
+    with shown:
+        task = shown.add_task(stage, total=None, figures="loading")
 
         def watch(now: Any) -> None:
-            known = now.metrics
+            known = {name: value for name, value in now.metrics.items() if value is not None}
             said = (
                 f"reward {known['reward']:.3f}  KL {known['kl_nats']:.2f}"
                 if "reward" in known
                 else "no reward"
             )
             figures = f"{said}  {now.pairs_per_s:.1f} replies/s  {now.left_s:.0f} s left"
-            bar.update(task, completed=now.step, total=now.steps, figures=figures)
+            shown.update(task, completed=now.step, total=now.steps, figures=figures)
 
         yield watch
 

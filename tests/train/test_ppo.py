@@ -23,11 +23,12 @@ from prompts.records import Message, Prompt
 from tests.judge.canned import BOTH
 from tests.train.rewards import broken, too_few, vowels
 from tests.train.tiny import preference, save_tiny
+from train.asked import prompts_of_step
 from train.errors import CheckpointError, TrainDataError
 from train.folder import Trained
 from train.loop import Progress
 from train.pairs import encode_messages
-from train.ppo import prompts_of_step, train_ppo
+from train.ppo import train_ppo
 from train.ppo_guard import Decision, Moment
 from train.ppo_rewards import Replied, by_model, open_scorer
 from train.ppo_roles import open_roles
