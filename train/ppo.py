@@ -36,14 +36,14 @@ from prompts.records import Prompt
 from train import ppo_math
 from train.episodes import Reply, ReplyBatch, groups_of
 from train.folder import Result, Trained, begin_folder, finish_folder, found_finished, start_folder
+from train.guard_page import conclude
 from train.loop import Watch, check_rows, load_dtype
 from train.pairs import encode_messages, fit_prompt, turn_ends
-from train.ppo_guard import Decision, Guard, Moment
+from train.ppo_guard import Decision, Guard, Moment, guard_identity
 from train.ppo_rewards import (
     Replied,
     RewardSource,
     Scorer,
-    function_identity,
     open_scorer,
     reward_folder,
     reward_identity,
@@ -99,7 +99,7 @@ def train_ppo(
     RunFolderError for models and folder.
     """
     began_s = time.monotonic()
-    hashes = {"reward": reward_identity(reward)} | ({"guard": function_identity(guard)} if guard else {})
+    hashes = {"reward": reward_identity(reward)} | ({"guard": guard_identity(guard)} if guard else {})
     opened = start_folder("ppo", prompts, settings, Path(out), hashes)
     if (finished := found_finished(opened)) is not None:
         return finished
@@ -124,6 +124,8 @@ def train_ppo(
         metrics["stopped"] = ended.stopped
         stop = "stopped after step {step}: {reason}; handed back is the policy of step {returned_step}"
         notes = (*notes, stop.format(**ended.stopped))
+    if guard is not None and (guarded := conclude(opened.path, ended.step, ended.stopped)) is not None:
+        metrics["guard"], notes = guarded.figures, (*notes, *guarded.notes)
     steps, wall_s = ended.stopped.get("step", ended.step), time.monotonic() - began_s
     return finish_folder(opened, Result(rows, metrics, steps, wall_s, dict(read or {}), {}, {}, notes))
 
@@ -161,7 +163,7 @@ def run(
     optimisers = open_optimisers(roles)
     carried = journal.resume(roles, optimisers)
     if carried.step == 0 and guard is not None:
-        carried = carried.ordered(_look(guard, roles, journal, carried, steps, {}).kl_coef)
+        carried = carried.ordered(_look(guard, roles, scorer, journal, carried, steps, {}).kl_coef)
         journal.save(carried, roles, optimisers, keep_all=True)
     while carried.step < steps:
         step = carried.step + 1
@@ -186,7 +188,7 @@ def run(
         carried = carried._replace(step=step)
         times.append(time.monotonic())
         if guard is not None and not decision.stop and (step % settings.guard_every == 0 or step == steps):
-            decision = _look(guard, roles, journal, carried, steps, figures)
+            decision = _look(guard, roles, scorer, journal, carried, steps, figures)
             carried = carried.ordered(decision.kl_coef)
         journal.write(step, steps, figures, times)
         if decision.stop:
@@ -200,6 +202,7 @@ def run(
 def _look(
     guard: Guard,
     roles: Roles,
+    scorer: Scorer,
     journal: Journal,
     carried: Carried,
     steps: int,
@@ -208,7 +211,15 @@ def _look(
     """Ask the guard, with the policy acting."""
     with roles.board.as_role(POLICY):
         moment = Moment(
-            carried.step, steps, figures, carried.kl_coef, roles.adapted, roles.base, journal.opened.path
+            carried.step,
+            steps,
+            figures,
+            carried.kl_coef,
+            roles.adapted,
+            roles.base,
+            journal.opened.path,
+            roles,
+            scorer.score,
         )
         return guard(moment)
 

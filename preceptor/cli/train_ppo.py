@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json as jsonlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from constitution.errors import UserError
 from preceptor.cli import console, train
-from preceptor.cli.options import Json, Out, Seed
+from preceptor.cli.asking import asking_of
+from preceptor.cli.options import CONCURRENCY, LEDGER, BaseUrl, Concurrency, Json, Ledger, MaxCost, Out, Seed
 
 if TYPE_CHECKING:
     from train.folder import Trained
+    from train.guard import HeldOutGuard
     from train.loop import Watch
+    from train.settings import PpoSettings
 
 Reward = Annotated[
     str,
@@ -67,6 +72,33 @@ OverlongBuffer = Annotated[
     int | None,
     typer.Option(help="Tokens before the limit over which a penalty rises to 1.", show_default="0"),
 ]
+GuardJudge = Annotated[
+    str | None,
+    typer.Option(
+        help="Looks whether the reward is being gamed: oracle/embedded, checks, or provider/model. Not who labelled."
+    ),
+]
+GuardPrompts = Annotated[
+    str | None, typer.Option(help="What the guard looks at: a shipped pool's name or a file of prompts.")
+]
+GuardEvery = Annotated[
+    int | None, typer.Option(help="Steps from one look of the guard to the next.", show_default="10")
+]
+GuardRule = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME>LIMIT:ACTION",
+        help="Such as 'kl>8:stop'. Names: gold-drop, kl, distinct-2 (with <), perplexity, length-drift; "
+        "actions: off, warn, raise_kl, stop.",
+    ),
+]
+GuardText = Annotated[
+    Path | None,
+    typer.Option(help="Rows with a plain `text` each, for the perplexity.", show_default="a shipped one"),
+]
+GuardConstitution = Annotated[
+    str | None, typer.Option("--constitution", "-c", help="What the guard's judge goes by.")
+]
 
 
 def ppo(
@@ -103,6 +135,16 @@ def ppo(
     alpha: train.Alpha = None,
     pass_tokens: train.PassTokens = None,
     rollout_tokens: RolloutTokens = None,
+    guard_judge: GuardJudge = None,
+    guard_prompts: GuardPrompts = None,
+    guard_every: GuardEvery = None,
+    guard_rule: GuardRule = None,
+    guard_text: GuardText = None,
+    constitution: GuardConstitution = None,
+    base_url: BaseUrl = None,
+    ledger: Ledger = LEDGER,
+    concurrency: Concurrency = CONCURRENCY,
+    max_cost: MaxCost = None,
     seed: Seed = 0,
     precision: train.Precision = None,
     gradient_checkpointing: train.Checkpointing = None,
@@ -118,12 +160,61 @@ def ppo(
 
     settings = train._settings(PpoSettings, flags)
     rows = list(prompts_from(prompts))
+    guard = _guard(flags, settings)
     sys.path.insert(0, str(Path.cwd()))  # where a person keeps the module of a reward function
     from train.ppo import train_ppo
 
     with _bar() as watch:
-        trained = train_ppo(rows, settings, out, reward=reward, watch=watch, read=train._read(prompts, {}))
+        trained = train_ppo(
+            rows, settings, out, reward=reward, guard=guard, watch=watch, read=train._read(prompts, {})
+        )
     _tell(trained, json)
+
+
+def _guard(flags: Mapping[str, Any], settings: PpoSettings) -> HeldOutGuard | None:
+    """The guard that the flags describe. Raises UserError where they do not go together."""
+    name = flags["guard_judge"]
+    if name is None:
+        alone = [
+            f"--{flag.replace('_', '-')}"
+            for flag in ("guard_prompts", "guard_every", "guard_rule", "guard_text")
+            if flags[flag]
+        ]
+        if alone:
+            raise UserError(f"{' and '.join(alone)} without --guard-judge: nobody would look")
+        return None
+    if flags["guard_prompts"] is None:
+        raise UserError(
+            "--guard-judge without --guard-prompts: name held-out prompts, which training does not see"
+        )
+    _refuse_labeller(name, flags["reward"])
+    from constitution.files import load
+    from preceptor.oracles import guard_judge
+    from prompts.pool import prompts_from
+    from train.guard import PLAIN_TEXT, HeldOutGuard
+    from train.guard_rules import rules_from
+
+    rules = rules_from(flags["guard_rule"] or ())
+    asking = asking_of(flags["ledger"], flags["concurrency"], flags["max_cost"], flags["base_url"])
+    law = None if flags["constitution"] is None else load(flags["constitution"])
+    judge = guard_judge(name, law, asking)
+    prompts = list(prompts_from(flags["guard_prompts"]))
+    return HeldOutGuard(prompts, judge, rules, settings, flags["guard_text"] or PLAIN_TEXT)
+
+
+def _refuse_labeller(judge: str, reward: str) -> None:
+    """Raise UserError where the judge made the labels that the reward model learned from: both would be wrong
+    together, and nobody would see it."""
+    manifest = Path(reward) / "manifest.json"
+    try:
+        judges = jsonlib.loads(manifest.read_text(encoding="utf-8")).get("judges", [])
+    except (OSError, ValueError):
+        return
+    if judge in judges:
+        raise UserError(
+            f"the guard's judge {judge} made the labels of the reward {reward}, and would be fooled where it is: "
+            "name another with --guard-judge"
+        )
 
 
 @contextmanager
@@ -170,7 +261,17 @@ def _tell(trained: Trained, as_json: bool) -> None:
             f"  handed back: the policy of step {final['step']}, reward {final['reward']:.3f}, "
             f"KL {final['kl_nats']:.2f} nats a reply, {final['reply_tokens']:.0f} tokens a reply"
         )
+    if (guarded := metrics.get("guard")) is not None:
+        page = trained.folder / "guard.html"
+        console.say(
+            f"  guard: gold {_gold(guarded['gold_start'])} at the start, {_gold(guarded['gold_best'])} at its best "
+            f"(step {guarded['best_step']}), {_gold(guarded['gold_returned'])} handed back; {page}"
+        )
     if as_json:
         console.result({**trained._asdict(), "folder": str(trained.folder)})
     else:
         typer.echo(str(trained.folder))
+
+
+def _gold(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"

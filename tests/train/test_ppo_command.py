@@ -98,16 +98,20 @@ def test_the_defaults_shown_are_the_settings_own() -> None:
             "pass_tokens",
             "rollout_tokens",
             "gradient_checkpointing",
+            "guard_text",
         ):
             default = PpoSettings.model_fields[option.name].default
             assert shown == ("none" if default is None else str(default)), option.name
             checked += 1
-    assert checked == 28
+    assert checked == 29
 
 
 def test_every_setting_that_changes_the_result_has_a_flag() -> None:
     from typer.main import get_command
 
     flags = {option.name for option in get_command(app).commands["ppo"].params}  # type: ignore[attr-defined]
-    left_out = {"normalise_rewards", "whiten_advantages", "warmup", "max_grad_norm", "guard_every"}
-    assert set(PpoSettings.model_fields) - left_out == flags - {"prompts", "reward", "out", "json"}
+    left_out = {"normalise_rewards", "whiten_advantages", "warmup", "max_grad_norm"}
+    guard = {"guard_judge", "guard_prompts", "guard_rule", "guard_text", "constitution"}
+    asking = {"base_url", "ledger", "concurrency", "max_cost"}
+    others = {"prompts", "reward", "out", "json", *guard, *asking}
+    assert set(PpoSettings.model_fields) - left_out == flags - others
