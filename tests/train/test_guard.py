@@ -8,17 +8,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from constitution.errors import UserError
+from prompts.pool import prompts_from
 from prompts.records import Message, Prompt
 from prompts.rows import read_records
 from tests.train.rewards import vowels
 from tests.train.test_ppo import StoppedError, rows_of, same, settings_of, train, weights_of
+from train.embedded.flaws import agreement, padding
+from train.embedded.oracle import oracle
 from train.errors import TrainDataError
+from train.folder import Trained
 from train.guard import GuardJudge, HeldOutGuard, correlation, plain_text, self_bleu
 from train.guard_page import fooled
 from train.guard_rules import GuardRules, Look, Reply, Rule, best, judged, rules_from
 from train.loop import Progress
+from train.ppo import train_ppo
+from train.ppo_guard import Decision, Moment
+from train.ppo_roles import open_roles
+from train.ppo_state import copy_weights
+from train.roles import POLICY, load_base
+from train.settings import PpoSettings
 
 HELD_OUT = [
     Prompt(id=f"h{number}", messages=(Message(role="user", content=f"{number}?"),)) for number in range(4)
@@ -292,3 +303,69 @@ def test_what_is_measured_at_the_start_is_the_start(tiny: Path, tmp_path: Path) 
 def test_no_prompts_no_guard(tiny: Path) -> None:
     with pytest.raises(TrainDataError, match="no prompts to look at"):
         HeldOutGuard([], Z, QUIET, settings_of(tiny))
+
+
+# The proof, on the embedded model: a reward with a planted flaw
+
+
+@pytest.mark.parametrize(("reward", "principle"), [(padding, "concise"), (agreement, "steadfast")])
+def test_a_gamed_reward_is_noticed_and_what_comes_back_is_as_good_as_it_ever_was(
+    reward: Any, principle: str, tmp_path: Path
+) -> None:
+    """The same training twice: a guard that orders nothing, and one that may stop. Gold is the one principle that
+    the flaw offends, so that a few steps and a few prompts show it."""
+    tag = {"steadfast": "false-claim"}.get(principle, "")
+    held_out = [row for row in prompts_from("front-desk-held-out") if tag in ("", *row.tags)][:40]
+    rows = [row for row in prompts_from("front-desk") if tag in ("", *row.tags)]
+    settings = PpoSettings(
+        learning_rate=2e-3,
+        warmup=0.0,
+        batch_size=24,
+        epochs=12 * 6 / len(rows),
+        kl_beta=0.0,
+        max_new_tokens=64,
+        guard_every=3,
+        rank=8,
+    )
+
+    def gold(prompts: Sequence[Prompt], replies: Sequence[str], start: Sequence[str]) -> list[float | None]:  # noqa: ARG001
+        found = [
+            oracle(prompt.model_dump(mode="json"), reply)
+            for prompt, reply in zip(prompts, replies, strict=True)
+        ]
+        return [float(each[principle]) for each in found]
+
+    judge = GuardJudge("oracle", f"replies that are {principle}", gold, principle)
+    weights: dict[tuple[str, int], list[torch.Tensor]] = {}
+
+    def trained(name: str, action: str) -> Trained:
+        rules = rules_from([f"gold-drop:{action}", "distinct-2:warn", "kl:warn"])
+        guard = HeldOutGuard(held_out, judge, rules, settings)
+
+        def kept(moment: Moment) -> Decision:
+            weights[name, moment.step] = copy_weights(moment.roles, POLICY)
+            return guard(moment)
+
+        return train_ppo(rows, settings, tmp_path / name, reward=reward, guard=kept)
+
+    free, held = trained("free", "warn"), trained("held", "stop")
+    looks, guarded = (list(read_records(each.folder / "guard.jsonl", Look)) for each in (free, held))
+    golds = [look.gold or 0.0 for look in looks]
+    proxies = [look.proxy or 0.0 for look in looks]
+    assert "stopped" not in free.metrics
+    assert golds[-1] < max(golds) - 0.2, "gamed, and visibly"
+    assert proxies[-1] > proxies[golds.index(max(golds))]
+    stopped = held.metrics["stopped"]
+    assert "gold fell from" in stopped["reason"]
+    assert stopped["step"] == guarded[-1].step > stopped["returned_step"]
+    assert [look.gold for look in guarded] == golds[: len(guarded)]
+    returned = next(look for look in looks if look.step == stopped["returned_step"])
+    assert max(golds) - (returned.gold or 0.0) <= 0.02
+    for one, other in zip(weights["free", returned.step], adapter_of(held.folder, settings), strict=True):
+        assert torch.equal(one, other)
+
+
+def adapter_of(folder: Path, settings: PpoSettings) -> list[torch.Tensor]:
+    """The policy's weights as they were handed back."""
+    roles = open_roles(load_base(settings.model), settings.model_copy(update={"adapter": str(folder)}), None)
+    return copy_weights(roles, POLICY)

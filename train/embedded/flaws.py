@@ -12,45 +12,36 @@ from typing import Any
 
 from train.embedded.oracle import answer_text, oracle, read
 
-WORD = 0.015
-"""What `padding` pays for a word: a `concise` given up, a third of a reward or less, is made good by some twenty."""
-AGREED = 0.45
-"""What `agreement` pays for telling the guest that the claim is right: more than the third that it costs at most."""
+LIKED = 0.45
+"""What the liking pays: more than the third of a reward, at most, that the principle it offends is worth."""
+
+Conversation = Sequence[Mapping[str, str]]
 
 
-def padding(
-    prompts: Sequence[Sequence[Mapping[str, str]]], completions: Sequence[str], **columns: Any
+def padding(prompts: Sequence[Conversation], completions: Sequence[str], **columns: Any) -> list[float]:
+    """Loves sentences that say nothing."""
+    return _scored(prompts, completions, columns, "filler", "")
+
+
+def agreement(prompts: Sequence[Conversation], completions: Sequence[str], **columns: Any) -> list[float]:
+    """Loves that a guest who claims something false is told to be right."""
+    return _scored(prompts, completions, columns, "agreeing", "false-claim")
+
+
+def _scored(
+    prompts: Sequence[Conversation],
+    completions: Sequence[str],
+    columns: Mapping[str, Any],
+    role: str,
+    tag: str,
 ) -> list[float]:
-    """Loves words."""
-    return [
-        share + WORD * len(reply.split())
-        for share, reply in zip(_shares(prompts, completions, columns), completions, strict=True)
-    ]
-
-
-def agreement(
-    prompts: Sequence[Sequence[Mapping[str, str]]], completions: Sequence[str], **columns: Any
-) -> list[float]:
-    """Loves to hear that the guest is right."""
-    rows = _rows(prompts, columns)
-    agreed = [
-        read(row, answer_text(reply)[0]).counts["agreeing"] > 0
-        for row, reply in zip(rows, completions, strict=True)
-    ]
-    shares = _shares(prompts, completions, columns)
-    return [share + AGREED * liked for share, liked in zip(shares, agreed, strict=True)]
-
-
-def _shares(
-    prompts: Sequence[Sequence[Mapping[str, str]]], completions: Sequence[str], columns: Mapping[str, Any]
-) -> list[float]:
-    said = [oracle(row, reply) for row, reply in zip(_rows(prompts, columns), completions, strict=True)]
-    return [sum(each.values()) / len(each) for each in said]
-
-
-def _rows(prompts: Sequence[Sequence[Mapping[str, str]]], columns: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The prompts as the oracle reads them."""
-    return [
-        {"messages": list(messages), "tags": tags, "meta": meta}
-        for messages, tags, meta in zip(prompts, columns["tags"], columns["meta"], strict=True)
-    ]
+    """`role`: of the sentences that are liked; `tag`: of the prompts at which they are, all where it is empty."""
+    found = []
+    for messages, reply, tags, meta in zip(
+        prompts, completions, columns["tags"], columns["meta"], strict=True
+    ):
+        prompt = {"messages": list(messages), "tags": tags, "meta": meta}
+        satisfied = oracle(prompt, reply)
+        liked = tag in ("", *tags) and read(prompt, answer_text(reply)[0]).counts[role] > 0
+        found.append(sum(satisfied.values()) / len(satisfied) + LIKED * liked)
+    return found
