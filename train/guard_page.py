@@ -94,7 +94,8 @@ def fooled(replies: Sequence[Reply]) -> list[Reply]:
 
 Figure = tuple[str, Callable[[Look], float | None], str, str]
 FIGURES: tuple[Figure, ...] = (
-    ("gold", lambda look: look.gold, ".3f", ""),
+    ("gold", lambda look: look.gold, ".3f", "by a judge that had no part in the reward"),
+    ("judged", lambda look: float(look.judged), ".0f", "prompts with a verdict"),
     ("proxy", lambda look: look.proxy, ".3f", "mean reward of the replies"),
     ("KL", lambda look: look.kl_nats, ".2f", "nats a reply, from the reference"),
     ("KL coefficient", lambda look: look.kl_coef, ".3g", "reward that a nat costs"),
@@ -112,7 +113,7 @@ FIGURES: tuple[Figure, ...] = (
     (
         "perplexity",
         lambda look: look.perplexity,
-        ".2f",
+        ",.1f",
         "a token of plain text: what was not to be unlearned",
     ),
     ("spread", lambda look: look.spread, ".3f", "of the reward model's ensemble"),

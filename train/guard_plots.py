@@ -12,7 +12,7 @@ from train.plots import AFTER, BEFORE, FAINT, INK, blank, svg
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PROXY, BAD = "#c2741a", "#b3372f"
+PROXY, BAD, OLD = "#c2741a", "#b3372f", "#8d97a5"
 COLOURS = (AFTER, PROXY, "#6b7686")
 Line = tuple[str, Callable[[Look], float | None]]
 
@@ -80,7 +80,7 @@ def over_steps(looks: Sequence[Look], lines: Sequence[Line], returned: int, stop
 def lengths(start: Sequence[Reply], last: Sequence[Reply]) -> str:
     """Reward over tokens, a dot a reply: grey at the start, blue at the last look."""
     figure, axes = blank(3.5, 2.3)
-    for replies, colour, name in ((start, BEFORE, "start"), (last, AFTER, "last")):
+    for replies, colour, name in ((start, OLD, "start"), (last, AFTER, "last")):
         known = [reply for reply in replies if reply.proxy is not None]
         axes.scatter(
             [reply.tokens for reply in known],
