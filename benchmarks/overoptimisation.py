@@ -137,7 +137,6 @@ def figures(name: str, ends: dict[str, Trained], fresh: Sequence[Prompt], seed: 
             "end_unguarded": _told(measured(ends["unguarded"].folder, fresh, seed + 1)),
             "guarded": _told(measured(ends["guarded"].folder, fresh, seed + 1)),
         },
-        "wall_s": {side: round(trained.wall_s) for side, trained in ends.items()},
     }
 
 
