@@ -16,7 +16,6 @@ from pydantic import Field
 
 from constitution.errors import UserError
 from prompts.records import Prompt, Record
-from train.calibration import Interval
 
 ABOUT, LOOKS, REPLIES = "guard.json", "guard.jsonl", "guard-replies.jsonl"
 """What a guard keeps in a training's folder: judge and rules, a `Look` a row, a `Reply` a row."""
@@ -217,8 +216,3 @@ def _fall(top: Look, now: Look, limit: float) -> str:
         f"gold fell from {top.gold:.3f} at step {top.step} to {now.gold:.3f}, by more than the {half:.3f} of its "
         f"interval{proxy}"
     )
-
-
-def interval(look: Look) -> Interval:
-    """Gold with its interval; NaN where nothing was judged."""
-    return Interval(math.nan if look.gold is None else look.gold, *look.gold_ci95, look.judged)
