@@ -1,19 +1,30 @@
-"""Who says whether one reply satisfies a principle, without a judge. An oracle labels nothing and trains nothing."""
+"""Who says what replies are truly worth: an oracle, without a judge, and the judge of a training's guard.
+
+Neither labels nor trains anything.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from constitution.checks import Exchange, passes
 from constitution.errors import UserError
 from constitution.principle import Constitution
-from judge.records import Label, Letter
-from prompts.records import Prompt
+from judge.label import LabelSettings
+from judge.records import Label, Letter, Pair
+from preceptor import stages
+from prompts.records import Prompt, content_id
+
+if TYPE_CHECKING:
+    from train.guard import GuardJudge
 
 Oracle = Callable[[Prompt, str], dict[str, bool]]
 """(prompt, reply) -> principle -> satisfied; a principle that it cannot decide is absent."""
 
 ORACLES = ("checks", "embedded")
+ORACLE = "oracle/"
+"""Begins the name of an oracle as a guard's judge; `checks` goes by its own."""
 
 
 def open_oracle(name: str, constitution: Constitution) -> Oracle:
@@ -24,10 +35,15 @@ def open_oracle(name: str, constitution: Constitution) -> Oracle:
     if name == "checks":
         return lambda prompt, reply: by_checks(constitution, prompt, reply)
     if name == "embedded":
-        from train.embedded.oracle import oracle
-
-        return lambda prompt, reply: oracle(prompt.model_dump(mode="json"), reply)
+        return by_world()
     raise UserError(f"{name!r} is no oracle; wanted one of {', '.join(ORACLES)}")
+
+
+def by_world() -> Oracle:
+    """What the front desk's own facts and sentences say."""
+    from train.embedded.oracle import oracle
+
+    return lambda prompt, reply: oracle(prompt.model_dump(mode="json"), reply)
 
 
 def by_checks(constitution: Constitution, prompt: Prompt, reply: str) -> dict[str, bool]:
@@ -74,3 +90,92 @@ def agreement(labels: Sequence[Label], oracle: Oracle) -> dict[str, float]:
             if principle in a and a[principle] != b[principle] and judgement.letter is not None:
                 right.setdefault(principle, []).append(judgement.letter == ("a" if a[principle] else "b"))
     return {principle: sum(hits) / len(hits) for principle, hits in right.items()}
+
+
+def guard_judge(name: str, constitution: Constitution | None, asking: stages.Asking) -> GuardJudge:
+    """`oracle/embedded` or `checks`, by each reply alone; or a model, which compares it with the start's reply.
+
+    Raises UserError for another name, or without the constitution that `checks` and models go by.
+    """
+    from train.guard import GuardJudge
+
+    if name == f"{ORACLE}embedded":
+        return _by_oracle(by_world(), name, name)
+    if name.startswith(ORACLE):
+        raise UserError(
+            f"no guard judge {name!r}; wanted {ORACLE}embedded, {stages.CHECKS}, or a model such as openai/gpt-5-mini"
+        )
+    if constitution is None:
+        raise UserError(
+            f"the guard's judge {name} needs a constitution to go by: name one with --constitution"
+        )
+    identity = f"{name} {constitution.identity}"
+    if name == stages.CHECKS:
+        if not any(principle.check for principle in constitution.principles):
+            raise UserError(
+                f"{constitution.identity} has no machine checks; name a model as the guard's judge"
+            )
+        return _by_oracle(open_oracle("checks", constitution), name, identity)
+    return GuardJudge(
+        name,
+        "comparisons with the start's reply, in both orders, that the policy's reply wins; a tie is half a win",
+        _Comparing(name, constitution, asking),
+        identity,
+    )
+
+
+def _by_oracle(oracle: Oracle, name: str, identity: str) -> GuardJudge:
+    from train.guard import GuardJudge
+
+    def score(
+        prompts: Sequence[Prompt],
+        replies: Sequence[str],
+        start: Sequence[str],  # noqa: ARG001
+    ) -> list[float | None]:
+        found = [oracle(prompt, reply) for prompt, reply in zip(prompts, replies, strict=True)]
+        return [float(all(one.values())) if one else None for one in found]
+
+    return GuardJudge(name, "replies that satisfy every principle", score, identity)
+
+
+class _Comparing:
+    """A judge that compares, over ledger and budget; its model is in memory only while it is asked."""
+
+    def __init__(self, name: str, constitution: Constitution, asking: stages.Asking) -> None:
+        self._name = name
+        self._constitution = constitution
+        self._asking = asking
+        self._spent_usd = 0.0
+
+    def __call__(
+        self, prompts: Sequence[Prompt], replies: Sequence[str], start: Sequence[str]
+    ) -> list[float | None]:
+        """Raises BudgetReached and ProviderStopped, which end the training; it goes on from its last checkpoint."""
+        pairs = [
+            Pair(
+                id=content_id("guard", prompt.id, new, old),
+                prompt=prompt,
+                response_a=new,
+                response_b=old,
+            )
+            for prompt, new, old in zip(prompts, replies, start, strict=True)
+        ]
+        judge = stages.open_judge(self._name, self._asking.base_url)
+        cap = self._asking.max_cost_usd
+        left = self._asking.model_copy(
+            update={"max_cost_usd": None if cap is None else max(0.0, cap - self._spent_usd)}
+        )
+        labels: list[Label] = []
+        dialogues = list(stages.labelling(pairs, self._constitution, judge, LabelSettings()))
+        asked = stages.whole(dialogues, judge, left, labels.append)
+        self._spent_usd += asked.progress.cost_usd
+        return [_won(label) for label in labels]
+
+
+def _won(label: Label) -> float | None:
+    """1 where reply a won, 0 where it lost, 1/2 where neither did; None without a verdict."""
+    if label.status in ("tie", "inconsistent"):
+        return 0.5
+    if label.status != "ok" or label.probability is None:
+        return None
+    return 0.5 if label.probability == 0.5 else float(label.probability > 0.5)

@@ -36,13 +36,13 @@ from train import ppo_math
 from train.asked import Asked, encode_prompts, prompts_of_step, sampling_of, seed_of, text_of
 from train.episodes import Reply, ReplyBatch, groups_of
 from train.folder import Result, Trained, begin_folder, finish_folder, found_finished, start_folder
+from train.guard_page import conclude
 from train.loop import Watch, load_dtype
-from train.ppo_guard import Decision, Guard, Moment
+from train.ppo_guard import Decision, Guard, Moment, guard_identity
 from train.ppo_rewards import (
     Replied,
     RewardSource,
     Scorer,
-    function_identity,
     open_scorer,
     reward_folder,
     reward_identity,
@@ -93,7 +93,7 @@ def train_ppo(
     RunFolderError for models and folder.
     """
     began_s = time.monotonic()
-    hashes = {"reward": reward_identity(reward)} | ({"guard": function_identity(guard)} if guard else {})
+    hashes = {"reward": reward_identity(reward)} | ({"guard": guard_identity(guard)} if guard else {})
     hashes |= {"rollouts": "vllm"} if server else {}
     opened = start_folder("ppo", prompts, settings, Path(out), hashes)
     if (finished := found_finished(opened)) is not None:
@@ -120,6 +120,8 @@ def train_ppo(
         metrics["stopped"] = ended.stopped
         stop = "stopped after step {step}: {reason}; handed back is the policy of step {returned_step}"
         notes = (*notes, stop.format(**ended.stopped))
+    if guard is not None and (guarded := conclude(opened.path, ended.step, ended.stopped)) is not None:
+        metrics["guard"], notes = guarded.figures, (*notes, *guarded.notes)
     steps, wall_s = ended.stopped.get("step", ended.step), time.monotonic() - began_s
     speed = {"samples_per_s": journal.samples_per_s()}
     return finish_folder(opened, Result(rows, metrics, steps, wall_s, dict(read or {}), {}, speed, notes))
@@ -138,7 +140,7 @@ def run(
     optimisers = open_optimisers(roles)
     carried = journal.resume(roles, optimisers)
     if carried.step == 0 and guard is not None:
-        carried = carried.ordered(_look(guard, roles, journal, carried, steps, {}).kl_coef)
+        carried = carried.ordered(_look(guard, roles, scorer, journal, carried, steps, {}).kl_coef)
         journal.save(carried, roles, optimisers, keep_all=True)
     while carried.step < steps:
         step = carried.step + 1
@@ -165,7 +167,7 @@ def run(
         carried = carried._replace(step=step)
         times.append(time.monotonic())
         if guard is not None and not decision.stop and (step % settings.guard_every == 0 or step == steps):
-            decision = _look(guard, roles, journal, carried, steps, figures)
+            decision = _look(guard, roles, scorer, journal, carried, steps, figures)
             carried = carried.ordered(decision.kl_coef)
         journal.write(step, steps, figures, times)
         if decision.stop:
@@ -179,6 +181,7 @@ def run(
 def _look(
     guard: Guard,
     roles: Roles,
+    scorer: Scorer,
     journal: Journal,
     carried: Carried,
     steps: int,
@@ -187,7 +190,15 @@ def _look(
     """Ask the guard, with the policy acting."""
     with roles.board.as_role(POLICY):
         moment = Moment(
-            carried.step, steps, figures, carried.kl_coef, roles.adapted, roles.base, journal.opened.path
+            carried.step,
+            steps,
+            figures,
+            carried.kl_coef,
+            roles.adapted,
+            roles.base,
+            journal.opened.path,
+            roles,
+            scorer.score,
         )
         return guard(moment)
 

@@ -7,13 +7,15 @@ checkpoint from which a training is resumed: what it wants to remember, it keeps
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
+    from train.ppo_rewards import Replied
+    from train.ppo_roles import Roles
     from train.roles import Base
 
 
@@ -31,6 +33,10 @@ class Moment(NamedTuple):
     base: Base
     folder: Path
     """Of the training; the guard may keep files of its own there."""
+    roles: Roles
+    """All that shares the base, to ask the reference or the reward model."""
+    score: Callable[[Sequence[Replied]], list[float | None]]
+    """The reward that is trained on, for the guard's own replies; None where it has none to give."""
 
 
 class Decision(NamedTuple):
@@ -46,3 +52,10 @@ class Decision(NamedTuple):
 
 
 Guard = Callable[[Moment], Decision]
+
+
+def guard_identity(guard: Guard) -> str:
+    """What stands for a guard in the folder's identity: its own `identity`, or its function's name and file."""
+    from train.ppo_rewards import function_identity
+
+    return getattr(guard, "identity", None) or function_identity(guard)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json as jsonlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from constitution.errors import UserError
 from preceptor.cli import console, rewarding, train, train_flags
+from preceptor.cli.asking import asking_of
 from preceptor.cli.options import CONCURRENCY, LEDGER, Concurrency, Json, Ledger, Out, Seed
 
 if TYPE_CHECKING:
     from train.folder import Trained
+    from train.guard import HeldOutGuard
     from train.loop import Watch
+    from train.settings import PpoSettings
 
 LearningRate = Annotated[
     float | None, typer.Option("--learning-rate", help="Of the policy; peak.", show_default="0.0002")
@@ -58,6 +64,30 @@ LengthPenalty = Annotated[float | None, typer.Option(help="What each token costs
 OverlongBuffer = Annotated[
     int | None,
     typer.Option(help="Tokens before the limit over which a penalty rises to 1.", show_default="0"),
+]
+GuardJudge = Annotated[
+    str | None,
+    typer.Option(
+        help="Looks whether the reward is being gamed: oracle/embedded, checks, or provider/model. Not who labelled."
+    ),
+]
+GuardPrompts = Annotated[
+    str | None, typer.Option(help="What the guard looks at: a shipped pool's name or a file of prompts.")
+]
+GuardEvery = Annotated[
+    int | None, typer.Option(help="Steps from one look of the guard to the next.", show_default="10")
+]
+GuardRule = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME>LIMIT:ACTION",
+        help="Such as 'kl>8:stop'. Names: gold-drop, kl, distinct-2 (with <), perplexity, length-drift; "
+        "actions: off, warn, raise_kl, stop.",
+    ),
+]
+GuardText = Annotated[
+    Path | None,
+    typer.Option(help="Rows with a plain `text` each, for the perplexity.", show_default="a shipped one"),
 ]
 
 
@@ -108,6 +138,11 @@ def ppo(
     four_bit: train_flags.FourBit = False,
     pass_tokens: train_flags.PassTokens = None,
     rollout_tokens: RolloutTokens = None,
+    guard_judge: GuardJudge = None,
+    guard_prompts: GuardPrompts = None,
+    guard_every: GuardEvery = None,
+    guard_rule: GuardRule = None,
+    guard_text: GuardText = None,
     seed: Seed = 0,
     precision: train_flags.Precision = None,
     gradient_checkpointing: train_flags.Checkpointing = None,
@@ -125,12 +160,61 @@ def ppo(
     settings = train._settings(PpoSettings, flags)
     rows = list(prompts_from(prompts))
     source = rewarding.source_of(reward, flags)
+    guard = _guard(flags, settings)
     from train.ppo import train_ppo
 
     read, server = train._read(prompts, {}), rewarding.server_of(flags)
     with bar("ppo") as watch:
-        trained = train_ppo(rows, settings, out, reward=source, server=server, watch=watch, read=read)
+        trained = train_ppo(
+            rows, settings, out, reward=source, guard=guard, server=server, watch=watch, read=read
+        )
     _tell(trained, json)
+
+
+def _guard(flags: Mapping[str, Any], settings: PpoSettings) -> HeldOutGuard | None:
+    """The guard that the flags describe. Raises UserError where they do not go together."""
+    name = flags["guard_judge"]
+    if name is None:
+        alone = [
+            f"--{flag.replace('_', '-')}"
+            for flag in ("guard_prompts", "guard_every", "guard_rule", "guard_text")
+            if flags[flag]
+        ]
+        if alone:
+            raise UserError(f"{' and '.join(alone)} without --guard-judge: nobody would look")
+        return None
+    if flags["guard_prompts"] is None:
+        raise UserError(
+            "--guard-judge without --guard-prompts: name held-out prompts, which training does not see"
+        )
+    _refuse_labeller(name, flags["reward"])
+    from constitution.files import load
+    from preceptor.oracles import guard_judge
+    from prompts.pool import prompts_from
+    from train.guard import PLAIN_TEXT, HeldOutGuard
+    from train.guard_rules import rules_from
+
+    rules = rules_from(flags["guard_rule"] or ())
+    asking = asking_of(flags["ledger"], flags["concurrency"], flags["max_cost"], flags["judge_base_url"])
+    law = None if flags["constitution"] is None else load(flags["constitution"])
+    judge = guard_judge(name, law, asking)
+    prompts = list(prompts_from(flags["guard_prompts"]))
+    return HeldOutGuard(prompts, judge, rules, settings, flags["guard_text"] or PLAIN_TEXT)
+
+
+def _refuse_labeller(judge: str, reward: str) -> None:
+    """Raise UserError where the judge made the labels that the reward model learned from: both would be wrong
+    together, and nobody would see it."""
+    manifest = Path(reward) / "manifest.json"
+    try:
+        judges = jsonlib.loads(manifest.read_text(encoding="utf-8")).get("judges", [])
+    except (OSError, ValueError):
+        return
+    if judge in judges:
+        raise UserError(
+            f"the guard's judge {judge} made the labels of the reward {reward}, and would be fooled where it is: "
+            "name another with --guard-judge"
+        )
 
 
 @contextmanager
@@ -177,7 +261,17 @@ def _tell(trained: Trained, as_json: bool) -> None:
             f"  handed back: the policy of step {final['step']}, reward {final['reward']:.3f}, "
             f"KL {final['kl_nats']:.2f} nats a reply, {final['reply_tokens']:.0f} tokens a reply"
         )
+    if (guarded := metrics.get("guard")) is not None:
+        page = trained.folder / "guard.html"
+        console.say(
+            f"  guard: gold {_gold(guarded['gold_start'])} at the start, {_gold(guarded['gold_best'])} at its best "
+            f"(step {guarded['best_step']}), {_gold(guarded['gold_returned'])} handed back; {page}"
+        )
     if as_json:
         console.result({**trained._asdict(), "folder": str(trained.folder)})
     else:
         typer.echo(str(trained.folder))
+
+
+def _gold(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"

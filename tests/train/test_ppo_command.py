@@ -114,6 +114,7 @@ def test_the_defaults_shown_are_the_settings_own() -> None:
             "pass_tokens",
             "rollout_tokens",
             "gradient_checkpointing",
+            "guard_text",
         ):
             default = PpoSettings.model_fields[option.name].default
             assert shown == ("none" if default is None else str(default)), option.name
@@ -125,6 +126,7 @@ def test_every_setting_that_changes_the_result_has_a_flag() -> None:
     from typer.main import get_command
 
     flags = {option.name for option in get_command(app).commands["ppo"].params}  # type: ignore[attr-defined]
-    left_out = {"normalise_rewards", "whiten_advantages", "warmup", "max_grad_norm", "guard_every"}
+    left_out = {"normalise_rewards", "whiten_advantages", "warmup", "max_grad_norm"}
     left_out |= {"compile", "report_to"}  # refused
-    assert set(PpoSettings.model_fields) - left_out == flags - {"prompts", "reward", "out", "json"} - SOURCES
+    others = {"prompts", "reward", "out", "json", "guard_judge", "guard_prompts", "guard_rule", "guard_text"}
+    assert set(PpoSettings.model_fields) - left_out == flags - others - SOURCES

@@ -1,0 +1,289 @@
+"""The guard that looks at held-out prompts: it measures the policy against its start and applies the rules.
+
+    guard.json             who judges, by which rules
+    guard.jsonl            one `Look` a row: what was measured, what the rules made of it
+    guard-replies.jsonl    one `Reply` a row: what the policy said, what proxy and judge thought of it
+
+They lie in the training's folder and are all that the guard remembers, so that a training resumed from a
+checkpoint is guarded as the unbroken one is. Every look draws its replies with the same random numbers, at
+temperature 1, so that KL is the policy's own and two looks differ by the policy alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import statistics
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from constitution.checks import looks_refused
+from prompts.manifest import write_json
+from prompts.records import Prompt, canonical_json
+from prompts.rows import read_records
+from train.calibration import wilson
+from train.episodes import groups_of
+from train.errors import RunFolderError, TrainDataError
+from train.evaluate import distinct_n, kl_nats
+from train.folder import keep_metrics, row_hash
+from train.guard_rules import ABOUT, LOOKS, REPLIES, GuardRules, Look, Reply, judged
+from train.heads import spread
+from train.logprobs import row_logprobs
+from train.pairs import encode_messages, fit_prompt, turn_ends
+from train.ppo_guard import Decision, Moment
+from train.ppo_rewards import Replied
+from train.ppo_roles import REWARD, Roles
+from train.rollout import Rollout, Sampling, sample
+from train.settings import PpoSettings
+
+PLAIN_TEXT = Path(__file__).with_name("guard_text.jsonl")
+"""Everyday prose that no tuning is about: what the perplexity is measured on where no other text is given."""
+SELF_BLEU_REPLIES = 64
+"""Most replies that are compared with one another: the work grows with their square."""
+
+
+class GuardJudge(NamedTuple):
+    """Who says what the policy is truly worth. It must not be who made the labels."""
+
+    name: str
+    meaning: str
+    """What its mean score is, in words: "replies that satisfy every principle"."""
+    score: Callable[[Sequence[Prompt], Sequence[str], Sequence[str]], list[float | None]]
+    """(prompts, the policy's replies, the start's replies) -> 1, 0 or between; None without a verdict."""
+    identity: str
+    """Changes where its verdicts could."""
+
+
+class HeldOutGuard:
+    """A `train.ppo_guard.Guard` over a fixed set of prompts."""
+
+    def __init__(
+        self,
+        prompts: Sequence[Prompt],
+        judge: GuardJudge,
+        rules: GuardRules,
+        settings: PpoSettings,
+        text: str | Path = PLAIN_TEXT,
+    ) -> None:
+        """text: rows with a `text` each, for the perplexity. Raises TrainDataError where there is nothing to
+        look at."""
+        if not prompts:
+            raise TrainDataError("the guard has no prompts to look at: name a file with some")
+        self.prompts = prompts
+        self.judge = judge
+        self.rules = rules
+        self.settings = settings
+        self.texts = plain_text(text)
+        made_of = [row_hash(prompts), judge.identity, rules.model_dump(mode="json"), self.texts]
+        self.identity = hashlib.sha256(canonical_json(made_of).encode()).hexdigest()
+
+    def __call__(self, moment: Moment) -> Decision:
+        """Look, write down what was seen, and say what is to be done."""
+        for name in (LOOKS, REPLIES):
+            keep_metrics(moment.folder / name, moment.step - 1)
+        if not moment.step:
+            about = {
+                "judge": self.judge.name,
+                "meaning": self.judge.meaning,
+                "prompts": len(self.prompts),
+                "rules": self.rules.model_dump(mode="json"),
+            }
+            write_json(moment.folder / ABOUT, about)
+        before = list(read_records(moment.folder / LOOKS, Look)) if moment.step else []
+        look, replies = self.look(moment)
+        verdict = judged([*before, look], self.rules)
+        seen = look.model_copy(update={"action": verdict.action, "said": verdict.said})
+        _append(moment.folder / REPLIES, [reply.line() for reply in replies])
+        _append(moment.folder / LOOKS, [seen.line()])
+        stop = verdict.action == "stop"
+        return Decision(verdict.kl_coef, stop, verdict.return_step, "; ".join(verdict.said))
+
+    def look(self, moment: Moment) -> tuple[Look, list[Reply]]:
+        """What is measured, without a verdict, and the replies that it was measured on."""
+        roles = moment.roles
+        rollouts = self._roll_out(roles)
+        replied = [
+            Replied(prompt, (rollout.prompt, rollout.reply), text_of(rollout, roles))
+            for prompt, rollout in zip(self.prompts, rollouts, strict=True)
+        ]
+        texts = [reply.text for reply in replied]
+        begun = self._start_texts(moment.folder) if moment.step else texts
+        gold = self.judge.score(self.prompts, texts, begun)
+        proxy = moment.score(replied)
+        known = [value for value in gold if value is not None]
+        share = wilson(sum(known), len(known))
+        rewards = [value for value in proxy if value is not None]
+        look = Look(
+            step=moment.step,
+            gold=share.share if known else None,
+            gold_ci95=(share.low, share.high),
+            judged=len(known),
+            unjudged=len(gold) - len(known),
+            proxy=statistics.fmean(rewards) if rewards else None,
+            kl_nats=reference_kl(rollouts, roles),
+            kl_coef=moment.kl_coef,
+            reply_tokens=statistics.fmean(len(rollout.reply) for rollout in rollouts),
+            length_correlation=correlation([len(rollout.reply) for rollout in rollouts], proxy),
+            distinct_1=distinct_n(texts, 1),
+            distinct_2=distinct_n(texts, 2),
+            self_bleu=self_bleu(texts[:SELF_BLEU_REPLIES]),
+            refused=statistics.fmean(looks_refused(text) for text in texts),
+            perplexity=perplexity(self.texts, roles, self.settings.max_length),
+            spread=ensemble_spread(rollouts, roles),
+        )
+        rows = [
+            Reply(
+                step=moment.step,
+                prompt=reply.prompt,
+                text=reply.text,
+                tokens=len(reply.tokens[1]),
+                proxy=reward,
+                gold=value,
+            )
+            for reply, reward, value in zip(replied, proxy, gold, strict=True)
+        ]
+        return look, rows
+
+    def _roll_out(self, roles: Roles) -> list[Rollout]:
+        tokenizer, settings = roles.base.tokenizer, self.settings
+        asked = []
+        for prompt in self.prompts:
+            tokens = encode_messages(tokenizer, prompt.messages, generation_prompt=True)
+            fitted = fit_prompt(tokens, settings.max_new_tokens, settings.max_length, tokenizer.bos_token_id)
+            assert fitted is not None, "the settings leave room for two tokens"
+            asked.append(fitted)
+        how = Sampling(
+            temperature=1.0,
+            top_p=1.0,
+            max_new_tokens=settings.max_new_tokens,
+            stops=turn_ends(tokenizer, roles.base.generation_eos),
+            batch_tokens=settings.rollout_tokens or (8192 if roles.device.type == "cpu" else 65536),
+        )
+        with roles.half():
+            return sample(roles.adapted, asked, 1, how, settings.seed)
+
+    def _start_texts(self, folder: Path) -> list[str]:
+        found = [reply.text for reply in read_records(folder / REPLIES, Reply) if reply.step == 0]
+        if len(found) != len(self.prompts):
+            raise RunFolderError(
+                f"{folder / REPLIES} holds {len(found)} replies of the start for {len(self.prompts)} prompts: "
+                "remove the training's folder and begin again"
+            )
+        return found
+
+
+def plain_text(source: str | Path) -> list[str]:
+    """The texts of a file of rows. Raises TrainDataError."""
+    try:
+        lines = Path(source).read_text(encoding="utf-8").splitlines()
+        texts = [str(json.loads(line)["text"]) for line in lines if line.strip()]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainDataError(
+            f"cannot read plain text from {source}: {type(error).__name__}: {error}; wanted JSON Lines with a "
+            "`text` each"
+        ) from error
+    if not texts:
+        raise TrainDataError(f"{source} holds no text: wanted JSON Lines with a `text` each")
+    return texts
+
+
+def text_of(rollout: Rollout, roles: Roles) -> str:
+    """A reply in words, without its end of turn."""
+    reply = rollout.reply[:-1] if rollout.ended else rollout.reply
+    return str(roles.base.tokenizer.decode(reply, skip_special_tokens=True))
+
+
+@torch.no_grad()
+def reference_kl(rollouts: Sequence[Rollout], roles: Roles) -> float:
+    """Nats a reply from the reference, by k1 over replies that the policy drew at temperature 1."""
+    replies = [(rollout.prompt, rollout.reply) for rollout in rollouts]
+    reference = [0.0] * len(replies)
+    with roles.board.as_role(roles.reference):
+        for batch in roles.batches(replies, groups_of(replies)):
+            numbers = batch.number.tolist()
+            logprobs = torch.split(roles.logprobs(batch).logprobs, [len(replies[at][1]) for at in numbers])
+            for at, row in zip(numbers, logprobs, strict=True):
+                reference[at] = float(row.sum())
+    return kl_nats([float(rollout.logprobs.sum()) for rollout in rollouts], reference).nats
+
+
+@torch.no_grad()
+def ensemble_spread(rollouts: Sequence[Rollout], roles: Roles) -> float | None:
+    """Mean standard deviation of the members' scores, where the reward is an ensemble on the policy's base."""
+    if roles.reward is None or roles.reward.heads.kind != "ensemble":
+        return None
+    replies = [(rollout.prompt, rollout.reply) for rollout in rollouts]
+    found: list[float] = []
+    with roles.board.as_role(REWARD):
+        for batch in roles.batches(replies, groups_of(replies)):
+            found += spread(roles.scores(batch)).tolist()
+    return statistics.fmean(found)
+
+
+def perplexity(texts: Sequence[str], roles: Roles, max_length: int) -> float:
+    """A token of the texts after each one's first, of at most `max_length`, under whoever acts."""
+    rows = []
+    for text in texts:
+        ids = roles.base.tokenizer.encode(text, add_special_tokens=False)[:max_length]
+        rows.append((ids[:1], ids[1:]))
+    with roles.half():
+        logprobs = row_logprobs(roles.adapted, rows, roles.base.pad_id, 8)  # (T,)
+    return math.exp(-float(logprobs.sum()) / sum(len(rest) for _, rest in rows))
+
+
+def correlation(lengths: Sequence[float], rewards: Sequence[float | None]) -> float | None:
+    """Pearson's, over the replies that have a reward; None where either does not vary."""
+    known = [(length, reward) for length, reward in zip(lengths, rewards, strict=True) if reward is not None]
+    if len({length for length, _ in known}) < 2 or len({reward for _, reward in known}) < 2:
+        return None
+    return statistics.correlation(*zip(*known, strict=True))
+
+
+def self_bleu(texts: Sequence[str], order: int = 4) -> float:
+    """Mean BLEU of each text against all others: 1 where they say the same (Zhu et al. 2018, arXiv 1802.01886).
+
+    Of words; an order without a match counts half a match (Chen and Cherry 2014, method 1 with 1/2), and one that
+    a text is too short for is left out. 0 with fewer than two texts.
+    """
+    if len(texts) < 2:
+        return 0.0
+    words = [text.lower().split() for text in texts]
+    counted = [[_grams(one, n) for n in range(1, order + 1)] for one in words]
+    return statistics.fmean(_bleu(at, words, counted) for at in range(len(words)))
+
+
+def _bleu(at: int, words: Sequence[list[str]], counted: Sequence[list[Counter[tuple[str, ...]]]]) -> float:
+    others = [number for number in range(len(words)) if number != at]
+    logs = []
+    for n, grams in enumerate(counted[at]):
+        total = grams.total()
+        if total:
+            met = sum(
+                min(count, max(counted[other][n][gram] for other in others)) for gram, count in grams.items()
+            )
+            logs.append(math.log(max(met, 0.5) / total))
+    if not logs:
+        return 0.0
+    length = len(words[at])
+    closest = min((len(words[other]) for other in others), key=lambda each: (abs(each - length), each))
+    brevity = min(0.0, 1 - closest / length)
+    return min(1.0, math.exp(statistics.fmean(logs) + brevity))
+
+
+def _grams(words: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
+    return Counter(zip(*(words[start:] for start in range(n)), strict=False))
+
+
+def _append(path: Path, lines: Sequence[str]) -> None:
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write("".join(f"{line}\n" for line in lines))
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot write to {path}: {error}. Mend it and run the command again: it goes on from the last checkpoint"
+        ) from error
