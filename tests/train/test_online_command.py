@@ -143,7 +143,7 @@ def test_flags_and_settings_agree(kind: str) -> None:
         shown = getattr(option, "show_default", None)
         if isinstance(shown, str) and option.name not in apart:
             assert shown == str(fields[option.name].default), option.name
-    flags = {option.name for option in options}
+    flags = {"compile" if option.name == "compile_model" else option.name for option in options}
     assert set(fields) - {"warmup"} == flags - {"prompts", "reward", "out", "json"} - SOURCES
 
 

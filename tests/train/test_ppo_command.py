@@ -119,7 +119,7 @@ def test_the_defaults_shown_are_the_settings_own() -> None:
             default = PpoSettings.model_fields[option.name].default
             assert shown == ("none" if default is None else str(default)), option.name
             checked += 1
-    assert checked == 29
+    assert checked == 30
 
 
 def test_every_setting_that_changes_the_result_has_a_flag() -> None:
