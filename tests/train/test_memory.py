@@ -122,7 +122,7 @@ def test_passes_that_do_not_fit_are_halved_and_the_result_is_that_of_small_ones(
     assert all(torch.allclose(ours[key], theirs[key], atol=2e-4) for key in theirs)
     for other in (small, whole):
         for mine, its in zip(metrics(halved.folder), metrics(other.folder), strict=True):
-            assert mine["loss"] == pytest.approx(its["loss"], abs=1e-5)
+            assert mine.get("loss") == pytest.approx(its.get("loss"), abs=1e-5)
 
 
 @pytest.mark.parametrize("stage", ["sft", "kto"])
