@@ -17,15 +17,14 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from constitution.errors import UserError
-from judge.budget import Budget
+from judge.budget import Budget, worst_usd
 from judge.errors import BudgetReached, ModelError, ProviderStopped, Rejected, Transient
 from judge.ledger import Ledger
 from judge.limits import Gate, Place
 from judge.lookups import LookUps
 from judge.models.faults import Crowded, Unreachable
 from judge.models.protocol import Completion, Dialogue, Failure, Model, Outcome, Request, Row
-from judge.models.room import billed_tokens
-from judge.prices import Prices, most_tokens_in
+from judge.prices import Prices
 from judge.retrying import mendable, wait_s
 from prompts.records import Record
 
@@ -117,7 +116,8 @@ class Fanout:
         self._dead_calls = dict.fromkeys(models, 0)
         self._stopped: BaseException | None = None
         self._stopping = asyncio.Event()
-        self._budget = Budget(limits.max_cost_usd)
+        self.budget = Budget(limits.max_cost_usd)
+        """The run's: who else spends for it reserves here."""
 
     @property
     def progress(self) -> Progress:
@@ -228,7 +228,7 @@ class Fanout:
                 if self._stopped is not None:
                     raise self._stopped
                 worst_usd = self._worst_usd(request)
-                await self._budget.reserve(worst_usd)
+                await self.budget.reserve(worst_usd)
                 cost_usd = 0.0
                 try:
                     if self._stopped is not None:
@@ -236,7 +236,7 @@ class Fanout:
                     outcome, cost_usd = await self._call(request, place)
                     return outcome
                 finally:
-                    self._budget.settle(worst_usd, cost_usd)
+                    self.budget.settle(worst_usd, cost_usd)
         except (BudgetReached, ProviderStopped, UserError) as exc:
             self._stop(exc)
             raise
@@ -270,7 +270,7 @@ class Fanout:
         """Another answer in the place of one that holds nothing, its tokens added; the first where the budget or the
         provider gives no other."""
         worst_usd = self._worst_usd(request)
-        if not self._budget.spare(worst_usd):
+        if not self.budget.spare(worst_usd):
             return first
         cost_usd = 0.0
         try:
@@ -282,7 +282,7 @@ class Fanout:
             return first
         finally:
             # what the first cost is settled with the call
-            self._budget.settle(worst_usd, cost_usd)
+            self.budget.settle(worst_usd, cost_usd)
         tokens = ("tokens_in", "tokens_out", "tokens_cached", "tokens_cache_written")
         sums = {name: getattr(first, name) + getattr(second, name) for name in tokens}
         return (first if first.text and not second.text else second).model_copy(update=sums)
@@ -357,16 +357,7 @@ class Fanout:
         raise self._stopped
 
     def _worst_usd(self, request: Request) -> float:
-        """The most that a call can cost, 0 where there is no cap to hold."""
-        if self._limits.max_cost_usd is None:
-            return 0.0
-        worst = self._prices.worst(request.model, most_tokens_in(request), billed_tokens(request))
-        if worst is None:
-            raise UserError(
-                f"the price of {request.model} is not known, so --max-cost {self._limits.max_cost_usd:g} "
-                "cannot be held; give its price with --price IN,OUT or in a file of prices, or leave --max-cost out"
-            )
-        return worst
+        return worst_usd(request, self._limits.max_cost_usd, self._prices)
 
     def _gate(self, model: Model) -> Gate:
         clock = asyncio.get_running_loop().time
