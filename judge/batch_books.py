@@ -145,7 +145,9 @@ def unsent(connection: Connection, token: str, problem: str) -> None:
     """It never arrived: its calls can be asked by anybody."""
     connection.execute(_UNSENT, {"token": token})
     connection.execute(
-        sql.text("UPDATE batches SET state = 'unsent', ended_at = :now, problem = :said WHERE token = :token"),
+        sql.text(
+            "UPDATE batches SET state = 'unsent', ended_at = :now, problem = :said WHERE token = :token"
+        ),
         {"token": token, "now": time.time(), "said": problem},
     )
 
@@ -156,7 +158,7 @@ def collect(
     """Write results down, once. failed: problem by key."""
     held = _held(connection, token, [one.key for one in answered] + list(failed))
     now_s = time.time()
-    answers = [
+    answers: list[dict[str, Any]] = [
         {
             "key": one.key,
             "outcome": "answered",

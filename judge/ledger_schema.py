@@ -3,8 +3,8 @@
 `calls` holds each call once: `intent` while it is asked, then `answered` or `failed`; `lost` where whoever asked it
 is gone, so that nobody knows whether it was answered. `charges` is the bill: a line for every time that a call ended,
 never changed afterwards, so that an answer that was paid for twice is on it twice, and it outlives what is pruned.
-`batches` holds each batch once: `intended` before it is uploaded, `sent` with the provider's own id for it, then `ended`,
-or `unsent` where it never arrived. A call or a charge with the token of a batch was asked in it.
+`batches` holds each batch once: `intended` before it is uploaded, `sent` with the provider's own id for it, then
+`ended`, or `unsent` where it never arrived. A call or a charge with the token of a batch was asked in it.
 
 The SQL is common to SQLite and PostgreSQL.
 """

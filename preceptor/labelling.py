@@ -212,7 +212,7 @@ def _judged(out: Path, rows: Iterable[Pair | Group], job: Job, asking: Asking, b
     """What was asked, and how many labels were written; canaries and rankings go to files of their own."""
     counted = 0
     steps = opened(job)
-    dialogues = dialogues_of(at_hand(rows), job, steps)
+    dialogues = _dialogues(rows, job, steps, asking)
     with ExitStack() as stack:
         to_labels = stack.enter_context(writing(out / LABELS))
         to_canaries = stack.enter_context(writing(out / CANARIES)) if job.canaries else to_labels
@@ -259,9 +259,19 @@ def _asked(rows: Sequence[Pair], job: Job, asking: Asking, bar: Any) -> tuple[li
     made: list[Label] = []
     steps = opened(job)
     with bar as watch:
-        dialogues = dialogues_of(rows, job, steps)
+        dialogues = _dialogues(rows, job, steps, asking)
         asked = asyncio.run(stages.carry_out(dialogues, _models(steps), asking, made.append, watch))
     return made, asked
+
+
+def _dialogues(
+    rows: Iterable[Pair | Group], job: Job, steps: Sequence[Step], asking: Asking
+) -> stages.Dialogues[Any]:
+    """In batches, every round begins with the first row again, so that all of them are held."""
+    if not asking.batch:
+        return dialogues_of(rows if isinstance(rows, Sized) else at_hand(rows), job, steps)
+    held = list(rows)
+    return lambda: dialogues_of(held, job, steps)
 
 
 def _models(steps: Sequence[Step]) -> list[Model | None]:

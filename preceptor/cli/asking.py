@@ -27,14 +27,20 @@ def asking_of(
     max_cost: float | None,
     base_url: str | None,
     price: Sequence[str] | None = None,
+    batch: bool = False,
+    then_sync: bool = False,
     **paces: float | None,
 ) -> Asking:
     """paces: rpm and tpm."""
     from judge.prices import price_from
     from preceptor.stages import Asking
 
+    if batch or then_sync:
+        console.relay("judge.batch")
     return Asking(
         ledger=ledger,
+        batch=batch or then_sync,
+        then_sync=then_sync,
         concurrency=concurrency,
         max_cost_usd=max_cost,
         base_url=base_url,
@@ -116,12 +122,12 @@ def share_of(flag: str, text: str | None) -> float:
 def to_file(
     what: str,
     out: Path,
-    dialogues: Sequence[Dialogue[Row]],
+    make: Callable[[], Sequence[Dialogue[Row]]],
     model: Model | None,
     asking: Asking,
     rows_of: Callable[[Row], Iterable[Record]],
 ) -> Asked:
-    """Carry out dialogues under a progress bar, each row to the file."""
+    """Carry out dialogues under a progress bar, each row to the file. make: them, from their beginning."""
     from preceptor import stages
     from prompts.rows import writing
 
@@ -131,7 +137,7 @@ def to_file(
             for record in rows_of(row):
                 write(record)
 
-        asked = asyncio.run(stages.carry_out(dialogues, [model], asking, each, watch))
+        asked = asyncio.run(stages.carry_out(make, [model], asking, each, watch))
         if asked.stopped is not None and not asked.rows:
             raise asked.stopped  # nothing was done, so nothing is left behind
         return asked

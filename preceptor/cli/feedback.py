@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,7 @@ from preceptor.cli.asking import asking_of, finish, local_of, show_plan, to_file
 from preceptor.cli.options import CONCURRENCY, LEDGER
 
 if TYPE_CHECKING:
+    from judge.models.protocol import Dialogue
     from judge.records import Response, Revision
     from prompts.records import Prompt
 
@@ -37,6 +38,8 @@ def respond(
     price: options.Price = None,
     rpm: options.Rpm = None,
     tpm: options.Tpm = None,
+    batch: options.Batch = False,
+    batch_then_sync: options.BatchThenSync = False,
     plan: options.Plan = False,
     as_json: options.Json = False,
 ) -> None:
@@ -47,12 +50,25 @@ def respond(
     from prompts.pool import prompts_from
 
     settings = RespondSettings(samples=samples, max_tokens=max_tokens, temperature=temperature, seed=seed)
-    asking = asking_of(ledger, concurrency, max_cost, base_url, price, rpm=rpm, tpm=tpm)
+    asking = asking_of(
+        ledger,
+        concurrency,
+        max_cost,
+        base_url,
+        price,
+        batch,
+        batch_then_sync,
+        rpm=rpm,
+        tpm=tpm,
+    )
     rows: list[Prompt] = list(islice(prompts_from(prompts), limit))
     asked = open_model(model, base_url=base_url, **local_of(dtype, device_map, four_bit))
-    dialogues = list(stages.responding(rows, asked, settings))
+
+    def make() -> list[Dialogue[Any]]:
+        return list(stages.responding(rows, asked, settings))
+
     if plan:
-        show_plan(dialogues, asking, as_json)
+        show_plan(make(), asking, as_json)
         return
     statuses: Counter[str] = Counter()
 
@@ -60,7 +76,7 @@ def respond(
         statuses.update(response.status for response in responses)
         return responses
 
-    work = to_file("respond", out, dialogues, asked, asking, rows_of)
+    work = to_file("respond", out, make, asked, asking, rows_of)
     finish({"out": str(out), "prompts": len(rows), "responses": dict(statuses)}, work, as_json)
 
 
@@ -84,6 +100,8 @@ def revise(
     price: options.Price = None,
     rpm: options.Rpm = None,
     tpm: options.Tpm = None,
+    batch: options.Batch = False,
+    batch_then_sync: options.BatchThenSync = False,
     plan: options.Plan = False,
     as_json: options.Json = False,
 ) -> None:
@@ -96,13 +114,26 @@ def revise(
     from prompts.rows import read_records
 
     settings = ReviseSettings(rounds=rounds, max_tokens=max_tokens, temperature=temperature, seed=seed)
-    asking = asking_of(ledger, concurrency, max_cost, base_url, price, rpm=rpm, tpm=tpm)
+    asking = asking_of(
+        ledger,
+        concurrency,
+        max_cost,
+        base_url,
+        price,
+        batch,
+        batch_then_sync,
+        rpm=rpm,
+        tpm=tpm,
+    )
     rules = load(constitution)
     rows = list(islice(read_records(responses, Response), limit))
     asked = open_model(model, base_url=base_url, **local_of(dtype, device_map, four_bit))
-    dialogues = list(stages.revising(rows, rules, asked, settings))
+
+    def make() -> list[Dialogue[Any]]:
+        return list(stages.revising(rows, rules, asked, settings))
+
     if plan:
-        show_plan(dialogues, asking, as_json)
+        show_plan(make(), asking, as_json)
         return
     statuses: Counter[str] = Counter()
 
@@ -110,7 +141,7 @@ def revise(
         statuses[revision.status] += 1
         return (revision,)
 
-    work = to_file("revise", out, dialogues, asked, asking, rows_of)
+    work = to_file("revise", out, make, asked, asking, rows_of)
     finish({"out": str(out), "responses": len(rows), "revisions": dict(statuses)}, work, as_json)
 
 

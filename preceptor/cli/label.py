@@ -74,6 +74,8 @@ def label(
     price: options.Price = None,
     rpm: options.Rpm = None,
     tpm: options.Tpm = None,
+    batch: options.Batch = False,
+    batch_then_sync: options.BatchThenSync = False,
     plan: options.Plan = False,
     show: Annotated[
         bool, typer.Option("--show", help="Print what would be asked about the first row; ask nothing.")
@@ -112,7 +114,17 @@ def label(
         canaries=share_of("--canaries", canaries),
         recheck=share_of("--recheck", recheck),
     )
-    asking = asking_of(ledger, concurrency, max_cost, None, price, rpm=rpm, tpm=tpm)
+    asking = asking_of(
+        ledger,
+        concurrency,
+        max_cost,
+        None,
+        price,
+        batch,
+        batch_then_sync,
+        rpm=rpm,
+        tpm=tpm,
+    )
     read: Iterable[Pair | Group] = stages.groups_from(pairs) if groups else stages.pairs_from(pairs, form)
     if show:
         _show_asks(dialogues_of(islice(read, 1), job, opened(job)))
@@ -177,6 +189,8 @@ def score(
     price: options.Price = None,
     rpm: options.Rpm = None,
     tpm: options.Tpm = None,
+    batch: options.Batch = False,
+    batch_then_sync: options.BatchThenSync = False,
     plan: options.Plan = False,
     as_json: options.Json = False,
 ) -> None:
@@ -212,12 +226,25 @@ def score(
     chosen = {"principles": principles, "reasoning": reasoning, "max_tokens": max_tokens, "seed": seed}
     settings = ScoreSettings.model_validate({**chosen, "template": template or ""})
     rules = load(constitution)
-    asking = asking_of(ledger, concurrency, max_cost, base_url, price, rpm=rpm, tpm=tpm)
+    asking = asking_of(
+        ledger,
+        concurrency,
+        max_cost,
+        base_url,
+        price,
+        batch,
+        batch_then_sync,
+        rpm=rpm,
+        tpm=tpm,
+    )
     rows = list(islice(stages.replies_from(replies), limit))
     asked = open_model(judge, base_url=base_url, **local_of(dtype, device_map, four_bit))
-    dialogues = list(stages.scoring(rows, rules, asked, settings))
+
+    def make() -> list[Dialogue[Any]]:
+        return list(stages.scoring(rows, rules, asked, settings))
+
     if plan:
-        show_plan(dialogues, asking, as_json)
+        show_plan(make(), asking, as_json)
         return
     counts: Counter[str] = Counter()
     total = 0.0
@@ -229,6 +256,6 @@ def score(
         total += made.score or 0.0
         return (made,)
 
-    work = to_file("score", out, dialogues, asked, asking, rows_of)
+    work = to_file("score", out, make, asked, asking, rows_of)
     result: dict[str, Any] = {"out": str(out), "replies": len(rows), **counts}
     finish(result | {"mean_score": round(total / counts["ok"], 3) if counts["ok"] else None}, work, as_json)

@@ -101,7 +101,7 @@ async def test_reasoning_models_get_room_to_think_and_no_sampling(monkeypatch: p
         ("gpt-5-chat-latest", False),
     ):
         opened = open_model(f"openai/{name}")
-        body = opened._body(request(menu=MENU, temperature=1.0))
+        body = opened.body(request(menu=MENU, temperature=1.0))
         assert (billed_tokens(request(model=f"openai/{name}", menu=MENU)) > 4000) is thinks
         assert ("max_completion_tokens" in body) is thinks
         assert ("temperature" in body) is ("logprobs" in body) is ("max_tokens" in body) is (not thinks)
