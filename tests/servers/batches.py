@@ -1,10 +1,10 @@
 """The server of `tests.servers.llm` with both providers' batch APIs: files and batches as OpenAI has them, message
 batches as Anthropic has them.
 
-A batch is done as soon as it is made, and says so after some looks at it. What befalls it is planned: `plans` holds one
-Plan for each batch in the order in which they are made; after the last, all goes well. Results come in an order of their
-own. `stall` names the step at which the server does what it is asked and then never answers, so that a test can kill the
-client there; `lose` names steps whose first answer is lost on the line.
+A batch is done as soon as it is made, and says so after some looks at it. What befalls it is planned: `plans` holds
+one Plan for each batch in the order in which they are made; after the last, all goes well. Results come in an order of
+their own. `stall` names the step at which the server does what it is asked and then never answers, so that a test can
+kill the client there; `lose` names steps whose first answer is lost on the line, `deaf` those whose first request is.
 """
 
 from __future__ import annotations
@@ -66,16 +66,18 @@ class BatchServer(LLMServer):
         plans: Sequence[Plan] = (),
         stall: str = "",
         lose: Sequence[str] = (),
+        deaf: Sequence[str] = (),
         page: int = 100,
         most_requests: int = 100_000,
         most_bytes: int = 256_000_000,
         **behaviour: Any,
     ) -> None:
-        """stall, lose: `upload`, `create`, `results`. page: most batches or files in one page of a list."""
+        """stall, lose, deaf: `upload`, `create`, `results`. page: most batches or files in one page of a list."""
         super().__init__(**behaviour)
         self.plans = list(plans)
         self.stall = stall
         self.lose = list(lose)
+        self.deaf = list(deaf)
         self.page = page
         self.most_requests = most_requests
         self.most_bytes = most_bytes
@@ -94,6 +96,9 @@ class BatchServer(LLMServer):
             step = "create" if (method, len(place)) == ("POST", 2) else ""
         if place[-1] in ("content", "results"):
             step = "results"
+        if step and step in self.deaf:
+            self.deaf.remove(step)
+            return Answer(0, None, {})
         answer = await self._answer_to(method, place, query, head, raw)
         if answer is None:
             return await super().route(method, path, head, raw)
