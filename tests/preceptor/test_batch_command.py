@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
+from judge import batch
 from judge.ledger_books import bill
 from judge.ledger_place import reading
 from prompts.rows import read_rows
 from tests.preceptor.conftest import Preceptor
-from tests.preceptor.test_kill import ROOT, Ended, end, whole_bill, write_pairs
+from tests.preceptor.test_kill import ROOT, end, whole_bill, write_pairs
 from tests.servers.batches import BatchServer, Plan
 from tests.servers.llm import serve
 
@@ -34,9 +36,45 @@ BOTH = pytest.mark.parametrize("judge", [OPENAI, ANTHROPIC])
 PAIRS = 20
 
 
-def start(server: BatchServer, judge: str, out: str, *more: object) -> subprocess.Popen[str]:
+class Unbroken(NamedTuple):
+    """A run without batches, over and done."""
+
+    port: int
+    """Of its server; a request's identity has it, so that those of other runs listen there too."""
+    labels: bytes
+    cost_usd: float
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Unbroken]:
+    made = {}
+    for judge in (OPENAI, ANTHROPIC):
+        with pytest.MonkeyPatch.context() as here, serve(BatchServer()) as plain:
+            here.chdir(tmp_path_factory.mktemp("unbroken"))
+            write_pairs(PAIRS)
+            ended = end(start(plain, judge, ()))
+            assert ended.code == 0, ended.err
+            port = int(plain.root.rpartition(":")[2])
+            made[judge] = Unbroken(port, Path("out/labels.jsonl").read_bytes(), whole_bill().cost_usd)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Runs in this process are as quick as those of `start`, and leave its logging as it was."""
+    for name, value in {"FIRST_POLL_S": 0.02, "LAST_POLL_S": 0.05, "SETTLE_S": 0.2}.items():
+        monkeypatch.setattr(batch, name, value)
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "none")
+    logger = logging.getLogger("judge.batch")
+    before = logger.handlers, logger.level, logger.propagate
+    yield
+    logger.handlers, logger.level, logger.propagate = before
+
+
+def words(server: BatchServer, judge: str, *more: object) -> list[str]:
     url = server.url if judge == OPENAI else server.root
-    words = (
+    asked = (
         "label",
         "pairs.jsonl",
         "-c",
@@ -46,11 +84,17 @@ def start(server: BatchServer, judge: str, out: str, *more: object) -> subproces
         "--base-url",
         url,
         "--out",
-        out,
+        "out",
         "--json",
     )
+    return [*asked, *map(str, more)]
+
+
+def start(
+    server: BatchServer, judge: str, more: Sequence[object] = ("--batch",), program: str = QUICK
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", QUICK, *words, *map(str, more)],
+        [sys.executable, "-c", program, *words(server, judge, *more)],
         env=os.environ | {"PYTHONPATH": str(ROOT), "OPENAI_API_KEY": "none", "ANTHROPIC_API_KEY": "none"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -58,41 +102,35 @@ def start(server: BatchServer, judge: str, out: str, *more: object) -> subproces
     )
 
 
-def run(server: BatchServer, judge: str, out: str, *more: object) -> Ended:
-    return end(start(server, judge, out, *more))
-
-
 @contextlib.contextmanager
-def same_place_after(behaviour: dict[str, Any], judge: str) -> Iterator[BatchServer]:
-    """A server at the address of one that has answered an unbroken run without batches into `unbroken`."""
+def serving(at: Unbroken, **behaviour: Any) -> Iterator[BatchServer]:
     write_pairs(PAIRS)
-    with serve(BatchServer()) as plain:
-        ended = run(plain, judge, "unbroken", "--ledger", "unbroken.db")  # type: ignore[arg-type]
-        assert ended.code == 0, ended.err
-        port = int(plain.root.rpartition(":")[2])
     made = BatchServer(**behaviour)
-    with serve(made, port):
+    with serve(made, at.port):
         yield made
 
 
-def require_once(server: BatchServer) -> None:
+def require_once(server: BatchServer, wanted: Unbroken) -> None:
     """Every comparison answered once, all on the bill at the batch's price, and the labels those of the direct way."""
     stats = server.stats()
     assert (stats["answered"], stats["answered_twice"]) == (2 * PAIRS, 0)
     line = whole_bill()
     counted = (line.calls, line.tokens_in, line.tokens_out, line.lost)
     assert counted == (2 * PAIRS, stats["tokens_in"], stats["tokens_out"], 0)
-    assert Path("out/labels.jsonl").read_bytes() == Path("unbroken/labels.jsonl").read_bytes()
+    assert line.cost_usd == pytest.approx(wanted.cost_usd / 2)
+    assert Path("out/labels.jsonl").read_bytes() == wanted.labels
 
 
 @BOTH
 @pytest.mark.parametrize("step", ["upload", "create", "poll", "results"])
-def test_killed_anywhere_it_sends_nothing_twice_and_forgets_nothing(judge: str, step: str) -> None:
+def test_killed_anywhere_it_sends_nothing_twice_and_forgets_nothing(
+    judge: str, step: str, unbroken: dict[str, Unbroken], preceptor: Preceptor
+) -> None:
     if (judge, step) == (ANTHROPIC, "upload"):
         pytest.skip("nothing is uploaded apart")
     slow = [Plan(looks=10**6)] if step == "poll" else []
-    with same_place_after({"stall": step, "plans": slow}, judge) as server:
-        running = start(server, judge, "out", "--batch")
+    with serving(unbroken[judge], stall=step, plans=slow) as server:
+        running = start(server, judge)
         if step == "poll":
             wait_for(lambda: any(looks > 2 for looks in server.looks.values()))
         else:
@@ -100,100 +138,96 @@ def test_killed_anywhere_it_sends_nothing_twice_and_forgets_nothing(judge: str, 
         assert end(running, signal.SIGKILL).code == -signal.SIGKILL
         server.stall = ""
         server.looks = dict.fromkeys(server.looks, 10**6)
-        again = run(server, judge, "out", "--batch")
+        again = preceptor(*words(server, judge, "--batch"))
         assert again.code == 0, again.err
-        require_once(server)
+        require_once(server, unbroken[judge])
         assert len(server.made) == 1
         assert len([name for name, _, _ in server.files.values() if name.startswith("preceptor-")]) <= 1
         calls = json.loads(again.out)["calls"]
         assert (calls["asked"], calls["from_ledger"], calls["failed"]) == (2 * PAIRS, 0, 0)
 
 
+ENDS_IN_ITS_RESULTS = """
+import os, judge.batch, judge.batch_books as books
+judge.batch.AT_ONCE = 8
+collect, times = books.collect, []
+def killed(*args, **words):
+    times.append(1)
+    if len(times) == 3: os._exit(9)
+    return collect(*args, **words)
+books.collect = killed
+"""
+
+
 @BOTH
-def test_killed_while_it_writes_results_down_it_pays_once(judge: str) -> None:
+def test_killed_while_it_writes_results_down_it_pays_once(
+    judge: str, unbroken: dict[str, Unbroken], preceptor: Preceptor
+) -> None:
     """Between two transactions of the same batch's results."""
-    with same_place_after({}, judge) as server:
-        broken = QUICK.replace(
-            "from preceptor",
-            "judge.batch.AT_ONCE = 8\nimport os, judge.batch_books as books\n"
-            "end, times = books.collect, []\n"
-            "def collect(*args, **words):\n"
-            "    times.append(1)\n"
-            "    if len(times) == 3: os._exit(9)\n"
-            "    return end(*args, **words)\n"
-            "books.collect = collect\nfrom preceptor",
-            1,
-        )
-        url = server.url if judge == OPENAI else server.root
-        words = ("label", "pairs.jsonl", "-c", "style", "--judge", judge, "--base-url", url, "--out", "out")
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "OPENAI_API_KEY": "n", "ANTHROPIC_API_KEY": "n"}
-        killed = subprocess.run([sys.executable, "-c", broken, *words, "--batch"], env=environment)
-        assert killed.returncode == 9
+    with serving(unbroken[judge]) as server:
+        assert end(start(server, judge, program=ENDS_IN_ITS_RESULTS + QUICK)).code == 9
         assert whole_bill().calls == 16
-        again = run(server, judge, "out", "--batch")
+        again = preceptor(*words(server, judge, "--batch"))
         assert again.code == 0, again.err
-        require_once(server)
+        require_once(server, unbroken[judge])
         assert len(server.made) == 1
         calls = json.loads(again.out)["calls"]
         assert (calls["asked"], calls["from_ledger"]) == (2 * PAIRS - 16, 16)
 
 
-@BOTH
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_told_to_stop_it_leaves_the_batch_and_says_so(judge: str, how: signal.Signals) -> None:
-    with same_place_after({"plans": [Plan(looks=10**6)]}, judge) as server:
-        running = start(server, judge, "out", "--batch")
+@pytest.mark.parametrize(("judge", "how"), [(OPENAI, signal.SIGINT), (ANTHROPIC, signal.SIGTERM)])
+def test_told_to_stop_it_leaves_the_batch_and_says_so(
+    judge: str, how: signal.Signals, unbroken: dict[str, Unbroken], preceptor: Preceptor
+) -> None:
+    with serving(unbroken[judge], plans=[Plan(looks=10**6)]) as server:
+        running = start(server, judge)
         wait_for(lambda: any(looks > 2 for looks in server.looks.values()))
         stopped = end(running, how)
         assert stopped.code == 130, stopped.err
         assert "1 batch is still with the provider: the same command goes on from there" in stopped.err
         server.looks = dict.fromkeys(server.looks, 10**6)
-        again = run(server, judge, "out", "--batch")
+        again = preceptor(*words(server, judge, "--batch"))
         assert again.code == 0, again.err
-        require_once(server)
+        require_once(server, unbroken[judge])
         assert len(server.made) == 1
 
 
-def test_two_processes_share_their_batches() -> None:
-    with same_place_after({"plans": [Plan(looks=20)] * 4}, OPENAI) as server:
-        running = [start(server, OPENAI, name, "--batch") for name in ("out", "other")]
+def test_two_processes_share_their_batches(unbroken: dict[str, Unbroken]) -> None:
+    with serving(unbroken[OPENAI], plans=[Plan(looks=20)] * 4) as server:
+        running = [start(server, OPENAI), start(server, OPENAI, ("--batch", "--out", "other"))]
         ended = [end(one) for one in running]
         assert [one.code for one in ended] == [0, 0], ended
-        require_once(server)
+        require_once(server, unbroken[OPENAI])
     assert Path("other/labels.jsonl").read_bytes() == Path("out/labels.jsonl").read_bytes()
 
 
-def test_the_cap_holds_and_a_higher_one_goes_on(preceptor: Preceptor) -> None:
-    with same_place_after({}, OPENAI) as server:
-        full = json.loads(preceptor("ledger", "bill", "--ledger", "unbroken.db", "--json").out)["total"]
-        cap = full["cost_usd"] / 2 * 0.7
-        stopped = run(server, OPENAI, "out", "--batch", "--max-cost", cap)
+def test_the_cap_holds_and_a_higher_one_goes_on(unbroken: dict[str, Unbroken], preceptor: Preceptor) -> None:
+    with serving(unbroken[OPENAI]) as server:
+        cap = unbroken[OPENAI].cost_usd / 2 * 0.7
+        stopped = preceptor(*words(server, OPENAI, "--batch", "--max-cost", cap))
         assert stopped.code == 3, stopped.err
         assert "higher --max-cost" in stopped.err
         assert 0 < whole_bill().cost_usd <= cap
-        again = run(server, OPENAI, "out", "--batch")
+        again = preceptor(*words(server, OPENAI, "--batch"))
         assert again.code == 0, again.err
-        require_once(server)
-        assert whole_bill().cost_usd == pytest.approx(full["cost_usd"] / 2)
+        require_once(server, unbroken[OPENAI])
 
 
-def test_the_ledger_lists_them_and_bills_by_them(preceptor: Preceptor) -> None:
-    with same_place_after({"plans": [Plan("expired", undone=(0, 1, 2))]}, OPENAI) as server:
-        assert run(server, OPENAI, "out", "--batch").code == 0
-        told = json.loads(preceptor("ledger", "batches", "--json").out)
-        latest, first = told["batches"]
-        assert (first["remote"], first["state"]) == ("batch_0", "ended")
-        assert (first["requests"], first["answered"], first["failed"]) == (2 * PAIRS, 2 * PAIRS - 3, 3)
-        assert first["problem"] == "the batch expired"
-        assert (latest["requests"], latest["answered"], latest["problem"]) == (3, 3, None)
-        shown = preceptor("ledger", "batches")
-        assert "batch_0" in shown.err
-        assert "the batch expired" in shown.err
-        lines = json.loads(preceptor("ledger", "bill", "--by", "batch", "--json").out)["lines"]
-        assert {line["batch"]: line["calls"] for line in lines} == {
-            first["token"]: 2 * PAIRS - 3,
-            latest["token"]: 3,
-        }
+def test_the_ledger_lists_them_and_bills_by_them(unbroken: dict[str, Unbroken], preceptor: Preceptor) -> None:
+    with serving(unbroken[OPENAI], plans=[Plan("expired", undone=(0, 1, 2))]) as server:
+        assert preceptor(*words(server, OPENAI, "--batch")).code == 0
+    told = json.loads(preceptor("ledger", "batches", "--json").out)
+    latest, first = told["batches"]
+    assert (first["remote"], first["state"]) == ("batch_0", "ended")
+    assert (first["requests"], first["answered"], first["failed"]) == (2 * PAIRS, 2 * PAIRS - 3, 3)
+    assert first["problem"] == "the batch expired"
+    assert (latest["requests"], latest["answered"], latest["problem"]) == (3, 3, None)
+    shown = preceptor("ledger", "batches")
+    assert "batch_0" in shown.err
+    assert "the batch expired" in shown.err
+    lines = json.loads(preceptor("ledger", "bill", "--by", "batch", "--json").out)["lines"]
+    calls = {line["batch"]: line["calls"] for line in lines}
+    assert calls == {first["token"]: 2 * PAIRS - 3, latest["token"]: 3}
 
 
 def test_respond_revise_score_and_audit_take_it(
@@ -213,14 +247,14 @@ def test_respond_revise_score_and_audit_take_it(
         how = ("--base-url", made.url, "--batch", "--json")
         model = ("--model", OPENAI)
         judge = ("--judge", OPENAI, "-c", "style")
-        for words, batches in (
+        for command, batches in (
             (("respond", "gold.jsonl", *model, "--samples", 2, "-o", "r.jsonl"), 1),
             (("revise", "r.jsonl", *model, "-c", "style", "--rounds", 1, "-o", "v.jsonl"), 2),
             (("score", "gold.jsonl", *judge, "-o", "s.jsonl"), 1),
             (("audit", "gold.jsonl", *judge), 1),
         ):
             before = len(made.made)
-            ended = preceptor(*words, *how)
+            ended = preceptor(*command, *how)
             assert ended.code == 0, ended.err
             assert len(made.made) == before + batches
         assert json.loads(ended.out)["accuracy"] == 1
