@@ -12,78 +12,38 @@ none is ever sent twice or forgotten.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 from judge import batch_books as books
+from judge.batch_sending import Chunk, abandoned, find_out, patiently, pauses, submit
 from judge.batch_walk import Done, Missing, walk
 from judge.budget import worst_usd
 from judge.errors import BudgetReached, LedgerError, ModelError, ProviderStopped, Rejected, Transient
 from judge.fanout import Fanout, Progress
 from judge.ledger import Ledger
-from judge.ledger_owner import is_gone, new_owner
-from judge.models.batching import BatchProvider, Remote, Result, custom_id, parts_of
+from judge.ledger_owner import new_owner
+from judge.models.batching import BatchProvider, Remote, Result, parts_of
+from judge.models.faults import Crowded
 from judge.models.protocol import Dialogue, Failure, Model, Outcome, Request
 from judge.prices import Prices
-from judge.retrying import wait_s
 
-FIRST_POLL_S = 5.0
-LAST_POLL_S = 60.0
-"""Between two looks at the batches that run, growing by half from the first to the last."""
-SETTLE_S = 15.0
-"""How long after it was intended a batch may still appear in the provider's list."""
-UPLOAD_S = 1800.0
-"""How long a process on another machine may be sending a batch before it counts as gone."""
-SKEW_S = 300.0
-"""How far the provider's clock may be behind ours."""
-TRIES = 8
-"""Of one request to the batch API itself."""
 MOST_BATCHES = 3
 """In which a call is asked before its row is given up."""
-ENVELOPE = 64
-"""Bytes around the lines of a batch."""
 AT_ONCE = 500
 """Dialogues walked, and results written, together."""
 
 Row = TypeVar("Row")
-Answer = TypeVar("Answer")
 Make = Callable[[], Iterable[Dialogue[Row]]]
 """The dialogues from their beginning, equal ones each time."""
 
 _log = logging.getLogger(__name__)
-
-
-class _Chunk:
-    """A batch that is being filled."""
-
-    def __init__(self, provider: BatchProvider) -> None:
-        self.token = secrets.token_hex(6)
-        self.asked: dict[str, Request] = {}
-        self.worst_usd: dict[str, float] = {}
-        self.total_usd = 0.0
-        self.bytes = ENVELOPE
-        self._provider = provider
-
-    def takes(self, request: Request, each_usd: float, room_usd: float) -> bool:
-        """Whether there is room for one more; then it is in."""
-        line = self._provider.line(custom_id(self.token, request.key), request)
-        size = len(json.dumps(line, ensure_ascii=False).encode()) + 1
-        limits = self._provider.limits
-        full = len(self.asked) >= limits.requests or self.bytes + size > limits.bytes
-        if self.asked and (full or self.total_usd + each_usd > room_usd):
-            return False
-        self.asked[request.key] = request
-        self.worst_usd[request.key] = each_usd
-        self.total_usd += each_usd
-        self.bytes += size
-        return True
 
 
 class _Going(NamedTuple):
@@ -124,6 +84,8 @@ class Batches:
         """What a batch did not answer and may be answered yet."""
         self._found = 0
         self._tries: Counter[str] = Counter()
+        self._most: dict[str, int] = {}
+        """Requests that a batch to a model may hold, where its provider has refused more."""
         self._stopped: ProviderStopped | None = None
         self._counts = Progress(0, None, 0, 0, 0, 0.0, 0, 0)
 
@@ -181,7 +143,7 @@ class Batches:
 
     async def _send_missing(self, make: Make[Row]) -> list[Request]:
         """Send what stands to be asked next; what no batch can be made of is handed back."""
-        chunks: dict[str, _Chunk] = {}
+        chunks: dict[str, Chunk] = {}
         alone: list[Request] = []
         seen: set[str] = set()
         async for ends in self._walked(make):
@@ -198,19 +160,19 @@ class Batches:
             await self._send(chunk)
         return alone
 
-    async def _add(self, request: Request, chunks: dict[str, _Chunk]) -> None:
+    async def _add(self, request: Request, chunks: dict[str, Chunk]) -> None:
         provider = self._providers[request.model]
         each_usd = worst_usd(request, self._fanout.budget.cap_usd, self._prices)
         waiting_usd = sum(chunk.total_usd for name, chunk in chunks.items() if name != request.model)
-        chunk = chunks.setdefault(request.model, _Chunk(provider))
+        chunk = chunks.setdefault(request.model, Chunk(provider, self._most.get(request.model)))
         if chunk.takes(request, each_usd, self._fanout.budget.room_usd - waiting_usd):
             return
         await self._send(chunks.pop(request.model))
         await self._make_room(each_usd)
-        chunks[request.model] = _Chunk(provider)
+        chunks[request.model] = Chunk(provider, self._most.get(request.model))
         chunks[request.model].takes(request, each_usd, 0.0)
 
-    async def _send(self, chunk: _Chunk) -> None:
+    async def _send(self, chunk: Chunk) -> None:
         """Write the intents, upload, write the provider's id."""
         await self._make_room(chunk.total_usd)
         first = next(iter(chunk.asked.values()))
@@ -240,11 +202,7 @@ class Batches:
         worst = sum(chunk.worst_usd[key] for key in held)
         batch = batch.model_copy(update={"requests": len(held), "worst_usd": worst})
         self._tries.update(held)
-        provider = self._providers[first.model]
-        lines = [
-            provider.line(custom_id(chunk.token, key), chunk.asked[key]) for key in chunk.asked if key in held
-        ]
-        remote = await self._submit(batch, lines)
+        remote = await submit(self._providers[first.model], self._ledger, batch, chunk.lines(held))
         await self._sent(batch, remote)
         self._wanted.add(batch.token)
 
@@ -257,36 +215,14 @@ class Batches:
         self._fanout.budget.owe(batch.worst_usd)
         self._going[batch.token] = _Going(batch, 0)
 
-    async def _submit(self, batch: books.Batch, lines: Sequence[Mapping[str, Any]]) -> Remote:
-        """The batch at the provider. Raises ProviderStopped where it is not taken."""
-        provider = self._providers[batch.model]
-        tries = 0
-        while True:
-            tries += 1
-            try:
-                return await provider.submit(batch.token, batch.run, lines)
-            except Transient as exc:
-                problem: ModelError = exc
-                await asyncio.sleep(SETTLE_S + wait_s(tries, exc))
-                # the reply was lost, perhaps not the batch
-                if (arrived := await self._arrived(batch)) is not None:
-                    return arrived
-                if tries < TRIES:
-                    continue
-            except ModelError as exc:
-                problem = exc
-            await self._ledger.write(partial(books.unsent, token=batch.token, problem=str(problem)))
-            raise ProviderStopped(f"the batch was not taken: {problem}") from problem
-
     async def _make_room(self, needed_usd: float) -> None:
         """Wait until a batch's worst case fits under the cap. Raises BudgetReached where it never will."""
-        poll_s = FIRST_POLL_S
+        waits = pauses()
         budget = self._fanout.budget
         while needed_usd > budget.room_usd:
             if not self._going:
                 await budget.reserve(needed_usd)  # says so
-            await asyncio.sleep(poll_s)
-            poll_s = min(LAST_POLL_S, 1.5 * poll_s)
+            await asyncio.sleep(next(waits))
             await self._look()
 
     async def _adopt(self) -> None:
@@ -299,62 +235,19 @@ class Batches:
                 continue
             if batch.state == "sent":
                 self._keep(batch)
-            elif _abandoned(batch, self._owner):
-                await self._find_out(batch)
-
-    async def _find_out(self, batch: books.Batch) -> None:
-        """Whether a batch arrived whose sender was killed before it could write that down."""
-        remote = await self._arrived(batch)
-        left_s = batch.intended_at + SETTLE_S - time.time()
-        if remote is None and left_s > 0:
-            await asyncio.sleep(left_s)
-            remote = await self._arrived(batch)
-        if remote is not None:
-            _log.info("found %s, which another run had sent when it was killed", remote.id)
-            await self._sent(batch, remote)
-            return
-        provider = self._providers[batch.model]
-        await self._patiently(lambda: provider.sweep(batch.token, batch.intended_at - SKEW_S))
-        await self._ledger.write(
-            partial(books.unsent, token=batch.token, problem="its sender was killed before it left")
-        )
-
-    async def _arrived(self, batch: books.Batch) -> Remote | None:
-        """A batch of which we have no id, among those that the provider lists."""
-        provider = self._providers[batch.model]
-        known = {one.remote for one in await self._ledger.read(books.listed)}
-
-        async def listed() -> list[Remote]:
-            return [one async for one in provider.recent(batch.intended_at - SKEW_S) if one.id not in known]
-
-        found = await self._patiently(listed)
-        for remote in found:
-            if remote.token == batch.token:
-                return remote
-        for remote in found:
-            # without a mark: only its results tell, and only if it may be the one is it waited for
-            if not remote.token and remote.requests == batch.requests:
-                ended = await self._ended(provider, remote)
-                if await self._patiently(partial(provider.token_of, ended)) == batch.token:
-                    return ended
-        return None
-
-    async def _ended(self, provider: BatchProvider, remote: Remote) -> Remote:
-        poll_s = FIRST_POLL_S
-        while not remote.ended:
-            await asyncio.sleep(poll_s)
-            poll_s = min(LAST_POLL_S, 1.5 * poll_s)
-            remote = await self._patiently(partial(provider.retrieve, remote.id))
-        return remote
+            elif abandoned(batch, self._owner):
+                remote = await find_out(self._providers[batch.model], self._ledger, batch)
+                if remote is not None:
+                    _log.info("found %s, which another run had sent when it was killed", remote.id)
+                    await self._sent(batch, remote)
 
     async def _wait(self) -> None:
         """Until the batches that this round needs have ended; where another process asks for it, a while."""
-        poll_s = FIRST_POLL_S
+        waits = pauses()
         if self._elsewhere and not self._wanted:
-            await asyncio.sleep(poll_s)
+            await asyncio.sleep(next(waits))
         while self._wanted & self._going.keys():
-            await asyncio.sleep(poll_s)
-            poll_s = min(LAST_POLL_S, 1.5 * poll_s)
+            await asyncio.sleep(next(waits))
             await self._look()
 
     async def _look(self) -> None:
@@ -363,12 +256,12 @@ class Batches:
         for token, going in list(self._going.items()):
             provider = self._providers[going.batch.model]
             assert going.batch.remote is not None
-            remote = await self._patiently(partial(provider.retrieve, going.batch.remote))
+            remote = await patiently(partial(provider.retrieve, going.batch.remote))
             if not remote.ended:
                 self._going[token] = going._replace(done=remote.done)
                 continue
             spent_before = self._counts.cost_usd
-            await self._patiently(partial(self._collect, going.batch, remote))
+            await patiently(partial(self._collect, going.batch, remote))
             del self._going[token]
             self._fanout.budget.settle(going.batch.worst_usd, self._counts.cost_usd - spent_before)
         self._show_batches()
@@ -386,6 +279,12 @@ class Batches:
         await self._book(batch, block)
         rest = await self._ledger.write(partial(books.end, token=batch.token, problem=remote.problem))
         why = remote.refused or Transient(remote.problem or "the batch held no result for it")
+        if isinstance(why, Crowded):
+            # too much waits at the provider: the next round sends half as many at once, when all of this one has ended
+            self._most[batch.model] = max(1, batch.requests // 2)
+            self._tries.subtract(rest if batch.requests > 1 else ())
+        elif remote.refused is not None and not isinstance(why, Transient):
+            why = ProviderStopped(f"the provider took none of {remote.id}: {why}")
         for key in rest:
             self._sort_out(key, why)
         if rest:
@@ -437,16 +336,12 @@ class Batches:
             self._given_up[key] = Failure(kind="failed", problem=said)
 
     async def _directly(self, requests: Sequence[Request]) -> None:
-        """By the ordinary fan-out."""
-        for start in range(0, len(requests), AT_ONCE):
-            some = requests[start : start + AT_ONCE]
-            heard = await asyncio.gather(*map(self._fanout.ask, some), return_exceptions=True)
-            for request, outcome in zip(some, heard, strict=True):
-                if isinstance(outcome, BaseException):
-                    raise outcome
+        """By the ordinary fan-out, which finishes what is in flight where it must stop."""
+        async with aclosing(self._fanout.run(map(_alone, requests))) as outcomes:
+            async for key, outcome in outcomes:
                 if isinstance(outcome, Failure):
-                    self._given_up[request.key] = outcome
-            self._step()
+                    self._given_up[key] = outcome
+                self._step()
 
     async def _walked(self, make: Make[Row]) -> AsyncIterator[list[Done[Row] | Missing]]:
         waiting = iter(make())
@@ -457,22 +352,6 @@ class Batches:
         found: dict[str, Outcome] = dict(await self._ledger.find(keys))
         self._found += len(found)
         return {key: self._given_up[key] for key in keys if key in self._given_up} | found
-
-    async def _patiently(self, ask: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
-        """A request that can be made again. Raises ProviderStopped where it never succeeds."""
-        tries = 0
-        while True:
-            tries += 1
-            try:
-                return await ask()
-            except Transient as exc:
-                if tries >= TRIES:
-                    raise ProviderStopped(
-                        f"the batches cannot be looked at: {exc}; they run on: the same command goes on from there"
-                    ) from exc
-                await asyncio.sleep(wait_s(tries, exc))
-            except Rejected as exc:
-                raise ProviderStopped(f"the batches cannot be looked at: {exc}") from exc
 
     def _show_batches(self) -> None:
         if self._going:
@@ -493,6 +372,11 @@ def batches_of(model: Model) -> BatchProvider | None:
     return made() if made is not None else None
 
 
+def _alone(request: Request) -> Dialogue[tuple[str, Outcome]]:
+    (outcome,) = yield (request,)
+    return request.key, outcome
+
+
 async def warn_of_batches(ledger: Ledger, models: Mapping[str, Model]) -> None:
     """Say what is with a provider already: whoever asks the same directly would wait for it."""
     running = [
@@ -506,12 +390,6 @@ async def warn_of_batches(ledger: Ledger, models: Mapping[str, Model]) -> None:
             "until they are 26 hours old",
             _of(sum(one.requests for one in running), "call is being", "calls are being"),
         )
-
-
-def _abandoned(batch: books.Batch, owner: str) -> bool:
-    """Whether whoever wanted to send a batch is gone, or is this very process, which does one at a time."""
-    same = batch.owner.rpartition(":")[0] == owner.rpartition(":")[0]
-    return same or is_gone(batch.owner) or time.time() - batch.intended_at > UPLOAD_S
 
 
 def _of(count: int, one: str, many: str = "") -> str:

@@ -12,7 +12,7 @@ from openai.types import Batch
 
 from judge.errors import ModelError, Transient
 from judge.models.batching import SLOW_S, BatchLimits, Remote, Result
-from judge.models.faults import Fault, error_of
+from judge.models.faults import Crowded, Fault, error_of
 from judge.models.openai import KEY, OpenAIModel, completion_of, refused_parameter
 from judge.models.protocol import Completion, Request
 
@@ -20,7 +20,7 @@ ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
 MARK = "preceptor_batch"
 """Metadata that holds our token."""
 PAGE = 100
-AGAIN = ("batch_expired", "batch_cancelled", "token_limit_exceeded", "server_error", "rate_limit")
+AGAIN = ("batch_expired", "batch_cancelled", "server_error", "rate_limit")
 """Codes of what another batch may bring."""
 
 
@@ -114,6 +114,8 @@ class OpenAIBatches:
         raise self._fault(status, said, code)
 
     def _fault(self, status: int, said: str, code: str) -> ModelError:
+        if "token_limit" in code:
+            return Crowded(f"openai: {said}")
         if not status or any(mark in code for mark in AGAIN):
             return Transient(f"openai: {said}")
         return error_of(Fault("openai", self._model.name, status, said, code, {}, KEY))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from judge import batch as batching
 from judge import batch_books as books
+from judge import batch_sending
 from judge.batch import Batches
 from judge.errors import BudgetReached, ProviderStopped
 from judge.fanout import Fanout, Limits
@@ -32,7 +34,7 @@ PRICES = Prices.load({OPENAI: Price(input=100, output=200), ANTHROPIC: Price(inp
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"FIRST_POLL_S": 0.01, "LAST_POLL_S": 0.02, "SETTLE_S": 0.1}.items():
-        monkeypatch.setattr(batching, name, value)
+        monkeypatch.setattr(batch_sending, name, value)
 
 
 @contextlib.contextmanager
@@ -225,6 +227,22 @@ async def test_a_batch_that_is_refused_whole_stops_the_run() -> None:
         assert here.stats()["answered_twice"] == 0
 
 
+async def test_a_batch_that_no_other_can_follow_stops_the_run() -> None:
+    """Nothing says that its rows are at fault."""
+    with server(most_requests=2) as here:
+        with pytest.raises(ProviderStopped, match="took none of batch_0"):
+            await rows_of(here, 3)
+        assert len(here.made) == 1
+
+
+async def test_an_account_with_little_room_gets_smaller_batches() -> None:
+    with server(most_waiting=3) as here:
+        rows = await rows_of(here, 10)
+        assert not [row for row in rows if isinstance(row[1], Failure)]
+        assert (here.stats()["answered"], here.stats()["answered_twice"]) == (10, 0)
+        assert [len(made.requests) for made in here.made.values()][:3] == [10, 5, 5]
+
+
 @BOTH
 async def test_limits_are_kept_by_splitting(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     limited(monkeypatch, name, BatchLimits(requests=3, bytes=10**6))
@@ -307,7 +325,7 @@ async def test_results_are_written_down_once_however_often_they_are_read(place: 
         remote=None,
         requests=0,
         worst_usd=0,
-        intended_at=batching.time.time(),
+        intended_at=time.time(),
     )
     completion = Completion(text="yes", finish_reason="stop", tokens_in=3, tokens_out=1)
     answers = [books.Answered(one.key, completion, 0.5) for one in asked]

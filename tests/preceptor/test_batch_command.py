@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from judge import batch
+from judge import batch_sending
 from judge.ledger_books import bill
 from judge.ledger_place import reading
 from prompts.rows import read_rows
@@ -26,8 +26,8 @@ from tests.servers.batches import BatchServer, Plan
 from tests.servers.llm import serve
 
 QUICK = """
-import judge.batch
-judge.batch.FIRST_POLL_S, judge.batch.LAST_POLL_S, judge.batch.SETTLE_S = 0.02, 0.05, 0.2
+from judge import batch_sending as sending
+sending.FIRST_POLL_S, sending.LAST_POLL_S, sending.SETTLE_S = 0.02, 0.05, 0.2
 from preceptor.cli.app import main
 main()
 """
@@ -63,7 +63,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Unbroken]:
 def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Runs in this process are as quick as those of `start`, and leave its logging as it was."""
     for name, value in {"FIRST_POLL_S": 0.02, "LAST_POLL_S": 0.05, "SETTLE_S": 0.2}.items():
-        monkeypatch.setattr(batch, name, value)
+        monkeypatch.setattr(batch_sending, name, value)
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     monkeypatch.setenv("ANTHROPIC_API_KEY", "none")
     logger = logging.getLogger("judge.batch")
@@ -230,13 +230,7 @@ def test_the_ledger_lists_them_and_bills_by_them(unbroken: dict[str, Unbroken], 
     assert calls == {first["token"]: 2 * PAIRS - 3, latest["token"]: 3}
 
 
-def test_respond_revise_score_and_audit_take_it(
-    preceptor: Preceptor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from judge import batch
-
-    monkeypatch.setattr(batch, "FIRST_POLL_S", 0.01)
-    monkeypatch.setenv("OPENAI_API_KEY", "none")
+def test_respond_revise_score_and_audit_take_it(preceptor: Preceptor) -> None:
     made = BatchServer()
     rows = [
         {"prompt": f"q{n}", "chosen": f"one quality={n + 9}", "rejected": f"two quality={n}"}

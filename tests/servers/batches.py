@@ -40,7 +40,8 @@ class Plan(NamedTuple):
     looks: int = 2
     """Looks until it has ended."""
     message: str = ""
-    """Of a failed batch."""
+    """Of a failed batch, as is `code`."""
+    code: str = "invalid_request"
 
 
 class Made(NamedTuple):
@@ -70,9 +71,11 @@ class BatchServer(LLMServer):
         page: int = 100,
         most_requests: int = 100_000,
         most_bytes: int = 256_000_000,
+        most_waiting: int = 100_000,
         **behaviour: Any,
     ) -> None:
-        """stall, lose, deaf: `upload`, `create`, `results`. page: most batches or files in one page of a list."""
+        """stall, lose, deaf: `upload`, `create`, `results`. page: most batches or files in one page of a
+        list. most_waiting: requests in OpenAI's batches that have not ended; one batch more fails."""
         super().__init__(**behaviour)
         self.plans = list(plans)
         self.stall = stall
@@ -81,6 +84,7 @@ class BatchServer(LLMServer):
         self.page = page
         self.most_requests = most_requests
         self.most_bytes = most_bytes
+        self.most_waiting = most_waiting
         self.stalled = threading.Event()
         self.files: dict[str, tuple[str, bytes, int]] = {}
         """Id -> name, content, when it was made."""
@@ -170,6 +174,11 @@ class BatchServer(LLMServer):
         faulty = len(models) > 1 or len({line["custom_id"] for line in lines}) < len(lines)
         if len(lines) > self.most_requests or faulty:
             plan = Plan("failed", message="too many requests, two models, or a custom id twice")
+        waiting = sum(len(one.requests) for one in self.made.values() if self.looks[one.id] < one.plan.looks)
+        if waiting + len(lines) > self.most_waiting:
+            plan = Plan(
+                "failed", message="Enqueued token limit reached", code="token_limit_exceeded", looks=0
+            )
         requests = [(line["custom_id"], line["body"]) for line in lines]
         results = await self._done("openai", requests, plan)
         made = self._keep("openai", lines, plan, results, body.get("metadata") or {}, body["input_file_id"])
@@ -252,7 +261,7 @@ class BatchServer(LLMServer):
                 if results:
                     files[place] = f"{made.id}-{place}"
                     self.files[files[place]] = (f"{made.id}.jsonl", _jsonl(results), int(made.created_at))
-        errors = {"object": "list", "data": [{"code": "invalid_request", "message": made.plan.message}]}
+        errors = {"object": "list", "data": [{"code": made.plan.code, "message": made.plan.message}]}
         failed = ended and made.plan.end == "failed"
         counts = {"total": len(made.requests), "completed": len(good) * ended, "failed": len(bad) * ended}
         return {
