@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from pydantic import Field
@@ -140,7 +140,9 @@ class Fanout:
         # it
         return await asyncio.shield(task)
 
-    async def run(self, dialogues: Iterable[Dialogue[Row]], total: int | None = None) -> AsyncIterator[Row]:
+    async def run(
+        self, dialogues: Iterable[Dialogue[Row]], total: int | None = None
+    ) -> AsyncGenerator[Row, None]:
         """The dialogues' rows in the order of the dialogues, which are drawn only as room is free.
 
         When the run must stop, the rows that are complete up to the first incomplete one come first, what is
