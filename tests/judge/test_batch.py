@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
+import sqlalchemy as sql
 
 from judge import batch as batching
 from judge import batch_books as books
@@ -28,6 +29,11 @@ from tests.servers.llm import serve
 
 OPENAI, ANTHROPIC = "openai/gpt-4o-mini", "anthropic/claude-haiku-4-5"
 BOTH = pytest.mark.parametrize("name", [OPENAI, ANTHROPIC])
+STEPS = [
+    (OPENAI, "upload"),
+    *((name, step) for name in (OPENAI, ANTHROPIC) for step in ("create", "results")),
+]
+"""Anthropic's API has no upload apart."""
 PRICES = Prices.load({OPENAI: Price(input=100, output=200), ANTHROPIC: Price(input=100, output=200)})
 
 
@@ -281,11 +287,8 @@ async def test_no_more_is_sent_than_the_cap_allows() -> None:
         assert here.stats()["answered_twice"] == 0
 
 
-@BOTH
-@pytest.mark.parametrize("step", ["upload", "create", "results"])
+@pytest.mark.parametrize(("name", "step"), STEPS)
 async def test_a_reply_that_is_lost_on_the_line_sends_nothing_twice(name: str, step: str) -> None:
-    if (name, step) == (ANTHROPIC, "upload"):
-        pytest.skip("nothing is uploaded apart")
     with server(lose=[step], page=1) as here:
         assert len(await rows_of(here, 5, name)) == 5
         assert here.lose == []
@@ -311,22 +314,47 @@ async def test_a_batch_of_somebody_else_is_not_taken_for_ours(name: str, befalls
         assert len(here.made) == 2
 
 
-async def test_results_are_written_down_once_however_often_they_are_read(place: str) -> None:
-    asked = [
-        Request(model=OPENAI, messages=(Message(role="user", content=text),), max_tokens=5) for text in "ab"
-    ]
-    batch = books.Batch(
+@BOTH
+async def test_a_batch_that_never_left_is_sent_by_the_next_run(name: str) -> None:
+    """Its sender, on another machine, has not been heard of for an hour; until then it may still be sending."""
+    with server() as here:
+        asked = [request(here, name, f"question {number}") for number in range(3)]
+        batch = intended(asked[0], time.time())
+        async with asker(here, name) as (batches, ledger):
+            await ledger.write(
+                lambda connection: books.intend(connection, batch, asked, {one.key: 0.0 for one in asked})
+            )
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(gather(batches, make(here, name, 3), []), 0.5)
+            assert not here.made
+            hour_ago = sql.text("UPDATE batches SET intended_at = intended_at - 3600")
+            await ledger.write(lambda connection: connection.execute(hour_ago))
+        assert len(await rows_of(here, 3, name)) == 3
+        assert (len(here.made), here.stats()["answered"]) == (1, 3)
+        async with asker(here, name) as (_, ledger):
+            assert [one.state for one in await ledger.read(books.listed)] == ["ended", "unsent"]
+
+
+def intended(first: Request, at_s: float) -> books.Batch:
+    return books.Batch(
         token="0" * 12,
-        model=OPENAI,
-        endpoint="",
+        model=first.model,
+        endpoint=first.endpoint,
         run="first",
         owner="host:1:1:1",
         state="intended",
         remote=None,
         requests=0,
         worst_usd=0,
-        intended_at=time.time(),
+        intended_at=at_s,
     )
+
+
+async def test_results_are_written_down_once_however_often_they_are_read(place: str) -> None:
+    asked = [
+        Request(model=OPENAI, messages=(Message(role="user", content=text),), max_tokens=5) for text in "ab"
+    ]
+    batch = intended(asked[0], time.time())
     completion = Completion(text="yes", finish_reason="stop", tokens_in=3, tokens_out=1)
     answers = [books.Answered(one.key, completion, 0.5) for one in asked]
     async with open_ledger(place, run="second") as ledger:
