@@ -191,7 +191,7 @@ async def test_every_error_of_the_sdk_is_mapped(model: At, kind: type[openai.API
         error = kind(request=asked)
     else:
         error = kind("said", asked, body=None)
-    mapped = model("http://127.0.0.1:1/v1")._mapped(error)
+    mapped = model("http://127.0.0.1:1/v1").mapped(error)
     wanted = {400: Rejected, 401: ProviderStopped, 403: ProviderStopped, 404: ProviderStopped, 422: Rejected}
     assert isinstance(mapped, wanted.get(status, Transient))
 
