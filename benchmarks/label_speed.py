@@ -74,7 +74,7 @@ def bare(side: str, url: str, pairs: Path, concurrency: int) -> dict[str, float]
 
     kind = openai.DefaultAioHttpClient if side.endswith("aiohttp") else openai.DefaultAsyncHttpxClient
     model = OpenAIModel("openai/fake", openai.AsyncOpenAI(base_url=url, api_key="none"))
-    bodies = [model._body(one) for one in requests(pairs)]
+    bodies = [model.body(one) for one in requests(pairs)]
 
     async def run() -> None:
         client = openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, http_client=kind())

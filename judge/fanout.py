@@ -11,21 +11,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from pydantic import Field
 
 from constitution.errors import UserError
-from judge.budget import Budget, Spending
+from judge.budget import Budget, Spending, worst_usd
 from judge.errors import BudgetReached, ModelError, ProviderStopped, Rejected, Transient
 from judge.ledger import Ledger
 from judge.limits import Gate, Place, Way
 from judge.lookups import LookUps
 from judge.models.faults import Crowded, Unreachable
 from judge.models.protocol import Completion, Dialogue, Failure, Model, Outcome, Request, Row
-from judge.models.room import billed_tokens
-from judge.prices import Prices, most_tokens_in
+from judge.prices import Prices
 from judge.retrying import mendable, wait_s
 from prompts.records import Record
 
@@ -123,7 +122,9 @@ class Fanout:
         self._dead_calls = dict.fromkeys(models, 0)
         self._stopped: BaseException | None = None
         self._stopping = asyncio.Event()
-        self._budget: Spending = spending or Budget(limits.max_cost_usd)
+        self.budget = Budget(limits.max_cost_usd)
+        """The run's own: who else spends for it reserves here."""
+        self._spending: Spending = spending or self.budget
 
     @property
     def progress(self) -> Progress:
@@ -146,7 +147,9 @@ class Fanout:
         # it
         return await asyncio.shield(task)
 
-    async def run(self, dialogues: Iterable[Dialogue[Row]], total: int | None = None) -> AsyncIterator[Row]:
+    async def run(
+        self, dialogues: Iterable[Dialogue[Row]], total: int | None = None
+    ) -> AsyncGenerator[Row, None]:
         """The dialogues' rows in the order of the dialogues, which are drawn only as room is free.
 
         When the run must stop, the rows that are complete up to the first incomplete one come first, what is
@@ -235,7 +238,7 @@ class Fanout:
                 if self._stopped is not None:
                     raise self._stopped
                 worst_usd = self._worst_usd(request)
-                await self._budget.reserve(worst_usd)
+                await self._spending.reserve(worst_usd)
                 cost_usd = 0.0
                 try:
                     if self._stopped is not None:
@@ -243,7 +246,7 @@ class Fanout:
                     outcome, cost_usd = await self._call(request, place)
                     return outcome
                 finally:
-                    self._budget.settle(worst_usd, cost_usd)
+                    self._spending.settle(worst_usd, cost_usd)
         except (BudgetReached, ProviderStopped, UserError) as exc:
             self.stop(exc)
             raise
@@ -277,7 +280,7 @@ class Fanout:
         """Another answer in the place of one that holds nothing, its tokens added; the first where the budget or the
         provider gives no other."""
         worst_usd = self._worst_usd(request)
-        if not await self._budget.spare(worst_usd):
+        if not await self._spending.spare(worst_usd):
             return first
         cost_usd = 0.0
         try:
@@ -289,7 +292,7 @@ class Fanout:
             return first
         finally:
             # what the first cost is settled with the call
-            self._budget.settle(worst_usd, cost_usd)
+            self._spending.settle(worst_usd, cost_usd)
         tokens = ("tokens_in", "tokens_out", "tokens_cached", "tokens_cache_written")
         sums = {name: getattr(first, name) + getattr(second, name) for name in tokens}
         return (first if first.text and not second.text else second).model_copy(update=sums)
@@ -364,16 +367,7 @@ class Fanout:
         raise self._stopped
 
     def _worst_usd(self, request: Request) -> float:
-        """The most that a call can cost, 0 where there is no cap to hold."""
-        if self._limits.max_cost_usd is None:
-            return 0.0
-        worst = self._prices.worst(request.model, most_tokens_in(request), billed_tokens(request))
-        if worst is None:
-            raise UserError(
-                f"the price of {request.model} is not known, so --max-cost {self._limits.max_cost_usd:g} "
-                "cannot be held; give its price with --price IN,OUT or in a file of prices, or leave --max-cost out"
-            )
-        return worst
+        return worst_usd(request, self._limits.max_cost_usd, self._prices)
 
     def _way(self, model: Model, shared: Way | None) -> Way:
         clock = asyncio.get_running_loop().time

@@ -19,12 +19,12 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection
@@ -43,13 +43,14 @@ RENEW_S = 15.0
 _log = logging.getLogger(__name__)
 
 # `attempts` counts intents. An answer is never taken back, nor an intent that another may still be asking.
-_INTEND = sql.text(
+INTEND = sql.text(
     """INSERT INTO calls (key, model, endpoint, stage, principle, request, status, asked_at, attempts, run, owner,
-        leased_until)
-    VALUES (:key, :model, :endpoint, :stage, :principle, :request, 'intent', :asked_at, 1, :run, :owner, :leased_until)
+        leased_until, batch)
+    VALUES (:key, :model, :endpoint, :stage, :principle, :request, 'intent', :asked_at, 1, :run, :owner, :leased_until,
+        :batch)
     ON CONFLICT (key) DO UPDATE SET status = 'intent', asked_at = excluded.asked_at, attempts = calls.attempts + 1,
         stage = excluded.stage, principle = excluded.principle, run = excluded.run, owner = excluded.owner,
-        leased_until = excluded.leased_until
+        leased_until = excluded.leased_until, batch = excluded.batch
     WHERE calls.status NOT IN ('answered', 'intent') OR (calls.status = 'intent' AND calls.owner = excluded.owner)"""
 )
 _ANSWER = sql.text(
@@ -87,6 +88,7 @@ _RENEW = sql.text("UPDATE calls SET leased_until = :until WHERE status = 'intent
 _UNPAID = {"tokens_in": 0, "tokens_out": 0, "tokens_cached": 0, "cost_usd": None}
 
 Row = dict[str, Any]
+Result = TypeVar("Result")
 
 
 class _Intent(NamedTuple):
@@ -141,7 +143,7 @@ class Ledger:
 
         False: it is answered, or another process is asking it. Look for the answer and try again.
         """
-        return bool(await self._writer.do(_Intent(self._line(request) | _asked(request))))
+        return bool(await self._writer.do(_Intent(asked_row(request) | {"run": self.run})))
 
     async def answer(self, request: Request, completion: Completion, cost_usd: float | None) -> Completion:
         """Write the answer down; on return it survives a kill. cost_usd None: the price is not known.
@@ -169,6 +171,16 @@ class Ledger:
         lines: list[BillLine] = await self._reader.do(partial(bill, by=by))
         return lines
 
+    async def write(self, work: Callable[[Connection], Result]) -> Result:
+        """What `work` returns, committed: for tables and ways of writing that are another module's."""
+        result: Result = await self._writer.do(work)
+        return result
+
+    async def read(self, work: Callable[[Connection], Result]) -> Result:
+        """What `work` finds; it waits for no writer."""
+        result: Result = await self._reader.do(work)
+        return result
+
     async def close(self) -> None:
         """Finish what waits, give back what is still leased, and close the database."""
         try:
@@ -182,13 +194,7 @@ class Ledger:
         return int(await self._writer.do(self._lose_the_dead))
 
     def _line(self, request: Request) -> Row:
-        return {
-            "key": request.key,
-            "run": self.run,
-            "model": request.model,
-            "stage": request.stage,
-            "principle": request.principle,
-        }
+        return _named(request) | {"run": self.run}
 
     def _now_s(self) -> float:
         return time.time() + self._ahead_s
@@ -208,14 +214,14 @@ class Ledger:
 
     def _intend(self, connection: Connection, jobs: Sequence[_Intent]) -> list[bool]:
         now_s = self._now_s()
-        lease = {"asked_at": now_s, "owner": self._owner, "leased_until": now_s + LEASE_S}
+        lease = {"asked_at": now_s, "owner": self._owner, "leased_until": now_s + LEASE_S, "batch": ""}
         rows = [job.row | lease for job in jobs]
         mine = {row["key"] for row in rows}
-        if connection.execute(_INTEND, rows).rowcount != len(rows):
+        if connection.execute(INTEND, rows).rowcount != len(rows):
             mine = self._held(connection, rows)
             rest = [row for row in rows if row["key"] not in mine]
             if rest and self._lose_the_dead(connection):
-                connection.execute(_INTEND, rest)
+                connection.execute(INTEND, rest)
                 mine = self._held(connection, rows)
         self._open |= mine
         return [row["key"] in mine for row in rows]
@@ -236,7 +242,7 @@ class Ledger:
         kept: dict[str, str] = {row.key: row.completion for row in connection.execute(_FIND, {"keys": keys})}
         for job, row in zip(jobs, rows, strict=True):
             if row["key"] not in kept:  # its call was lost and then pruned
-                self._intend(connection, [_Intent(row | _asked(job.request))])
+                self._intend(connection, [_Intent(row | asked_row(job.request))])
                 connection.execute(_ANSWER, row)
         return [
             kept[row["key"]] if kept.get(row["key"], row["completion"]) != row["completion"] else None
@@ -286,8 +292,18 @@ class Ledger:
             connection.execute(_RENEW, {"until": self._now_s() + LEASE_S, "owner": self._owner})
 
 
-def _asked(request: Request) -> Row:
-    return {"endpoint": request.endpoint, "request": request.model_dump_json()}
+def asked_row(request: Request) -> Row:
+    """What is written of a request before it leaves, for `INTEND`."""
+    return _named(request) | {"endpoint": request.endpoint, "request": request.model_dump_json()}
+
+
+def _named(request: Request) -> Row:
+    return {
+        "key": request.key,
+        "model": request.model,
+        "stage": request.stage,
+        "principle": request.principle,
+    }
 
 
 def _read(connection: Connection, jobs: Sequence[Any]) -> list[Any]:

@@ -15,8 +15,9 @@ from sqlalchemy.engine import Connection, Engine
 
 from prompts.records import Record
 
-By = Literal["run", "model", "stage", "principle"]
-BY: tuple[By, ...] = ("run", "model", "stage", "principle")
+By = Literal["run", "model", "stage", "principle", "batch"]
+BY: tuple[By, ...] = ("run", "model", "stage", "principle", "batch")
+"""`batch`: the token of the batch in which a call was asked, at the batch's price; empty: it was asked by itself."""
 STATUSES = ("answered", "failed", "lost", "intent")
 UNANSWERED = ("failed", "lost")
 PAGE = 500

@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 
 from judge import ledger_damage
 from judge.errors import LedgerError
-from judge.ledger_schema import migrate, version_of
+from judge.ledger_schema import STEPS, migrate, version_of
 
 BUSY_S = 30.0
 """How long a writer waits for another process that writes."""
@@ -112,7 +112,7 @@ def reading(text: str) -> Iterator[Connection]:
             if place.path is None:
                 connection.exec_driver_sql("SET TRANSACTION READ ONLY")
             version = version_of(connection, place.shown)
-            if version < 2:
+            if version < len(STEPS):
                 raise LedgerError(
                     f"{place.shown}: "
                     + ("no ledger" if version == 0 else "written by an older Preceptor")

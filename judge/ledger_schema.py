@@ -3,6 +3,8 @@
 `calls` holds each call once: `intent` while it is asked, then `answered` or `failed`; `lost` where whoever asked it
 is gone, so that nobody knows whether it was answered. `charges` is the bill: a line for every time that a call ended,
 never changed afterwards, so that an answer that was paid for twice is on it twice, and it outlives what is pruned.
+`batches` holds each batch once: `intended` before it is uploaded, `sent` with the provider's own id for it, then
+`ended`, or `unsent` where it never arrived. A call or a charge with the token of a batch was asked in it.
 
 The SQL is common to SQLite and PostgreSQL.
 """
@@ -50,7 +52,17 @@ _LEASES_AND_CHARGES = (
             COALESCE(tokens_in, 0), COALESCE(tokens_out, 0), COALESCE(tokens_cached, 0), cost_usd
         FROM calls""",
 )
-STEPS: tuple[tuple[str, ...], ...] = (_FIRST, _LEASES_AND_CHARGES)
+_BATCHES = (
+    "ALTER TABLE calls ADD COLUMN batch VARCHAR(16) NOT NULL DEFAULT ''",
+    "CREATE INDEX calls_in_batch ON calls (batch) WHERE batch <> ''",
+    "ALTER TABLE charges ADD COLUMN batch VARCHAR(16) NOT NULL DEFAULT ''",
+    """CREATE TABLE batches (
+        token VARCHAR(16) NOT NULL PRIMARY KEY,
+        model TEXT NOT NULL, endpoint TEXT NOT NULL, run TEXT NOT NULL, owner TEXT NOT NULL,
+        state VARCHAR(8) NOT NULL, remote TEXT, requests INTEGER NOT NULL, worst_usd FLOAT NOT NULL,
+        intended_at FLOAT NOT NULL, sent_at FLOAT, ended_at FLOAT, problem TEXT)""",
+)
+STEPS: tuple[tuple[str, ...], ...] = (_FIRST, _LEASES_AND_CHARGES, _BATCHES)
 """Step n takes a ledger from version n to n + 1. Steps are only ever added at the end, and none is changed."""
 
 

@@ -58,12 +58,18 @@ class Prices:
     """Look-up of prices by `provider/model`."""
 
     def __init__(
-        self, table: Mapping[str, Price], own: Mapping[str, Price], batch_discounts: Mapping[str, float]
+        self,
+        table: Mapping[str, Price],
+        own: Mapping[str, Price],
+        batch_discounts: Mapping[str, float],
+        in_batches: bool = False,
     ) -> None:
-        """own: the user's, which go before the table; under `""` that of every model that costs at all."""
+        """own: the user's, which go before the table; under `""` that of every model that costs at all. in_batches:
+        whether prices are those of the providers' batch APIs."""
         self._table = {**table, **own}
         self._own = own
         self._batch_discounts = dict(batch_discounts)
+        self._in_batches = in_batches
 
     @classmethod
     def load(cls, own: Mapping[str, Price] | None = None) -> Prices:
@@ -80,9 +86,29 @@ class Prices:
         discounts = {name: provider.batch_discount for name, provider in shipped.items()}
         return cls(table, own or {}, discounts)
 
+    def in_batches(self) -> Prices:
+        """The same table at the prices of the providers' batch APIs; what has none costs what it costs."""
+        return Prices(self._table, self._own, self._batch_discounts, in_batches=True)
+
     def price(self, model: str) -> Price | None:
         """The price of `provider/model`, that of its undated name where only that is known; None: not
         known."""
+        listed = self._listed(model)
+        return listed if listed is None or not self._in_batches else self._batched(model, listed)
+
+    def _batched(self, model: str, listed: Price) -> Price:
+        """A price in a batch: the cache's discount and the batch's stack, unless the user gave the batch's own."""
+        left = 1 - self._batch_discounts.get(model.partition("/")[0], 0.0)
+        own_in, own_out = listed.batch_input, listed.batch_output
+        cached = {
+            name: None if own_in is not None or usd is None else usd * left
+            for name, usd in (("cached_input", listed.cached_input), ("cache_write", listed.cache_write))
+        }
+        each_in = listed.input * left if own_in is None else own_in
+        each_out = listed.output * left if own_out is None else own_out
+        return listed.model_copy(update={"input": each_in, "output": each_out, **cached})
+
+    def _listed(self, model: str) -> Price | None:
         if model in self._own:
             return self._own[model]
         if model.partition("/")[0] in FREE:
@@ -125,12 +151,9 @@ class Prices:
         price = self.price(model)
         if price is None:
             return None
-        left = 1 - self._batch_discounts.get(model.partition("/")[0], 0.0)
-        if left == 1 and price.batch_input is None:
+        if not self._batch_discounts.get(model.partition("/")[0]) and price.batch_input is None:
             return None
-        each_in = price.input * left if price.batch_input is None else price.batch_input
-        each_out = price.output * left if price.batch_output is None else price.batch_output
-        return (tokens_in * each_in + tokens_out * each_out) / MILLION
+        return self.in_batches().estimate(model, tokens_in, tokens_out)
 
 
 def read_prices(path: str | Path) -> dict[str, Price]:

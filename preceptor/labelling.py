@@ -240,7 +240,7 @@ def _judged(
 ) -> tuple[Asked, int]:
     """What was asked, and how many labels were written; canaries and rankings go to files of their own."""
     counted = 0
-    carry_out = _ready(at_hand(rows), job, asking, source)
+    carry_out = _ready(rows if asking.batch else at_hand(rows), job, asking, source)
     with ExitStack() as stack:
         to_labels = stack.enter_context(writing(out / LABELS))
         to_canaries = stack.enter_context(writing(out / CANARIES)) if job.canaries else to_labels
@@ -301,7 +301,7 @@ def _ready(
     """
     if asking.cluster is None:
         steps = opened(job)
-        dialogues = dialogues_of(rows, job, steps)
+        dialogues = _walks(rows, job, steps, asking)
         return lambda write, watch: asyncio.run(
             stages.carry_out(dialogues, _models(steps), asking, write, watch)
         )
@@ -317,6 +317,16 @@ def _ready(
 
 def _items_from(source: Source, job: Job) -> Iterable[Pair | Group]:
     return items_of(rows_of(source), job)
+
+
+def _walks(
+    rows: Iterable[Pair | Group], job: Job, steps: Sequence[Step], asking: Asking
+) -> stages.Dialogues[Any]:
+    """In batches, every round begins with the first row again, so that all of them are held."""
+    if not asking.batch:
+        return dialogues_of(rows, job, steps)
+    held = list(rows)
+    return lambda: dialogues_of(held, job, steps)
 
 
 def _models(steps: Sequence[Step]) -> tuple[Model | None, ...]:

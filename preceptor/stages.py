@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 
 from constitution.errors import UserError
 from constitution.principle import Constitution
+from judge.batch import Batches, warn_of_batches
 from judge.errors import BudgetReached, ProviderStopped
 from judge.fanout import Fanout, Limits, Progress
 from judge.groups import Ranked, Schedule, rank
@@ -88,6 +89,10 @@ class Asking(Record):
     """Requests a minute to one model, at most; None: as the provider says, if it says."""
     tpm: float | None = Field(default=None, gt=0)
     """Tokens a minute to one model, in and out, at most."""
+    batch: bool = False
+    """Whether to ask through the providers' batch APIs, where there are any."""
+    then_sync: bool = False
+    """With `batch`: ask directly what one batch did not answer, instead of in the next."""
     prices: Mapping[str, Price] = Field(default_factory=dict)
     """Given with the command, over the user's own: by model, `""` for all that cost."""
     cluster: Cluster | None = None
@@ -124,16 +129,26 @@ class Asked(NamedTuple):
 Watch = Callable[[Progress], None]
 
 
+Dialogues = Iterable[Dialogue[Row]] | Callable[[], Iterable[Dialogue[Row]]]
+"""Or what makes them from their beginning, equal ones each time: asking in batches walks them once a round."""
+
+
 @asynccontextmanager
-async def fanout(
+async def asker(
     models: Iterable[Model], asking: Asking, watch: Watch | None = None
-) -> AsyncIterator[Fanout]:
-    """A fan-out to these models over the ledger; all of it is closed at the end of the block."""
+) -> AsyncIterator[Fanout | Batches]:
+    """Whoever asks these models over the ledger; all of it is closed at the end of the block."""
     models = tuple(models)
+    named = {model.name: model for model in models}
+    prices = asking.price_table
     try:
         async with open_ledger(asking.ledger) as ledger:
-            named = {model.name: model for model in models}
-            yield Fanout(named, ledger, asking.limits, asking.price_table, watch)
+            if asking.batch:
+                direct = Fanout(named, ledger, asking.limits, prices)
+                yield Batches(direct, named, ledger, prices, asking.then_sync, watch)
+            else:
+                await warn_of_batches(ledger, named)
+                yield Fanout(named, ledger, asking.limits, prices, watch)
     finally:
         for model in models:
             await model.close()
@@ -246,7 +261,7 @@ def ranking(
 
 
 async def carry_out(
-    dialogues: Iterable[Dialogue[Row]],
+    dialogues: Dialogues[Row],
     models: Sequence[Model | None],
     asking: Asking,
     write: Callable[[Row], None],
@@ -258,10 +273,9 @@ async def carry_out(
     """
     rows = 0
     stopped: BaseException | None = None
-    async with fanout((model for model in models if model), asking, watch) as run:
+    async with asker((model for model in models if model), asking, watch) as run:
         try:
-            total = len(dialogues) if isinstance(dialogues, Sized) else None
-            async for row in run.run(dialogues, total):
+            async for row in _rows(run, dialogues):
                 write(row)
                 rows += 1
         except (BudgetReached, ProviderStopped) as reason:
@@ -269,6 +283,16 @@ async def carry_out(
         except asyncio.CancelledError:
             stopped = KeyboardInterrupt()
         return Asked(rows, run.progress, stopped)
+
+
+def _rows(run: Fanout | Batches, dialogues: Dialogues[Row]) -> AsyncIterator[Row]:
+    made = dialogues() if callable(dialogues) else dialogues
+    total = len(made) if isinstance(made, Sized) else None
+    if isinstance(run, Fanout):
+        return run.run(made, total)
+    if not callable(dialogues):
+        raise UserError("this command asks its models directly; leave --batch out")
+    return run.run(dialogues, total)
 
 
 def whole(

@@ -10,6 +10,7 @@ import anthropic
 from anthropic.types import Message
 
 from judge.errors import ModelError, ProviderStopped, Transient
+from judge.models.batching import BatchProvider
 from judge.models.faults import Fault, broken_body, error_of, unreachable
 from judge.models.protocol import Completion, FinishReason, Request
 from judge.models.schema import verdict_schema
@@ -48,20 +49,30 @@ class AnthropicModel:
         """One call; a second one at once where the model refuses an optional parameter, which it then never
         sees again. The API takes no seed: samples of one prompt are equal bodies."""
         while True:
-            optional = self._optional(request)
+            optional = self.optional(request)
             try:
-                answer = await self._client.messages.create(**self._body(request), extra_body=optional)
+                answer = await self._client.messages.create(**self.body(request), extra_body=optional)
             except anthropic.BadRequestError as exc:
                 said = str(exc.message)
                 refused = [name for name in optional if re.search(rf"\b{name}\b", said)]
                 # where both are named together, one of them may still stay
                 if not refused:
-                    raise self._mapped(exc) from exc
-                self._refused |= {refused[-1]}
+                    raise self.mapped(exc) from exc
+                self.drop(refused[-1])
             except (anthropic.AnthropicError, json.JSONDecodeError) as exc:
-                raise self._mapped(exc) from exc
+                raise self.mapped(exc) from exc
             else:
-                return _completion(answer)
+                return completion_of(answer)
+
+    def batches(self) -> BatchProvider:
+        """The same model through its provider's batch API."""
+        from judge.models.anthropic_batch import AnthropicBatches
+
+        return AnthropicBatches(self, self._client)
+
+    def drop(self, parameter: str) -> None:
+        """Never send an optional parameter again: the model refuses it."""
+        self._refused |= {parameter}
 
     def listen(self, hear: Hear) -> None:
         """Have the rate-limit headers of every reply handed on."""
@@ -72,7 +83,8 @@ class AnthropicModel:
         """Close the connections."""
         await self._client.close()
 
-    def _body(self, request: Request) -> dict[str, Any]:
+    def body(self, request: Request) -> dict[str, Any]:
+        """The request's parameters, without the optional ones."""
         system = "\n\n".join(message.content for message in request.messages if message.role == "system")
         turns = [message.model_dump() for message in request.messages if message.role != "system"]
         body: dict[str, Any] = {"model": self._model, "max_tokens": request.max_tokens, "messages": turns}
@@ -81,16 +93,18 @@ class AnthropicModel:
             body["system"] = [{"type": "text", "text": system, "cache_control": {"type": "ephemeral"}}]
         return body
 
-    def _optional(self, request: Request) -> dict[str, Any]:
-        """What goes beside the SDK's own parameters, where the model takes it at all."""
+    def optional(self, request: Request, refused: frozenset[str] | None = None) -> dict[str, Any]:
+        """What goes beside the SDK's own parameters, but for what is refused: None, what the model is known to
+        refuse."""
+        refused = self._refused if refused is None else refused
         optional: dict[str, Any] = {"temperature": request.temperature}
         if request.top_p < 1:
             optional["top_p"] = request.top_p
         if request.structured and request.menu:
             optional["output_config"] = {"format": {"type": "json_schema", "schema": verdict_schema(request)}}
-        return {name: value for name, value in optional.items() if name not in self._refused}
+        return {name: value for name, value in optional.items() if name not in refused}
 
-    def _mapped(self, exc: Exception) -> ModelError:
+    def mapped(self, exc: Exception) -> ModelError:
         """Our error for any of the SDK's."""
         if isinstance(exc, anthropic.APIStatusError):
             code = " ".join(filter(None, (exc.type, exc.error_code)))
@@ -107,7 +121,7 @@ class AnthropicModel:
         return ProviderStopped(f"the anthropic client cannot send requests: {exc}")
 
 
-def _completion(answer: object) -> Completion:
+def completion_of(answer: object) -> Completion:
     """Raises Transient where the body has not the protocol's form; the SDK does not check it."""
     try:
         if not isinstance(answer, Message):  # the SDK hands plain text on where the body is not called JSON

@@ -10,6 +10,7 @@ from typing import Any
 import openai
 
 from judge.errors import ModelError, ProviderStopped, Rejected, Transient
+from judge.models.batching import BatchProvider
 from judge.models.faults import Fault, broken_body, error_of, unreachable
 from judge.models.protocol import Completion, FinishReason, Request
 from judge.models.room import billed_tokens, reply_tokens, thinks
@@ -55,7 +56,7 @@ class OpenAIModel:
         """One call; a second one at once where the server refuses an optional parameter, which it then never
         sees again."""
         while True:
-            body = self._body(request)
+            body = self.body(request)
             try:
                 # the SDK's typed method checks the parameters against their types once more and makes an object of
                 # every token in the reply: a third of a call's CPU time (docs/labelling.md)
@@ -63,12 +64,22 @@ class OpenAIModel:
             except (openai.BadRequestError, openai.UnprocessableEntityError) as exc:
                 refused = refused_parameter(exc.param, str(exc.message), body)
                 if refused is None:
-                    raise self._mapped(exc) from exc
-                self._refused |= {refused}
+                    raise self.mapped(exc) from exc
+                self.drop(refused)
             except (openai.OpenAIError, json.JSONDecodeError) as exc:
-                raise self._mapped(exc) from exc
+                raise self.mapped(exc) from exc
             else:
-                return _completion(answer, request)
+                return completion_of(answer, request)
+
+    def batches(self) -> BatchProvider:
+        """The same model through its provider's batch API."""
+        from judge.models.openai_batch import OpenAIBatches
+
+        return OpenAIBatches(self, self._client)
+
+    def drop(self, parameter: str) -> None:
+        """Never send an optional parameter again: the server refuses it."""
+        self._refused |= {parameter}
 
     def listen(self, hear: Hear) -> None:
         """Have the rate-limit headers of every reply handed on."""
@@ -79,8 +90,10 @@ class OpenAIModel:
         """Close the connections."""
         await self._client.close()
 
-    def _body(self, request: Request) -> dict[str, Any]:
-        """The request's parameters. Seed and sample go in, so that two samples are two bodies."""
+    def body(self, request: Request, refused: frozenset[str] | None = None) -> dict[str, Any]:
+        """The request's parameters, but for those that are refused: None, what the server is known to refuse. Seed and
+        sample go in, so that two samples are two bodies."""
+        refused = self._refused if refused is None else refused
         body: dict[str, Any] = {
             "model": self._model,
             "messages": [message.model_dump() for message in request.messages],
@@ -97,13 +110,13 @@ class OpenAIModel:
         if request.structured and request.menu:
             schema = {"name": "verdict", "strict": True, "schema": verdict_schema(request)}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        refused = self._refused | ({"top_logprobs"} if "logprobs" in self._refused else set())
+        refused |= {"top_logprobs"} if "logprobs" in refused else set()
         kept = {name: value for name, value in body.items() if name not in refused}
         if "max_tokens" in body and "max_tokens" in refused:
             kept["max_completion_tokens"] = body["max_tokens"]
         return kept
 
-    def _mapped(self, exc: Exception) -> ModelError:
+    def mapped(self, exc: Exception) -> ModelError:
         """Our error for any of the SDK's."""
         if isinstance(exc, openai.APIStatusError):
             said = exc.body.get("message") if isinstance(exc.body, dict) else None
@@ -131,7 +144,7 @@ def refused_parameter(param: str | None, message: str, body: dict[str, Any]) -> 
     return None
 
 
-def _completion(answer: object, request: Request) -> Completion:
+def completion_of(answer: object, request: Request) -> Completion:
     """Raises Transient where the body has not the protocol's form; the SDK does not check it."""
     try:
         if not isinstance(answer, dict):  # the SDK hands plain text on where the body is not called JSON

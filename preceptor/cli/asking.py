@@ -25,14 +25,24 @@ def asking_of(
     max_cost: float | None,
     base_url: str | None,
     price: Sequence[str] | None = None,
+    *,
+    batch: bool = False,
+    then_sync: bool = False,
     **more: Any,
 ) -> Asking:
-    """more: rpm, tpm, cluster."""
+    """more: rpm, tpm, cluster. Raises UserError where batches are to be asked from a cluster."""
+    from constitution.errors import UserError
     from judge.prices import price_from
     from preceptor.stages import Asking
 
+    if (batch or then_sync) and more.get("cluster") is not None:
+        raise UserError("--batch asks from this machine, once for all rows; leave out --engine ray")
+    if batch or then_sync:
+        console.relay("judge.batch")
     return Asking(
         ledger=ledger,
+        batch=batch or then_sync,
+        then_sync=then_sync,
         concurrency=concurrency,
         max_cost_usd=max_cost,
         base_url=base_url,
@@ -148,8 +158,10 @@ def to_file(
             asked = engine_ray.carry_out(lambda: work.rows, work.open, asking, each, watch)
         else:
             means = work.open()
-            dialogues = [means.dialogue(row) for row in work.rows]
-            asked = asyncio.run(stages.carry_out(dialogues, means.models, asking, each, watch))
+            # batches walk the dialogues once a round, each time from their beginning
+            asked = asyncio.run(
+                stages.carry_out(lambda: map(means.dialogue, work.rows), means.models, asking, each, watch)
+            )
         if asked.stopped is not None and not asked.rows:
             raise asked.stopped  # nothing was done, so nothing is left behind
         return asked

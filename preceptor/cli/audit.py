@@ -69,6 +69,8 @@ def audit(
     price: options.Price = None,
     rpm: options.Rpm = None,
     tpm: options.Tpm = None,
+    batch: options.Batch = False,
+    batch_then_sync: options.BatchThenSync = False,
     plan: options.Plan = False,
     as_json: options.Json = False,
 ) -> None:
@@ -107,7 +109,17 @@ def audit(
         combine=combine,
         recheck=share_of("--recheck", recheck),
     )
-    asking = asking_of(ledger, concurrency, max_cost, None, price, rpm=rpm, tpm=tpm)
+    asking = asking_of(
+        ledger,
+        concurrency,
+        max_cost,
+        None,
+        price,
+        batch=batch,
+        then_sync=batch_then_sync,
+        rpm=rpm,
+        tpm=tpm,
+    )
     rows = [pair for pair in islice(stages.pairs_from(gold, form), limit) if pair.preferred]
     require_gold(rows)
     planted = list(from_gold(rows, seed)) if canaries else []

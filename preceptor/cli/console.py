@@ -34,6 +34,20 @@ def say(text: str) -> None:
         typer.echo(text, err=True)
 
 
+def relay(name: str) -> None:
+    """Have what a module says about its progress shown, and not only its warnings."""
+    import logging
+
+    class Here(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            say(record.getMessage())
+
+    logger = logging.getLogger(name)
+    logger.handlers = [Here()]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
 def result(value: Mapping[str, Any]) -> None:
     """The command's result: exactly one JSON object on stdout."""
     if speaks():

@@ -42,6 +42,8 @@ def respond(
     address: options.Address = None,
     gpus: options.Gpus = None,
     workers: options.Workers = None,
+    batch: options.Batch = False,
+    batch_then_sync: options.BatchThenSync = False,
     plan: options.Plan = False,
     as_json: options.Json = False,
 ) -> None:
@@ -52,7 +54,10 @@ def respond(
 
     settings = RespondSettings(samples=samples, max_tokens=max_tokens, temperature=temperature, seed=seed)
     cluster = cluster_of(engine, address, gpus, workers)
-    asking = asking_of(ledger, concurrency, max_cost, base_url, price, rpm=rpm, tpm=tpm, cluster=cluster)
+    batches = {"batch": batch, "then_sync": batch_then_sync}
+    asking = asking_of(
+        ledger, concurrency, max_cost, base_url, price, rpm=rpm, tpm=tpm, cluster=cluster, **batches
+    )
     rows: list[Prompt] = list(islice(prompts_from(prompts), limit))
     local = local_of(dtype, device_map, four_bit)
     work = stages.Work(rows, partial(stages.to_respond, model, base_url, local, settings))
@@ -93,6 +98,8 @@ def revise(
     address: options.Address = None,
     gpus: options.Gpus = None,
     workers: options.Workers = None,
+    batch: options.Batch = False,
+    batch_then_sync: options.BatchThenSync = False,
     plan: options.Plan = False,
     as_json: options.Json = False,
 ) -> None:
@@ -105,7 +112,10 @@ def revise(
 
     settings = ReviseSettings(rounds=rounds, max_tokens=max_tokens, temperature=temperature, seed=seed)
     cluster = cluster_of(engine, address, gpus, workers)
-    asking = asking_of(ledger, concurrency, max_cost, base_url, price, rpm=rpm, tpm=tpm, cluster=cluster)
+    batches = {"batch": batch, "then_sync": batch_then_sync}
+    asking = asking_of(
+        ledger, concurrency, max_cost, base_url, price, rpm=rpm, tpm=tpm, cluster=cluster, **batches
+    )
     rules = load(constitution)
     rows = list(islice(read_records(responses, Response), limit))
     local = local_of(dtype, device_map, four_bit)

@@ -81,6 +81,8 @@ def label(
     address: options.Address = None,
     gpus: options.Gpus = None,
     workers: options.Workers = None,
+    batch: options.Batch = False,
+    batch_then_sync: options.BatchThenSync = False,
     plan: options.Plan = False,
     show: Annotated[
         bool, typer.Option("--show", help="Print what would be asked about the first row; ask nothing.")
@@ -121,7 +123,10 @@ def label(
     cluster = cluster_of(engine, address, gpus, workers)
     if human and cluster:
         raise UserError("--human asks a person at this terminal, not on a cluster; leave out --engine ray")
-    asking = asking_of(ledger, concurrency, max_cost, None, price, rpm=rpm, tpm=tpm, cluster=cluster)
+    batches = {"batch": batch, "then_sync": batch_then_sync}
+    asking = asking_of(
+        ledger, concurrency, max_cost, None, price, rpm=rpm, tpm=tpm, cluster=cluster, **batches
+    )
     source = Source(pairs, f"groups {form}" if groups else form, limit)
     rows = rows_of(source)
     if show:
@@ -189,6 +194,8 @@ def score(
     address: options.Address = None,
     gpus: options.Gpus = None,
     workers: options.Workers = None,
+    batch: options.Batch = False,
+    batch_then_sync: options.BatchThenSync = False,
     plan: options.Plan = False,
     as_json: options.Json = False,
 ) -> None:
@@ -224,7 +231,10 @@ def score(
     settings = ScoreSettings.model_validate({**chosen, "template": template or ""})
     rules = load(constitution)
     cluster = cluster_of(engine, address, gpus, workers)
-    asking = asking_of(ledger, concurrency, max_cost, base_url, price, rpm=rpm, tpm=tpm, cluster=cluster)
+    batches = {"batch": batch, "then_sync": batch_then_sync}
+    asking = asking_of(
+        ledger, concurrency, max_cost, base_url, price, rpm=rpm, tpm=tpm, cluster=cluster, **batches
+    )
     rows = list(islice(stages.replies_from(replies), limit))
     local = local_of(dtype, device_map, four_bit)
     work = stages.Work(rows, partial(stages.to_score, judge, base_url, local, rules, settings))

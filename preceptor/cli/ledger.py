@@ -11,6 +11,7 @@ from preceptor.cli import console, options
 from preceptor.cli.options import LEDGER
 
 if TYPE_CHECKING:
+    from judge.batch_books import Batch
     from judge.ledger_books import BillLine, Call, Wanted
 
 app = typer.Typer(
@@ -68,7 +69,10 @@ def show(
 @app.command()
 def bill(
     by: Annotated[
-        str, typer.Option("--by", help="Broken down by run, model, stage, principle: one or more, by comma.")
+        str,
+        typer.Option(
+            "--by", help="Broken down by run, model, stage, principle, batch: one or more, by comma."
+        ),
     ] = "model,stage",
     run: Run = None,
     ledger: options.Ledger = LEDGER,
@@ -166,6 +170,39 @@ def prune(
     what = f"{pruned.calls} calls, {pruned.answered} of them answered, {pruned.text_bytes / 2**20:.1f} MiB"
     again = f"asking those again would cost about ${pruned.cost_usd:.2f}"
     console.say(f"thrown away: {what}; {again}" if yes else f"--yes would throw away {what}; {again}")
+
+
+@app.command()
+def batches(
+    model: Model = None,
+    limit: Annotated[int, typer.Option(min=1, help="Batches to show, latest first.")] = 20,
+    ledger: options.Ledger = LEDGER,
+    as_json: options.Json = False,
+) -> None:
+    """The batches that were sent, latest first: how far each is, as far as the last look at it, and what it cost."""
+    from judge.batch_books import listed
+    from judge.ledger_place import reading
+
+    with reading(ledger) as connection:
+        found = listed(connection, model)
+    if as_json:
+        console.result({"batches": [_told(batch) for batch in found[:limit]], "total": len(found)})
+        return
+    columns = [*("batch", "state", "model", "run", "requests"), *("answered", "failed", "cost", "problem")]
+    rows = [
+        [
+            *(batch.remote or batch.token, batch.state, batch.model, batch.run),
+            *(f"{batch.requests:,}", f"{batch.answered:,}", f"{batch.failed:,}"),
+            *(f"${batch.cost_usd:.4f}", batch.problem or ""),
+        ]
+        for batch in found[:limit]
+    ]
+    console.table(f"{ledger}: {len(found)} batches; the latest {len(rows)}", columns, rows)
+
+
+def _told(batch: Batch) -> dict[str, Any]:
+    """Without the address of the process and of the server, which may carry a key."""
+    return batch.model_dump(mode="json", exclude={"owner", "endpoint"})
 
 
 def _wanted(

@@ -62,6 +62,12 @@ Price = Annotated[
     list[str] | None,
     typer.Option("--price", metavar="[MODEL=]IN,OUT", help="USD for a million tokens: 0.25,2."),
 ]
+Batch = Annotated[
+    bool, typer.Option("--batch", help="Ask OpenAI and Anthropic in batches: half the price, within a day.")
+]
+BatchThenSync = Annotated[
+    bool, typer.Option("--batch-then-sync", help="Ask in a batch once, and directly what it did not answer.")
+]
 Plan = Annotated[bool, typer.Option("--plan", help="Count calls, tokens and dollars; ask nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Seed = Annotated[int, typer.Option("--seed", help="Equal seeds give equal results.")]

@@ -125,3 +125,22 @@ def test_what_is_written_to_the_cache_costs_what_the_provider_asks_for_it() -> N
     worst = prices.worst(model, 1_000_000, 0)
     assert worst is not None
     assert worst >= max(prices.cost(model, written) or 0.0, prices.estimate(model, 1_000_000, 0) or 0.0)
+
+
+def test_prices_in_batches_stack_with_the_cache_and_give_way_to_the_users_own() -> None:
+    own = {
+        "openai/own": Price(input=8, output=4, cached_input=2, batch_input=3, batch_output=1),
+        "vllm/none": Price(input=8, output=4),
+    }
+    prices = Prices.load(own).in_batches()
+    haiku = prices.price("anthropic/claude-haiku-4-5")
+    assert haiku is not None
+    assert (haiku.input, haiku.output, haiku.cached_input, haiku.cache_write) == (0.5, 2.5, 0.05, 0.625)
+    answer = Completion(
+        text="", finish_reason="stop", tokens_in=1_000_000, tokens_cached=500_000, tokens_out=1_000_000
+    )
+    assert prices.cost("openai/own", answer) == 4
+    assert prices.cost("anthropic/claude-haiku-4-5", answer) == pytest.approx(0.25 + 0.025 + 2.5)
+    assert prices.cost("vllm/none", answer) == 12
+    assert prices.worst("anthropic/claude-haiku-4-5", 1_000_000, 0) == pytest.approx(0.625)
+    assert prices.price("openai/unheard-of") is None

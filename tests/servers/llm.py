@@ -232,6 +232,19 @@ class LLMServer:
                 best = (size, recording.reply)
         return best[1] if best else None
 
+    async def route(self, method: str, path: str, head: str, raw: bytes) -> Answer:  # noqa: ARG002 a server above reads it
+        """The answer to any request."""
+        if method == "GET" and path == "/stats":
+            return Answer(200, self.stats(), {})
+        if method == "POST" and path.endswith(("/chat/completions", "/messages")):
+            self._running += 1
+            self._peak = max(self._peak, self._running)
+            try:
+                return await self.answer(path, raw)
+            finally:
+                self._running -= 1
+        return Answer(404, {"error": {"message": f"no {method} {path} here"}}, {})
+
     async def connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection until the client closes it."""
         try:
@@ -240,17 +253,7 @@ class LLMServer:
                 method, path, _ = head.split("\r\n", 1)[0].split(" ", 2)
                 size = re.search(r"\r\ncontent-length: *(\d+)", head, re.IGNORECASE)
                 raw = await reader.readexactly(int(size[1])) if size else b""
-                if method == "GET" and path == "/stats":
-                    answer = Answer(200, self.stats(), {})
-                elif method == "POST" and path.endswith(("/chat/completions", "/messages")):
-                    self._running += 1
-                    self._peak = max(self._peak, self._running)
-                    try:
-                        answer = await self.answer(path, raw)
-                    finally:
-                        self._running -= 1
-                else:
-                    answer = Answer(404, {"error": {"message": f"no {method} {path} here"}}, {})
+                answer = await self.route(method, path, head, raw)
                 if answer.body is None:
                     writer.transport.abort()
                     return

@@ -130,7 +130,7 @@ async def test_every_error_of_the_sdk_is_mapped(model: At, kind: type[anthropic.
     stopped = (401, 402, 403, 404)
     rejected = (400, 412, 413, 422, 431, 499)
     wanted = ProviderStopped if status in stopped else Rejected if status in rejected else Transient
-    assert isinstance(model("http://127.0.0.1:1")._mapped(error), wanted)
+    assert isinstance(model("http://127.0.0.1:1").mapped(error), wanted)
 
 
 async def test_a_schema_holds_the_answer_where_it_is_wanted(model: At, start_server: Start) -> None:

@@ -101,7 +101,7 @@ async def test_reasoning_models_get_room_to_think_and_no_sampling(monkeypatch: p
         ("gpt-5-chat-latest", False),
     ):
         opened = open_model(f"openai/{name}")
-        body = opened._body(request(menu=MENU, temperature=1.0))
+        body = opened.body(request(menu=MENU, temperature=1.0))
         assert (billed_tokens(request(model=f"openai/{name}", menu=MENU)) > 4000) is thinks
         assert ("max_completion_tokens" in body) is thinks
         assert ("temperature" in body) is ("logprobs" in body) is ("max_tokens" in body) is (not thinks)
@@ -191,7 +191,7 @@ async def test_every_error_of_the_sdk_is_mapped(model: At, kind: type[openai.API
         error = kind(request=asked)
     else:
         error = kind("said", asked, body=None)
-    mapped = model("http://127.0.0.1:1/v1")._mapped(error)
+    mapped = model("http://127.0.0.1:1/v1").mapped(error)
     wanted = {400: Rejected, 401: ProviderStopped, 403: ProviderStopped, 404: ProviderStopped, 422: Rejected}
     assert isinstance(mapped, wanted.get(status, Transient))
 
