@@ -244,7 +244,7 @@ def test_a_training_is_stopped_when_gold_falls_and_the_best_policy_comes_back(
 
 
 def test_a_resumed_training_is_guarded_as_the_unbroken_one(tiny: Path, tmp_path: Path) -> None:
-    settings = settings_of(tiny, guard_every=2, kl_target=None)
+    settings = settings_of(tiny, guard_every=2, kl_target=None, kl_beta=0.05)
     rules = rules_from(["kl>0:raise_kl", "gold-drop:off", "distinct-2:off"])
 
     def guard() -> HeldOutGuard:
@@ -283,7 +283,7 @@ def test_a_guard_with_other_rules_is_another_training(tiny: Path, tmp_path: Path
 
 
 def test_what_is_measured_at_the_start_is_the_start(tiny: Path, tmp_path: Path) -> None:
-    settings = settings_of(tiny, epochs=1, guard_every=1)
+    settings = settings_of(tiny, epochs=1, guard_every=1, kl_beta=0.05)
     trained = train(settings, tmp_path / "out", guard=HeldOutGuard(HELD_OUT, Z, QUIET, settings))
     looks = list(read_records(trained.folder / "guard.jsonl", Look))
     assert looks[0].kl_nats == pytest.approx(0, abs=1e-4), "the start is the reference"
