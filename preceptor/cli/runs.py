@@ -21,7 +21,7 @@ def quickstart(
     seed: options.Seed = 0,
     as_json: options.Json = False,
 ) -> None:
-    """The whole way on the embedded model: no key, no network, no GPU, about three minutes."""
+    """The whole way on the embedded model: no key, no network, no GPU, three to four minutes."""
     _run(QUICKSTART, [f"out={out}", f"seed={seed}"], as_json)
 
 
