@@ -8,22 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from preceptor import evaluation
+from preceptor import evaluation, running
 from preceptor.config import RunConfig
 from preceptor.records import HeldOut, StageRecord
-from preceptor.running import (
-    HELD_OUT_PROMPTS,
-    PROMPTS,
-    REWARD,
-    SFT,
-    Outcome,
-    Run,
-    compared_with_start,
-    kl_to,
-    outcome_of,
-)
+from preceptor.running import PROMPTS, REWARD, SFT, Outcome, Run, outcome_of
 from prompts.records import Prompt
-from prompts.rows import write_rows
 from train.ppo import train_ppo
 
 PPO_POLICY, PPO_HELD_OUT = "7-ppo", "8-heldout-ppo.jsonl"
@@ -62,22 +51,8 @@ def train(run: Run) -> None:
 
 def evaluate(run: Run) -> None:
     """Its held-out replies beside those of the run's start, and how far it has moved."""
-    if run.config.ppo is None:
-        return
-    settings = compared_with_start(run, PPO_POLICY)
-
-    def work() -> Outcome:
-        prompts = run.read(HELD_OUT_PROMPTS, Prompt)
-        compared = evaluation.evaluate(prompts, run.constitution, settings, run.asking, run.screen.asking)
-        rows = write_rows(run.path / PPO_HELD_OUT, compared.rows)
-        aside = {"without a usable reply": compared.lost} if compared.lost else {}
-        figures = {"kl_nats": kl_to(run, compared.rows, PPO_POLICY, None).nats}
-        if run.config.sft is not None:
-            figures["kl_nats_to_sft"] = kl_to(run, compared.rows, PPO_POLICY, SFT).nats
-        return Outcome(len(prompts), rows, aside, compared.cost_usd, figures)
-
-    wanted = {"constitution": run.constitution.identity, "settings": settings.model_dump(mode="json")}
-    run.stage("evaluate-ppo", wanted, [HELD_OUT_PROMPTS, PPO_POLICY], [PPO_HELD_OUT], work)
+    if run.config.ppo is not None:
+        running.evaluate(run, "evaluate-ppo", PPO_POLICY, PPO_HELD_OUT)
 
 
 def figures(run: Run, records: list[StageRecord]) -> dict[str, Any]:

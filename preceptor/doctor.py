@@ -8,7 +8,10 @@ from importlib import metadata
 from importlib.util import find_spec
 from typing import NamedTuple
 
+from constitution.errors import UserError
+
 LIBRARIES = ("openai", "anthropic", "torch", "transformers", "trl", "peft")
+NEEDED = (*LIBRARIES[2:], "accelerate", "datasets", "safetensors")
 KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
 
 
@@ -20,6 +23,12 @@ class Finding(NamedTuple):
     ok: bool
     needed: bool
     """Whether the embedded default needs it."""
+
+
+def need_training() -> None:
+    """Raise UserError where the training libraries are not installed."""
+    if absent := [name for name in NEEDED if find_spec(name) is None]:
+        raise UserError(f"training needs {', '.join(absent)}; install with: pip install 'preceptor[train]'")
 
 
 def examine() -> list[Finding]:

@@ -78,17 +78,19 @@ def with_gold(label: Label, oracle: Oracle, constitution: Constitution) -> Label
 
 
 def agreement(labels: Sequence[Label], oracle: Oracle) -> dict[str, float]:
-    """Principle -> share of its judgements that name the one reply which satisfies it.
+    """Principle -> share of its judgements that name the one reply which satisfies it; a tie is half right.
 
     Pairs of which both or neither satisfy it are left out.
     """
-    right: dict[str, list[bool]] = {}
+    right: dict[str, list[float]] = {}
     for label in labels:
         a, b = oracle(label.prompt, label.response_a), oracle(label.prompt, label.response_b)
         for judgement in label.judgements:
             principle = judgement.principle
             if principle in a and a[principle] != b[principle] and judgement.letter is not None:
-                right.setdefault(principle, []).append(judgement.letter == ("a" if a[principle] else "b"))
+                named = "a" if a[principle] else "b"
+                hit = 0.5 if judgement.letter == "tie" else float(judgement.letter == named)
+                right.setdefault(principle, []).append(hit)
     return {principle: sum(hits) / len(hits) for principle, hits in right.items()}
 
 

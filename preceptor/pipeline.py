@@ -45,7 +45,6 @@ from preceptor.running import (
     Run,
     Screen,
     held_out_replies,
-    kl_to,
     outcome_of,
     sample,
     statuses,
@@ -262,11 +261,13 @@ def _summary(run: Run, oracle: Oracle) -> dict[str, Any]:
     rows = run.read(HELD_OUT, HeldOut)
     labels = [with_gold(label, oracle, run.constitution) for label in run.read(LABELS, Label)]
     records = _records(run.path, run.config)
+    last = rounds.rounds_of(run.config)[-1].last_stage("evaluate")
+    evaluated = next(record for record in records if record.stage == last)
     summary: dict[str, Any] = {
         "constitution": run.constitution.identity,
         **evaluation.figures(rows),
         "oracle": _ORACLE_NAMES[run.config.evaluate.oracle],
-        "kl_nats": kl_to(run, rows, POLICY, None).nats,
+        "kl_nats": evaluated.figures["kl_nats"],
         "labels": statuses(labels),
         "label_agreement": agreement(labels, oracle),
         "audit": audit(labels, run.constitution),

@@ -26,13 +26,12 @@ from typing import Any, NamedTuple
 from constitution.errors import UserError
 from judge.preferences import preference
 from judge.records import Label, Preference, Response, Revision
-from preceptor import evaluation, folder, stages
+from preceptor import evaluation, folder, running, stages
 from preceptor.config import RunConfig
 from preceptor.records import HeldOut, StageRecord
 from preceptor.running import (
     CACHE,
     HELD_OUT,
-    HELD_OUT_PROMPTS,
     LABELS,
     POLICY,
     PREFERENCES,
@@ -44,8 +43,6 @@ from preceptor.running import (
     TUNED_RESPONSES,
     Outcome,
     Run,
-    compared_with_start,
-    kl_to,
     outcome_of,
     sample,
     statuses,
@@ -258,41 +255,22 @@ def _adopt(run: Run, fingerprint: str, target: str) -> None:
 
 
 def evaluate(run: Run, each: Round) -> None:
-    """Held-out replies of a round's policy beside those of the run's start, and how far it is from its reference."""
+    """Held-out replies of a round's policy beside those of the run's start, and, of a later round, how well the
+    reward model of the first does on its labels."""
     if each.of > 1 and each.number == 1 and run.config.sft is not None:
-        _evaluate(run, each._replace(number=0), SFT)
-    _evaluate(run, each, each.policy)
+        start = each._replace(number=0)
+        running.evaluate(run, start.last_stage("evaluate"), SFT, start.held_out)
+    stage = each.last_stage("evaluate")
+    if run.config.reward is None or each.number == 1:
+        running.evaluate(run, stage, each.policy, each.held_out)
+        return
+    preferences = each.file(PREFERENCES)
 
+    def work() -> dict[str, Any]:
+        agrees = _reward_model_agrees(run.path / REWARD, run.read(preferences, Preference))
+        return {"reward_model": _share(agrees, "accuracy") | {"n": agrees.n}}
 
-def _evaluate(run: Run, each: Round, policy: str) -> None:
-    config = run.config
-    settings = compared_with_start(run, policy)
-    inputs = [HELD_OUT_PROMPTS, policy]
-    if each.of > 1 and each.number > 0:
-        inputs += [SFT] if config.sft is not None else []
-        inputs += [REWARD, each.file(PREFERENCES)] if config.reward is not None and each.number > 1 else []
-
-    def work() -> Outcome:
-        prompts = run.read(HELD_OUT_PROMPTS, Prompt)
-        compared = evaluation.evaluate(prompts, run.constitution, settings, run.asking, run.screen.asking)
-        rows = write_rows(run.path / each.held_out, compared.rows)
-        aside = {"without a usable reply": compared.lost} if compared.lost else {}
-        figures = _measured(run, each, compared.rows) if each.of > 1 and each.number > 0 else {}
-        return Outcome(len(prompts), rows, aside, compared.cost_usd, figures)
-
-    wanted = {"constitution": run.constitution.identity, "settings": settings.model_dump(mode="json")}
-    run.stage(each.last_stage("evaluate"), wanted, inputs, [each.held_out], work)
-
-
-def _measured(run: Run, each: Round, rows: Sequence[HeldOut]) -> dict[str, Any]:
-    """What needs a model to be measured: KL(policy || first reference) in nats a reply, and the reward model on
-    the labels of a round whose replies it has not seen."""
-    kl = kl_to(run, rows, each.policy, SFT if run.config.sft is not None else None)
-    figures: dict[str, Any] = {"kl_nats": kl.nats, "kl_nats_ci95": [kl.low, kl.high]}
-    if run.config.reward is not None and each.number > 1:
-        agrees = _reward_model_agrees(run.path / REWARD, run.read(each.file(PREFERENCES), Preference))
-        figures["reward_model"] = _share(agrees, "accuracy") | {"n": agrees.n}
-    return figures
+    running.evaluate(run, stage, each.policy, each.held_out, [REWARD, preferences], work)
 
 
 def _reward_model_agrees(path: Path, preferences: Sequence[Preference]) -> Interval:
@@ -335,7 +313,7 @@ def figures(run: Run, records: Sequence[StageRecord]) -> list[dict[str, Any]]:
         row = {
             "round": each.number,
             **_of_replies(run.read(each.held_out, HeldOut)),
-            **evaluated.figures,
+            **_to_reference(run, evaluated.figures),
             "labels": labels,
             "labels_ok": labels.get("ok", 0) / sum(labels.values()),
             "pairs": preferred.rows_out,
@@ -349,6 +327,13 @@ def figures(run: Run, records: Sequence[StageRecord]) -> list[dict[str, Any]]:
         known = {"accuracy": card["accuracy"], "accuracy_ci95": card["ci95"], "n": card["n"]}
         rows[1] = {**rows[1], "reward_model": known}
     return rows
+
+
+def _to_reference(run: Run, figures: Mapping[str, Any]) -> dict[str, Any]:
+    """What was measured of a round's policy; KL is that to the first reference."""
+    name = "kl_nats" if run.config.sft is None else "kl_nats_to_sft"
+    measured = {key: value for key, value in figures.items() if not key.startswith("kl_nats")}
+    return {**measured, "kl_nats": figures[name], "kl_nats_ci95": figures[f"{name}_ci95"]}
 
 
 def _start(run: Run, first: Round) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from preceptor.config import RunConfig
 from preceptor.records import HeldOut, StageRecord
 from prompts.records import Prompt, Record
 from prompts.rows import read_records, write_rows
-from train.evaluate import KlEstimate, kl_nats, reply_logprobs
+from train.evaluate import kl_nats, reply_logprobs
 
 if TYPE_CHECKING:
     from train.folder import Trained
@@ -178,11 +178,47 @@ def compared_with_start(run: Run, policy: str) -> evaluation.Settings:
     )
 
 
-def kl_to(run: Run, rows: Sequence[HeldOut], policy: str, reference: str | None) -> KlEstimate:
-    """KL(policy || reference) in nats a reply, on the policy's held-out replies; reference None: the bare model."""
+def evaluate(
+    run: Run,
+    stage: str,
+    policy: str,
+    output: str,
+    more_inputs: Sequence[str] = (),
+    more: Callable[[], Mapping[str, Any]] = dict,
+) -> None:
+    """A stage: held-out replies of a policy beside those of the run's start, how far the policy has moved, and the
+    figures of `more`, which reads `more_inputs`."""
+    settings = compared_with_start(run, policy)
+    from_sft = run.config.sft is not None and policy != SFT
+
+    def work() -> Outcome:
+        prompts = run.read(HELD_OUT_PROMPTS, Prompt)
+        compared = evaluation.evaluate(prompts, run.constitution, settings, run.asking, run.screen.asking)
+        rows = write_rows(run.path / output, compared.rows)
+        aside = {"without a usable reply": compared.lost} if compared.lost else {}
+        moved = _moved(run, compared.rows, policy, [SFT] if from_sft else [])
+        return Outcome(len(prompts), rows, aside, compared.cost_usd, {**moved, **more()})
+
+    wanted = {
+        "constitution": run.constitution.identity,
+        "settings": settings.model_dump(mode="json"),
+        "figures": "kl_nats",  # a folder from before KL was measured here has its stage done again
+    }
+    inputs = [HELD_OUT_PROMPTS, policy, *([SFT] if from_sft else []), *more_inputs]
+    run.stage(stage, wanted, inputs, [output], work)
+
+
+def _moved(run: Run, rows: Sequence[HeldOut], policy: str, others: Sequence[str]) -> dict[str, Any]:
+    """KL(policy || start) in nats a reply with its 95 % interval, on the policy's held-out replies, and the KL to
+    other adapters of the run as `kl_nats_to_<its kind>`."""
     prompts, replies = [row.prompt.messages for row in rows], [row.after for row in rows]
     model = run.config.model
-    return kl_nats(
-        reply_logprobs(prompts, replies, model, run.path / policy),
-        reply_logprobs(prompts, replies, model, run.path / reference if reference else None),
-    )
+    own = reply_logprobs(prompts, replies, model, run.path / policy)
+    figures: dict[str, Any] = {}
+    for name, adapter in [
+        ("kl_nats", None),
+        *((f"kl_nats_to_{each.partition('-')[2]}", each) for each in others),
+    ]:
+        kl = kl_nats(own, reply_logprobs(prompts, replies, model, run.path / adapter if adapter else None))
+        figures |= {name: kl.nats, f"{name}_ci95": [kl.low, kl.high]}
+    return figures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,8 +13,11 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress as Bar
+    from rich.progress import ProgressColumn
 
     from judge.fanout import Progress
+    from train.loop import Watch
 
 
 def speaks() -> bool:
@@ -69,18 +73,13 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[Progress], None]]:
     """A bar for work that asks models: rows, rate, calls asked and from the ledger, cost, time left."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
+    from rich.progress import TextColumn, TimeRemainingColumn
 
-    bar = Bar(
-        TextColumn("{task.description:<12}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
+    bar = _bar(
         TextColumn("{task.fields[rate]}"),
         TextColumn("{task.fields[calls]}"),
         TextColumn("{task.fields[cost]}"),
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-        console=console(),
     )
     with bar:
         task = bar.add_task(what, total=None, rate="", calls="", cost="")
@@ -103,16 +102,11 @@ def progress(what: str) -> Iterator[Callable[[Progress], None]]:
 @contextmanager
 def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar for work on this machine: rows, rate and time left; the function is told of rows done."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
+    from rich.progress import TextColumn, TimeRemainingColumn
 
-    bar = Bar(
-        TextColumn("{task.description:<12}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
+    bar = _bar(
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-        console=console(),
     )
     with bar:
         task = bar.add_task(what, total=total, rate="")
@@ -122,6 +116,49 @@ def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
             bar.update(task, advance=rows, rate=f"{speed:.1f}/s" if speed else "")
 
         yield step
+
+
+@contextmanager
+def training(stage: str) -> Iterator[Watch]:
+    """A bar for training: loss and accuracy, or reward and KL, rows a second and the time left."""
+    from rich.progress import TextColumn
+
+    bar = _bar(TextColumn("{task.fields[figures]}"))
+    with bar:
+        task = bar.add_task(stage, total=None, figures="loading")
+        told = 0
+
+        def watch(now: Any) -> None:
+            nonlocal told
+            for note in now.notes[told:]:
+                bar.console.print(f"{stage}: {note}")
+            told = max(told, len(now.notes))
+            speed = (
+                f"{now.pairs_per_s:.0f} rows/s" if now.pairs_per_s >= 10 else f"{now.pairs_per_s:.1f} rows/s"
+            )
+            figures = f"{_figures(now.metrics)}  {speed}  {now.left_s:.0f} s left"
+            bar.update(task, completed=now.step, total=now.steps, figures=figures)
+
+        yield watch
+
+
+def _figures(metrics: Mapping[str, float | None]) -> str:
+    """What of a step says most: of a policy that is rewarded, reward and KL. None: of no reply was it known."""
+    known = {name: value for name, value in metrics.items() if value is not None}
+    if "loss" in known:
+        accuracy = known.get("accuracy", known.get("mean_token_accuracy", 0.0))
+        return f"loss {known['loss']:.3f}  accuracy {accuracy:.2f}"
+    reward = f"reward {known['reward']:.3f}" if "reward" in known else "no reward"
+    return f"{reward}  KL {known.get('kl_nats', math.nan):.2f}"
+
+
+def _bar(*columns: ProgressColumn) -> Bar:
+    """What all bars share - what is done, how much of it - and then the columns of one."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    shared = (TextColumn("{task.description:<12}"), BarColumn(bar_width=24), MofNCompleteColumn())
+    return Bar(*shared, *columns, console=console())
 
 
 @contextmanager

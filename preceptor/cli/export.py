@@ -9,7 +9,7 @@ import typer
 
 from constitution.errors import UserError
 from preceptor.cli import console, options
-from preceptor.cli.runs import need_training
+from preceptor.doctor import need_training
 
 
 def export(

@@ -12,6 +12,7 @@ import typer
 
 from constitution.errors import UserError
 from preceptor.cli import console
+from preceptor.doctor import need_training
 
 if TYPE_CHECKING:
     from train.rating import Rated
@@ -31,10 +32,9 @@ def rate(
 ) -> None:
     """Score every reply of a file in batches, and write the pairs that are worth a label next where asked to."""
     from preceptor import stages
-    from preceptor.cli.train import need_train
     from prompts.rows import write_rows, writing
 
-    need_train()
+    need_training()
     rows = list(islice(stages.replies_from(replies), limit))
     from judge.models.weights import weights_hash
     from train.rating import check_ensemble, doubts, rated

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from preceptor.cli import console, options
+from preceptor.doctor import examine, need_training
 
 if TYPE_CHECKING:
     from preceptor.config import RunConfig
@@ -105,8 +106,6 @@ def init(directory: Annotated[Path, typer.Argument(help="A new folder.")]) -> No
 
 def doctor(as_json: options.Json = False) -> None:
     """What is installed and what works here. Exit 1 where the embedded default could not run."""
-    from preceptor.doctor import examine
-
     findings = examine()
     if as_json:
         console.result({finding.what: {"found": finding.found, "ok": finding.ok} for finding in findings})
@@ -116,14 +115,3 @@ def doctor(as_json: options.Json = False) -> None:
             typer.echo(f"{mark}  {finding.what:<24} {finding.found}")
     if not all(finding.ok for finding in findings if finding.needed):
         raise typer.Exit(1)
-
-
-def need_training() -> None:
-    """Raises UserError where the training libraries are not installed."""
-    from importlib.util import find_spec
-
-    from constitution.errors import UserError
-
-    missing = [name for name in ("torch", "transformers", "trl", "peft") if find_spec(name) is None]
-    if missing:
-        raise UserError(f"{', '.join(missing)} not installed; training wants: pip install 'preceptor[train]'")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from preceptor.cli import console
@@ -23,7 +23,7 @@ class Terminal:
 
     def training(self, stage: str) -> AbstractContextManager[Callable[[TrainProgress], None]]:
         """A bar for a stage that trains."""
-        return _training(stage)
+        return console.training(stage)
 
     def done(self, record: StageRecord, again: bool) -> None:
         """What a bar has not said already: that it was done before, and what a person should know of it."""
@@ -31,11 +31,3 @@ class Terminal:
             console.say(f"{record.stage:<12} finished before: {record.rows_out} rows")
         for note in record.figures.get("notes", []):
             console.say(f"{record.stage:<12} {note}")
-
-
-@contextmanager
-def _training(stage: str) -> Iterator[Callable[[TrainProgress], None]]:
-    from preceptor.cli.train import training_bar
-
-    with training_bar(stage) as show:
-        yield show

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from importlib.util import find_spec
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -15,16 +12,15 @@ from constitution.errors import UserError
 from preceptor.cli import console, launch, train_flags
 from preceptor.cli.options import Format, Json, Out, Seed
 from preceptor.cli.planned import beside, tell_plan
+from preceptor.doctor import need_training
 
 if TYPE_CHECKING:
     from train.folder import Trained
-    from train.loop import Watch
     from train.settings import LoopSettings
 
 app = typer.Typer(no_args_is_help=True, help="Train LoRA adapters: sft, a reward model, or a policy.")
 
 SomeSettings = TypeVar("SomeSettings", bound="LoopSettings")
-NEEDED = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "safetensors")
 
 
 @app.command()
@@ -55,20 +51,20 @@ def sft(
 ) -> None:
     """Teach the model its own revised replies. The same command again goes on where it stopped."""
     flags = dict(locals())
-    need_train()
+    need_training()
     from train.rows import read_demonstrations
     from train.settings import SftSettings
 
-    settings = _settings(SftSettings, flags)
+    settings = settings_of(SftSettings, flags)
     read = read_demonstrations(rows)
     from train.sft import plan_sft, train_sft  # torch loads only now: a fault in the rows is told at once
 
     if plan:
         tell_plan(plan_sft(read.rows, settings), json)
         return
-    with training_bar("sft") as watch:
-        trained = train_sft(read.rows, settings, out, watch=watch, read=_read(rows, read.set_aside))
-    _tell("sft", trained, read.set_aside, json)
+    with console.training("sft") as watch:
+        trained = train_sft(read.rows, settings, out, watch=watch, read=source_of(rows, read.set_aside))
+    _tell_of_rows("sft", trained, read.set_aside, json)
 
 
 @app.command()
@@ -122,7 +118,7 @@ def reward(
 ) -> None:
     """Train a reward model on preferences. The same command again goes on where it stopped."""
     flags = dict(locals())
-    need_train()
+    need_training()
     from judge.records import Response
     from prompts.rows import read_records
     from train.rows import read_preferences
@@ -130,7 +126,7 @@ def reward(
 
     if constitution is not None:
         flags |= _of_principles(constitution, per_principle)
-    settings = _settings(RewardSettings, flags)
+    settings = settings_of(RewardSettings, flags)
     read = read_preferences(rows, form)
     sampled = [] if samples is None else list(read_records(samples, Response))
     from train.reward import plan_reward, train_reward
@@ -140,10 +136,10 @@ def reward(
         return
     if launch.launched(nproc, accelerate_config):
         return
-    with training_bar("reward") as watch:
-        said = _read(rows, read.set_aside)
+    with console.training("reward") as watch:
+        said = source_of(rows, read.set_aside)
         trained = train_reward(read.rows, settings, out, watch=watch, read=said, samples=sampled)
-    _tell("reward", trained, read.set_aside, json)
+    _tell_of_rows("reward", trained, read.set_aside, json)
 
 
 @app.command()
@@ -190,11 +186,11 @@ def dpo(
 ) -> None:
     """Train a policy on preferences. The same command again goes on where it stopped."""
     flags = dict(locals())
-    need_train()
+    need_training()
     from train.rows import read_preferences
     from train.settings import DpoSettings
 
-    settings = _settings(DpoSettings, flags)
+    settings = settings_of(DpoSettings, flags)
     read = read_preferences(rows, form)
     from train.dpo import plan_dpo, train_dpo
 
@@ -203,10 +199,10 @@ def dpo(
         return
     if launch.launched(nproc, accelerate_config):
         return
-    with training_bar("dpo") as watch:
-        said = _read(rows, read.set_aside)
+    with console.training("dpo") as watch:
+        said = source_of(rows, read.set_aside)
         trained = train_dpo(read.rows, settings, out, watch=watch, read=said, cache=cache)
-    _tell("dpo", trained, read.set_aside, json)
+    _tell_of_rows("dpo", trained, read.set_aside, json)
 
 
 @app.command()
@@ -240,29 +236,23 @@ def kto(
 ) -> None:
     """Train a policy on single replies that are good or bad. The same command again goes on where it stopped."""
     flags = dict(locals())
-    need_train()
+    need_training()
     from train.settings import KtoSettings
     from train.unpaired import read_verdicts
 
-    settings = _settings(KtoSettings, flags)
+    settings = settings_of(KtoSettings, flags)
     read = read_verdicts(rows)
     from train.kto import plan_kto, train_kto
 
     if plan:
         tell_plan(plan_kto(read.rows, settings), json)
         return
-    with training_bar("kto") as watch:
-        trained = train_kto(read.rows, settings, out, watch=watch, read=_read(rows, read.set_aside))
-    _tell("kto", trained, read.set_aside, json)
+    with console.training("kto") as watch:
+        trained = train_kto(read.rows, settings, out, watch=watch, read=source_of(rows, read.set_aside))
+    _tell_of_rows("kto", trained, read.set_aside, json)
 
 
-def need_train() -> None:
-    """Raises UserError where the training libraries are not installed."""
-    if absent := [name for name in NEEDED if find_spec(name) is None]:
-        raise UserError(f"training needs {', '.join(absent)}; install with: pip install 'preceptor[train]'")
-
-
-def _settings(kind: type[SomeSettings], flags: Mapping[str, Any]) -> SomeSettings:
+def settings_of(kind: type[SomeSettings], flags: Mapping[str, Any]) -> SomeSettings:
     """The stage's settings out of its flags; UserError names the flags that cannot be."""
     from pydantic import ValidationError
 
@@ -304,7 +294,7 @@ def _of_principles(constitution: str, per_principle: bool) -> dict[str, Any]:
     return principle_settings(load(constitution))
 
 
-def _read(source: str, set_aside: Mapping[str, int]) -> dict[str, Any]:
+def source_of(source: str, set_aside: Mapping[str, int]) -> dict[str, Any]:
     """What the manifest says about the file of rows."""
     from prompts.manifest import file_hash
 
@@ -316,71 +306,48 @@ def _read(source: str, set_aside: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def training_bar(stage: str) -> Iterator[Watch]:
-    """A bar on stderr with loss and accuracy, or reward and KL, rows a second and the time left."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+def _tell_of_rows(stage: str, trained: Trained, unread: Mapping[str, int], as_json: bool) -> None:
+    """What became of every row, the figures on those held out, and the result."""
+    rows = trained.rows
+    lines = [
+        f"{rows['in']} rows in, {rows['used']} trained on, {rows['held_out']} held out, "
+        f"{rows['shortened']} with a shortened prompt; {trained.steps} steps in {trained.wall_s:.1f} s"
+    ]
+    for reason, count in [*unread.items(), *rows["set_aside"].items()]:
+        ids = rows.get("ids_aside", {}).get(reason, [])
+        named = f" ({', '.join(ids[:3])}{', ...' * (len(ids) > 3)})" if ids else ""
+        lines.append(f"set aside: {count} because {reason}{named}")
+    lines += trained.notes
+    if compared := beside(trained.plan, trained.measured):
+        lines.append(compared)
+    card = trained.metrics.get("held_out", {})
+    if card.get("n"):
+        low, high = card["ci95"]
+        lines.append(
+            f"held out: accuracy {card['accuracy']:.3f} [{low:.3f}, {high:.3f}] of {card['n']} pairs, "
+            f"NLL {card['nll']:.3f} (least {card['nll_floor']:.3f}), Brier {card['brier']:.3f}, ECE {card['ece']:.3f}"
+        )
+    tell(stage, trained, lines, as_json, unread=dict(unread))
 
-    bar = Progress(
-        TextColumn("{task.description:<8}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"),
-        console=console.console(),
+
+def told_of_prompts(trained: Trained) -> str:
+    """What became of the prompts of a policy that learns from replies of its own."""
+    rows = trained.rows
+    return (
+        f"{rows['in']} prompts in, {rows['used']} trained on, {rows['shortened']} shortened; "
+        f"{trained.steps} steps in {trained.wall_s:.1f} s"
     )
-    with bar:
-        task = bar.add_task(stage, total=None, figures="loading")
-
-        told = 0
-
-        def watch(now: Any) -> None:
-            nonlocal told
-            for note in now.notes[told:]:
-                bar.console.print(f"{stage}: {note}")
-            told = max(told, len(now.notes))
-            speed = f"{now.pairs_per_s:.0f} rows/s  {now.left_s:.0f} s left"
-            figures = f"{_figures(now.metrics)}  {speed}"
-            bar.update(task, completed=now.step, total=now.steps, figures=figures)
-
-        yield watch
 
 
-def _figures(metrics: Mapping[str, float]) -> str:
-    """What of a step says most: of a policy that is rewarded, reward and KL."""
-    if "loss" not in metrics:
-        return f"reward {metrics.get('reward', math.nan):.3f}  KL {metrics.get('kl_nats', math.nan):.2f}"
-    accuracy = metrics.get("accuracy", metrics.get("mean_token_accuracy", 0.0))
-    return f"loss {metrics['loss']:.3f}  accuracy {accuracy:.2f}"
-
-
-def _tell(stage: str, trained: Trained, unread: Mapping[str, int], as_json: bool) -> None:
-    """The result on stdout; what became of every row, and the figures, on stderr."""
+def tell(stage: str, trained: Trained, lines: Sequence[str], as_json: bool, **more: Any) -> None:
+    """The lines on stderr, the result on stdout."""
     if trained.finished_before:
         console.say(
             f"{stage}: {trained.folder} had been finished by the same command before; nothing was done"
         )
-    rows = trained.rows
-    console.say(
-        f"{stage}: {rows['in']} rows in, {rows['used']} trained on, {rows['held_out']} held out, "
-        f"{rows['shortened']} with a shortened prompt; {trained.steps} steps in {trained.wall_s:.1f} s"
-    )
-    for reason, count in [*unread.items(), *rows["set_aside"].items()]:
-        ids = rows.get("ids_aside", {}).get(reason, [])
-        named = f" ({', '.join(ids[:3])}{', ...' * (len(ids) > 3)})" if ids else ""
-        console.say(f"  set aside: {count} because {reason}{named}")
-    for note in trained.notes:
-        console.say(f"  {note}")
-    if compared := beside(trained.plan, trained.measured):
-        console.say(f"  {compared}")
-    card = trained.metrics.get("held_out", {})
-    if card.get("n"):
-        low, high = card["ci95"]
-        console.say(
-            f"  held out: accuracy {card['accuracy']:.3f} [{low:.3f}, {high:.3f}] of {card['n']} pairs, "
-            f"NLL {card['nll']:.3f} (least {card['nll_floor']:.3f}), Brier {card['brier']:.3f}, ECE {card['ece']:.3f}"
-        )
+    console.say("\n  ".join([f"{stage}: {lines[0]}", *lines[1:]]))
     if as_json:
-        console.result({**trained._asdict(), "folder": str(trained.folder), "unread": dict(unread)})
+        console.result({**trained._asdict(), "folder": str(trained.folder), **more})
     elif console.speaks():
         typer.echo(str(trained.folder))
 

@@ -9,7 +9,8 @@ import typer
 
 from preceptor.cli import console, options, rewarding, runs, train, train_flags
 from preceptor.cli.options import CONCURRENCY, LEDGER, Concurrency, Json, Ledger, Out, Seed
-from preceptor.cli.train_ppo import BatchSize, MaxNewTokens, RolloutTokens, Temperature, TopP, bar
+from preceptor.cli.train_ppo import BatchSize, MaxNewTokens, RolloutTokens, Temperature, TopP
+from preceptor.doctor import need_training
 
 if TYPE_CHECKING:
     from train.folder import Trained
@@ -86,10 +87,10 @@ def grpo(
 ) -> None:
     """Train a policy by GRPO against a reward. The same command again goes on where it stopped."""
     flags = dict(locals())
-    train.need_train()
+    need_training()
     from train.settings import GrpoSettings
 
-    _carry_out("grpo", train._settings(GrpoSettings, flags), flags)
+    _carry_out("grpo", train.settings_of(GrpoSettings, flags), flags)
 
 
 def rloo(
@@ -138,10 +139,10 @@ def rloo(
 ) -> None:
     """Train a policy by RLOO against a reward. The same command again goes on where it stopped."""
     flags = dict(locals())
-    train.need_train()
+    need_training()
     from train.settings import RlooSettings
 
-    _carry_out("rloo", train._settings(RlooSettings, flags), flags)
+    _carry_out("rloo", train.settings_of(RlooSettings, flags), flags)
 
 
 def _carry_out(kind: str, settings: Any, flags: dict[str, Any]) -> None:
@@ -152,32 +153,21 @@ def _carry_out(kind: str, settings: Any, flags: dict[str, Any]) -> None:
     from train.grpo import train_grpo, train_rloo
 
     start: Any = train_grpo if kind == "grpo" else train_rloo
-    with bar(kind) as watch:
-        more = {"server": rewarding.server_of(flags), "read": train._read(flags["prompts"], {})}
+    with console.training(kind) as watch:
+        more = {"server": rewarding.server_of(flags), "read": train.source_of(flags["prompts"], {})}
         trained = start(rows, settings, flags["out"], reward=source, watch=watch, **more)
-    _tell(kind, trained, flags["json"])
+    train.tell(kind, trained, _told(trained), flags["json"])
 
 
-def _tell(kind: str, trained: Trained, as_json: bool) -> None:
-    """The result on stdout, the figures on stderr."""
-    rows, metrics = trained.rows, trained.metrics
-    if trained.finished_before:
-        console.say(
-            f"{kind}: {trained.folder} had been finished by the same command before; nothing was done"
-        )
-    console.say(
-        f"{kind}: {rows['in']} prompts in, {rows['used']} trained on, {rows['shortened']} shortened; "
-        f"{trained.steps} steps in {trained.wall_s:.1f} s"
-    )
+def _told(trained: Trained) -> list[str]:
+    """What became of the prompts, and the figures of the last step."""
+    metrics = trained.metrics
     reward = "none" if metrics.get("reward") is None else f"{metrics['reward']:.3f}"
-    console.say(
-        f"  last step: reward {reward}, KL {metrics['kl_nats']:.2f} nats a reply, "
-        f"{metrics['reply_tokens']:.0f} tokens a reply, {metrics['masked']:.0f} without a reward"
-    )
-    if as_json:
-        console.result({**trained._asdict(), "folder": str(trained.folder)})
-    else:
-        typer.echo(str(trained.folder))
+    return [
+        train.told_of_prompts(trained),
+        f"last step: reward {reward}, KL {metrics['kl_nats']:.2f} nats a reply, "
+        f"{metrics['reply_tokens']:.0f} tokens a reply, {metrics['masked']:.0f} without a reward",
+    ]
 
 
 def online_dpo(
@@ -224,7 +214,7 @@ def online_dpo(
 ) -> None:
     """Online DPO in rounds: the policy's own replies, judged, and DPO on them, again and again; a run folder."""
     flags = dict(locals())
-    train.need_train()
+    need_training()
     from preceptor.config import checked
 
     values = run_values(flags)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,11 +13,11 @@ from constitution.errors import UserError
 from preceptor.cli import console, rewarding, train, train_flags
 from preceptor.cli.asking import asking_of
 from preceptor.cli.options import CONCURRENCY, LEDGER, Concurrency, Json, Ledger, Out, Seed
+from preceptor.doctor import need_training
 
 if TYPE_CHECKING:
     from train.folder import Trained
     from train.guard import HeldOutGuard
-    from train.loop import Watch
     from train.settings import PpoSettings
 
 LearningRate = Annotated[
@@ -153,22 +152,22 @@ def ppo(
 ) -> None:
     """Train a policy by PPO against a reward. The same command again goes on where it stopped."""
     flags = dict(locals())
-    train.need_train()
+    need_training()
     from prompts.pool import prompts_from
     from train.settings import PpoSettings
 
-    settings = train._settings(PpoSettings, flags)
+    settings = train.settings_of(PpoSettings, flags)
     rows = list(prompts_from(prompts))
     source = rewarding.source_of(reward, flags)
     guard = _guard(flags, settings)
     from train.ppo import train_ppo
 
-    read, server = train._read(prompts, {}), rewarding.server_of(flags)
-    with bar("ppo") as watch:
+    read, server = train.source_of(prompts, {}), rewarding.server_of(flags)
+    with console.training("ppo") as watch:
         trained = train_ppo(
             rows, settings, out, reward=source, guard=guard, server=server, watch=watch, read=read
         )
-    _tell(trained, json)
+    train.tell("ppo", trained, _told(trained), json)
 
 
 def _guard(flags: Mapping[str, Any], settings: PpoSettings) -> HeldOutGuard | None:
@@ -217,60 +216,21 @@ def _refuse_labeller(judge: str, reward: str) -> None:
         )
 
 
-@contextmanager
-def bar(stage: str) -> Iterator[Watch]:
-    """A bar on stderr with reward, KL, replies a second and the time left."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    shown = Progress(
-        TextColumn("{task.description:<8}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"),
-        console=console.console(),
-    )
-    with shown:
-        task = shown.add_task(stage, total=None, figures="loading")
-
-        def watch(now: Any) -> None:
-            known = {name: value for name, value in now.metrics.items() if value is not None}
-            said = (
-                f"reward {known['reward']:.3f}  KL {known['kl_nats']:.2f}"
-                if "reward" in known
-                else "no reward"
-            )
-            figures = f"{said}  {now.pairs_per_s:.1f} replies/s  {now.left_s:.0f} s left"
-            shown.update(task, completed=now.step, total=now.steps, figures=figures)
-
-        yield watch
-
-
-def _tell(trained: Trained, as_json: bool) -> None:
-    """The result on stdout, the figures on stderr."""
-    rows, metrics = trained.rows, trained.metrics
-    if trained.finished_before:
-        console.say(f"ppo: {trained.folder} had been finished by the same command before; nothing was done")
-    console.say(
-        f"ppo: {rows['in']} prompts in, {rows['used']} trained on, {rows['shortened']} shortened; "
-        f"{trained.steps} steps in {trained.wall_s:.1f} s"
-    )
-    for note in trained.notes:
-        console.say(f"  {note}")
-    if "reward" in (final := metrics["final"]):
-        console.say(
-            f"  handed back: the policy of step {final['step']}, reward {final['reward']:.3f}, "
+def _told(trained: Trained) -> list[str]:
+    """What became of the prompts, which policy was handed back, and what the guard saw."""
+    lines = [train.told_of_prompts(trained), *trained.notes]
+    if "reward" in (final := trained.metrics["final"]):
+        lines.append(
+            f"handed back: the policy of step {final['step']}, reward {final['reward']:.3f}, "
             f"KL {final['kl_nats']:.2f} nats a reply, {final['reply_tokens']:.0f} tokens a reply"
         )
-    if (guarded := metrics.get("guard")) is not None:
+    if (guarded := trained.metrics.get("guard")) is not None:
         page = trained.folder / "guard.html"
-        console.say(
-            f"  guard: gold {_gold(guarded['gold_start'])} at the start, {_gold(guarded['gold_best'])} at its best "
+        lines.append(
+            f"guard: gold {_gold(guarded['gold_start'])} at the start, {_gold(guarded['gold_best'])} at its best "
             f"(step {guarded['best_step']}), {_gold(guarded['gold_returned'])} handed back; {page}"
         )
-    if as_json:
-        console.result({**trained._asdict(), "folder": str(trained.folder)})
-    else:
-        typer.echo(str(trained.folder))
+    return lines
 
 
 def _gold(value: float | None) -> str:
