@@ -42,8 +42,9 @@ class Plan(NamedTuple):
     lines: tuple[PlanLine, ...]
 
 
-async def plan(dialogues: Iterable[Dialogue[Any]], ledger: Ledger, prices: Prices) -> Plan:
-    """Walk each dialogue to its end against the ledger. A request that comes twice counts once.
+async def plan(dialogues: Iterable[Dialogue[Any]], ledger: Ledger | None, prices: Prices) -> Plan:
+    """Walk each dialogue to its end against the ledger, None where there is none yet. A request that comes twice
+    counts once.
 
     Where the ledger has no answer the dialogue is sent one as long as it may be that holds no verdict, so that
     later rounds are counted as if every draft were long and every doubtful pair went on to the next judge.
@@ -61,7 +62,7 @@ async def plan(dialogues: Iterable[Dialogue[Any]], ledger: Ledger, prices: Price
 
 
 async def _walked(
-    dialogues: Sequence[Dialogue[Any]], ledger: Ledger, seen: set[int]
+    dialogues: Sequence[Dialogue[Any]], ledger: Ledger | None, seen: set[int]
 ) -> Counter[tuple[str, str]]:
     """(model, what) -> how many, for the figures of a PlanLine. Keys that are met are added to `seen`."""
     figures: Counter[tuple[str, str]] = Counter()
@@ -69,7 +70,7 @@ async def _walked(
     going = {number: _next(dialogue, None) for number, dialogue in enumerate(dialogues)}
     while going := {number: requests for number, requests in going.items() if requests is not None}:
         asked = [request for requests in going.values() for request in requests]
-        known = await ledger.find(list({request.key for request in asked}))
+        known = {} if ledger is None else await ledger.find(list({request.key for request in asked}))
         answers: dict[int, list[Outcome]] = {}
         for number, requests in going.items():
             later = number in guessed

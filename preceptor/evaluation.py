@@ -87,14 +87,19 @@ def evaluate(
 
 
 def asks(
-    prompts: Sequence[Prompt], constitution: Constitution, settings: Settings, asking: stages.Asking
+    prompts: Sequence[Prompt],
+    constitution: Constitution,
+    settings: Settings,
+    sides: tuple[Model, Model],
+    judge: Model | None,
 ) -> Iterator[Dialogue[Label]]:
-    """All that a comparison would ask, one dialogue a prompt: for the plan, which carries out none."""
-    baseline, policy = open_model(settings.baseline), open_model(settings.policy)
-    judge = stages.open_judge(settings.judge, asking.base_url)
+    """All that a comparison would ask, one dialogue a prompt: for the plan, which carries out none.
+
+    sides: baseline and policy; judge: None for machine checks. They are who `settings` names.
+    """
     once = settings.respond.model_copy(update={"samples": 1})
     for prompt in prompts:
-        yield _compared(prompt, (baseline, policy), judge, once, constitution, settings.label)
+        yield _compared(prompt, sides, judge, once, constitution, settings.label)
 
 
 def _compared(

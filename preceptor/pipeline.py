@@ -22,7 +22,6 @@ from constitution.errors import UserError
 from constitution.files import dump
 from constitution.files import load as load_constitution
 from judge.audit import audit
-from judge.models.registry import open_model
 from judge.records import Label, Preference, Response, Revision
 from preceptor import __version__, beside, evaluation, folder, probes, report, rounds, stages
 from preceptor.config import RunConfig
@@ -44,13 +43,14 @@ from preceptor.running import (
     Outcome,
     Run,
     Screen,
+    chosen_prompts,
     held_out_replies,
     outcome_of,
     sample,
     statuses,
 )
 from prompts.manifest import versions, write_json, write_text
-from prompts.pool import pool_path, prompts_from, shipped_pools, split
+from prompts.pool import pool_path, shipped_pools
 from prompts.rows import read_records, write_rows, writing
 from train.folder import LIBRARIES
 from train.reward import train_reward
@@ -117,29 +117,11 @@ def _prompts(run: Run) -> None:
     settings = run.config.prompts
 
     def work() -> Outcome:
-        every = list(prompts_from(settings.file))
-        if settings.held_out is None:
-            parts = split(every, settings.held_out_share, run.config.seed)
-            train, held_out = list(parts.train), list(parts.held_out)
-        else:
-            train, held_out = every, list(prompts_from(settings.held_out))
-        held_out = held_out[: settings.held_out_limit]
-        kept_back = {prompt.messages for prompt in held_out}
-        unseen = [prompt for prompt in train if prompt.messages not in kept_back]
-        chosen = unseen[: settings.limit]
-        if not chosen or not held_out:
-            raise UserError(
-                f"{len(chosen)} prompts to train on and {len(held_out)} held out came from {settings.file}; "
-                "wanted at least one of each: give more prompts, or another held_out_share"
-            )
-        write_rows(run.path / HELD_OUT_PROMPTS, held_out)
-        write_rows(run.path / PROMPTS, chosen)
-        aside = {
-            "held out": len(every) - len(train),
-            "the same as a held-out prompt": len(train) - len(unseen),
-            "past the limit": len(unseen) - len(chosen),
-        }
-        return Outcome(len(every), len(chosen), {reason: rows for reason, rows in aside.items() if rows})
+        found = chosen_prompts(run.config)
+        write_rows(run.path / HELD_OUT_PROMPTS, found.held_out)
+        write_rows(run.path / PROMPTS, found.train)
+        chosen = len(found.train)
+        return Outcome(chosen + sum(found.set_aside.values()), chosen, found.set_aside)
 
     sources = {name: _content_of(name) for name in (settings.file, settings.held_out) if name}
     wanted = {"settings": settings.model_dump(mode="json"), "seed": run.config.seed, "sources": sources}
@@ -172,7 +154,7 @@ def _revisions(run: Run) -> None:
         every = run.read(RESPONSES, Response)
         most = run.config.revised_samples
         responses = [response for response in every if most is None or response.sample < most]
-        model = open_model(critic, base_url=run.config.base_url)
+        model = stages.opened(critic, run.config.base_url)
         with run.screen.asking("revise") as watch, writing(run.path / REVISIONS) as write:
             dialogues = list(stages.revising(responses, run.constitution, model, seeded))
             asked = stages.whole(dialogues, model, run.asking, write, watch)

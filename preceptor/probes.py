@@ -22,7 +22,6 @@ from constitution.checks import looks_refused, passes
 from constitution.errors import UserError
 from judge.fanout import Progress
 from judge.models.protocol import Dialogue, Model
-from judge.models.registry import open_model
 from judge.records import ReplyStatus, Response
 from judge.respond import RespondSettings, respond
 from preceptor import stages
@@ -124,7 +123,7 @@ def probe(sides: Sides, settings: ProbeSettings, asking: stages.Asking, bar: Bar
     replied: list[list[tuple[Said, ...]]] = []
     cost_usd = 0.0
     for stage, name in (("probe before", sides.baseline), ("probe after", sides.policy)):
-        model = _open(name, asking.base_url)
+        model = stages.opened(name, asking.base_url)
         dialogues = _dialogues(chosen, model, sides.respond, settings)
         with bar(stage) as watch:
             replies, cost = _replies(model, dialogues, asking.less(cost_usd), watch)
@@ -147,12 +146,12 @@ def probe(sides: Sides, settings: ProbeSettings, asking: stages.Asking, bar: Bar
 
 
 def asks(
-    sides: Sides, settings: ProbeSettings, base_url: str | None
+    models: tuple[Model, Model], sides: Sides, settings: ProbeSettings
 ) -> Iterator[Dialogue[tuple[Response, ...]]]:
-    """All that probing would ask: for the plan, which carries out none."""
+    """All that probing would ask: for the plan, which carries out none. models: the baseline and the policy."""
     chosen = chosen_set(sides.baseline, settings)
-    for name in (sides.baseline, sides.policy):
-        yield from _dialogues(chosen, _open(name, base_url), sides.respond, settings)
+    for model in models:
+        yield from _dialogues(chosen, model, sides.respond, settings)
 
 
 def answered(row: ProbeRow) -> Answered:
@@ -185,11 +184,6 @@ def _known(value: float) -> float | None:
 
 def _interval(low: float, high: float) -> list[float] | None:
     return [low, high] if math.isfinite(low) and math.isfinite(high) else None
-
-
-def _open(name: str, base_url: str | None) -> Model:
-    """Local models have no server."""
-    return open_model(name, base_url=None if name.partition("/")[0] in stages.LOCAL else base_url)
 
 
 def _dialogues(

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
+from constitution.errors import UserError
 from constitution.principle import Constitution
 from judge.fanout import Progress
 from judge.models.registry import open_model
@@ -19,6 +20,7 @@ from judge.respond import RespondSettings
 from preceptor import evaluation, folder, stages
 from preceptor.config import RunConfig
 from preceptor.records import HeldOut, StageRecord
+from prompts.pool import prompts_from, split
 from prompts.records import Prompt, Record
 from prompts.rows import read_records, write_rows
 from train.evaluate import kl_nats, reply_logprobs
@@ -76,12 +78,7 @@ class Run:
 
     @property
     def asking(self) -> stages.Asking:
-        return stages.Asking(
-            ledger=str(self.path / "ledger.db"),
-            concurrency=self.config.concurrency,
-            max_cost_usd=self.config.max_cost_usd,
-            base_url=self.config.base_url,
-        )
+        return asking_of(self.config)
 
     def fingerprint(self, settings: Any, inputs: Sequence[str]) -> str:
         """Hash of what a stage's output depends on."""
@@ -122,6 +119,51 @@ class Run:
 
     def read(self, name: str, kind: type[Kept]) -> list[Kept]:
         return list(read_records(self.path / name, kind))
+
+
+def asking_of(config: RunConfig) -> stages.Asking:
+    """How a run asks: over the ledger in its own folder."""
+    return stages.Asking(
+        ledger=str(Path(config.out) / "ledger.db"),
+        concurrency=config.concurrency,
+        max_cost_usd=config.max_cost_usd,
+        base_url=config.base_url,
+    )
+
+
+class Prompts(NamedTuple):
+    """The prompts of a run."""
+
+    train: list[Prompt]
+    held_out: list[Prompt]
+    set_aside: dict[str, int]
+    """Reason -> prompts of the first file that are not trained on."""
+
+
+def chosen_prompts(config: RunConfig) -> Prompts:
+    """Which prompts a run trains on and which it is judged by. Raises UserError where there are none of either."""
+    settings = config.prompts
+    every = list(prompts_from(settings.file))
+    if settings.held_out is None:
+        parts = split(every, settings.held_out_share, config.seed)
+        train, held_out = list(parts.train), list(parts.held_out)
+    else:
+        train, held_out = every, list(prompts_from(settings.held_out))
+    held_out = held_out[: settings.held_out_limit]
+    kept_back = {prompt.messages for prompt in held_out}
+    unseen = [prompt for prompt in train if prompt.messages not in kept_back]
+    chosen = unseen[: settings.limit]
+    if not chosen or not held_out:
+        raise UserError(
+            f"{len(chosen)} prompts to train on and {len(held_out)} held out came from {settings.file}; "
+            "wanted at least one of each: give more prompts, or another held_out_share"
+        )
+    aside = {
+        "held out": len(every) - len(train),
+        "the same as a held-out prompt": len(train) - len(unseen),
+        "past the limit": len(unseen) - len(chosen),
+    }
+    return Prompts(chosen, held_out, {reason: rows for reason, rows in aside.items() if rows})
 
 
 def sample(run: Run, stage: str, model: str, inputs: Sequence[str], output: str, seed: int) -> None:
@@ -165,11 +207,10 @@ def held_out_replies(config: RunConfig) -> RespondSettings:
     )
 
 
-def compared_with_start(run: Run, policy: str) -> evaluation.Settings:
+def compared_with_start(config: RunConfig, policy: str) -> evaluation.Settings:
     """How the policy of a folder of the run is compared with the model that the run starts from."""
-    config = run.config
     return evaluation.Settings(
-        policy=f"hf/{run.path / policy}",
+        policy=f"hf/{Path(config.out) / policy}",
         baseline=config.model,
         judge=config.evaluate.judge or config.judge,
         oracle=config.evaluate.oracle,
@@ -188,7 +229,7 @@ def evaluate(
 ) -> None:
     """A stage: held-out replies of a policy beside those of the run's start, how far the policy has moved, and the
     figures of `more`, which reads `more_inputs`."""
-    settings = compared_with_start(run, policy)
+    settings = compared_with_start(run.config, policy)
     from_sft = run.config.sft is not None and policy != SFT
 
     def work() -> Outcome:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence, Sized
 from contextlib import asynccontextmanager
 from itertools import combinations
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Self
 
@@ -152,6 +153,11 @@ async def asker(
     finally:
         for model in models:
             await model.close()
+
+
+def opened(name: str, base_url: str | None) -> Model:
+    """A model, reached at `base_url` if over a network: one in this process has no address."""
+    return open_model(name, base_url=None if name.partition("/")[0] in LOCAL else base_url)
 
 
 def open_judge(name: str, base_url: str | None, local: Mapping[str, Any] = NOTHING) -> Model | None:
@@ -313,9 +319,16 @@ def whole(
 
 
 async def price(dialogues: Iterable[Dialogue[Row]], asking: Asking) -> Plan:
-    """What the dialogues would cost at most; nothing is asked."""
+    """What the dialogues would cost at most; nothing is asked, and no ledger is made where there was none."""
+    if not _kept(asking.ledger):
+        return await plan(dialogues, None, asking.price_table)
     async with open_ledger(asking.ledger) as ledger:
         return await plan(dialogues, ledger, asking.price_table)
+
+
+def _kept(ledger: str) -> bool:
+    """Whether there is a ledger at this path or URL."""
+    return "://" in ledger or Path(ledger).exists()
 
 
 def pairs_from(source: str, form: Literal["rows", "hh"]) -> Iterable[Pair]:

@@ -186,18 +186,32 @@ def show_plan(dialogues: Iterable[Dialogue[Any]], asking: Asking, as_json: bool)
             str(line.in_ledger),
             str(line.to_ask),
             str(line.may_ask),
-            str(line.tokens_in),
-            str(line.tokens_out),
+            _many(line.tokens_in),
+            _many(line.tokens_out),
             _usd(line.cost_usd),
             "–" if line.batch_cost_usd is None else _usd(line.batch_cost_usd),
         ]
         for line in plan.lines
     ]
-    columns = [
-        *("model", "in the ledger", "to ask", "later, at most", "tokens in", "tokens out, at most"),
-        *("cost, at most", "as a batch"),
-    ]
-    console.table(f"plan for {plan.rows} rows; nothing was asked", columns, rows)
+    columns = (
+        "model",
+        "in\nledger",
+        "to ask",
+        "later ≤",
+        "tokens\nin",
+        "tokens\nout ≤",
+        "cost ≤",
+        "as a\nbatch ≤",
+    )
+    console.table(f"plan for {plan.rows} rows; nothing was asked (≤: at most)", columns, rows)
+
+
+def _many(count: int) -> str:
+    """A number of tokens to three figures."""
+    for size, letter in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if count >= size:
+            return f"{count / size:.3g}{letter}"
+    return str(count)
 
 
 def _usd(cost: float | None) -> str:

@@ -60,11 +60,14 @@ def result(value: Mapping[str, Any]) -> None:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on stderr; the first column is text, the others are figures."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    sheet = Table(title=title, title_justify="left", title_style="bold")
+    sheet = Table(
+        title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
     for number, column in enumerate(columns):
-        sheet.add_column(column, justify="right" if number else "left")
+        sheet.add_column(column, justify="right" if number else "left", overflow="fold")
     for row in rows:
         sheet.add_row(*row)
     console().print(sheet)

@@ -133,13 +133,19 @@ def _compares(given: Mapping[str, str | None], probes: bool) -> bool:
 def _asks(
     comparison: _Comparison | None, probing: _Probing | None, asking: Asking
 ) -> Iterator[Dialogue[Any]]:
-    from preceptor import evaluation
+    from judge.models.registry import open_model
+    from preceptor import evaluation, stages
     from preceptor import probes as probe_stage
 
     if comparison is not None:
-        yield from evaluation.asks(*comparison, asking)
+        settings = comparison.settings
+        sides = (open_model(settings.baseline), open_model(settings.policy))
+        judge = stages.open_judge(settings.judge, asking.base_url)
+        yield from evaluation.asks(*comparison, sides, judge)
     if probing is not None:
-        yield from probe_stage.asks(*probing, asking.base_url)
+        chosen = (probing.sides.baseline, probing.sides.policy)
+        baseline, policy = (stages.opened(name, asking.base_url) for name in chosen)
+        yield from probe_stage.asks((baseline, policy), *probing)
 
 
 def _carry_out(comparison: _Comparison | None, probing: _Probing | None, asking: Asking) -> dict[str, Any]:

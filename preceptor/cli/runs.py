@@ -23,7 +23,7 @@ def quickstart(
     as_json: options.Json = False,
 ) -> None:
     """The whole way on the embedded model: no key, no network, no GPU, three to four minutes."""
-    _run(QUICKSTART, [f"out={out}", f"seed={seed}"], as_json)
+    _run(QUICKSTART, [f"out={out}", f"seed={seed}"], False, as_json)
 
 
 def run(
@@ -32,21 +32,29 @@ def run(
         list[str] | None,
         typer.Argument(help="section.key=value, such as dpo.beta=0.2.", metavar="[KEY=VALUE]..."),
     ] = None,
+    plan: options.Plan = False,
     as_json: options.Json = False,
 ) -> None:
     """Run a whole pipeline from a file; run again, it goes on where it stopped."""
-    _run(file, overrides or [], as_json)
+    _run(file, overrides or [], plan, as_json)
 
 
-def _run(file: Path, overrides: list[str], as_json: bool) -> None:
+def _run(file: Path, overrides: list[str], plan: bool, as_json: bool) -> None:
     need_training()
     from preceptor.config import load
 
-    carry_out(load(file, overrides), as_json)
+    carry_out(load(file, overrides), plan, as_json)
 
 
-def carry_out(config: RunConfig, as_json: bool) -> None:
-    """A run, with its bars on stderr and its figures at the end."""
+def carry_out(config: RunConfig, plan: bool, as_json: bool) -> None:
+    """A run, with its bars on stderr and its figures at the end; or its plan alone."""
+    if plan:
+        from preceptor import run_plan
+        from preceptor.cli.asking import show_plan
+        from preceptor.running import asking_of
+
+        show_plan(run_plan.asks(config), asking_of(config), as_json)
+        return
     from preceptor import pipeline
     from preceptor.cli.screen import Terminal
     from preceptor.cli.summary import show

@@ -210,6 +210,7 @@ def online_dpo(
     max_cost: options.MaxCost = None,
     concurrency: Concurrency = 64,
     seed: Seed = 0,
+    plan: options.Plan = False,
     json: Json = False,
 ) -> None:
     """Online DPO in rounds: the policy's own replies, judged, and DPO on them, again and again; a run folder."""
@@ -218,7 +219,7 @@ def online_dpo(
     from preceptor.config import checked
 
     values = run_values(flags)
-    runs.carry_out(checked(values, "the flags do not describe a run"), json)
+    runs.carry_out(checked(values, "the flags do not describe a run"), plan, json)
 
 
 def run_values(flags: dict[str, Any]) -> dict[str, Any]:

@@ -145,6 +145,36 @@ def test_run_again_passes_over_every_stage(folder: Path, preceptor: Preceptor) -
     assert (folder / "metrics" / "stages.jsonl").read_bytes() == before
 
 
+def planned(preceptor: Preceptor, *flags: object) -> dict[str, dict[str, int]]:
+    """Model -> the figures of the plan."""
+    ended = preceptor("run", *flags, "--plan", "--json")
+    assert ended.code == 0, ended.err
+    return {line.pop("model"): line for line in json.loads(ended.out)["models"]}
+
+
+def test_the_plan_of_a_finished_run_finds_every_call_in_the_ledger(
+    folder: Path, preceptor: Preceptor
+) -> None:
+    lines = planned(preceptor, folder.parent / "run.yaml")
+    assert {(line["to_ask"], line["may_ask"]) for line in lines.values()} == {(0, 0)}
+    with closing(sqlite3.connect(folder / "ledger.db")) as ledger:
+        (asked,) = ledger.execute("select count(*) from calls").fetchone()
+    assert sum(line["in_ledger"] for line in lines.values()) == asked
+
+
+def test_the_plan_of_a_run_that_has_not_begun_is_never_less_than_what_it_asks(
+    folder: Path, tmp_path: Path, preceptor: Preceptor
+) -> None:
+    fresh = planned(preceptor, folder.parent / "run.yaml", f"out={tmp_path / 'fresh'}")
+    assert not (tmp_path / "fresh").exists()
+    by_model = {name.rpartition("/")[2]: line for name, line in fresh.items()}
+    assert set(by_model) == {"embedded", "3-sft", "7-policy", "7-ppo"}
+    for name, line in planned(preceptor, folder.parent / "run.yaml").items():
+        least = by_model[name.rpartition("/")[2]]
+        assert least["in_ledger"] == 0
+        assert least["to_ask"] + least["may_ask"] >= line["in_ledger"] > 0
+
+
 def test_rows_in_are_rows_out_and_set_aside(folder: Path) -> None:
     for stage in json.loads((folder / "manifest.json").read_text())["stages"]:
         assert stage["rows_in"] == stage["rows_out"] + sum(stage["set_aside"].values()), stage
