@@ -103,7 +103,9 @@ def ours(url: str, pairs: Path, concurrency: int, out: Path) -> dict[str, float]
     asking = stages.Asking(ledger=str(out / "ledger.db"), concurrency=concurrency)
 
     def run() -> None:
-        asked, _ = labelling._judged(out, list(stages.pairs_from(str(pairs), "rows")), job, asking, progress)
+        asked, _ = labelling._judged(
+            out, list(stages.pairs_from(str(pairs), "rows")), job, asking, progress, None
+        )
         assert asked.stopped is None
         assert asked.progress.failed == 0
 
