@@ -137,6 +137,9 @@ class Fanout:
         Raises BudgetReached, ProviderStopped or a UserError where the whole run must stop; from then on every
         request that is not in the ledger raises the same.
         """
+        return await self._asked(request)
+
+    def _asked(self, request: Request) -> asyncio.Future[Outcome]:
         key = request.key
         task = self._asking.get(key)
         if task is None:
@@ -145,7 +148,7 @@ class Fanout:
             task.add_done_callback(lambda done: self._forget(key, done))
         # an asker that is cancelled does not take the call with it: it is paid for, and others may wait for
         # it
-        return await asyncio.shield(task)
+        return asyncio.shield(task)
 
     async def run(
         self, dialogues: Iterable[Dialogue[Row]], total: int | None = None
@@ -205,7 +208,7 @@ class Fanout:
             requests = next(dialogue)
             while True:
                 # all are heard out before an error is raised, so that none is left running unwatched
-                heard = await asyncio.gather(*map(self.ask, requests), return_exceptions=True)
+                heard = await asyncio.gather(*map(self._asked, requests), return_exceptions=True)
                 outcomes: list[Outcome] = []
                 for one in heard:
                     if isinstance(one, BaseException):
