@@ -255,7 +255,9 @@ def _block(block: nodes.Block, uses: frozenset[str], compiled: jinja2.Template) 
 
     # by way of `self` a block can hold another
     if all(found.name != "self" for found in block.find_all(nodes.Name)):
-        uses &= meta.find_undeclared_variables(nodes.Template(block.body).set_environment(ENVIRONMENT))
+        alone = nodes.Template(block.body)
+        alone.set_environment(ENVIRONMENT)
+        uses &= meta.find_undeclared_variables(alone)
     return _Block(cast(Role, block.name), uses, render)
 
 
