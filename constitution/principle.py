@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -62,7 +63,7 @@ class Constitution(_Frozen):
     extends: tuple[str, ...] = ()
     principles: tuple[Principle, ...] = Field(min_length=1)
 
-    @property
+    @cached_property
     def identity(self) -> str:
         """`name@version#<12 hex of the content hash>`."""
         canonical = json.dumps(
@@ -74,3 +75,9 @@ class Constitution(_Frozen):
         """The principles that apply to a prompt with these tags."""
         tags = set(tags)
         return tuple(principle for principle in self.principles if principle.applies(tags))
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy, which has an identity of its own."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("identity", None)
+        return copied

@@ -18,25 +18,16 @@ from pydantic import Field
 
 from constitution.errors import UserError
 from judge.budget import Budget, Spending, worst_usd
-from judge.errors import BudgetReached, ModelError, ProviderStopped, Rejected, Transient
+from judge.errors import BudgetReached, ModelError, ProviderStopped, Rejected
 from judge.ledger import Ledger
 from judge.limits import Gate, Place, Way
-from judge.lookups import LookUps
-from judge.models.faults import Crowded, Unreachable
 from judge.models.protocol import Completion, Dialogue, Failure, Model, Outcome, Request, Row
 from judge.prices import Prices
-from judge.retrying import mendable, wait_s
+from judge.retrying import Tries, mendable
 from prompts.records import Record
 
 QUEUED_AT_ONCE = 1024
 """Requests in flight to a model that queues and batches them itself."""
-DEAF_TRIES = 3
-"""Tries after which a provider that has never answered and does not even take a connection counts as down."""
-DEAD_CALLS = 5
-"""Calls in a row that ended without an answer, after all their tries, after which a provider counts as
-down."""
-LONGEST_HOLD_S = 600.0
-"""The longest wait that a provider may ask for before the run stops instead, to be resumed then."""
 HELD_ROWS = 8192
 """Most rows that are held in memory, finished or not, while an earlier one is not done."""
 SHOWN_EVERY_S = 0.1
@@ -116,10 +107,8 @@ class Fanout:
         self._progress = Progress(0, None, 0, 0, 0, 0.0, 0, 0)
         self._asking: dict[str, asyncio.Task[Outcome]] = {}
         self._gates = {name: self._way(model, (ways or {}).get(name)) for name, model in models.items()}
-        self._known = LookUps(ledger)
         self._shown_at = float("-inf")
-        self._answered: set[str] = set()
-        self._dead_calls = dict.fromkeys(models, 0)
+        self._tries = {name: self._tries_of(name, model) for name, model in models.items()}
         self._stopped: BaseException | None = None
         self._stopping = asyncio.Event()
         self.budget = Budget(limits.max_cost_usd)
@@ -137,6 +126,9 @@ class Fanout:
         Raises BudgetReached, ProviderStopped or a UserError where the whole run must stop; from then on every
         request that is not in the ledger raises the same.
         """
+        return await self._asked(request)
+
+    def _asked(self, request: Request) -> asyncio.Future[Outcome]:
         key = request.key
         task = self._asking.get(key)
         if task is None:
@@ -145,7 +137,7 @@ class Fanout:
             task.add_done_callback(lambda done: self._forget(key, done))
         # an asker that is cancelled does not take the call with it: it is paid for, and others may wait for
         # it
-        return await asyncio.shield(task)
+        return asyncio.shield(task)
 
     async def run(
         self, dialogues: Iterable[Dialogue[Row]], total: int | None = None
@@ -205,7 +197,7 @@ class Fanout:
             requests = next(dialogue)
             while True:
                 # all are heard out before an error is raised, so that none is left running unwatched
-                heard = await asyncio.gather(*map(self.ask, requests), return_exceptions=True)
+                heard = await asyncio.gather(*map(self._asked, requests), return_exceptions=True)
                 outcomes: list[Outcome] = []
                 for one in heard:
                     if isinstance(one, BaseException):
@@ -230,7 +222,7 @@ class Fanout:
 
     async def _answer(self, key: str, request: Request) -> Outcome:
         try:
-            known = await self._known.find(key)
+            known = (await self._ledger.find([key])).get(key)
             if known is not None:
                 self._step(from_ledger=self._progress.from_ledger + 1)
                 return known
@@ -256,7 +248,7 @@ class Fanout:
         if not await self._ledger.intend(request):
             raise AskedElsewhere
         try:
-            completion = await self._try(request, place)
+            completion = await self._tries[request.model].complete(request, place)
             if mendable(completion, request):
                 completion = await self._second(request, place, completion)
         except ModelError as exc:
@@ -284,7 +276,7 @@ class Fanout:
             return first
         cost_usd = 0.0
         try:
-            second = await self._try(request, place)
+            second = await self._tries[request.model].complete(request, place)
             cost_usd = self._prices.cost(request.model, second) or 0.0
         except ProviderStopped:
             raise
@@ -296,65 +288,6 @@ class Fanout:
         tokens = ("tokens_in", "tokens_out", "tokens_cached", "tokens_cache_written")
         sums = {name: getattr(first, name) + getattr(second, name) for name in tokens}
         return (first if first.text and not second.text else second).model_copy(update=sums)
-
-    async def _try(self, request: Request, place: Place) -> Completion:
-        """One call with its retries, each of which waits for its turn anew. Raises the ModelError that ended it.
-
-        The deadline runs while the model is asked and between tries; not while others have their turn, nor in
-        waits that the provider asks for, lest a rate limit of a minute burn through the rows.
-        """
-        model, gate = self._models[request.model], self._gates[request.model]
-        clock = asyncio.get_running_loop().time
-        left_s = None if queues(model) else self._limits.deadline_s
-        tries = 0
-        while True:
-            tries += 1
-            left_at = clock()
-            try:
-                async with asyncio.timeout(left_s):
-                    completion = await model.complete(request)
-            except (Transient, TimeoutError) as exc:
-                problem = exc
-            except Rejected:
-                self._dead_calls[request.model] = 0
-                gate.answered()
-                raise
-            else:
-                self._answered.add(request.model)
-                self._dead_calls[request.model] = 0
-                gate.answered()
-                return completion
-            if (
-                isinstance(problem, Unreachable)
-                and tries >= DEAF_TRIES
-                and request.model not in self._answered
-            ):
-                raise ProviderStopped(str(problem)) from problem
-            asked_for_s = problem.retry_after_s if isinstance(problem, Transient) else None
-            crowded = isinstance(problem, Crowded | TimeoutError)
-            if crowded:
-                gate.crowded(left_at, asked_for_s)
-                if asked_for_s is not None and asked_for_s > LONGEST_HOLD_S:
-                    raise ProviderStopped(
-                        f"{problem}; it asks to be left alone for {asked_for_s:.0f} s: run the same command again "
-                        "then, what is answered is kept"
-                    ) from problem
-            pause_s = wait_s(tries, problem)
-            if left_s is not None:
-                left_s -= clock() - left_at + (0 if crowded and asked_for_s is not None else pause_s)
-            if tries >= self._limits.attempts or (left_s is not None and left_s <= 0):
-                raise self._gave_up(request.model, tries, problem) from problem
-            await place.outside(self._pause(pause_s))
-
-    def _gave_up(self, model: str, tries: int, problem: Exception) -> ModelError:
-        said = str(problem) or f"no answer within {self._limits.deadline_s:g} s"
-        self._dead_calls[model] += 1
-        if self._dead_calls[model] >= DEAD_CALLS:
-            return ProviderStopped(
-                f"{model} is down: {DEAD_CALLS} calls in a row failed after all their tries, the last with: "
-                f"{said}; run the same command again later, what is answered is kept"
-            )
-        return ModelError(f"no answer after {tries} {'try' if tries == 1 else 'tries'}: {said}")
 
     async def _pause(self, wait_s: float) -> None:
         """Sleep, or raise the reason why the run stops as soon as there is one."""
@@ -378,6 +311,10 @@ class Fanout:
         if listen is not None:
             listen(way.hear)
         return way
+
+    def _tries_of(self, name: str, model: Model) -> Tries:
+        deadline_s = None if queues(model) else self._limits.deadline_s
+        return Tries(model, self._gates[name], deadline_s, self._limits.attempts, self._pause)
 
     def _width(self, model: Model) -> int:
         return QUEUED_AT_ONCE if queues(model) else self._limits.concurrency

@@ -35,6 +35,7 @@ from judge.revise import ReviseSettings, revise
 from judge.score import Reply, ScoreSettings, score
 from judge.score import template_for as grading
 from judge.steps import Judge, Rule, Step, label_by_steps, require_steps
+from preceptor.collecting import seldom_collecting
 from preceptor.pricing import user_prices
 from prompts.records import Prompt, Record
 from prompts.rows import RawRow, read_records, read_rows
@@ -143,13 +144,14 @@ async def asker(
     named = {model.name: model for model in models}
     prices = asking.price_table
     try:
-        async with open_ledger(asking.ledger) as ledger:
-            if asking.batch:
-                direct = Fanout(named, ledger, asking.limits, prices)
-                yield Batches(direct, named, ledger, prices, asking.then_sync, watch)
-            else:
-                await warn_of_batches(ledger, named)
-                yield Fanout(named, ledger, asking.limits, prices, watch)
+        with seldom_collecting():
+            async with open_ledger(asking.ledger) as ledger:
+                if asking.batch:
+                    direct = Fanout(named, ledger, asking.limits, prices)
+                    yield Batches(direct, named, ledger, prices, asking.then_sync, watch)
+                else:
+                    await warn_of_batches(ledger, named)
+                    yield Fanout(named, ledger, asking.limits, prices, watch)
     finally:
         for model in models:
             await model.close()

@@ -169,7 +169,8 @@ def _json_rows(name: str) -> Iterator[RawRow | Fault]:
 def _json_row(name: str, number: int, text: str) -> RawRow | Fault:
     try:
         value = json.loads(text, parse_constant=_no_constant)
-        json.dumps(value, ensure_ascii=False).encode()
+        if "\\ud" in text or "\\uD" in text:
+            json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as exc:
         return Fault(
             name, number, f"broken JSON at column {exc.colno}: {exc.msg}", "one JSON object on the line"

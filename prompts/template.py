@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -84,6 +84,25 @@ def _environment() -> ImmutableSandboxedEnvironment:
 ENVIRONMENT = _environment()
 
 
+class _Block:
+    """A part of a template that becomes one message. The last text is kept with what filled it: what is the same for a
+    whole run, as the system block mostly is, is rendered once.
+    """
+
+    def __init__(self, role: Role, uses: Iterable[str], render: Callable[[dict[str, Any]], str]) -> None:
+        self.role = role
+        self._uses = tuple(uses)
+        self._render = render
+        self._last: tuple[list[Any], str] | None = None
+
+    def text(self, slots: Mapping[str, Any]) -> str:
+        """The block with its slots filled; all that it uses are there."""
+        filled = [slots[name] for name in self._uses]
+        if self._last is None or self._last[0] != filled:
+            self._last = filled, self._render(dict(slots)).strip()
+        return self._last[1]
+
+
 @dataclass(frozen=True)
 class Template:
     """A template that parsed, whose slots all exist."""
@@ -97,8 +116,7 @@ class Template:
     """SHA-256 of the file's text, for manifests."""
     uses: frozenset[str]
     """Slots that the text mentions."""
-    _blocks: tuple[Role, ...] = field(repr=False)
-    _compiled: jinja2.Template = field(repr=False, compare=False)
+    _blocks: tuple[_Block, ...] = field(repr=False, compare=False)
 
     def render(self, **slots: Any) -> tuple[Message, ...]:
         """The messages with all slots filled; a block that comes out empty makes no message.
@@ -121,11 +139,8 @@ class Template:
 
     def _texts(self, slots: Mapping[str, Any]) -> Iterator[tuple[Role, str]]:
         try:
-            if not self._blocks:
-                yield "user", self._compiled.render(slots).strip()
-            for role in self._blocks:
-                context = self._compiled.new_context(dict(slots))
-                yield role, "".join(self._compiled.blocks[role](context)).strip()
+            for block in self._blocks:
+                yield block.role, block.text(slots)
         except (
             Exception
         ) as exc:  # whatever the expressions of somebody's template raise is the template's fault
@@ -182,7 +197,7 @@ def parse(name: str, source: str) -> Template:
             f"{name}: unknown slot {', '.join(unknown)}; a {kind} template may use {_listed(SLOTS[kind])}"
         )
     digest = hashlib.sha256(source.encode()).hexdigest()
-    return Template(name, kind, menu, digest, uses, _blocks(name, tree), compiled)
+    return Template(name, kind, menu, digest, uses, _blocks(name, tree, uses, compiled))
 
 
 def _header(name: str, text: str) -> tuple[str, dict[str, str]]:
@@ -220,14 +235,30 @@ def _menu(name: str, kind: str, menu: Any) -> dict[str, str]:
     return {letter: menu[letter] for letter in letters if letter in menu}
 
 
-def _blocks(name: str, tree: nodes.Template) -> tuple[Role, ...]:
-    """Names of the blocks in the order of the file; text beside them would be lost, and so is refused."""
-    found = [block.name for block in tree.find_all(nodes.Block)]
-    if wrong := sorted(set(found) - {"system", "user", "assistant"}):
+def _blocks(
+    name: str, tree: nodes.Template, uses: frozenset[str], compiled: jinja2.Template
+) -> tuple[_Block, ...]:
+    """The blocks in the order of the file; text beside them would be lost, and so is refused."""
+    blocks = list(tree.find_all(nodes.Block))
+    if not blocks:
+        return (_Block("user", uses, compiled.render),)
+    if wrong := sorted({block.name for block in blocks} - {"system", "user", "assistant"}):
         raise TemplateError(f"{name}: unknown block {', '.join(wrong)}; wanted system, user or assistant")
-    if found and any(not isinstance(node, nodes.Block) and not _is_blank(node) for node in tree.body):
+    if any(not isinstance(node, nodes.Block) and not _is_blank(node) for node in tree.body):
         raise TemplateError(f"{name}: text or code outside the blocks would be lost; move it into a block")
-    return cast(tuple[Role, ...], tuple(found))
+    return tuple(_block(block, uses, compiled) for block in blocks)
+
+
+def _block(block: nodes.Block, uses: frozenset[str], compiled: jinja2.Template) -> _Block:
+    def render(slots: dict[str, Any]) -> str:
+        return "".join(compiled.blocks[block.name](compiled.new_context(slots)))
+
+    # by way of `self` a block can hold another
+    if all(found.name != "self" for found in block.find_all(nodes.Name)):
+        alone = nodes.Template(block.body)
+        alone.set_environment(ENVIRONMENT)
+        uses &= meta.find_undeclared_variables(alone)
+    return _Block(cast(Role, block.name), uses, render)
 
 
 def _is_blank(node: nodes.Node) -> bool:

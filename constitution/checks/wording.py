@@ -22,12 +22,12 @@ _LIST_MARK = re.compile(r"^\s*(?:[-*+•]|\d{1,3}[.)])$")
 
 def words(text: str) -> tuple[str, ...]:
     """The words as they stand, punctuation at their edges included."""
-    return tuple(run for run in text.split() if any(map(str.isalnum, run)))
+    return tuple(run for run in text.split() if run[0].isalnum() or any(map(str.isalnum, run)))
 
 
 def folded(text: str) -> tuple[str, ...]:
     """The words without case and without punctuation at their edges, for comparing runs of them."""
-    return tuple(_EDGES.sub("", word).casefold() for word in words(text))
+    return tuple((word if word.isalnum() else _EDGES.sub("", word)).casefold() for word in words(text))
 
 
 def sentences(text: str) -> tuple[str, ...]:

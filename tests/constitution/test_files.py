@@ -309,6 +309,16 @@ def test_any_constitution_survives_its_file(principles: list[Principle], descrip
     assert back.identity == constitution.identity
 
 
+def test_a_changed_copy_has_an_identity_of_its_own() -> None:
+    whole = load("style")
+    before = whole.identity
+    less = whole.model_copy(update={"principles": whole.principles[1:]})
+    assert less.identity != before
+    assert less == Constitution.model_validate(less.model_dump())
+    assert less.identity == Constitution.model_validate(less.model_dump()).identity
+    assert whole.identity == before
+
+
 def test_the_identity_is_of_the_content() -> None:
     """Comments, quotes and order of keys change nothing; one letter of one principle does."""
     one = load_text("name: x\nprinciples: [{id: a, text: Choose.}]", HERE)

@@ -15,7 +15,7 @@ import pytest
 
 from constitution.errors import UserError
 from judge.errors import BudgetReached, ProviderStopped, Rejected, Transient
-from judge.fanout import DEAD_CALLS, Fanout, Limits, Progress
+from judge.fanout import Fanout, Limits, Progress
 from judge.ledger import Ledger, open_ledger
 from judge.models import openai
 from judge.models.faults import Crowded
@@ -23,6 +23,7 @@ from judge.models.protocol import Completion, Dialogue, Failure, Model, Outcome,
 from judge.models.scripted import Line, ScriptedModel
 from judge.plan import plan
 from judge.prices import Price, Prices
+from judge.retrying import DEAD_CALLS
 from prompts.records import Message
 from tests.servers.llm import LLMServer
 

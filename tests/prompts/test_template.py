@@ -150,6 +150,29 @@ def test_an_empty_block_makes_no_message() -> None:
     assert [message.role for message in parse("mine", HEADER + body).render()] == ["user"]
 
 
+def test_a_block_is_rendered_once_for_the_same_slots_and_anew_for_others() -> None:
+    body = "{% block system %}{{ principles[0].text }}{% endblock %}{% block user %}{{ response_a }}{% endblock %}"
+    template = parse("mine", HEADER + body)
+
+    def texts(principle: str, reply: str) -> list[str]:
+        principles = (Principle(id="one", text=principle),)
+        return [
+            message.content for message in template.render(principles=principles, response_a=reply, nonce="")
+        ]
+
+    assert texts("Choose one.", "x") == ["Choose one.", "x"]
+    assert texts("Choose one.", "y") == ["Choose one.", "y"]
+    assert texts("Choose two.", "y") == ["Choose two.", "y"]
+    assert texts("Choose one.", "x") == ["Choose one.", "x"]
+
+
+def test_a_block_that_holds_another_is_rendered_anew_with_it() -> None:
+    body = "{% block system %}{{ self.user() }}!{% endblock %}{% block user %}{{ response_a }}{% endblock %}"
+    template = parse("mine", HEADER + body)
+    for reply in ("x", "y"):
+        assert [message.content for message in template.render(response_a=reply)] == [f"{reply}!", reply]
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [
