@@ -89,8 +89,9 @@ def train_dpo(
     rows = pair_counts(train, held_out)
     check_rows(rows)
     pairs = [*train.rows, *held_out.rows]
-    plan = _plan(base, train, pairs, settings)
+    plan = _plan(base, train, held_out, settings)
     settings = settled(settings, plan)
+    planned_s = time.monotonic()
     adapted, bare = _policy_and_reference(base, settings)
     begin_folder(opened)
     args = TrainingArguments(**trainer_options(settings, opened.path, bool(held_out.rows)))
@@ -135,7 +136,7 @@ def train_dpo(
         read=dict(read or {}),
         notes=(*layout.reasons, *ran.notes, *taken),
         plan=plan.figures(),
-        measured=ran.measured,
+        measured=ran.measured_since(planned_s),
     )
     return finish_folder(opened, result)
 
@@ -145,7 +146,7 @@ def plan_dpo(preferences: Sequence[Preference], settings: DpoSettings) -> Plan:
     base = skeleton(settings.model, load_dtype(settings.precision))
     train, held_out = encode_sides(preferences, base, settings)
     check_rows(pair_counts(train, held_out))
-    return _plan(base, train, [*train.rows, *held_out.rows], settings)
+    return _plan(base, train, held_out, settings)
 
 
 def _policy_and_reference(base: Base, settings: DpoSettings) -> tuple[PeftModel, bool]:
@@ -157,9 +158,10 @@ def _policy_and_reference(base: Base, settings: DpoSettings) -> tuple[PeftModel,
     return adapted, named == BARE
 
 
-def _plan(base: Base, train: Encoded, pairs: Sequence[PairTokens], settings: DpoSettings) -> Plan:
+def _plan(base: Base, train: Encoded, held_out: Encoded, settings: DpoSettings) -> Plan:
     """The reference reads all pairs once, unless an earlier run has."""
     wanted = settings.loss != "simpo"
+    pairs = [*train.rows, *held_out.rows]
 
     def prepare(adapted: PeftModel) -> Any:
         policy = Policy(adapted)
@@ -172,7 +174,7 @@ def _plan(base: Base, train: Encoded, pairs: Sequence[PairTokens], settings: Dpo
         return policy, run
 
     job = Job("dpo", settings, prepare, frozen_reference=True, on_top=settings.on_top)
-    return plan_pairs(job, base, train.rows, pairs if wanted else ())
+    return plan_pairs(job, base, train.rows, held_out.rows, pairs if wanted else ())
 
 
 def policy_loss(

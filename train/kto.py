@@ -25,12 +25,13 @@ import torch
 from datasets import Dataset
 from trl import KTOConfig, KTOTrainer  # type: ignore[attr-defined]
 
+from train.course import Course, row_course
 from train.demonstrations import Demonstrated, encode_demonstrations
 from train.errors import TrainDataError
 from train.folder import Result, Trained, begin_folder, finish_folder, found_finished, start_folder
 from train.halving import InParts
 from train.loop import Watch, adapted_by, check_rows, load_dtype, run_loop, trainer_options
-from train.plan import Course, Job, Plan, plan_training, row_course, settled
+from train.plan import Job, Plan, plan_training, settled
 from train.roles import Base, load_base, quiet_loading, save_adapter
 from train.rows import Demonstration
 from train.settings import KtoSettings
@@ -63,6 +64,7 @@ def train_kto(
     tokens, good = _encoded(verdicts, base, settings)
     plan = _plan(base, tokens, good, settings)
     settings = settled(settings, plan)
+    planned_s = time.monotonic()
     model = adapted_by(base, settings, frozen_reference=False)
     begin_folder(opened)
     with quiet_loading():  # TRL asks the model by an old name in every step
@@ -78,7 +80,7 @@ def train_kto(
         read=dict(read or {}),
         notes=ran.notes,
         plan=plan.figures(),
-        measured=ran.measured,
+        measured=ran.measured_since(planned_s),
     )
     return finish_folder(opened, result)
 
@@ -130,7 +132,7 @@ def _plan(base: Base, tokens: Demonstrated, good: Sequence[bool], settings: KtoS
             }
 
         def course(_: bool) -> Course:
-            return row_course(lengths, settings, batches, shapes)
+            return row_course(lengths, settings, base.model.config, batches, shapes)
 
         job = Job("kto", settings, prepare, on_cpu=True, checkpoints_tokenizer=True, adapters_saved=2)
         with quiet_loading():
