@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 BUDGET_S = 1.5
 """Of timing passes in all; what was begun is ended, and one pass of a stratum at least is timed."""
-TRIALS = 4
+TRIALS = 3
 LONGEST_S = 8.0
 """Of a pass of one row through two layers, as foretold by a product of matrices: nothing longer is tried."""
 CLIPPED = 1.0
