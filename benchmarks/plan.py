@@ -33,7 +33,9 @@ COLUMNS = (
 
 
 def main(
-    pairs: Annotated[int, typer.Option(help="Of hh-rlhf, trained on in batches of 8.")] = 64,
+    pairs: Annotated[
+        int, typer.Option(help="Of hh-rlhf, in batches of 8; half as many rows for SFT and KTO.")
+    ] = 96,
     width: Annotated[int, typer.Option(help="Of the random model.")] = 768,
     layers: Annotated[int, typer.Option(help="Of the random model.")] = 4,
 ) -> None:
@@ -74,7 +76,7 @@ def measured(stage: str, model: str, pairs: list[Any], folder: Path) -> tuple[li
     from train.settings import DpoSettings, KtoSettings, RewardSettings, SftSettings
     from train.unpaired import Verdict
 
-    texts = [(row.id, row.prompt, row.chosen[-1].content) for row in pairs]
+    texts = [(row.id, row.prompt, row.chosen[-1].content) for row in pairs[::2]]
     shown = [Demonstration(id=number, prompt=prompt, completion=text) for number, prompt, text in texts]
     judged = [
         Verdict(id=number, prompt=prompt, completion=text, good=at % 2 == 0)

@@ -17,7 +17,7 @@ from train.timing import Sample, Stratum, strata_of
 
 SCORE_BYTES = 16
 """Rough bytes of the mask and what it is made of, for each pair of places in a row."""
-STRATA = 3
+STRATA = 6
 """Of passes, one of each of which is timed."""
 KEPT_FLOATS = 25
 """Rough numbers a layer keeps of a token for the backward pass, in widths of the model: to choose a pass by."""
@@ -93,7 +93,7 @@ def pair_course(
         return Sample(
             len(rows),
             lambda some: batch_fields(
-                collate_pairs([pairs[at] for at in rows[:some]], range(some), 0, shared)
+                collate_pairs([pairs[at] for at in rows[:some]], rows[:some], 0, shared)
             ),
             lambda some: weight(rows[:some]),
         )

@@ -14,6 +14,8 @@ from train.sketch import take_tensors
 
 PATTERN = 65_537
 """Made-up numbers, repeated over all weights; prime, so that the rows of a weight differ."""
+SMALL = 1e-3
+"""Of weights that are trained, beside the others."""
 SHARE = 0.5
 """Of the memory to be had that such a model may take."""
 
@@ -41,6 +43,8 @@ def with_layers(config: Any, layers: int) -> Any:
 def make_up(module: nn.Module, device: torch.device) -> None:
     """Give a skeleton weights, such that numbers stay near one from layer to layer, without any chance.
 
+    Those that are trained are small, so that policy and reference nearly agree, as they do at first: far apart, a
+    loss is so flat that its gradients are denormal numbers, with which a CPU takes ten times as long.
     Raises TooLargeError before it takes more than SHARE of the memory to be had.
     """
     tensors = [*module.parameters(), *module.buffers()]
@@ -55,7 +59,8 @@ def make_up(module: nn.Module, device: torch.device) -> None:
     def numbers(like: Tensor) -> Tensor:
         if not like.is_floating_point() or like.dim() < 2:
             return torch.ones(like.shape, dtype=like.dtype, device=device)
-        scaled: Tensor = (pattern / like.shape[-1] ** 0.5).to(device, like.dtype)
+        scale = (SMALL if like.requires_grad else 1.0) / like.shape[-1] ** 0.5
+        scaled: Tensor = (scale * pattern).to(device, like.dtype)
         return scaled.repeat(-(-like.numel() // PATTERN))[: like.numel()].view(like.shape)
 
     take_tensors(module, numbers)

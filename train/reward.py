@@ -29,7 +29,7 @@ from train.card_page import page
 from train.errors import TrainDataError
 from train.folder import Result, Trained, begin_folder, finish_folder, found_finished, start_folder
 from train.heads import Heads, Targets, rewards, spread, targets
-from train.layout import PairBatch
+from train.layout import PairBatch, check_attention, set_attention
 from train.length import length_part
 from train.loop import (
     Watch,
@@ -88,6 +88,7 @@ def train_reward(
     plan = _plan(base, train, held_out, settings)
     settings = settled(settings, plan)
     planned_s = time.monotonic()
+    set_attention(base.model, settings.attention)
     adapted = adapted_by(base, settings, frozen_reference=False)
     torch.manual_seed(settings.seed)
     model = RewardModel(adapted, base, settings.max_length, heads)
@@ -146,6 +147,7 @@ def _encoded(
     preferences: Sequence[Preference], base: Base, settings: RewardSettings
 ) -> tuple[Encoded, Encoded]:
     """Tokens of the pairs to train on, and of those held out; TrainDataError where none is left to train on."""
+    check_attention(settings.attention)
     sides = encode_sides(preferences, base, settings)
     train, held_out = (_heard(side, settings) for side in sides)
     check_rows(pair_counts(train, held_out))

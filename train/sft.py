@@ -16,11 +16,20 @@ import torch
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
+from train import processes
 from train.course import Course, row_course
 from train.demonstrations import Demonstrated, encode_demonstrations
 from train.folder import Result, Trained, begin_folder, finish_folder, found_finished, start_folder
 from train.halving import InParts
-from train.loop import Watch, adapted_by, check_rows, load_dtype, run_loop, trainer_options
+from train.loop import (
+    Watch,
+    adapted_by,
+    check_rows,
+    following,
+    load_dtype,
+    run_loop,
+    trainer_options,
+)
 from train.plan import Job, Plan, plan_training, settled
 from train.roles import Base, load_base, save_adapter
 from train.rows import Demonstration
@@ -63,6 +72,8 @@ def train_sft(
     begin_folder(opened)
     trainer = _trainer(model, base, tokens, settings, opened.path)
     ran = run_loop(trainer, opened, settings, watch, plan)
+    if not processes.first():
+        return following(opened, rows, ran, trainer.state.global_step)
     save_adapter(model, opened.path)
     base.tokenizer.save_pretrained(str(opened.path))
     result = Result(

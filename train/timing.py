@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 BUDGET_S = 1.5
 """Of timing passes in all; what was begun is ended, and one pass of a stratum at least is timed."""
 TRIALS = 3
-LONGEST_S = 8.0
+LONGEST_S = 1.0
 """Of a pass of one row through two layers, as foretold by a product of matrices: nothing longer is tried."""
 CLIPPED = 1.0
 """Norm that gradients are clipped to, as transformers' Trainer does where nothing is said."""
@@ -116,13 +116,12 @@ def timed(
     middle = strata[len(strata) // 2].sample
     whole_s = form.seconds(middle.weight(middle.rows))
     layers = layers_of(base.model.config)
-    depths = [layers] if len(strata) * 2 * whole_s <= BUDGET_S or layers <= 2 else [1, 2]
+    depths = [layers] if 2 * whole_s <= BUDGET_S or layers <= 2 else [1, 2]
     share = max(depths) / layers
     if share * form.seconds(middle.weight(1)) > LONGEST_S:
         return None
     rows = [
-        max(1, min(one.sample.rows, int(one.sample.rows * BUDGET_S / (6 * share * whole_s))))
-        for one in strata
+        max(1, min(one.sample.rows, int(one.sample.rows * BUDGET_S / (share * whole_s)))) for one in strata
     ]
     found = [
         _clocked(_built(base, settings, prepare, depth, form), strata, rows, form, BUDGET_S / len(depths))
@@ -174,9 +173,9 @@ def _clocked(
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-6)
 
-    def go(number: int, with_gradients: bool = True) -> float:
+    def go(number: int, rows: int, with_gradients: bool = True) -> float:
         def work() -> None:
-            given = strata[number].sample.inputs(rows[number])
+            given = strata[number].sample.inputs(rows)
             fields = {key: value.to(form.device) for key, value in given.items()}
             with (
                 torch.autocast(form.device.type, dtype=torch.bfloat16, enabled=form.half),
@@ -194,16 +193,16 @@ def _clocked(
 
     middle = len(strata) // 2
     order = [middle, *(number for number in range(len(strata)) if number != middle)]
-    go(middle)  # the first one makes plans, and finds room, and is not like the others
+    go(middle, 1)  # the first one makes plans, and finds room, and is not like the others
     passes: list[list[float]] = [[] for _ in strata]
     read: list[float] = []
     began_s = time.perf_counter()
     for trial in range(TRIALS):
         for number in order:
             if time.perf_counter() - began_s < budget_s or not passes[middle]:
-                passes[number].append(go(number))
+                passes[number].append(go(number, rows[number]))
         if form.reads and (time.perf_counter() - began_s < budget_s or trial == 0):
-            read.append(go(middle, with_gradients=False))
+            read.append(go(middle, rows[middle], with_gradients=False))
     _seconds(update, form.device)
     steps = [_seconds(update, form.device) for _ in range(TRIALS)]
     with tempfile.TemporaryDirectory() as folder:
