@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from train.errors import TrainDataError
+from train.errors import MemoryShortError
 from train.memory import available_bytes
 from train.sketch import take_tensors
 
@@ -18,10 +18,6 @@ SMALL = 1e-3
 """Of weights that are trained, beside the others."""
 SHARE = 0.5
 """Of the memory to be had that such a model may take."""
-
-
-class TooLargeError(TrainDataError):
-    """Not even a few layers of the model fit into memory beside what is there."""
 
 
 def layers_of(config: Any) -> int:
@@ -45,13 +41,13 @@ def make_up(module: nn.Module, device: torch.device) -> None:
 
     Those that are trained are small, so that policy and reference nearly agree, as they do at first: far apart, a
     loss is so flat that its gradients are denormal numbers, with which a CPU takes ten times as long.
-    Raises TooLargeError before it takes more than SHARE of the memory to be had.
+    Raises MemoryShortError before it takes more than SHARE of the memory to be had.
     """
     tensors = [*module.parameters(), *module.buffers()]
     needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor.is_meta)
     available = available_bytes(device)
     if available is not None and needed > SHARE * available:
-        raise TooLargeError(
+        raise MemoryShortError(
             f"{needed / 2**20:.0f} MiB for a few layers, and {available / 2**20:.0f} MiB to be had"
         )
     pattern = torch.randn(PATTERN, generator=torch.Generator().manual_seed(0))

@@ -15,7 +15,8 @@ from tests.train.tiny import preference, tiny_tokenizer
 from train import madeup
 from train import timing as module
 from train.course import Course, pair_course, pass_weight, read_weight, saved_steps
-from train.madeup import TooLargeError, make_up, with_layers
+from train.errors import MemoryShortError
+from train.madeup import make_up, with_layers
 from train.pairs import encode_pairs
 from train.plan import parts_of
 from train.roles import Base
@@ -147,7 +148,7 @@ def test_a_model_too_large_for_memory_is_not_made_up(monkeypatch: pytest.MonkeyP
     model: Any = tiny_model("llama")
     bare = skeleton_of(Base(model, tiny_tokenizer(), ""), torch.float32)
     monkeypatch.setattr(madeup, "available_bytes", lambda _: 1000)
-    with pytest.raises(TooLargeError, match="MiB to be had"):
+    with pytest.raises(MemoryShortError, match="MiB to be had"):
         make_up(bare.model, torch.device("cpu"))
     assert all(parameter.is_meta for parameter in bare.model.parameters())
 
