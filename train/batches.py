@@ -9,8 +9,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 from torch.utils.data import Sampler
+
+EVALUATED = 512
+"""Most held-out pairs that a checkpoint is measured on."""
+Item = TypeVar("Item")
 
 GROUP_BATCHES = 8
 """Batches are cut from runs of this many batches sorted by length: less padding, and still a shuffle."""
@@ -48,6 +53,11 @@ def passes(lengths: Sequence[int], budget: int) -> list[list[int]]:
         else:
             found.append([row])
     return found
+
+
+def evenly(rows: Sequence[Item], most: int) -> Sequence[Item]:
+    """At most `most` rows, evenly from all."""
+    return rows[:: max(1, -(-len(rows) // most))]
 
 
 class GroupedBatches(Sampler[list[int]]):

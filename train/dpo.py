@@ -15,6 +15,7 @@ computed once, before the first step.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -29,7 +30,7 @@ from transformers import TrainingArguments
 from judge.records import Preference
 from train import losses, processes
 from train.folder import Result, Trained, begin_folder, finish_folder, found_finished, start_folder
-from train.layout import PairBatch
+from train.layout import PairBatch, check_attention, set_attention
 from train.logprobs import Policy, ReplyLogprobs, pair_logprobs
 from train.loop import (
     Watch,
@@ -89,8 +90,10 @@ def train_dpo(
     rows = pair_counts(train, held_out)
     check_rows(rows)
     pairs = [*train.rows, *held_out.rows]
-    plan = _plan(base, train, pairs, settings)
+    plan = _plan(base, train, held_out, settings)
     settings = settled(settings, plan)
+    planned_s = time.monotonic()
+    set_attention(base.model, settings.attention)
     adapted, bare = _policy_and_reference(base, settings)
     begin_folder(opened)
     args = TrainingArguments(**trainer_options(settings, opened.path, bool(held_out.rows)))
@@ -135,7 +138,7 @@ def train_dpo(
         read=dict(read or {}),
         notes=(*layout.reasons, *ran.notes, *taken),
         plan=plan.figures(),
-        measured=ran.measured,
+        measured=ran.measured_since(planned_s),
     )
     return finish_folder(opened, result)
 
@@ -145,7 +148,7 @@ def plan_dpo(preferences: Sequence[Preference], settings: DpoSettings) -> Plan:
     base = skeleton(settings.model, load_dtype(settings.precision))
     train, held_out = encode_sides(preferences, base, settings)
     check_rows(pair_counts(train, held_out))
-    return _plan(base, train, [*train.rows, *held_out.rows], settings)
+    return _plan(base, train, held_out, settings)
 
 
 def _policy_and_reference(base: Base, settings: DpoSettings) -> tuple[PeftModel, bool]:
@@ -157,14 +160,21 @@ def _policy_and_reference(base: Base, settings: DpoSettings) -> tuple[PeftModel,
     return adapted, named == BARE
 
 
-def _plan(base: Base, train: Encoded, pairs: Sequence[PairTokens], settings: DpoSettings) -> Plan:
+def _plan(base: Base, train: Encoded, held_out: Encoded, settings: DpoSettings) -> Plan:
     """The reference reads all pairs once, unless an earlier run has."""
+    check_attention(settings.attention)
     wanted = settings.loss != "simpo"
+    pairs = [*train.rows, *held_out.rows]
 
     def prepare(adapted: PeftModel) -> Any:
         policy = Policy(adapted)
-        column = torch.zeros(2 * len(pairs), device="cpu")  # (2P,)
-        reference = ReplyLogprobs(column, column, column.long()) if wanted else None
+        lengths = torch.tensor(
+            [len(pair.chosen) for pair in pairs] + [len(pair.rejected) for pair in pairs], device="cpu"
+        )  # (2P,)
+        likely = (
+            -math.log(base.model.config.get_text_config().vocab_size) * lengths.float()
+        )  # of made-up weights
+        reference = ReplyLogprobs(likely, likely, lengths) if wanted else None
 
         def run(fields: Mapping[str, Tensor]) -> Tensor:
             return policy_loss(policy, PairBatch(**fields), reference, settings)[0].sum()
@@ -172,7 +182,7 @@ def _plan(base: Base, train: Encoded, pairs: Sequence[PairTokens], settings: Dpo
         return policy, run
 
     job = Job("dpo", settings, prepare, frozen_reference=True, on_top=settings.on_top)
-    return plan_pairs(job, base, train.rows, pairs if wanted else ())
+    return plan_pairs(job, base, train.rows, held_out.rows, pairs if wanted else ())
 
 
 def policy_loss(

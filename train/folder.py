@@ -25,6 +25,7 @@ from prompts.records import Record
 from train import processes
 from train.errors import RunFolderError
 from train.roles import resolve_model
+from train.rows import UNKNOWN
 from train.settings import BARE, NOT_IN_RESULT
 
 WHOLE = "whole"
@@ -103,10 +104,16 @@ def identity_of(kind: str, settings: Record, hashes: Mapping[str, str]) -> dict[
 
 
 def origins_of(rows: Iterable[Record]) -> dict[str, list[str]]:
-    """`constitutions` and `judges` that the rows name, in order of name; both empty where rows name none."""
+    """`constitutions` and `judges` that the rows name, in order of name, and UNKNOWN where some do not; both
+    empty where no row names any."""
     named = [(getattr(row, "constitution", ""), getattr(row, "judge", "")) for row in rows]
     constitutions, judges = (
-        (sorted({*column} - {""}) for column in zip(*named, strict=True)) if named else ([], [])
+        (
+            sorted({name or UNKNOWN for name in column} if any(column) else ())
+            for column in zip(*named, strict=True)
+        )
+        if named
+        else ([], [])
     )
     return {"constitutions": constitutions, "judges": judges}
 

@@ -142,6 +142,8 @@ def _unplanned(kind: str, settings: GroupSettings, asked: Sequence[Asked]) -> Pl
         disk_bytes=None,
         kept_bytes=None,
         time_s=None,
+        time_range_s=None,
+        time={},
         gradient_checkpointing=bool(settings.gradient_checkpointing),
         heaviest_step=None,
         two_rows="",

@@ -5,7 +5,8 @@ holds. The parts' gradients are added, so that the step is the same as it would 
 KTO's alone is not (`train.kto`). The smaller size holds for the rest of the training, and stands in its
 checkpoints, so that a resumed training cuts its steps as an unbroken one does.
 
-Across several processes nothing is redone: the others would wait for a part that never comes.
+Across several processes nothing is redone: the others would wait for a part that never comes. There each
+process reads every step's rows and takes every n-th of them, so that a step is the one of a single process.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from prompts.manifest import write_json
+from train import processes
 from train.errors import MemoryShortError
 from train.memory import is_out_of_memory
 
@@ -74,7 +78,8 @@ def saved_parts(folder: Path) -> dict[str, Any]:
 
 
 class InParts:
-    """Plugs into TRL's trainers: the rows of a step go through the model in `parts` parts, one at first.
+    """Plugs into TRL's trainers: the rows of a step are shared out among the processes, and go through the model
+    in `parts` parts, one at first.
 
     Each part's loss must be the sum over its rows divided by what is the same for all (`num_items_in_batch`),
     or else a mean over rows (`mean_of_rows`), which is then weighed by the part's share of them.
@@ -93,12 +98,12 @@ class InParts:
         trainer: Any = self
         trainer_step = super().training_step  # type: ignore[misc]
         figures, tokens = _copied(trainer._metrics["train"]), trainer._total_train_tokens
-        rows = rows_of(inputs)
+        rows, mine, times = rows_of(inputs), *own_rows(inputs)
 
         def step() -> Tensor:
             total = torch.zeros((), device=trainer.args.device)
-            for part in in_parts(inputs, self.parts):
-                self._share = rows_of(part) / rows if self.mean_of_rows else 1.0
+            for part in in_parts(mine, self.parts):
+                self._share = times * (rows_of(part) / rows if self.mean_of_rows else 1.0)
                 total = total + trainer_step(model, part, *more, **options)
             return total
 
@@ -118,6 +123,24 @@ class InParts:
             )
 
         return until_it_fits(step, forget, halve, trainer.accelerator.num_processes)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """The library's; with several processes, whole steps for each of them."""
+        trainer: Any = self
+        if processes.count() == 1:
+            library: Any = super()
+            return library.get_train_dataloader()  # type: ignore[no-any-return]
+        loader: DataLoader[Any] = DataLoader(
+            trainer.train_dataset,
+            batch_size=trainer.args.per_device_train_batch_size,
+            sampler=trainer._get_train_sampler(),
+            collate_fn=trainer.data_collator,
+        )
+        whole: Any = prepare_data_loader(loader, num_processes=1, process_index=0, put_on_device=False)
+        whole._drop_last = (
+            True  # nothing is dropped: or what is gathered in the last step would be cut to its rows
+        )
+        return whole  # type: ignore[no-any-return]
 
     def compute_loss(self, *args: Any, **options: Any) -> Any:
         """The library's loss, weighed by the share of the step's rows that it is of."""
@@ -144,14 +167,30 @@ def rows_of(inputs: Mapping[str, Any]) -> int:
     return len(inputs["input_ids"])
 
 
+def own_rows(inputs: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
+    """This process's rows of a step, and by what their loss is to be multiplied: gradients are averaged over the
+    processes. One that has no row takes the first, at no weight, since all must take part."""
+    count, rows = processes.count(), rows_of(inputs)
+    if count == 1:
+        return dict(inputs), 1.0
+    some = slice(processes.number(), None, count) if processes.number() < rows else slice(0, 1)
+    mine = {key: value[some] if _along_rows(value, rows) else value for key, value in inputs.items()}
+    return mine, float(count) if processes.number() < rows else 0.0
+
+
+def _along_rows(value: Any, rows: int) -> bool:
+    return ((isinstance(value, Tensor) and value.ndim > 0) or isinstance(value, Sequence)) and len(
+        value
+    ) == rows
+
+
 def in_parts(inputs: Mapping[str, Any], parts: int) -> list[dict[str, Any]]:
     """A batch in TRL's form, cut along its rows into at most `parts` parts of like size."""
     rows = rows_of(inputs)
     size = -(-rows // parts)
 
     def cut(value: Any, start: int) -> Any:
-        along = (isinstance(value, Tensor) and value.ndim > 0) or isinstance(value, Sequence)
-        return value[start : start + size] if along and len(value) == rows else value
+        return value[start : start + size] if _along_rows(value, rows) else value
 
     return [{key: cut(value, start) for key, value in inputs.items()} for start in range(0, rows, size)]
 

@@ -25,12 +25,22 @@ import torch
 from datasets import Dataset
 from trl import KTOConfig, KTOTrainer  # type: ignore[attr-defined]
 
+from train import processes
+from train.course import Course, row_course
 from train.demonstrations import Demonstrated, encode_demonstrations
 from train.errors import TrainDataError
 from train.folder import Result, Trained, begin_folder, finish_folder, found_finished, start_folder
 from train.halving import InParts
-from train.loop import Watch, adapted_by, check_rows, load_dtype, run_loop, trainer_options
-from train.plan import Course, Job, Plan, plan_training, row_course, settled
+from train.loop import (
+    Watch,
+    adapted_by,
+    check_rows,
+    following,
+    load_dtype,
+    run_loop,
+    trainer_options,
+)
+from train.plan import Job, Plan, plan_training, settled
 from train.roles import Base, load_base, quiet_loading, save_adapter
 from train.rows import Demonstration
 from train.settings import KtoSettings
@@ -63,11 +73,14 @@ def train_kto(
     tokens, good = _encoded(verdicts, base, settings)
     plan = _plan(base, tokens, good, settings)
     settings = settled(settings, plan)
+    planned_s = time.monotonic()
     model = adapted_by(base, settings, frozen_reference=False)
     begin_folder(opened)
     with quiet_loading():  # TRL asks the model by an old name in every step
         trainer = _trainer(model, base, tokens, good, settings, opened.path)
         ran = run_loop(trainer, opened, settings, watch, plan)
+    if not processes.first():
+        return following(opened, tokens.counts, ran, trainer.state.global_step)
     save_adapter(model, opened.path)
     base.tokenizer.save_pretrained(str(opened.path))
     result = Result(
@@ -78,7 +91,7 @@ def train_kto(
         read=dict(read or {}),
         notes=ran.notes,
         plan=plan.figures(),
-        measured=ran.measured,
+        measured=ran.measured_since(planned_s),
     )
     return finish_folder(opened, result)
 
@@ -130,7 +143,7 @@ def _plan(base: Base, tokens: Demonstrated, good: Sequence[bool], settings: KtoS
             }
 
         def course(_: bool) -> Course:
-            return row_course(lengths, settings, batches, shapes)
+            return row_course(lengths, settings, base.model.config, batches, shapes)
 
         job = Job("kto", settings, prepare, on_cpu=True, checkpoints_tokenizer=True, adapters_saved=2)
         with quiet_loading():
@@ -168,6 +181,12 @@ class _Tokenised(InParts, KTOTrainer):
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         return dataset
+
+    def _compute_kl_logps(self, model: Any, batch: Any) -> Any:
+        """With several processes, such that the mean of their means, which TRL takes, is that over all rows."""
+        library: Any = super()
+        logps = library._compute_kl_logps(model, batch)
+        return logps if processes.count() == 1 else self._share * logps
 
 
 def kto_rows(

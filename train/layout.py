@@ -17,7 +17,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from judge.models.branches import TRUNK, mask_of
+from judge.models.branches import FLEX, TRUNK, mask_of
+from train.errors import CheckpointError
 from train.pairs import PairTokens
 
 PROMPT, CHOSEN, REJECTED, PADDING = TRUNK, 1, 2, 3
@@ -143,12 +144,36 @@ def collate_rows(
     return ids, attention, reply_mask, attention.sum(dim=1) - 1
 
 
-def attention_of(batch: Tokens, config: Any, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
+def attention_of(batch: Tokens, config: Any, dtype: torch.dtype) -> Any:
     """The mask to give a model of `config` for a shared batch: the prompt is the trunk, replies are its branches.
 
     Raises ValueError for a model whose attention cannot be told such a mask.
     """
     return mask_of(batch.part, batch.positions, config, dtype)
+
+
+def check_attention(name: str) -> None:
+    """Raises CheckpointError where `sdpa` or `flex` attention cannot be trained with."""
+    if name == "flex" and not torch.cuda.is_available():
+        raise CheckpointError(
+            "attention flex needs a CUDA GPU: on a CPU torch's FlexAttention has no backward pass; leave it out"
+        )
+
+
+def set_attention(model: Any, name: str) -> None:
+    """Have a loaded model attend by `sdpa`, which is what it does by itself, or by `flex`.
+
+    Raises CheckpointError for an architecture that knows no FlexAttention.
+    """
+    if name != "flex":
+        return
+    why = "it has an attention of its own"
+    try:
+        model.set_attn_implementation(FLEX)
+    except (ValueError, ImportError) as error:
+        why = str(error)
+    if model.config.get_text_config()._attn_implementation != FLEX:
+        raise CheckpointError(f"{type(model).__name__} cannot take attention flex: {why}")
 
 
 def batch_fields(batch: PairBatch) -> dict[str, Tensor]:

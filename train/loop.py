@@ -79,6 +79,10 @@ class Ran(NamedTuple):
     notes: tuple[str, ...]
     """What a person should know of it."""
 
+    def measured_since(self, began_s: float) -> dict[str, Any]:
+        """`measured`, with the time that was planned for: from `began_s` of the monotonic clock to now."""
+        return {**self.measured, "time_s": round(time.monotonic() - began_s, 3)}
+
 
 Watch = Callable[[Progress], None]
 """Is told of every step; what it raises ends the training, which the same command then resumes."""

@@ -6,7 +6,7 @@ memory     on a GPU the allocator's own peak. On a CPU, which keeps no such acco
 resident   on a CPU, what the operating system saw of the process: with Python, libraries and scratch, from
            when the weights had been loaded on
 disk       the output folder after every checkpoint, with the one removed for it; and at the end (`train.folder`)
-time       of the steps of this very command
+time       of the loop of this very command: steps, checkpoints, and measuring on held-out rows
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Meter(TrainerCallback):
         self._steps_s = time.monotonic() - self._began_s
 
     def figures(self) -> dict[str, Any]:
-        """`memory_bytes`, `resident_bytes`, `disk_bytes`, `time_s`, and `steps`, those that they are of; None
+        """`memory_bytes`, `resident_bytes`, `disk_bytes`, `loop_s`, and `steps`, those that they are of; None
         where it was not measured: memory, where the step to be watched had been done before."""
         self._see_disk()
         memory, resident = None, None
@@ -72,7 +72,7 @@ class Meter(TrainerCallback):
             "memory_bytes": memory,
             "resident_bytes": resident,
             "disk_bytes": self._disk_bytes,
-            "time_s": round(self._steps_s, 3),
+            "loop_s": round(self._steps_s, 3),
             "steps": self._own_steps,
         }
 

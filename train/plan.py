@@ -5,35 +5,39 @@ memory     the heaviest pass of all steps is gone through with tensors that have
            beside it stand the weights, the adapter, and AdamW's two moments. Tensors are counted: what the
            process takes beside them (Python, libraries, kernels' own scratch) is not
 disk       of the output folder with its checkpoints, as many as there are for a moment while one is written
-time       of the steps and of reading rows without gradients, from three short measurements on this very
-           machine: a matrix product, a sum of two tensors, and tiny operations that cost their call alone
-           (`train.speed`). No more than an estimate: right to a factor of about three
+time       from when the weights are loaded to when the result is written, in parts: the steps, measuring on
+           held-out rows, checkpoints, and what is read without gradients before and after. Passes of the
+           training's own are timed on this very machine for it, with made-up weights (`train.timing`); where
+           even the least of them would be long, the speed of a matrix product must do (`train.speed`), and
+           the time is right to a factor of about three
 
 Gradient checkpointing, where nothing was said about it, is switched on where the memory would not do without.
 """
 
 from __future__ import annotations
 
-import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from constitution.errors import UserError
-from train.batches import grouped_batches, passes
-from train.layout import batch_fields, collate_pairs
-from train.logprobs import row_tokens
+from train.batches import EVALUATED, evenly
+from train.course import Course, Heavy, pair_course, read_weight, saved_steps
 from train.loop import load_dtype, pass_tokens
+from train.madeup import make_up, with_layers
 from train.memory import available_bytes, held_bytes
 from train.pairs import PairTokens
 from train.roles import training_device
+from train.selftest import choose_layout
 from train.settings import LoopSettings
-from train.sketch import Given, Prepare, Sketch, Work, adapted_skeleton, skeleton_of, sketch_passes
-from train.speed import Speed, measured_speed
+from train.sketch import Given, Prepare, Sketch, adapted_skeleton, skeleton_of, sketch_passes
+from train.speed import measured_speed
+from train.timing import NOTHING, Form, Spread, Timing, sum_of, timed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -50,40 +54,10 @@ RESULT_BYTES = 12_000
 """Of the result's other files: PEFT's card and config, manifest, settings."""
 CARD_BYTES = 55_000
 """Of a reward model's report card with its page, which is larger the more tags and principles there are."""
+TRIED_LAYERS = 2
+"""On which the layout is tried."""
 STATE_STEP_BYTES, METRICS_STEP_BYTES = 400, 280
 """Of a step in a checkpoint's state, and in metrics.jsonl."""
-SCORE_BYTES = 16
-"""Rough bytes of the mask and what it is made of, for each pair of places in a row."""
-KEPT_FLOATS = 25
-"""Rough numbers a layer keeps of a token for the backward pass, in widths of the model: to choose a pass by."""
-
-
-class Heavy(NamedTuple):
-    """A pass that may be the one that takes most."""
-
-    step: int
-    """Number of its step, from 0."""
-    inputs: Mapping[str, Tensor]
-    later: bool
-    """Not the first of its step: gradients are there already."""
-    places: int
-    """Tokens, padding included."""
-
-
-class Course(NamedTuple):
-    """Which passes a training consists of."""
-
-    steps: int
-    rows: int
-    tokens: int
-    """Of the rows, once."""
-    passes: int
-    places: int
-    """Tokens that go through the model in all passes, padding included."""
-    heavy: tuple[Heavy, ...]
-    read_places: int = 0
-    """The same of what is read without gradients: by the reference, for the report card."""
-    read_passes: int = 0
 
 
 class Plan(NamedTuple):
@@ -105,7 +79,11 @@ class Plan(NamedTuple):
     kept_bytes: int | None
     """What stays of it."""
     time_s: float | None
-    """Of the steps, and of what is read without gradients around them."""
+    """From when the weights are loaded to when the result is written; in one process."""
+    time_range_s: tuple[float, float] | None
+    """From the quickest to the slowest of what was timed for it; None where it was not timed."""
+    time: dict[str, float]
+    """The same by part, in seconds: `steps`, `held_out`, `checkpoints` and `around`."""
     gradient_checkpointing: bool
     heaviest_step: int | None
     """Number of the step that takes most memory, from 0."""
@@ -116,7 +94,8 @@ class Plan(NamedTuple):
 
     def figures(self) -> dict[str, Any]:
         """For the manifest, and for --json."""
-        return {**self._asdict(), "notes": list(self.notes)}
+        limits = self.time_range_s
+        return {**self._asdict(), "notes": list(self.notes), "time_range_s": limits and list(limits)}
 
 
 class _Sketched(NamedTuple):
@@ -148,35 +127,56 @@ class Job(NamedTuple):
     """Adapters that a checkpoint holds."""
 
 
-def plan_pairs(job: Job, base: Base, pairs: Sequence[PairTokens], read: Sequence[PairTokens] = ()) -> Plan:
-    """What a training on pairs takes, `read` read once without gradients; else as `plan_training`."""
+def plan_pairs(
+    job: Job,
+    base: Base,
+    pairs: Sequence[PairTokens],
+    held_out: Sequence[PairTokens],
+    read: Sequence[PairTokens],
+) -> Plan:
+    """What a training on pairs takes, measured on some of `held_out` and with `read` read once without gradients;
+    else as `plan_training`."""
     budget = pass_tokens(job.settings, training_device())
 
     def course(shared: bool) -> Course:
-        return pair_course(pairs, job.settings, base.model.config, budget, shared, read)
+        made = pair_course(pairs, job.settings, base.model.config, budget, shared)
+        weigh = partial(read_weight, config=base.model.config, budget=budget, shared=shared)
+        return made._replace(held_out=weigh(evenly(held_out, EVALUATED)), around=weigh(read) + made.around)
 
-    return plan_training(job, base, course)
+    return plan_training(job, base, course, _why_apart(job, base, pairs))
 
 
-def plan_training(job: Job, base: Base, course: Callable[[bool], Course]) -> Plan:
+def _why_apart(job: Job, base: Base, pairs: Sequence[PairTokens]) -> str:
+    """What the self-test says against a shared prompt, of a few layers with made-up weights; empty where nothing."""
+    bare = skeleton_of(base, torch.float32, with_layers(base.model.config, TRIED_LAYERS))
+    shortest = min(pairs, key=lambda pair: pair.tokens)
+    try:
+        make_up(bare.model, torch.device("cpu"))
+        layout = choose_layout(bare.model, [shortest], base.pad_id, with_logits=job.stage == "dpo")
+    except Exception:  # too large, or asks for what is not there: the sketch has its own say
+        return ""
+    return "" if layout.shared else layout.reasons[0].partition(": ")[2]
+
+
+def plan_training(job: Job, base: Base, course: Callable[[bool], Course], apart: str = "") -> Plan:
     """What a training takes.
 
     `base` is a skeleton or a loaded model, of which config and tokenizer alone are used; `course` gives the
-    passes where the prompt of a pair is shared, and where not. A model that cannot be gone through without
-    values has no figure but its steps, and a note that says why.
+    passes where the prompt of a pair is shared, and where not; `apart` says why it cannot be. A model that
+    cannot be gone through without values has no figure but its steps, and a note that says why.
     """
     settings = job.settings
-    dtype, device = load_dtype(settings.precision), training_device()
+    device = training_device()
     available = available_bytes(device)
     if available is not None and device.type == "cpu":
         available += held_bytes(tensor for tensor in base.model.parameters() if not tensor.is_meta)
     wanted = settings.gradient_checkpointing
-    found = _sketched(job, base, course, bool(wanted))
+    found = _sketched(job, base, course, bool(wanted), apart)
     notes: tuple[str, ...] = ()
     peak = found.memory_bytes
     if wanted is None and peak is not None and available is not None and peak > available:
         wanted = True
-        found = _sketched(job, base, course, True)
+        found = _sketched(job, base, course, True, apart)
         notes = (
             f"gradient checkpointing is on: without it {_mib(peak)} would be needed, and {_mib(available)} "
             "can be had",
@@ -189,7 +189,7 @@ def plan_training(job: Job, base: Base, course: Callable[[bool], Course]) -> Pla
         )
     if found.sketch is None:
         notes += (f"memory, disk and time cannot be foretold of this model: {found.reason}",)
-    speed = measured_speed(device, base.model.config.get_text_config().hidden_size, dtype)
+    time, limits = _time(job, base, found, bool(wanted))
     disk = _disk(job, found, _tokenizer_bytes(base.tokenizer))
     return Plan(
         stage=job.stage,
@@ -201,7 +201,9 @@ def plan_training(job: Job, base: Base, course: Callable[[bool], Course]) -> Pla
         available_bytes=available,
         disk_bytes=disk and disk[0],
         kept_bytes=disk and disk[1],
-        time_s=_time_s(found, speed),
+        time_s=sum(time.values()) if time else None,
+        time_range_s=limits,
+        time=time,
         gradient_checkpointing=bool(wanted),
         heaviest_step=found.heavy and found.heavy.step,
         two_rows=found.reason if found.sketch is not None else "",
@@ -209,13 +211,15 @@ def plan_training(job: Job, base: Base, course: Callable[[bool], Course]) -> Pla
     )
 
 
-def _sketched(job: Job, base: Base, course: Callable[[bool], Course], checkpointing: bool) -> _Sketched:
+def _sketched(
+    job: Job, base: Base, course: Callable[[bool], Course], checkpointing: bool, apart: str
+) -> _Sketched:
     """The course, its heaviest pass and what that takes; pairs in two rows where the model takes no mask of
-    ours."""
+    ours, or for what `apart` says."""
     dtype = load_dtype(job.settings.precision)
     where = torch.device("cpu") if job.on_cpu else training_device()
-    reason = ""
-    for shared in (True,) if job.on_cpu else (True, False):
+    reason = apart
+    for shared in (True,) if job.on_cpu else (False,) if apart else (True, False):
         chosen = course(shared)
         given = [Given(heavy.inputs, heavy.later) for heavy in chosen.heavy]
         half = dtype == torch.bfloat16
@@ -240,92 +244,6 @@ def settled(settings: Any, plan: Plan) -> Any:
     return settings.model_copy(update={"gradient_checkpointing": plan.gradient_checkpointing})
 
 
-def total_steps(batches: int, epochs: float) -> int:
-    """Steps of a training, as transformers' Trainer counts them."""
-    return math.ceil(epochs * max(batches, 1))
-
-
-def pair_course(
-    pairs: Sequence[PairTokens],
-    settings: LoopSettings,
-    config: Any,
-    pass_tokens: int,
-    shared: bool,
-    read: Sequence[PairTokens] = (),
-) -> Course:
-    """The course of a training on pairs; `read` are those that are read once without gradients.
-
-    The steps and their passes are those that `PairTrainer` will make.
-    """
-    tokens = [pair.tokens for pair in pairs]
-    lengths = row_tokens(pairs, shared)
-    batches = -(-len(pairs) // settings.batch_size)
-    steps = total_steps(batches, settings.epochs)
-    text = config.get_text_config()
-    kept = 4 * KEPT_FLOATS * text.hidden_size * text.num_hidden_layers
-    seen = [0, 0]
-    heaviest: dict[bool, tuple[float, int, list[int]]] = {}
-    for step in range(steps):
-        if step % batches == 0:
-            epoch = grouped_batches(tokens, settings.batch_size, settings.seed, step // batches)
-        batch = epoch[step % batches]
-        for number, part in enumerate(passes([lengths[at] for at in batch], pass_tokens)):
-            rows = [batch[at] for at in part]
-            width = lengths[rows[0]]
-            width_of_row = width if shared else width // 2
-            places = width * len(rows)
-            weight = places * (kept + SCORE_BYTES * width_of_row)
-            if weight > heaviest.get(number > 0, (0.0,))[0]:
-                heaviest[number > 0] = (weight, step, rows)
-            seen = [seen[0] + 1, seen[1] + places]
-    read_parts = passes(row_tokens(read, shared), pass_tokens)
-    read_lengths = row_tokens(read, shared)
-    return Course(
-        steps=steps,
-        rows=len(pairs),
-        tokens=sum(tokens),
-        passes=seen[0],
-        places=seen[1],
-        heavy=tuple(
-            _heavy_pairs(step, [pairs[at] for at in rows], shared, later)
-            for later, (_, step, rows) in sorted(heaviest.items())
-        ),
-        read_places=sum(read_lengths[part[0]] * len(part) for part in read_parts),
-        read_passes=len(read_parts),
-    )
-
-
-def _heavy_pairs(step: int, rows: Sequence[PairTokens], shared: bool, later: bool) -> Heavy:
-    batch = collate_pairs(rows, range(len(rows)), 0, shared)
-    return Heavy(step, batch_fields(batch), later, batch.input_ids.numel())
-
-
-def row_course(
-    lengths: Sequence[int],
-    settings: LoopSettings,
-    batches: Sequence[Sequence[int]],
-    shapes: Callable[[Sequence[int]], Mapping[str, Tensor]],
-) -> Course:
-    """The course of a training that puts a whole step through the model at once.
-
-    `lengths` of the rows, `batches` of row numbers in the order of their steps; `shapes` makes tensors as
-    TRL's batch of some rows has them.
-    """
-    steps = total_steps(len(batches), settings.epochs)
-    places = [max(lengths[at] for at in batch) * len(batch) for batch in batches]
-    heaviest = max(range(len(batches)), key=lambda number: places[number])
-    inputs = shapes(batches[heaviest])
-    total = sum(places[step % len(batches)] for step in range(steps))
-    return Course(
-        steps=steps,
-        rows=len(lengths),
-        tokens=sum(lengths),
-        passes=steps,
-        places=total,
-        heavy=(Heavy(heaviest, inputs, False, places[heaviest]),),
-    )
-
-
 def _memory(sketch: Sketch) -> dict[str, int]:
     return {
         "weights": sketch.frozen_bytes,
@@ -348,8 +266,7 @@ def _disk(job: Job, found: _Sketched, tokenizer_bytes: int) -> tuple[int, int] |
     optimizer = 8 * sketch.trained_numbers + OPTIMIZER_TENSOR_BYTES * sketch.trained_tensors
     one = job.adapters_saved * adapter + optimizer + CHECKPOINT_BYTES
     one += tokenizer_bytes if job.checkpoints_tokenizer else 0
-    at_steps = sorted({*range(every, steps + 1, every), steps})
-    sizes = [one + STATE_STEP_BYTES * step for step in at_steps]
+    sizes = [one + STATE_STEP_BYTES * step for step in saved_steps(steps, every)]
     metrics = METRICS_STEP_BYTES * steps
     kept = adapter + tokenizer_bytes + RESULT_BYTES + metrics
     kept += CARD_BYTES if job.stage == "reward" else 0
@@ -365,18 +282,50 @@ def _tokenizer_bytes(tokenizer: PreTrainedTokenizerBase) -> int:
         return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
 
 
-def _time_s(found: _Sketched, speed: Speed) -> float | None:
-    """Work that grows with the places is taken from the sketched pass; operations are the same in every pass."""
-    course, sketch, heavy = found.course, found.sketch, found.heavy
+def _time(
+    job: Job, base: Base, found: _Sketched, checkpointing: bool
+) -> tuple[dict[str, float], tuple[float, float] | None]:
+    """Seconds by part, and their limits; empty where they cannot be foretold."""
+    sketch, heavy, course = found.sketch, found.heavy, found.course
     if sketch is None or heavy is None:
-        return None
+        return {}, None
+    dtype, device = load_dtype(job.settings.precision), training_device()
+    speed = measured_speed(device, base.model.config.get_text_config().hidden_size, dtype)
+    both, forward = speed.seconds(sketch.both) / heavy.weight, speed.seconds(sketch.forward) / heavy.weight
+    timing: Timing | None = None
+    reads = course.around + course.held_out > 0
+    form = Form(
+        dtype, device, job.frozen_reference, job.on_top, checkpointing, reads, lambda weight: both * weight
+    )
+    with (
+        torch.random.fork_rng(),
+        suppress(Exception),
+    ):  # what an architecture asks for, or its size: then the rough one
+        timing = timed(base, job.settings, job.prepare, course.strata, form)
+    if timing is None:
+        flat = [Spread(one, one, one) for one in (both, forward)]
+        rough = Timing((flat[0],) * len(course.strata), flat[1], NOTHING, NOTHING)
+        return {
+            part: some.middle for part, some in parts_of(course, rough, _saves(job, course)).items()
+        }, None
+    parts = parts_of(course, timing, _saves(job, course))
+    total = sum_of(parts.values())
+    return {part: some.middle for part, some in parts.items()}, (total.low, total.high)
 
-    def of(work: Work, places: int, passes: int) -> float:
-        share = places / heavy.places
-        return speed.seconds(Work(work.flops * share, work.moved_bytes * share, work.operations * passes))
 
-    both = of(sketch.both, course.places, course.passes)
-    return both + of(sketch.forward, course.read_places, course.read_passes)
+def parts_of(course: Course, timing: Timing, saves: int) -> dict[str, Spread]:
+    """What each part of a training takes: what was timed, as many times as it comes."""
+    passes = (rate.times(one.total) for one, rate in zip(course.strata, timing.rates, strict=True))
+    return {
+        "steps": sum_of([*passes, timing.step.times(course.steps)]),
+        "held_out": timing.read.times(saves * course.held_out),
+        "checkpoints": timing.checkpoint.times(saves),
+        "around": timing.read.times(course.around),
+    }
+
+
+def _saves(job: Job, course: Course) -> int:
+    return len(saved_steps(course.steps, job.settings.checkpoint_every))
 
 
 def _mib(count: int) -> str:

@@ -49,14 +49,10 @@ def rated(model: RewardModel, replies: Iterable[Reply], name: str, batch_size: i
     rest = iter(replies)
     while slab := list(islice(rest, SLAB)):
         turns = [[*one.prompt.messages, Message(role="assistant", content=one.text)] for one in slab]
-        taken = [at for at, conversation in enumerate(turns) if model.takes(conversation)]
-        made = dict(
-            zip(
-                taken,
-                model.rate([turns[at] for at in taken], [slab[at].prompt.tags for at in taken], batch_size),
-                strict=True,
-            )
-        )
+        rows = [model.taken(conversation) for conversation in turns]
+        scored = {at: row for at, row in enumerate(rows) if row is not None}
+        tags = [slab[at].prompt.tags for at in scored]
+        made = dict(zip(scored, model.rate_rows(list(scored.values()), tags, batch_size), strict=True))
         for at, one in enumerate(slab):
             found = made.get(at)
             yield Rated(

@@ -23,12 +23,13 @@ from judge.records import Preference, Response
 from prompts.manifest import write_json, write_text
 from prompts.records import Message
 from train import processes
+from train.batches import evenly
 from train.card import Judged, card, sample_figures
 from train.card_page import page
 from train.errors import TrainDataError
 from train.folder import Result, Trained, begin_folder, finish_folder, found_finished, start_folder
 from train.heads import Heads, Targets, rewards, spread, targets
-from train.layout import PairBatch
+from train.layout import PairBatch, check_attention, set_attention
 from train.length import length_part
 from train.loop import (
     Watch,
@@ -86,6 +87,8 @@ def train_reward(
     heads = heads_for(settings, train.rows)
     plan = _plan(base, train, held_out, settings)
     settings = settled(settings, plan)
+    planned_s = time.monotonic()
+    set_attention(base.model, settings.attention)
     adapted = adapted_by(base, settings, frozen_reference=False)
     torch.manual_seed(settings.seed)
     model = RewardModel(adapted, base, settings.max_length, heads)
@@ -129,7 +132,7 @@ def train_reward(
         read=dict(read or {}),
         notes=(*layout.reasons, *ran.notes, *taken),
         plan=plan.figures(),
-        measured=ran.measured,
+        measured=ran.measured_since(planned_s),
     )
     return finish_folder(opened, result)
 
@@ -144,6 +147,7 @@ def _encoded(
     preferences: Sequence[Preference], base: Base, settings: RewardSettings
 ) -> tuple[Encoded, Encoded]:
     """Tokens of the pairs to train on, and of those held out; TrainDataError where none is left to train on."""
+    check_attention(settings.attention)
     sides = encode_sides(preferences, base, settings)
     train, held_out = (_heard(side, settings) for side in sides)
     check_rows(pair_counts(train, held_out))
@@ -159,7 +163,9 @@ def _plan(base: Base, train: Encoded, held_out: Encoded, settings: RewardSetting
         wanted = Targets(column, column, column)
         return model, lambda fields: reward_loss(model, PairBatch(**fields), settings, heads, wanted)[0].sum()
 
-    return plan_pairs(Job("reward", settings, prepare), base, train.rows, held_out.rows)
+    fitted = evenly(train.rows, FITTED_PAIRS) if _fits(settings, heads) else ()
+    job = Job("reward", settings, prepare)
+    return plan_pairs(job, base, train.rows, held_out.rows, [*held_out.rows, *fitted])
 
 
 def heads_for(settings: RewardSettings, pairs: Sequence[PairTokens]) -> Heads:
@@ -222,6 +228,11 @@ def _heard(encoded: Encoded, settings: RewardSettings) -> Encoded:
     )
 
 
+def _fits(settings: RewardSettings, heads: Heads) -> bool:
+    """Whether offsets or the length direction are to be fitted after training."""
+    return settings.length_debias or heads.kind == "ensemble"
+
+
 def _finish(
     model: RewardModel,
     train: Sequence[PairTokens],
@@ -232,8 +243,8 @@ def _finish(
     """Fit what is fitted after training, offsets and length direction, and the report card."""
     seen = model.pair_features(held_out, *passing)  # (2, P, H)
     before: dict[str, Any] = {}
-    if settings.length_debias or model.heads.kind == "ensemble":
-        some = train[:: -(-len(train) // FITTED_PAIRS)]
+    if _fits(settings, model.heads):
+        some = evenly(train, FITTED_PAIRS)
         fitted = model.pair_features(some, *passing)
         if settings.length_debias:
             plain = card(_judged(model, held_out, seen))
@@ -282,11 +293,13 @@ def _judged(model: RewardModel, pairs: Sequence[PairTokens], features: Tensor) -
 
 def _sampled(model: RewardModel, samples: Sequence[Response]) -> list[list[float]]:
     """Rewards of a policy's usable replies, together by prompt; one too long for the model is left out."""
-    usable: list[tuple[str, tuple[str, ...], list[Message]]] = []
+    usable: list[Response] = []
+    rows: list[tuple[list[int], list[int]]] = []
     for one in sorted(samples, key=lambda one: one.prompt.id):
-        turns = [*one.prompt.messages, Message(role="assistant", content=one.text)]
-        if one.status == "ok" and model.takes(turns):
-            usable.append((one.prompt.id, one.prompt.tags, turns))
-    made = model.rate([turns for _, _, turns in usable], [tags for _, tags, _ in usable])
-    by_prompt = groupby(zip(usable, made, strict=True), key=lambda row: row[0][0])
+        reply = Message(role="assistant", content=one.text)
+        if one.status == "ok" and (row := model.taken([*one.prompt.messages, reply])) is not None:
+            usable.append(one)
+            rows.append(row)
+    made = model.rate_rows(rows, [one.prompt.tags for one in usable])
+    by_prompt = groupby(zip(usable, made, strict=True), key=lambda row: row[0].prompt.id)
     return [[rating.reward for _, rating in group] for _, group in by_prompt]

@@ -94,9 +94,17 @@ class RewardModel(nn.Module):
     ) -> list[Rating]:
         """As `score`, with what each reward is made of; `tags`, of the prompts, say which principles apply."""
         rows = [self.encode(turns, f"conversation {number}") for number, turns in enumerate(conversations)]
+        return self.rate_rows(rows, tags if tags is not None else [()] * len(rows), batch_size)
+
+    def rate_rows(
+        self,
+        rows: Sequence[tuple[list[int], list[int]]],
+        tags: Sequence[Sequence[str]],
+        batch_size: int = 16,
+    ) -> list[Rating]:
+        """The same of (prompt, reply) token rows, as `encode` makes them."""
         scores = self.score_rows(rows, batch_size)  # (R, K)
-        given = tags if tags is not None else [()] * len(rows)
-        made = rewards(scores, self.heads, shares(self.heads, given)).tolist()
+        made = rewards(scores, self.heads, shares(self.heads, tags)).tolist()
         several = self.heads.kind != "one"
         return [
             Rating(
@@ -179,13 +187,12 @@ class RewardModel(nn.Module):
         loaded.requires_grad_(False)
         return loaded.eval()
 
-    def takes(self, turns: Sequence[Message]) -> bool:
-        """Whether a conversation ends in a reply that is short enough to be scored."""
+    def taken(self, turns: Sequence[Message]) -> tuple[list[int], list[int]] | None:
+        """`encode`, or None for a conversation that cannot be scored."""
         try:
-            self.encode(turns, "it")
+            return self.encode(turns, "it")
         except TrainDataError:
-            return False
-        return True
+            return None
 
     @torch.no_grad()
     def _take(self, stored: StoredHead) -> None:

@@ -17,7 +17,6 @@ from train.errors import TrainDataError
 
 Format = Literal["rows", "hh"]
 PAIR_COLUMNS = frozenset(Preference.model_fields) | {"messages"}
-DEMONSTRATION_COLUMNS = frozenset({"id", "prompt", "messages", "completion", "tags", "meta"})
 UNKNOWN = "unknown"
 """Constitution and judge of rows that do not name them, such as those of a public preference data set."""
 
@@ -28,6 +27,10 @@ class Demonstration(Record):
     id: str
     prompt: tuple[Message, ...] = Field(min_length=1)
     completion: str
+    constitution: str = Field(default="", exclude=True)
+    """By which it was revised; like `judge` empty where the row does not say. Both are for the manifest alone:
+    they cannot change what is learned, and so have no part in a row's hash."""
+    judge: str = Field(default="", exclude=True)
 
 
 class Preferences(NamedTuple):
@@ -87,7 +90,12 @@ def from_revision(row: Revision) -> Demonstration | str:
         return f"the revision is {row.status}"
     if not row.text.strip():
         return "the revised reply is empty"
-    return Demonstration(id=row.id, prompt=row.response.prompt.messages, completion=row.text)
+    return Demonstration(
+        id=row.id,
+        prompt=row.response.prompt.messages,
+        completion=row.text,
+        constitution=row.constitution,
+    )
 
 
 def _preference_reader() -> Callable[[RawRow], Preference]:
@@ -120,8 +128,8 @@ def _preference_reader() -> Callable[[RawRow], Preference]:
             rejected=rejected,
             probability=probability,
             margin=margin,
-            constitution=_text(fields, "constitution"),
-            judge=_text(fields, "judge"),
+            constitution=name_of(fields, "constitution", UNKNOWN),
+            judge=name_of(fields, "judge", UNKNOWN),
             tags=tags_of(fields),
             principles=_opinions(fields),
             gold=_gold(fields),
@@ -179,8 +187,9 @@ def _number(fields: Mapping[str, Any], name: str, default: float) -> float:
     return number
 
 
-def _text(fields: Mapping[str, Any], name: str) -> str:
-    value = fields.get(name, UNKNOWN)
+def name_of(fields: Mapping[str, Any], name: str, absent: str) -> str:
+    """A row's constitution or judge; `absent` where it has no such column."""
+    value = fields.get(name, absent)
     if not isinstance(value, str):
         raise BadRowError(f"{name} is {kind_of(value)}", "a text")
     return value
@@ -202,7 +211,13 @@ def _demonstration_reader() -> Callable[[RawRow], Demonstration | str]:
         derived = content_id("demonstration", [message.model_dump() for message in prompt], completion)
         if not completion.strip():
             return "the completion is empty"
-        return Demonstration(id=ids.of(row, derived), prompt=prompt, completion=completion)
+        return Demonstration(
+            id=ids.of(row, derived),
+            prompt=prompt,
+            completion=completion,
+            constitution=name_of(row.fields, "constitution", ""),
+            judge=name_of(row.fields, "judge", ""),
+        )
 
     return read
 

@@ -73,6 +73,8 @@ class PairSettings(LoopSettings):
 
     held_out: float = Field(default=0.0, ge=0, lt=1)
     """Share of the prompts whose pairs are kept from training; on them the loss is measured at every checkpoint."""
+    attention: Literal["sdpa", "flex"] = Field(default="sdpa", exclude_if=lambda value: value == "sdpa")
+    """`flex`: FlexAttention, on a GPU alone. The same but for rounding; not written down where it is not given."""
     take: Literal["last", "best"] = "last"
     """Which weights are the result: the last step's, or those of the checkpoint of least held-out loss."""
 

@@ -16,11 +16,21 @@ import torch
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
+from train import processes
+from train.course import Course, row_course
 from train.demonstrations import Demonstrated, encode_demonstrations
 from train.folder import Result, Trained, begin_folder, finish_folder, found_finished, start_folder
 from train.halving import InParts
-from train.loop import Watch, adapted_by, check_rows, load_dtype, run_loop, trainer_options
-from train.plan import Course, Job, Plan, plan_training, row_course, settled
+from train.loop import (
+    Watch,
+    adapted_by,
+    check_rows,
+    following,
+    load_dtype,
+    run_loop,
+    trainer_options,
+)
+from train.plan import Job, Plan, plan_training, settled
 from train.roles import Base, load_base, save_adapter
 from train.rows import Demonstration
 from train.settings import SftSettings
@@ -57,10 +67,13 @@ def train_sft(
     check_rows(rows)
     plan = _plan(base, tokens, settings)
     settings = settled(settings, plan)
+    planned_s = time.monotonic()
     model = adapted_by(base, settings, frozen_reference=False)
     begin_folder(opened)
     trainer = _trainer(model, base, tokens, settings, opened.path)
     ran = run_loop(trainer, opened, settings, watch, plan)
+    if not processes.first():
+        return following(opened, rows, ran, trainer.state.global_step)
     save_adapter(model, opened.path)
     base.tokenizer.save_pretrained(str(opened.path))
     result = Result(
@@ -71,7 +84,7 @@ def train_sft(
         read=dict(read or {}),
         notes=ran.notes,
         plan=plan.figures(),
-        measured=ran.measured,
+        measured=ran.measured_since(planned_s),
     )
     return finish_folder(opened, result)
 
@@ -93,7 +106,7 @@ def _plan(base: Base, tokens: Demonstrated, settings: SftSettings) -> Plan:
 
         def prepare(model: PeftModel) -> Any:
             trainer = _trainer(model, base, tokens, settings, Path(folder))
-            count = torch.ones((), dtype=torch.long)
+            count = torch.ones((), dtype=torch.long, device="cpu")
             return model, lambda inputs: trainer.compute_loss(model, dict(inputs), num_items_in_batch=count)
 
         def shapes(batch: Sequence[int]) -> dict[str, torch.Tensor]:
@@ -104,7 +117,7 @@ def _plan(base: Base, tokens: Demonstrated, settings: SftSettings) -> Plan:
             }
 
         def course(_: bool) -> Course:
-            return row_course(lengths, settings, batches, shapes)
+            return row_course(lengths, settings, base.model.config, batches, shapes)
 
         job = Job("sft", settings, prepare, on_cpu=True, checkpoints_tokenizer=True)
         return plan_training(job, base, course)

@@ -105,9 +105,9 @@ def skeleton(name: str, dtype: torch.dtype) -> Base:
     return base
 
 
-def skeleton_of(base: Base, dtype: torch.dtype) -> Base:
-    """The same for a model that is loaded already, which is left as it is."""
-    return base._replace(model=_on_meta(base.model.config, dtype))
+def skeleton_of(base: Base, dtype: torch.dtype, config: Any = None) -> Base:
+    """The same for a model that is loaded already, which is left as it is; by another config where one is given."""
+    return base._replace(model=_on_meta(config or base.model.config, dtype))
 
 
 def _on_meta(config: Any, dtype: torch.dtype) -> Any:
@@ -158,14 +158,9 @@ def sketch_passes(
     checkpointing: bool,
 ) -> list[Sketch]:
     """Go through each of some passes by itself. `adapted` is a skeleton and is used up."""
-    stays: Any = adapted
-    stays.to = lambda *_, **__: adapted  # a library's trainer would move what has no values
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        if checkpointing:
-            checkpoint_gradients(adapted.get_base_model())
-        module, run = prepare(adapted)
+    module, run = prepared(adapted, prepare, checkpointing)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        _materialise(module, device)
+        take_tensors(module, lambda like: torch.empty(like.shape, dtype=like.dtype, device=device))
         module.train()
         trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
         held = held_bytes([*module.parameters(), *module.buffers()])
@@ -196,15 +191,25 @@ def sketch_passes(
     return found
 
 
-def _materialise(module: nn.Module, device: torch.device) -> None:
-    """Put tensors without values, on `device`, where those of the meta device are; shared ones stay shared."""
+def prepared(adapted: PeftModel, prepare: Prepare, checkpointing: bool) -> tuple[nn.Module, Run]:
+    """What is trained and how it is run, still on the meta device. `adapted` is a skeleton and is used up."""
+    stays: Any = adapted
+    stays.to = lambda *_, **__: adapted  # a library's trainer would move what has no values
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        if checkpointing:
+            checkpoint_gradients(adapted.get_base_model())
+        return prepare(adapted)
+
+
+def take_tensors(module: nn.Module, make: Callable[[Tensor], Tensor]) -> None:
+    """Put tensors that `make` makes where those of the meta device are; shared ones stay shared."""
     made: dict[int, Tensor] = {}
 
     def stand_in(tensor: Tensor) -> Tensor:
         if id(tensor) not in made:
-            empty = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
+            new = make(tensor)
             made[id(tensor)] = (
-                nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+                nn.Parameter(new, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
             )
         return made[id(tensor)]
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer
 
 from train import processes
-from train.batches import GroupedBatches, passes
+from train.batches import EVALUATED, GroupedBatches, evenly, passes
 from train.halving import save_parts, saved_parts, too_long, until_it_fits
 from train.layout import PairBatch, collate_pairs
 from train.logprobs import row_tokens
@@ -22,10 +22,6 @@ from train.pairs import PairTokens
 
 Losses = tuple[Tensor, dict[str, Tensor]]
 """The loss of each pair of a pass (B,), and figures (B,) to be shown beside it."""
-
-
-EVALUATED = 512
-"""Most held-out pairs that a checkpoint is measured on."""
 
 
 class Stage(NamedTuple):
@@ -143,8 +139,7 @@ class PairTrainer(Trainer):
         step, known = self._measured
         if step == self.state.global_step:  # the library asks twice at the end
             return known
-        every = range(self._stage.trained, len(self._stage.pairs))
-        rows = list(every[:: -(-len(every) // EVALUATED)])
+        rows = evenly(range(self._stage.trained, len(self._stage.pairs)), EVALUATED)
         # without the wrapper of several processes, whose forward would wait for the others'
         model = self.accelerator.unwrap_model(self.model_wrapped).eval()
         total, right = 0.0, 0.0

@@ -13,6 +13,7 @@ from prompts.pool import Ids, messages_of
 from prompts.records import Message, Record, content_id
 from prompts.rows import BadRowError, RawRow, kind_of, parsed_rows
 from train.errors import TrainDataError
+from train.rows import name_of
 
 
 class Verdict(Record):
@@ -22,6 +23,9 @@ class Verdict(Record):
     prompt: tuple[Message, ...] = Field(min_length=1)
     completion: str
     good: bool
+    constitution: str = Field(default="", exclude=True)
+    """As `train.rows.Demonstration` has it, and so is `judge`: who said whether the reply is good."""
+    judge: str = Field(default="", exclude=True)
 
 
 class Verdicts(NamedTuple):
@@ -58,7 +62,14 @@ def from_score(score: Score) -> Verdict | str:
         return f"the score is {score.status}"
     if score.reward == 0:
         return "its score is on the middle of the scale"
-    return Verdict(id=score.id, prompt=score.prompt.messages, completion=score.text, good=score.reward > 0)
+    return Verdict(
+        id=score.id,
+        prompt=score.prompt.messages,
+        completion=score.text,
+        good=score.reward > 0,
+        constitution=score.constitution,
+        judge=score.judge,
+    )
 
 
 def _reader() -> Callable[[RawRow], Verdict | str]:
@@ -88,6 +99,13 @@ def _reader() -> Callable[[RawRow], Verdict | str]:
             raise BadRowError(f"label is {kind_of(label)}", "true or false")
         prompt = messages_of(fields)
         derived = content_id("verdict", [message.model_dump() for message in prompt], completion)
-        return Verdict(id=ids.of(row, derived), prompt=prompt, completion=completion, good=label)
+        return Verdict(
+            id=ids.of(row, derived),
+            prompt=prompt,
+            completion=completion,
+            good=label,
+            constitution=name_of(fields, "constitution", ""),
+            judge=name_of(fields, "judge", ""),
+        )
 
     return read

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 TRUNK = 0
 FULL, SLIDING = "full_attention", "sliding_attention"
 """The kinds of layers, as transformers' configs name them, for which masks can be made here."""
+FLEX = "flex_attention"
+"""FlexAttention, as transformers' configs name it."""
 LEAST_SHARED = 0.3
 """Share of a prompt that it must have in common with a row's trunk to become a branch of it."""
 WIDEST = 4.0
@@ -129,10 +131,9 @@ def places(rows: Sequence[Row], keep: Sequence[int]) -> Iterator[tuple[int, list
             begin += len(tokens)
 
 
-def mask_of(
-    part: torch.Tensor, positions: torch.Tensor, config: Any, dtype: torch.dtype
-) -> torch.Tensor | dict[str, torch.Tensor]:
-    """The mask to give a model of `config`: one (R, 1, T, T), or one for each kind of layer.
+def mask_of(part: torch.Tensor, positions: torch.Tensor, config: Any, dtype: torch.dtype) -> Any:
+    """The mask to give a model of `config`: one (R, 1, T, T), or one for each kind of layer;
+    blocks of it for FlexAttention.
 
     Padding sees the trunk and itself, so that no row of the softmax is empty. Raises ValueError for a model whose
     attention cannot be told such a mask.
@@ -142,20 +143,42 @@ def mask_of(
     if strange := kinds - {FULL, SLIDING}:
         raise ValueError(f"its layers are of kind {', '.join(sorted(strange))}")
     implementation = text._attn_implementation
-    if implementation not in ("sdpa", "eager"):
+    if implementation not in ("sdpa", "eager", FLEX):
         raise ValueError(f"its attention is {implementation}")
+
+    def mask(window: int | None) -> Any:
+        if implementation == FLEX:
+            return _blocks(part, positions, window)
+        return _added(_seen(part, positions, window), dtype)
+
+    window = getattr(text, "sliding_window", None)
+    if window is None or (kinds and SLIDING not in kinds):
+        return mask(None)
+    if not kinds:  # all layers slide
+        return mask(window)
+    return {FULL: mask(None), SLIDING: mask(window)}
+
+
+def _seen(part: torch.Tensor, positions: torch.Tensor, window: int | None) -> torch.Tensor:
+    """Which places (R, T, T) each place sees."""
     import torch
 
     width = part.shape[1]
     causal = torch.ones((width, width), dtype=torch.bool, device=part.device).tril()
-    seen = causal & ((part[:, None] == TRUNK) | (part[:, None] == part[..., None]))  # (R, T, T)
-    window = getattr(text, "sliding_window", None)
-    if window is None or (kinds and SLIDING not in kinds):
-        return _added(seen, dtype)
-    near = positions[..., None] - positions[:, None] < window  # (R, T, T)
-    if not kinds:  # all layers slide
-        return _added(seen & near, dtype)
-    return {FULL: _added(seen, dtype), SLIDING: _added(seen & near, dtype)}
+    seen = causal & ((part[:, None] == TRUNK) | (part[:, None] == part[..., None]))
+    return seen if window is None else seen & (positions[..., None] - positions[:, None] < window)
+
+
+def _blocks(part: torch.Tensor, positions: torch.Tensor, window: int | None) -> Any:
+    """The same for FlexAttention (Dong et al. 2024, arXiv 2412.05496): blocks that see nothing are passed over."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    def sees(row: torch.Tensor, _head: torch.Tensor, at: torch.Tensor, to: torch.Tensor) -> torch.Tensor:
+        seen = (to <= at) & ((part[row, to] == TRUNK) | (part[row, to] == part[row, at]))
+        return seen if window is None else seen & (positions[row, at] - positions[row, to] < window)
+
+    rows, width = part.shape
+    return create_block_mask(sees, rows, None, width, width, device=part.device)
 
 
 def _added(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -30,7 +30,7 @@ def tell_plan(plan: Plan, as_json: bool) -> None:
     if plan.disk_bytes is not None and plan.kept_bytes is not None:
         console.say(f"  disk    {_size(plan.disk_bytes)} with checkpoints, {_size(plan.kept_bytes)} stay")
     if plan.time_s is not None:
-        console.say(f"  time    about {_time(plan.time_s)}")
+        console.say(f"  time    {_foretold(plan.time_s, plan.time_range_s)}")
     if plan.gradient_checkpointing:
         console.say("  with gradient checkpointing")
     if plan.two_rows:
@@ -52,6 +52,15 @@ def beside(plan: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
     if measured.get("resident_bytes") is not None:
         found.append(f"the process took {_size(measured['resident_bytes'])} beside what it had before")
     return "; ".join(found)
+
+
+def _foretold(time_s: float, limits: tuple[float, float] | None) -> str:
+    """How long it will take, and how sure that is."""
+    if limits is None:
+        return f"about {_time(time_s)}, to a factor of three: no pass could be timed beforehand"
+    return (
+        f"about {_time(time_s)}, {_time(limits[0])} to {_time(limits[1])} by what was timed; in one process"
+    )
 
 
 def _size(count: int) -> str:

@@ -47,6 +47,8 @@ def sft(
     report_to: train_flags.ReportTo = None,
     tensorboard: train_flags.TensorBoard = False,
     plan: train_flags.PlanOnly = False,
+    nproc: launch.Nproc = 1,
+    accelerate_config: launch.AccelerateConfig = None,
     json: Json = False,
 ) -> None:
     """Teach the model its own revised replies. The same command again goes on where it stopped."""
@@ -61,6 +63,8 @@ def sft(
 
     if plan:
         tell_plan(plan_sft(read.rows, settings), json)
+        return
+    if launch.launched(nproc, accelerate_config):
         return
     with console.training("sft") as watch:
         trained = train_sft(read.rows, settings, out, watch=watch, read=source_of(rows, read.set_aside))
@@ -98,6 +102,7 @@ def reward(
         Path | None,
         typer.Option(help="Responses of the policy to come: the card says how far rewards vary on them."),
     ] = None,
+    attention: train_flags.Attention = None,
     pass_tokens: train_flags.PassTokens = None,
     form: Format = "rows",
     seed: Seed = 0,
@@ -165,6 +170,7 @@ def dpo(
     gamma: train_flags.Gamma = None,
     length_alpha: train_flags.LengthAlpha = None,
     anchor: train_flags.Anchor = None,
+    attention: train_flags.Attention = None,
     pass_tokens: train_flags.PassTokens = None,
     cache: train_flags.Cache = Path(".preceptor"),
     form: Format = "rows",
@@ -232,6 +238,8 @@ def kto(
     report_to: train_flags.ReportTo = None,
     tensorboard: train_flags.TensorBoard = False,
     plan: train_flags.PlanOnly = False,
+    nproc: launch.Nproc = 1,
+    accelerate_config: launch.AccelerateConfig = None,
     json: Json = False,
 ) -> None:
     """Train a policy on single replies that are good or bad. The same command again goes on where it stopped."""
@@ -246,6 +254,8 @@ def kto(
 
     if plan:
         tell_plan(plan_kto(read.rows, settings), json)
+        return
+    if launch.launched(nproc, accelerate_config):
         return
     with console.training("kto") as watch:
         trained = train_kto(read.rows, settings, out, watch=watch, read=source_of(rows, read.set_aside))

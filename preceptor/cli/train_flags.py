@@ -97,6 +97,10 @@ PassTokens = Annotated[
         show_default="1024 on a CPU, else 8192",
     ),
 ]
+Attention = Annotated[
+    str | None,
+    typer.Option(help="sdpa, or flex: FlexAttention, on a GPU alone.", show_default="sdpa"),
+]
 HeldOut = Annotated[
     float | None, typer.Option(help="Share of the prompts kept for the report card.", show_default="0.1")
 ]

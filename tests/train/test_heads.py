@@ -122,8 +122,12 @@ def test_the_pairs_that_members_differ_on_come_first(ensemble: Path) -> None:
         for number, pair in enumerate(PAIRS[:8])
         for side, reply in (("c", pair.chosen), ("r", pair.rejected), ("same", pair.rejected))
     ]
+    encoded: list[str] = []
+    encode = model.encode
+    model.encode = lambda turns, name: (encoded.append(turns[-1].content), encode(turns, name))[1]  # type: ignore[method-assign,func-returns-value]
     rows = list(rated(model, replies, "rm", batch_size=4))
     assert [row.id for row in rows] == [reply.id for reply in replies]
+    assert encoded == [reply.text for reply in replies]  # each once
     found = doubts(rows, most=5)
     assert len(found) == 5
     assert [doubt.deviation for doubt in found] == sorted((d.deviation for d in found), reverse=True)

@@ -13,6 +13,7 @@ from prompts.records import Prompt
 from tests.train.tiny import preference
 from train.errors import TrainDataError
 from train.evaluate import reply_logprobs
+from train.export import export
 from train.kto import kto_rows, train_kto
 from train.settings import KtoSettings
 from train.unpaired import Verdict, read_verdicts
@@ -80,6 +81,9 @@ def test_verdicts_are_read_from_scores_and_from_trls_rows(tmp_path: Path) -> Non
     path.write_text("".join(row.line() + "\n" for row in scores))
     read = read_verdicts(path)
     assert [(row.id, row.good) for row in read.rows] == [("score-0", True), ("score-1", False)]
+    assert {(row.constitution, row.judge) for row in read.rows} == {
+        ("test@1.0.0#000000000000", "scripted/test")
+    }
     assert read.set_aside == {"its score is on the middle of the scale": 1, "the score is unparsed": 1}
     rows = [
         {"prompt": "Hi?", "completion": "Hello.", "label": True},
@@ -94,6 +98,18 @@ def test_verdicts_are_read_from_scores_and_from_trls_rows(tmp_path: Path) -> Non
         ("Hello.", True),
         ("No.", False),
     ]
+
+
+def test_an_export_names_the_judge_of_the_scores(tiny: Path, tmp_path: Path) -> None:
+    path = tmp_path / "scores.jsonl"
+    path.write_text("".join(score(number, 0.5 - number % 2).line() + "\n" for number in range(4)))
+    settings = KtoSettings(model=str(tiny), batch_size=2, rank=4)
+    trained = train_kto(read_verdicts(path).rows, settings, tmp_path / "kto")
+    made = export(trained.folder, tmp_path / "out", "adapter")
+    assert (made.constitutions, made.judges) == (("test@1.0.0#000000000000",), ("scripted/test",))
+    card = (made.folder / "README.md").read_text()
+    assert "| judge | `scripted/test` |" in card
+    assert "judged by machine and not by people" in card
 
 
 @pytest.mark.parametrize(

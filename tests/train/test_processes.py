@@ -63,6 +63,33 @@ def test_two_processes_make_the_losses_of_one(tiny: Path, tmp_path: Path, stage:
     assert manifests[0]["settings"] == manifests[1]["settings"]
 
 
+@pytest.mark.parametrize("stage", ["sft", "kto"])
+def test_trls_trainers_make_the_losses_of_one_process_too(tiny: Path, tmp_path: Path, stage: str) -> None:
+    """To 1e-5 in every step, also where the processes have unlike numbers of rows, and where one has none; KTO's z
+    is over all rows. Figures beside the loss are the same too, but where a process has no row."""
+    lines = [
+        {"prompt": row.prompt[0].content, "completion": row.chosen[0].content, "label": number % 3 > 0}
+        for number, row in enumerate(map(preference, range(16)))
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = f"{stage} rows.jsonl --model {tiny} --batch-size 5 --epochs 2 --rank 4 --learning-rate 0.005"
+    for nproc in (1, 2):
+        ended = preceptor(tmp_path, *words.split(), "--out", f"out{nproc}", "--nproc", nproc, "--json")
+        assert ended.returncode == 0, ended.stderr
+        assert json.loads(ended.stdout)["steps"] == 8
+    one, two = rows(tmp_path / "out1"), rows(tmp_path / "out2")
+    assert [row["step"] for row in one] == [row["step"] for row in two] == list(range(1, 9))
+    assert max(row["loss"] for row in one) - min(row["loss"] for row in one) > 0.01
+    for ours, theirs in zip(one, two, strict=True):
+        assert theirs["loss"] == pytest.approx(ours["loss"], abs=1e-5)
+        assert theirs["grad_norm"] == pytest.approx(ours["grad_norm"], rel=1e-4, abs=1e-5)
+        if ours["step"] % 4:  # of a last step of one row the other process has none, and shows the first
+            assert theirs == pytest.approx(ours, rel=1e-3, abs=1e-5)
+    weights = [load_file(tmp_path / f"out{nproc}/adapter_model.safetensors") for nproc in (1, 2)]
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor, rtol=1e-3, atol=1e-5)
+
+
 def test_what_is_wrong_is_said_once_and_before_anything_is_started(tmp_path: Path) -> None:
     ended = preceptor(tmp_path, "dpo", "none.jsonl", "--out", "out", "--nproc", 2)
     assert (ended.returncode, ended.stderr.count("there is no such file")) == (2, 1)

@@ -124,6 +124,7 @@ def test_only_revisions_that_went_well_are_learned_and_the_others_are_counted(tm
     write_rows(tmp_path / "rows.jsonl", rows)
     read = read_demonstrations(tmp_path / "rows.jsonl")
     assert [(row.id, row.completion) for row in read.rows] == [("v0", "Better.")]
+    assert [(row.constitution, row.judge) for row in read.rows] == [(rows[0].constitution, "")]
     assert read.set_aside == {
         "the revision is refused": 1,
         "the revision is truncated": 1,
@@ -144,6 +145,13 @@ def test_plain_rows_of_prompt_and_completion_are_read_too(tmp_path: Path) -> Non
         {"prompt": "Hi?", "completion": "Hello."},
         {"prompt": "Ho?", "completion": said},
     )
-    assert [row.completion for row in read_demonstrations(path).rows] == ["Hello.", "Hello."]
+    plain = read_demonstrations(path).rows
+    assert [row.completion for row in plain] == ["Hello.", "Hello."]
+    named = {"prompt": "Hi?", "completion": "Hello.", "constitution": "c@1.0.0#0", "judge": "human/ann"}
+    (told,) = read_demonstrations(jsonl(tmp_path / "named.jsonl", named)).rows
+    assert (told.constitution, told.judge) == ("c@1.0.0#0", "human/ann")
+    assert told.line() == plain[0].line()  # the same training, whoever made its rows
+    with pytest.raises(UserError, match="judge is a number; wanted a text"):
+        read_demonstrations(jsonl(tmp_path / "named.jsonl", {**named, "judge": 1}))
     with pytest.raises(UserError, match=":1: no column completion; wanted prompt and completion"):
         read_demonstrations(jsonl(tmp_path / "bad.jsonl", {"prompt": "Hi?"}))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,10 +11,14 @@ from torch import Tensor
 from tests.train.architectures import APART, SHARED, tiny_model
 from tests.train.tiny import preference, tiny_tokenizer
 from train import layout as module
-from train.layout import PROMPT, PairBatch, collate_pairs
+from train.dpo import train_dpo
+from train.errors import CheckpointError
+from train.layout import PROMPT, PairBatch, collate_pairs, set_attention
 from train.logprobs import Policy, batch_hidden
 from train.pairs import encode_pairs
+from train.reward import train_reward
 from train.selftest import choose_layout
+from train.settings import DpoSettings, RewardSettings
 
 PAIRS = encode_pairs([preference(number) for number in range(9)], tiny_tokenizer(), 512).rows
 LONGEST = max(pair.length for pair in PAIRS)
@@ -36,6 +42,42 @@ def test_scores_and_log_probabilities_equal_those_of_two_rows(name: str) -> None
         results.append((states.detach(), logps.total.detach(), logps.common.detach(), gradient))
     for found, wanted in zip(*results, strict=True):
         assert (found - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning"
+)  # of torch, at what transformers 5.23 imports and calls
+@pytest.mark.parametrize("name", ["llama", "qwen2-sliding", "gemma2", "gemma3", "mistral", "granite"])
+@torch.no_grad()
+def test_flex_attention_sees_the_same(name: str) -> None:
+    """To 1e-5 of SDPA (eager with gemma 2, which SDPA cannot cap), forward: on a CPU it has no backward pass."""
+    assert LONGEST > 2 * 16
+    batch = collate_pairs(PAIRS, range(len(PAIRS)), 0)
+    model = tiny_model(name)
+    wanted, logps = batch_hidden(model, batch)[batch.last], Policy(model)(batch).total
+    set_attention(model, "flex")
+    with torch.compiler.set_stance("force_eager"):
+        assert choose_layout(model, PAIRS, 0, with_logits=True) == (True, False, ())
+        assert model.config.get_text_config()._attn_implementation == "flex_attention"
+        found = batch_hidden(model, batch)[batch.last]
+        assert (found - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+        assert (Policy(model)(batch).total - logps).abs().max() <= 1e-5 * logps.abs().max()
+
+
+def test_flex_attention_is_refused_where_it_could_not_be_trained(tiny: Path, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    pairs = [preference(number) for number in range(4)]
+    for train, settings in (
+        (train_reward, RewardSettings(model=str(tiny), attention="flex")),
+        (train_dpo, DpoSettings(model=str(tiny), attention="flex")),
+    ):
+        with pytest.raises(CheckpointError, match=r"flex needs a CUDA GPU: on a CPU .* no backward pass"):
+            train(pairs, settings, tmp_path / "out")  # type: ignore[operator]
+    assert "attention" not in DpoSettings().model_dump()  # trainings from before it are still themselves
+    with pytest.raises(CheckpointError, match="BloomForCausalLM cannot take attention flex"):
+        set_attention(tiny_model("bloom"), "flex")
 
 
 @pytest.mark.parametrize("name", APART)

@@ -241,6 +241,8 @@ def test_the_manifest_names_constitutions_and_judges_of_the_rows(tiny: Path, tmp
     assert manifest["constitutions"] == ["a@1.0.0#0", "test@1.0.0#000000000000"]
     assert manifest["judges"] == ["scripted/test", "z"]
     assert origins_of(DEMONSTRATIONS) == origins_of([]) == {"constitutions": [], "judges": []}
+    told = VERDICTS[0].model_copy(update={"judge": "z"})
+    assert origins_of([*VERDICTS[1:], told]) == {"constitutions": [], "judges": ["unknown", "z"]}
 
 
 @pytest.mark.parametrize("stage", ["reward", "dpo"])
