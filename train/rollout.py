@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from judge.models.head import head_of
 from judge.models.local import pick
 from train.logprobs import causal_model
 
@@ -145,16 +146,13 @@ def _batch(
 
 def _next_logits(causal: Any, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Tensor:
     """Logits (b, V) float32 of the token after the last."""
-    output = causal(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    logits: Tensor = output.logits[:, -1].float()
-    return logits
+    how = {"attention_mask": mask, "position_ids": positions, "past_key_values": cache, "use_cache": True}
+    if (head := head_of(causal)) is None:
+        logits: Tensor = causal(input_ids=ids, **how, logits_to_keep=1).logits[:, -1].float()
+        return logits
+    last = causal.base_model(input_ids=ids, **how).last_hidden_state[:, -1]  # (b, H)
+    found: Tensor = head.logits(last)
+    return found
 
 
 def _draw(logits: Tensor, shares: Tensor, draw: Tensor, how: Sampling) -> Tensor:
