@@ -21,8 +21,8 @@ from torch.utils.checkpoint import checkpoint
 
 from judge.models.head import Head
 
-SLICE_LOGITS = {"cpu": 2**21, "cuda": 2**27}
-"""Logits in memory at a time, by kind of device: as fits a cache, and as keeps a GPU busy."""
+SLICE_LOGITS = {"cpu": 2**22, "cuda": 2**27}
+"""Logits in memory at a time, by kind of device: enough for a product at full speed, few beside the weights."""
 
 
 def token_logprobs(hidden: Tensor, targets: Tensor, head: Head) -> Tensor:

@@ -113,12 +113,15 @@ def _batch(
     ended = torch.zeros(count, dtype=torch.bool, device=device)  # (B,)
     alive = torch.arange(count, device=device)  # (b,) rows still in the batch
     for step in range(longest):
-        logp = logits.log_softmax(-1)  # (b, V)
-        shares = logp.exp()  # (b, V)
+        shares = logits.softmax(-1)  # (b, V)
         drawn = _draw(logits, shares, draws[alive, step], how)  # (b,)
+        logp = shares.gather(1, drawn[:, None])[:, 0].log()  # (b,)
+        own = logits.gather(1, drawn[:, None])[:, 0]  # (b,)
         tokens[alive, step] = drawn
-        logps[alive, step] = logp.gather(1, drawn[:, None])[:, 0]
-        entropies[alive, step] = -logp.mul_(shares).nansum(-1)
+        logps[alive, step] = logp
+        # H = log sum exp(z) - sum p z, and the former is the drawn token's z - log p. A share of 0 adds nothing, also
+        # where z is minus infinity; the logits are not needed any more.
+        entropies[alive, step] = own - logp - logits.mul_(shares).nansum(-1)
         stopped = torch.isin(drawn, stops)  # (b,)
         ended[alive] = stopped
         lengths[alive[stopped]] = step + 1
