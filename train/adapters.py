@@ -2,7 +2,7 @@
 
 PEFT walks over all modules at every switch, and over all of them again to report their state; here a switch is
 one assignment a layer. PEFT also leaves `requires_grad` as it thinks best; here every switch says anew which
-parameters are trained, and no others are.
+parameters are trained, and no others are. Layers compute their product in one step (`train.lora_product`).
 
 Gradient checkpointing computes activations a second time in the backward pass, with the adapter that acts
 then: run backward before the next switch.
@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from torch import nn
+
+from train.lora_product import join
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -40,6 +42,8 @@ class Switchboard:
             for name in adapted.peft_config
         }
         adapted.requires_grad_(False)
+        for layer in self._layers:
+            join(layer)
         self.switch(BASE)
 
     def switch(self, name: str) -> None:

@@ -32,6 +32,11 @@ def self_bleu(texts: Sequence[str]) -> list[float]:
     ]
 
 
+def mean_self_bleu(texts: Sequence[str]) -> float:
+    """Mean of `self_bleu` over the texts; 0 where there are none."""
+    return sum(self_bleu(texts)) / len(texts) if texts else 0.0
+
+
 def _precisions(words: Sequence[Sequence[str]], order: int) -> list[float | None]:
     """Each text's clipped precision against all others; None for a text too short for such n-grams.
 

@@ -15,7 +15,6 @@ import hashlib
 import json
 import math
 import statistics
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +25,9 @@ from constitution.checks import looks_refused
 from prompts.manifest import write_json
 from prompts.records import Prompt, canonical_json
 from prompts.rows import read_records
+from train.asked import text_of
 from train.calibration import wilson
+from train.diversity import mean_self_bleu
 from train.episodes import groups_of
 from train.errors import RunFolderError, TrainDataError
 from train.evaluate import distinct_n, kl_nats
@@ -43,8 +44,6 @@ from train.settings import PpoSettings
 
 PLAIN_TEXT = Path(__file__).with_name("guard_text.jsonl")
 """Everyday prose that no tuning is about: what the perplexity is measured on where no other text is given."""
-SELF_BLEU_REPLIES = 64
-"""Most replies that are compared with one another: the work grows with their square."""
 
 
 class GuardJudge(NamedTuple):
@@ -108,7 +107,11 @@ class HeldOutGuard:
         roles = moment.roles
         rollouts = self._roll_out(roles)
         replied = [
-            Replied(prompt, (rollout.prompt, rollout.reply), text_of(rollout, roles))
+            Replied(
+                prompt,
+                (rollout.prompt, rollout.reply),
+                text_of(roles.base.tokenizer, rollout.reply, rollout.ended),
+            )
             for prompt, rollout in zip(self.prompts, rollouts, strict=True)
         ]
         texts = [reply.text for reply in replied]
@@ -131,7 +134,7 @@ class HeldOutGuard:
             length_correlation=correlation([len(rollout.reply) for rollout in rollouts], proxy),
             distinct_1=distinct_n(texts, 1),
             distinct_2=distinct_n(texts, 2),
-            self_bleu=self_bleu(texts[:SELF_BLEU_REPLIES]),
+            self_bleu=mean_self_bleu(texts),
             refused=statistics.fmean(looks_refused(text) for text in texts),
             perplexity=perplexity(self.texts, roles, self.settings.max_length),
             spread=ensemble_spread(rollouts, roles),
@@ -192,12 +195,6 @@ def plain_text(source: str | Path) -> list[str]:
     return texts
 
 
-def text_of(rollout: Rollout, roles: Roles) -> str:
-    """A reply in words, without its end of turn."""
-    reply = rollout.reply[:-1] if rollout.ended else rollout.reply
-    return str(roles.base.tokenizer.decode(reply, skip_special_tokens=True))
-
-
 @torch.no_grad()
 def reference_kl(rollouts: Sequence[Rollout], roles: Roles) -> float:
     """Nats a reply from the reference, by k1 over replies that the policy drew at temperature 1."""
@@ -242,41 +239,6 @@ def correlation(lengths: Sequence[float], rewards: Sequence[float | None]) -> fl
     if len({length for length, _ in known}) < 2 or len({reward for _, reward in known}) < 2:
         return None
     return statistics.correlation(*zip(*known, strict=True))
-
-
-def self_bleu(texts: Sequence[str], order: int = 4) -> float:
-    """Mean BLEU of each text against all others: 1 where they say the same (Zhu et al. 2018, arXiv 1802.01886).
-
-    Of words; an order without a match counts half a match (Chen and Cherry 2014, method 1 with 1/2), and one that
-    a text is too short for is left out. 0 with fewer than two texts.
-    """
-    if len(texts) < 2:
-        return 0.0
-    words = [text.lower().split() for text in texts]
-    counted = [[_grams(one, n) for n in range(1, order + 1)] for one in words]
-    return statistics.fmean(_bleu(at, words, counted) for at in range(len(words)))
-
-
-def _bleu(at: int, words: Sequence[list[str]], counted: Sequence[list[Counter[tuple[str, ...]]]]) -> float:
-    others = [number for number in range(len(words)) if number != at]
-    logs = []
-    for n, grams in enumerate(counted[at]):
-        total = grams.total()
-        if total:
-            met = sum(
-                min(count, max(counted[other][n][gram] for other in others)) for gram, count in grams.items()
-            )
-            logs.append(math.log(max(met, 0.5) / total))
-    if not logs:
-        return 0.0
-    length = len(words[at])
-    closest = min((len(words[other]) for other in others), key=lambda each: (abs(each - length), each))
-    brevity = min(0.0, 1 - closest / length)
-    return min(1.0, math.exp(statistics.fmean(logs) + brevity))
-
-
-def _grams(words: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
-    return Counter(zip(*(words[start:] for start in range(n)), strict=False))
 
 
 def _append(path: Path, lines: Sequence[str]) -> None:

@@ -21,8 +21,8 @@ from torch.utils.checkpoint import checkpoint
 
 from judge.models.head import Head
 
-SLICE_LOGITS = {"cpu": 2**21, "cuda": 2**27}
-"""Logits in memory at a time, by kind of device: as fits a cache, and as keeps a GPU busy."""
+SLICE_LOGITS = {"cpu": 2**22, "cuda": 2**27}
+"""Logits in memory at a time, by kind of device: enough for a product at full speed, few beside the weights."""
 
 
 def token_logprobs(hidden: Tensor, targets: Tensor, head: Head) -> Tensor:
@@ -92,12 +92,15 @@ class _FrozenHead(torch.autograd.Function):
             if head.softcap is not None:
                 squashed = torch.tanh(logits / head.softcap)
                 logits = head.softcap * squashed
-            spread = logits.logsumexp(dim=1, keepdim=True)  # (n, 1)
-            logps[part] = (logits.gather(1, target) - spread)[:, 0]
+            top = logits.amax(dim=1, keepdim=True)  # (n, 1)
+            wanted_logits = logits.gather(1, target) - top  # (n, 1)
+            shares = logits.sub_(top).exp_()  # (n, V), the softmax times `total`
+            total = shares.sum(dim=1, keepdim=True)  # (n, 1)
+            logps[part] = (wanted_logits - total.log())[:, 0]
             if slopes is None:
                 continue
-            slope = logits.sub_(spread).exp_().neg_()  # (n, V), minus the softmax
-            slope.scatter_add_(1, target, torch.ones_like(spread))
+            slope = shares.div_(-total)  # (n, V), minus the softmax
+            slope.scatter_add_(1, target, torch.ones_like(total))
             if squashed is not None:
                 slope *= 1 - squashed**2
             if head.scale != 1.0:

@@ -64,7 +64,9 @@ class Optimisers(NamedTuple):
 def open_optimisers(roles: Roles) -> Optimisers:
     """Adam for both (Kingma and Ba 2014, arXiv 1412.6980), without weight decay: LoRA starts at no change, and
     decay would pull it back there."""
-    return Optimisers(*(torch.optim.Adam(roles.trained(role), lr=0.0) for role in (POLICY, VALUE)))
+    return Optimisers(
+        *(torch.optim.Adam(roles.trained(role), lr=0.0, fused=True) for role in (POLICY, VALUE))
+    )
 
 
 class Journal:

@@ -30,7 +30,7 @@ from pydantic import Field
 
 from constitution.checks.wording import folded, sentences, words
 from prompts.records import Message, Prompt, Record
-from train.diversity import self_bleu
+from train.diversity import mean_self_bleu
 from train.evaluate import distinct_n
 from train.paired import Change, Part, left_out, ratios, shares
 
@@ -249,7 +249,7 @@ def _alike(rows: Sequence[Answered]) -> list[Figure]:
         Figure("mode collapse", f"distinct_{n}", "lower", left_out(old, new, partial(distinct_n, n=n)))
         for n in (1, 2)
     ]
-    figures.append(Figure("mode collapse", "self_bleu", "higher", left_out(old, new, _mean_self_bleu)))
+    figures.append(Figure("mode collapse", "self_bleu", "higher", left_out(old, new, mean_self_bleu)))
     figures.append(
         Figure("mode collapse", "same_across_prompts", "higher", shares(*map(_shared, (old, new))))
     )
@@ -257,10 +257,6 @@ def _alike(rows: Sequence[Answered]) -> list[Figure]:
         twice = shares([_twice(row.before) for row in rows], [_twice(row.after) for row in rows])
         figures.append(Figure("mode collapse", "same_within_prompt", "higher", twice))
     return figures
-
-
-def _mean_self_bleu(texts: Sequence[str]) -> float:
-    return sum(self_bleu(texts)) / len(texts)
 
 
 def _twice(texts: Sequence[str]) -> bool:

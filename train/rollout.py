@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from judge.models.head import head_of
 from judge.models.local import pick
 from train.logprobs import causal_model
 
@@ -112,12 +113,15 @@ def _batch(
     ended = torch.zeros(count, dtype=torch.bool, device=device)  # (B,)
     alive = torch.arange(count, device=device)  # (b,) rows still in the batch
     for step in range(longest):
-        logp = logits.log_softmax(-1)  # (b, V)
-        shares = logp.exp()  # (b, V)
+        shares = logits.softmax(-1)  # (b, V)
         drawn = _draw(logits, shares, draws[alive, step], how)  # (b,)
+        logp = shares.gather(1, drawn[:, None])[:, 0].log()  # (b,)
+        own = logits.gather(1, drawn[:, None])[:, 0]  # (b,)
         tokens[alive, step] = drawn
-        logps[alive, step] = logp.gather(1, drawn[:, None])[:, 0]
-        entropies[alive, step] = -logp.mul_(shares).nansum(-1)
+        logps[alive, step] = logp
+        # H = log sum exp(z) - sum p z, and the former is the drawn token's z - log p. A share of 0 adds nothing, also
+        # where z is minus infinity; the logits are not needed any more.
+        entropies[alive, step] = own - logp - logits.mul_(shares).nansum(-1)
         stopped = torch.isin(drawn, stops)  # (b,)
         ended[alive] = stopped
         lengths[alive[stopped]] = step + 1
@@ -145,16 +149,13 @@ def _batch(
 
 def _next_logits(causal: Any, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Tensor:
     """Logits (b, V) float32 of the token after the last."""
-    output = causal(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    logits: Tensor = output.logits[:, -1].float()
-    return logits
+    how = {"attention_mask": mask, "position_ids": positions, "past_key_values": cache, "use_cache": True}
+    if (head := head_of(causal)) is None:
+        logits: Tensor = causal(input_ids=ids, **how, logits_to_keep=1).logits[:, -1].float()
+        return logits
+    last = causal.base_model(input_ids=ids, **how).last_hidden_state[:, -1]  # (b, H)
+    found: Tensor = head.logits(last)
+    return found
 
 
 def _draw(logits: Tensor, shares: Tensor, draw: Tensor, how: Sampling) -> Tensor:

@@ -21,7 +21,9 @@ class Head(NamedTuple):
 
     def logits(self, hidden: Any) -> Any:
         """Hidden states (N, H) after the last norm -> logits (N, V) in float32."""
-        found = self.layer(hidden).float() * self.scale
+        found = self.layer(hidden).float()
+        if self.scale != 1.0:
+            found = found * self.scale
         return found if self.softcap is None else self.softcap * (found / self.softcap).tanh()
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.diversity import self_bleu
+from train.diversity import mean_self_bleu, self_bleu
 
 TEXTS = st.lists(
     st.lists(st.sampled_from("abc"), min_size=1, max_size=8).map(" ".join), min_size=2, max_size=6
@@ -47,3 +47,10 @@ def test_a_text_without_words_or_company_is_like_nothing() -> None:
     assert self_bleu(["a b c d"]) == [0.0]
     assert self_bleu(["", "a b c d", "a b c d"]) == pytest.approx([0, 1, 1])
     assert self_bleu(["", "a b"]) == [0.0, 0.0]
+
+
+def test_the_mean_is_of_all_texts_and_nothing_of_none() -> None:
+    texts = ["", "the pool is on floor two", "the pool is on floor six", "we close late every night"]
+    assert mean_self_bleu(texts) == pytest.approx(sum(self_bleu(texts)) / 4)
+    assert 0 < mean_self_bleu(texts) < 1
+    assert mean_self_bleu([]) == 0.0

@@ -20,7 +20,7 @@ from train.embedded.flaws import agreement, padding
 from train.embedded.oracle import oracle
 from train.errors import TrainDataError
 from train.folder import Trained
-from train.guard import GuardJudge, HeldOutGuard, correlation, plain_text, self_bleu
+from train.guard import GuardJudge, HeldOutGuard, correlation, plain_text
 from train.guard_page import fooled
 from train.guard_rules import GuardRules, Look, Reply, Rule, best, judged, rules_from
 from train.loop import Progress
@@ -148,22 +148,6 @@ def test_rules_are_read_from_words_and_others_are_refused() -> None:
     ):
         with pytest.raises(UserError, match="wanted NAME>LIMIT:ACTION or NAME:ACTION"):
             rules_from([wrong])
-
-
-def test_self_bleu_is_one_for_the_same_words_and_less_for_others() -> None:
-    assert self_bleu(["the pool is on floor two"] * 3) == pytest.approx(1.0)
-    different = self_bleu(
-        ["the pool is on floor two", "ask at the desk for keys", "we close late every night"]
-    )
-    mixed = self_bleu(["the pool is on floor two", "the pool is on floor six", "we close late every night"])
-    assert 0 < different < mixed < 1
-    assert self_bleu(["alone"]) == 0.0
-    assert self_bleu(["", ""]) == 0.0
-
-
-def test_self_bleu_by_hand() -> None:
-    """Of `a b` against `a c`: one of two words, none of one pair counted as a half: sqrt(1/2 * 1/2) = 1/2."""
-    assert self_bleu(["a b", "a c"]) == pytest.approx(0.5)
 
 
 def test_length_and_reward_are_correlated_where_both_vary() -> None:
