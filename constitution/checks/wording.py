@@ -61,9 +61,10 @@ def runs(text: str, length: int) -> tuple[tuple[str, ...], ...]:
 
 def repeated_share(text: str, length: int = 3) -> float:
     """Share of the word runs that stand in the text more than once; 0 where the text has no run."""
-    counts = Counter(runs(text, length))
-    total = counts.total()
-    return sum(count for count in counts.values() if count > 1) / total if total else 0.0
+    found = runs(text, length)
+    if len(set(found)) == len(found):
+        return 0.0
+    return sum(count for count in Counter(found).values() if count > 1) / len(found)
 
 
 def copied_share(text: str, source: str, length: int = 5) -> float:
