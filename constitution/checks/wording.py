@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from functools import lru_cache
 
 _EDGES = re.compile(r"^[\W_]+|[\W_]+$")
 _BREAK = re.compile(r"(?<=[.!?…])[\"'”’)\]*_]*(?:\s+|$)|(?<=[。！？])|\n+")
@@ -27,7 +28,13 @@ def words(text: str) -> tuple[str, ...]:
 
 def folded(text: str) -> tuple[str, ...]:
     """The words without case and without punctuation at their edges, for comparing runs of them."""
-    return tuple((word if word.isalnum() else _EDGES.sub("", word)).casefold() for word in words(text))
+    return tuple(word for word in map(_folded, text.split()) if word)
+
+
+@lru_cache(maxsize=8192)
+def _folded(run: str) -> str:
+    """Empty for a run that is no word. Kept, because a text's words come again and again."""
+    return _EDGES.sub("", run).casefold() if any(map(str.isalnum, run)) else ""
 
 
 def sentences(text: str) -> tuple[str, ...]:
