@@ -36,11 +36,13 @@ bench-judge: $(VENV)/.dev $(PEERS)/distilabel  ## the local judge against its pe
 	$(BIN)/python benchmarks/local_judge.py --distilabel $(PEERS)/distilabel/bin/python
 	$(BIN)/python benchmarks/canaries.py
 
-bench-label: $(VENV)/.dev  ## labelling against the bare SDK, through faults, and the ledger alone
+bench-label: $(VENV)/.dev $(PEERS)/distilabel-openai $(PEERS)/curator  ## labelling beside the bare SDK and its peers, through faults, the ledger alone, memory
 	$(PIP) --editable '.[fast]'
-	$(BIN)/python benchmarks/label_speed.py
+	$(BIN)/python benchmarks/label_speed.py --distilabel $(PEERS)/distilabel-openai/bin/python \
+		--curator $(PEERS)/curator/bin/python
 	$(BIN)/python benchmarks/chaos.py
 	$(BIN)/python benchmarks/ledger.py
+	$(BIN)/python benchmarks/label_memory.py
 
 bench-ppo: $(VENV)/.dev $(PEERS)/trl  ## PPO against SFT and the last PPO that TRL had
 	$(BIN)/python benchmarks/ppo.py --trl-python $(PEERS)/trl/bin/python
@@ -51,6 +53,14 @@ bench-recorded: $(VENV)/.dev  ## recorded judges beside published figures; DATA:
 $(PEERS)/distilabel:  # in an environment of its own: it needs transformers 4
 	$(PYTHON) -m venv $@
 	$@/bin/python -m pip install --quiet 'distilabel[hf-transformers]' 'torch==2.13.0' 'transformers<5'
+
+$(PEERS)/distilabel-openai:  # its own client's, beside which it needs requests
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet 'distilabel[openai]==1.5.3' 'openai==3.54.0' requests
+
+$(PEERS)/curator:
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet 'bespokelabs-curator==0.1.31'
 
 $(PEERS)/trl:  # the last release with PPO, in an environment of its own
 	$(PYTHON) -m venv $@

@@ -33,6 +33,7 @@ from judge.models.batching import BatchProvider, Remote, Result, parts_of
 from judge.models.faults import Crowded
 from judge.models.protocol import Dialogue, Failure, Model, Outcome, Request
 from judge.prices import Prices
+from prompts.seen import Seen
 
 MOST_BATCHES = 3
 """In which a call is asked before its row is given up."""
@@ -84,6 +85,7 @@ class Batches:
         """What a batch did not answer and may be answered yet."""
         self._found = 0
         self._tries: Counter[str] = Counter()
+        """By key, how many of this run's batches did not answer it."""
         self._most: dict[str, int] = {}
         """Requests that a batch to a model may hold, where its provider has refused more."""
         self._stopped: ProviderStopped | None = None
@@ -145,12 +147,11 @@ class Batches:
         """Send what stands to be asked next; what no batch can be made of is handed back."""
         chunks: dict[str, Chunk] = {}
         alone: list[Request] = []
-        seen: set[str] = set()
+        seen = Seen()
         async for ends in self._walked(make):
             for request in (one for end in ends if isinstance(end, Missing) for one in end.requests):
-                if request.key in seen:
+                if seen.add(request.key) is not None:
                     continue
-                seen.add(request.key)
                 direct = self._then_sync and request.key in self._unanswered
                 if request.model in self._providers and not direct:
                     await self._add(request, chunks)
@@ -201,7 +202,6 @@ class Batches:
             return
         worst = sum(chunk.worst_usd[key] for key in held)
         batch = batch.model_copy(update={"requests": len(held), "worst_usd": worst})
-        self._tries.update(held)
         remote = await submit(self._providers[first.model], self._ledger, batch, chunk.lines(held))
         await self._sent(batch, remote)
         self._wanted.add(batch.token)
@@ -282,9 +282,10 @@ class Batches:
         if isinstance(why, Crowded):
             # too much waits at the provider: the next round sends half as many at once, when all of this one has ended
             self._most[batch.model] = max(1, batch.requests // 2)
-            self._tries.subtract(rest if batch.requests > 1 else ())
         elif remote.refused is not None and not isinstance(why, Transient):
             why = ProviderStopped(f"the provider took none of {remote.id}: {why}")
+        if not isinstance(why, Crowded) or batch.requests == 1:
+            self._tries.update(rest if batch.owner == self._owner else ())
         for key in rest:
             self._sort_out(key, why)
         if rest:
@@ -311,6 +312,7 @@ class Batches:
         booked = await self._ledger.write(
             partial(books.collect, token=batch.token, answered=answered, failed=said)
         )
+        self._tries.update(booked.failed if batch.owner == self._owner else ())
         for key in booked.failed:
             self._sort_out(key, failed[key])
         new = [one for one in answered if one.key in booked.answered]

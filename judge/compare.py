@@ -148,11 +148,9 @@ def read(
       verdict. Without reasoning the verdict comes first, so that a reply cut off after it still counts.
     """
     found = fault_of(outcome, request)
-    if not found.fault:
+    if found.verdict is not None:
         assert isinstance(outcome, Completion)
-        verdict = parse(outcome.text, request.menu)
-        assert isinstance(verdict, Verdict)
-        return _decided(outcome, verdict, order, request, clamp)
+        return _decided(outcome, found.verdict, order, request, clamp)
     return Judgement(
         principle=request.principle,
         order=order,
@@ -171,6 +169,7 @@ class Found(NamedTuple):
     fault: Fault
     status: Status
     problem: str
+    verdict: Verdict | None = None
 
 
 def fault_of(outcome: Outcome, request: Request) -> Found:
@@ -182,7 +181,7 @@ def fault_of(outcome: Outcome, request: Request) -> Found:
     verdict = parse(outcome.text, request.menu)
     cut_off = reply.status == "truncated" and request.reasoning
     if isinstance(verdict, Verdict) and not cut_off:
-        return Found("", "ok", "")
+        return Found("", "ok", "", verdict)
     fault = "refused" if looks_refused(reply.text) else "truncated" if reply.problem else "off-topic"
     return Found(fault, STATUS[fault], verdict.reason if isinstance(verdict, Unparsed) else reply.problem)
 

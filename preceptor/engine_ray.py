@@ -10,10 +10,8 @@ which the ledger has the answers.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
-import pickle
 import queue
 import secrets
 import signal
@@ -23,15 +21,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any
 
 from constitution.errors import UserError
-from judge.fanout import GRACE_S, Fanout, Limits, Progress, queues
-from judge.ledger import open_ledger, this_run
+from judge.fanout import GRACE_S, Progress
+from judge.ledger import this_run
 from judge.ledger_place import place_of
-from judge.prices import Price, Prices
-from judge.shared import BEAT_S, Keeper, Line, SharedBudget, SharedGate, Stop, stop_of
+from judge.shared import Keeper, Stop
 from preceptor.pricing import user_prices
+from preceptor.ray_worker import Batch, Plan, Worker, batch_of, table_of
 from preceptor.stages import Asked, Asking, Cluster, Means, Watch
 
 TOGETHER = 4
@@ -43,32 +41,6 @@ LOCAL_ROWS = 64
 CPUS = 0.25
 """Of each worker, which mostly waits. Ray starts a lost worker anew where there is so much left."""
 SHOWN_EVERY_S = 0.5
-
-
-class Batch(NamedTuple):
-    """What goes through the pipeline: rows, or what became of them."""
-
-    number: int
-    """From 0, without gaps."""
-    rows: list[Any]
-    """What came in; on the way back what was made, up to the first that is incomplete."""
-    stop: Stop | None = None
-    """Why rows are missing here and after."""
-    last: bool = False
-    """Nothing comes after."""
-
-
-class _Plan(NamedTuple):
-    """How a worker works: everything that it is sent."""
-
-    open_means: Callable[[], Means]
-    ledger: str
-    limits: Limits
-    prices: dict[str, Price]
-    run: str
-    """On the bill, one name for all workers."""
-    folder: str
-    """Where the command was given: relative names mean the same in every worker on a machine that has it."""
 
 
 def carry_out(
@@ -101,7 +73,7 @@ def carry_out(
             )
             .remote(asking.limits)
         )
-        plan = _Plan(
+        plan = Plan(
             open_means=open_means,
             ledger=asking.ledger,
             limits=asking.limits,
@@ -163,7 +135,7 @@ def _here(ray: Any) -> Any:
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
-def _pipeline(ray: Any, batches: _Batches, plan: _Plan, cluster: Cluster, workers: int) -> Any:
+def _pipeline(ray: Any, batches: _Batches, plan: Plan, cluster: Cluster, workers: int) -> Any:
     """A dataset that is worked out as it is iterated over."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -213,12 +185,12 @@ class _Batches:
         try:
             waiting = iter(self._rows())
             while stop is None and (some := list(islice(waiting, self._rows_each))):
-                yield _table(Batch(number, some))
+                yield table_of(Batch(number, some))
                 number += 1
                 stop = ray.get(self.keeper.stopped.remote())
         except UserError as exc:
             stop = Stop("user", str(exc))
-        yield _table(Batch(number, [], stop, last=True))
+        yield table_of(Batch(number, [], stop, last=True))
 
 
 def _source(ray: Any, batches: _Batches) -> Any:
@@ -237,80 +209,6 @@ def _source(ray: Any, batches: _Batches) -> Any:
     return Source()
 
 
-class Worker:
-    """An actor of the pipeline: it holds the models, and asks them from one event loop for all its batches."""
-
-    def __init__(self, plan: _Plan, keeper: Any) -> None:
-        with suppress(OSError):
-            os.chdir(plan.folder)
-        self._plan = plan
-        self._keeper = keeper
-        self._loop = asyncio.new_event_loop()
-        self._means: Means | None = None
-        self._cannot: Stop | None = None
-        threading.Thread(target=self._loop.run_forever, name="worker", daemon=True).start()
-        self._wait_for(self._open())
-
-    def __call__(self, table: Any) -> Any:
-        """A batch of rows -> a batch of what became of them. Called by several threads."""
-        return _table(self._wait_for(self._carry_out(_batch(table))))
-
-    def _wait_for(self, work: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
-    async def _open(self) -> None:
-        line = Line(secrets.token_hex(8), lambda method, *words: getattr(self._keeper, method).remote(*words))
-        self._line = line
-        try:
-            self._means = self._plan.open_means()
-            models = {model.name: model for model in self._means.models if model is not None}
-            # held until the process ends: what is in flight then is found by its owner's being gone
-            self._held_open = open_ledger(self._plan.ledger, run=self._plan.run)
-            limits = self._plan.limits
-            self._fanout = Fanout(
-                models,
-                await self._held_open.__aenter__(),
-                limits,
-                Prices.load(self._plan.prices),
-                spending=SharedBudget(line, limits.max_cost_usd is not None),
-                ways={name: SharedGate(line, name) for name, model in models.items() if not queues(model)},
-            )
-        except UserError as exc:
-            self._cannot = Stop("user", str(exc))
-            return
-        self._beating = asyncio.create_task(self._beat())
-
-    async def _beat(self) -> None:
-        while True:
-            await self._tell()
-            await asyncio.sleep(BEAT_S)
-
-    async def _tell(self) -> None:
-        stop: Stop | None = await self._line.ask("beat", self._fanout.progress)
-        if stop is not None:
-            self._fanout.stop(stop.error)
-
-    async def _carry_out(self, batch: Batch) -> Batch:
-        if self._cannot is not None:
-            await self._keeper.stop.remote(self._cannot)
-        if self._cannot is not None or batch.last:
-            return batch._replace(rows=[], stop=self._cannot or batch.stop)
-        assert self._means is not None
-        dialogues = [self._means.dialogue(row) for row in batch.rows]
-        made = await asyncio.gather(*map(self._fanout.carry_out, dialogues), return_exceptions=True)
-        await self._tell()
-        complete = next((at for at, row in enumerate(made) if isinstance(row, BaseException)), len(made))
-        if complete == len(made):
-            return batch._replace(rows=made)
-        error = made[complete]
-        assert isinstance(error, BaseException)
-        stop = stop_of(error)
-        if stop is None:
-            raise error
-        await self._keeper.stop.remote(stop)
-        return batch._replace(rows=made[:complete], stop=stop)
-
-
 def _drive(ray: Any, made: Any, keeper: Any, write: Callable[[Any], None], watch: Watch) -> Asked:
     """Have the pipeline run, and write what comes out of it.
 
@@ -322,7 +220,7 @@ def _drive(ray: Any, made: Any, keeper: Any, write: Callable[[Any], None], watch
     def pump() -> None:
         try:
             for table in made.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
-                came.put(_batch(table))
+                came.put(batch_of(table))
         except BaseException as exc:
             came.put(exc)
 
@@ -409,15 +307,3 @@ class _Order:
                 self.rows += len(due.rows)
                 self.stop = due.stop
             self.ended = due.last
-
-
-def _table(batch: Batch) -> Any:
-    """One row of one column: between our own processes nobody looks inside."""
-    import pyarrow
-
-    return pyarrow.table({"batch": pyarrow.array([pickle.dumps(batch)], pyarrow.large_binary())})
-
-
-def _batch(table: Any) -> Batch:
-    batch: Batch = pickle.loads(table.column("batch")[0].as_py())
-    return batch

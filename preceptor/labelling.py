@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -17,7 +18,6 @@ from constitution.errors import UserError
 from constitution.principle import Constitution
 from judge.audit import audit, drift
 from judge.canaries import attack_rates, from_constitution, is_canary, mixed
-from judge.fanout import Progress
 from judge.groups import Pairing, Ranked, Schedule
 from judge.label import LabelSettings
 from judge.ledger import open_ledger
@@ -25,6 +25,7 @@ from judge.models.protocol import Dialogue, Model
 from judge.panel import DAWID_SKENE, Combine, accuracy_by_step, recombine
 from judge.preferences import CANARIES, LABELS, RANKINGS, LabelRun, publish, read_labels
 from judge.records import Group, Label, Pair
+from judge.shared import NOTHING_DONE
 from judge.steps import JOINED, Rule, Step
 from preceptor import stages
 from preceptor.finished import Source, finished, input_facts, stamp
@@ -36,8 +37,6 @@ Bar = Callable[[str], Any]
 """Opens a progress bar for what it is told, and gives the watch that drives it."""
 Row = Label | Ranked
 In = TypeVar("In")
-
-NOTHING_DONE = Progress(0, None, 0, 0, 0, 0.0, 0, 0)
 
 AT_HAND = 5000
 """Rows of a file from which on it is streamed."""
@@ -240,7 +239,7 @@ def _judged(
 ) -> tuple[Asked, int]:
     """What was asked, and how many labels were written; canaries and rankings go to files of their own."""
     counted = 0
-    carry_out = _ready(rows if asking.batch else at_hand(rows), job, asking, source)
+    carry_out = _ready(at_hand(rows), job, asking, source)
     with ExitStack() as stack:
         to_labels = stack.enter_context(writing(out / LABELS))
         to_canaries = stack.enter_context(writing(out / CANARIES)) if job.canaries else to_labels
@@ -301,7 +300,7 @@ def _ready(
     """
     if asking.cluster is None:
         steps = opened(job)
-        dialogues = _walks(rows, job, steps, asking)
+        dialogues = _walks(rows, job, steps, asking, source)
         return lambda write, watch: asyncio.run(
             stages.carry_out(dialogues, _models(steps), asking, write, watch)
         )
@@ -320,13 +319,18 @@ def _items_from(source: Source, job: Job) -> Iterable[Pair | Group]:
 
 
 def _walks(
-    rows: Iterable[Pair | Group], job: Job, steps: Sequence[Step], asking: Asking
+    rows: Iterable[Pair | Group], job: Job, steps: Sequence[Step], asking: Asking, source: Source | None
 ) -> stages.Dialogues[Any]:
-    """In batches, every round begins with the first row again, so that all of them are held."""
+    """In batches, every round begins with the first row again: of those that are held, or of the file, which is read to
+    its end once before anything is sent, so that a faulty row costs nothing.
+    """
     if not asking.batch:
         return dialogues_of(rows, job, steps)
-    held = list(rows)
-    return lambda: dialogues_of(held, job, steps)
+    if isinstance(rows, Sized) or source is None:
+        held = list(rows)
+        return lambda: dialogues_of(held, job, steps)
+    deque(rows, maxlen=0)
+    return lambda: dialogues_of(rows_of(source), job, steps)
 
 
 def _models(steps: Sequence[Step]) -> tuple[Model | None, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from functools import lru_cache
 
 _EDGES = re.compile(r"^[\W_]+|[\W_]+$")
 _BREAK = re.compile(r"(?<=[.!?…])[\"'”’)\]*_]*(?:\s+|$)|(?<=[。！？])|\n+")
@@ -27,7 +28,13 @@ def words(text: str) -> tuple[str, ...]:
 
 def folded(text: str) -> tuple[str, ...]:
     """The words without case and without punctuation at their edges, for comparing runs of them."""
-    return tuple((word if word.isalnum() else _EDGES.sub("", word)).casefold() for word in words(text))
+    return tuple(word for word in map(_folded, text.split()) if word)
+
+
+@lru_cache(maxsize=8192)
+def _folded(run: str) -> str:
+    """Empty for a run that is no word. Kept, because a text's words come again and again."""
+    return _EDGES.sub("", run).casefold() if any(map(str.isalnum, run)) else ""
 
 
 def sentences(text: str) -> tuple[str, ...]:
@@ -61,9 +68,10 @@ def runs(text: str, length: int) -> tuple[tuple[str, ...], ...]:
 
 def repeated_share(text: str, length: int = 3) -> float:
     """Share of the word runs that stand in the text more than once; 0 where the text has no run."""
-    counts = Counter(runs(text, length))
-    total = counts.total()
-    return sum(count for count in counts.values() if count > 1) / total if total else 0.0
+    found = runs(text, length)
+    if len(set(found)) == len(found):
+        return 0.0
+    return sum(count for count in Counter(found).values() if count > 1) / len(found)
 
 
 def copied_share(text: str, source: str, length: int = 5) -> float:

@@ -48,6 +48,8 @@ class OpenAIModel:
         self._client = client
         self._ear = ear
         self._address = address
+        self._url = f"{address}/chat/completions"
+        """Whole, because the SDK takes its time to join a path to its address, at every call."""
         self._model = name.partition("/")[2]
         self._thinks = thinks(name, self.endpoint)
         self._refused: frozenset[str] = frozenset()
@@ -60,7 +62,7 @@ class OpenAIModel:
             try:
                 # the SDK's typed method checks the parameters against their types once more and makes an object of
                 # every token in the reply: a third of a call's CPU time (docs/labelling.md)
-                answer = await self._client.post("/chat/completions", cast_to=object, body=body, options=AUTH)
+                answer = await self._client.post(self._url, cast_to=object, body=body, options=AUTH)
             except (openai.BadRequestError, openai.UnprocessableEntityError) as exc:
                 refused = refused_parameter(exc.param, str(exc.message), body)
                 if refused is None:

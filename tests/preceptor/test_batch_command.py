@@ -215,6 +215,20 @@ def test_the_cap_holds_and_a_higher_one_goes_on(unbroken: dict[str, Unbroken], p
         require_once(server, unbroken[OPENAI])
 
 
+def test_a_file_that_is_not_held_gives_the_same_and_a_faulty_row_in_it_costs_nothing(
+    unbroken: dict[str, Unbroken], preceptor: Preceptor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("preceptor.labelling.AT_HAND", 3)
+    with serving(unbroken[OPENAI], plans=[Plan("expired", undone=(0, 1, 2))]) as server:
+        whole = Path("pairs.jsonl").read_text()
+        Path("pairs.jsonl").write_text(whole + "{broken\n")
+        broken = preceptor(*words(server, OPENAI, "--batch"))
+        assert (broken.code, f"pairs.jsonl:{PAIRS + 1}" in broken.err, server.made) == (2, True, {})
+        Path("pairs.jsonl").write_text(whole)
+        assert preceptor(*words(server, OPENAI, "--batch")).code == 0
+        require_once(server, unbroken[OPENAI])
+
+
 def test_the_ledger_lists_them_and_bills_by_them(unbroken: dict[str, Unbroken], preceptor: Preceptor) -> None:
     with serving(unbroken[OPENAI], plans=[Plan("expired", undone=(0, 1, 2))]) as server:
         assert preceptor(*words(server, OPENAI, "--batch")).code == 0
