@@ -143,7 +143,7 @@ def test_the_defaults_shown_are_the_settings_own() -> None:
             ):
                 assert shown == str(settings.model_fields[option.name].default), option.name
                 checked += 1
-    assert checked == 53
+    assert checked == 55
 
 
 def test_showing_help_loads_neither_torch_nor_the_settings() -> None:
