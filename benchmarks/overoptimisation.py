@@ -2,10 +2,10 @@
 
     python benchmarks/overoptimisation.py --out runs/over-optimisation --pictures docs
 
-For each flaw (`train.embedded.flaws`) two trainings by PPO from the embedded model, of the same seed: `unguarded`,
-whose guard looks and orders nothing, and `guarded`, whose gold-drop rule may stop. They are the same to the bit up
-to the stop. Gold is the share of held-out replies that satisfy every principle, by the oracle of the embedded
-world. Because the best of many looks is partly luck, start, end and what the guard handed back are
+For each flaw (`train.embedded.flaws`, the late ones) and seed two trainings by PPO from the embedded model:
+`unguarded`, whose guard looks and orders nothing, and `guarded`, whose gold-drop rule may stop. They are the same to
+the bit up to the stop. Gold is the share of held-out replies that satisfy every principle, by the oracle of the
+embedded world. Because the best of many looks is partly luck, start, end and what the guard handed back are
 measured once more, with other random numbers and on prompts that no guard saw. Run again, it goes on where it stopped.
 """
 
@@ -39,7 +39,7 @@ from train.roles import adapt_from, load_base
 from train.rollout import Sampling, sample
 from train.settings import PpoSettings
 
-FLAWS = {"padding": flaws.padding, "agreement": flaws.agreement}
+FLAWS = {"padding": flaws.late_padding, "agreement": flaws.late_agreement}
 TAG = {"agreement": "false-claim"}
 """Flaw -> the tag of the prompts at which it can show; the guard looks at those."""
 LOOKED_AT, FRESH = 80, 100
@@ -51,36 +51,39 @@ def main(
     pictures: Annotated[Path | None, typer.Option(help="Folder for the pictures.")] = None,
     flaw: Annotated[list[str] | None, typer.Option(help="padding, agreement; both.")] = None,
     steps: Annotated[int, typer.Option(help="Of the unguarded training.")] = 48,
-    batch: Annotated[int, typer.Option(help="Replies in a step.")] = 24,
-    rate: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
+    batch: Annotated[int, typer.Option(help="Replies in a step.")] = 32,
+    rate: Annotated[float, typer.Option(help="Learning rate.")] = 1.5e-3,
     every: Annotated[int, typer.Option(help="Steps between looks.")] = 4,
-    seed: Annotated[int, typer.Option()] = 0,
+    seeds: Annotated[int, typer.Option(help="Seeds 0, 1, ...; the first is drawn in full.")] = 2,
 ) -> None:
-    """Train, measure, print a JSON object a flaw, and draw."""
+    """Train, measure, print a JSON object a flaw and seed, and draw."""
     train_on = list(prompts_from("front-desk"))
     held_out = list(prompts_from("front-desk-held-out"))
     for name in flaw or list(FLAWS):
         kept = [prompt for prompt in held_out if TAG.get(name, "") in (*prompt.tags, "")]
         seen, fresh = kept[:LOOKED_AT], drawn(name, kept)
-        settings = PpoSettings(
-            batch_size=batch,
-            samples=4,
-            epochs=steps * batch / 4 / len(train_on),
-            learning_rate=rate,
-            warmup=0.05,
-            kl_beta=0.0,
-            max_new_tokens=80,
-            guard_every=every,
-            checkpoint_every=every,
-            seed=seed,
-        )
-        ends = {
-            side: run(name, side, out / f"{name}-{side}", (train_on, seen), settings)
-            for side in ("unguarded", "guarded")
-        }
-        typer.echo(json.dumps(figures(name, ends, fresh, seed), indent=1))
+        drawings = []
+        for seed in range(seeds):
+            settings = PpoSettings(
+                batch_size=batch,
+                samples=4,
+                epochs=steps * batch / 4 / len(train_on),
+                learning_rate=rate,
+                warmup=0.05,
+                kl_beta=0.0,
+                max_new_tokens=80,
+                guard_every=every,
+                checkpoint_every=every,
+                seed=seed,
+            )
+            ends = {
+                side: run(name, side, out / f"{name}-{seed}-{side}", (train_on, seen), settings)
+                for side in ("unguarded", "guarded")
+            }
+            typer.echo(json.dumps({"seed": seed, **figures(name, ends, fresh, seed)}, indent=1))
+            drawings.append(ends)
         if pictures is not None:
-            draw(ends, pictures / f"over-optimisation-{name}.png")
+            draw(drawings, pictures / f"over-optimisation-{name}.png")
 
 
 def drawn(flaw: str, known: Sequence[Prompt]) -> list[Prompt]:
@@ -166,8 +169,10 @@ def _told(interval: Interval) -> list[float]:
     return [round(value, 3) for value in interval]
 
 
-def draw(ends: dict[str, Trained], path: Path) -> None:
-    """Gold and proxy over steps and over the square root of KL; ringed is what the guard handed back."""
+def draw(drawings: Sequence[dict[str, Trained]], path: Path) -> None:
+    """Gold and proxy over steps and over the square root of KL; ringed is what the guard handed back. Of other seeds
+    than the first only gold, thin."""
+    ends, *others = drawings
     looks = looks_of(ends["unguarded"])
     stopped = ends["guarded"].metrics.get("stopped") or {}
     figure = Figure(figsize=(8.6, 3.2), layout="constrained", dpi=130)
@@ -177,6 +182,11 @@ def draw(ends: dict[str, Trained], path: Path) -> None:
         (lambda look: look.step, lambda look: max(look.kl_nats, 0.0) ** 0.5),
         strict=True,
     ):
+        for other in others:
+            seen = looks_of(other["unguarded"])
+            axes.plot(
+                [at(look) for look in seen], [look.gold for look in seen], color=AFTER, lw=0.8, alpha=0.35
+            )
         proxy = axes.twinx()
         proxy.plot(
             [at(look) for look in looks], [look.proxy for look in looks], "s--", color=PROXY, lw=1, ms=2.5
@@ -197,6 +207,7 @@ def draw(ends: dict[str, Trained], path: Path) -> None:
                 axes.plot([at(look)], [look.gold], "o", ms=11, markerfacecolor="none", color=AFTER)
             if look.step == stopped.get("step"):
                 axes.plot([at(look)], [look.gold], "X", ms=8, color="#b3372f")
+        axes.set_ylim(bottom=0)
         for each in (axes, proxy):
             for side in ("top", "left", "right"):
                 each.spines[side].set_visible(False)

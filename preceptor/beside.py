@@ -10,10 +10,16 @@ from typing import Any
 
 from preceptor import evaluation, running
 from preceptor.config import RunConfig
+from preceptor.folder import content_of
+from preceptor.guarding import part
+from preceptor.oracles import guard_judge
 from preceptor.records import HeldOut, StageRecord
-from preceptor.running import PROMPTS, REWARD, SFT, Outcome, Run, outcome_of
+from preceptor.running import HELD_OUT_PROMPTS, PROMPTS, REWARD, SFT, Outcome, Run, outcome_of
 from prompts.records import Prompt
+from train.guard import HeldOutGuard
+from train.guard_rules import rules_from
 from train.ppo import train_ppo
+from train.settings import PpoSettings
 
 PPO_POLICY, PPO_HELD_OUT = "7-ppo", "8-heldout-ppo.jsonl"
 STAGES = ("ppo", "evaluate-ppo")
@@ -25,28 +31,46 @@ def stage_names(config: RunConfig) -> tuple[str, ...]:
 
 
 def train(run: Run) -> None:
-    """PPO on the run's prompts from the SFT model or the base, against the run's reward model."""
+    """PPO on the run's prompts from the SFT model or the base, against the run's reward model, under a guard where the
+    run has one."""
     if run.config.ppo is None:
         return
     start = SFT if run.config.sft is not None else None
-    settings = run.config.ppo.model_copy(
-        update={
+    guarded = run.config.ppo.guard
+    plain = run.config.ppo.model_dump(exclude={"guard"})
+    settings = PpoSettings.model_validate(
+        plain
+        | {
             "model": run.config.model,
             "seed": run.config.seed,
             "adapter": str(run.path / start) if start else None,
         }
+        | ({"guard_every": guarded.every} if guarded else {})
     )
 
     def work() -> Outcome:
         prompts = run.read(PROMPTS, Prompt)
+        reward, out = str(run.path / REWARD), run.path / PPO_POLICY
         with run.screen.training("ppo") as watch:
-            trained = train_ppo(
-                prompts, settings, run.path / PPO_POLICY, reward=str(run.path / REWARD), watch=watch
-            )
-        return outcome_of(trained)
+            if guarded is None:
+                return outcome_of(train_ppo(prompts, settings, out, reward=reward, watch=watch))
+            parted = part(prompts, run.read(HELD_OUT_PROMPTS, Prompt), guarded, run.config.seed)
+            judge = guard_judge(guarded.judge, run.constitution, run.asking)
+            guard = HeldOutGuard(parted.looked_at, judge, rules_from(guarded.rules), settings)
+            trained = train_ppo(parted.train, settings, out, reward=reward, guard=guard, watch=watch)
+        outcome = outcome_of(trained, parted.set_aside)
+        about = {"judge": judge.name, "meaning": judge.meaning, "prompts": len(parted.looked_at)}
+        about |= {"prompts_left_out": parted.left_out} if parted.left_out else {}
+        figures = {**outcome.figures, "guard": {**trained.metrics["guard"], **about}}
+        return outcome._replace(figures=figures, cost_usd=judge.spent_usd())
 
     inputs = [PROMPTS, REWARD, *([start] if start else [])]
-    run.stage("ppo", settings.model_dump(mode="json"), inputs, [PPO_POLICY], work)
+    wanted = settings.model_dump(mode="json")
+    if guarded is not None:
+        inputs.append(HELD_OUT_PROMPTS)
+        wanted["guard"] = guarded.model_dump(mode="json") | {"constitution": run.constitution.identity}
+        wanted["guard"]["content"] = content_of(guarded.prompts) if guarded.prompts else None
+    run.stage("ppo", wanted, inputs, [PPO_POLICY], work)
 
 
 def evaluate(run: Run) -> None:
@@ -64,5 +88,5 @@ def figures(run: Run, records: list[StageRecord]) -> dict[str, Any]:
         **evaluated.figures,
         "steps": trained.figures.get("step"),
         "wall_s": trained.wall_s,
-        **({"stopped": trained.figures["stopped"]} if "stopped" in trained.figures else {}),
+        **{name: trained.figures[name] for name in ("stopped", "guard") if name in trained.figures},
     }

@@ -20,6 +20,7 @@ from constitution.errors import UserError
 from judge.label import LabelSettings
 from judge.respond import RespondSettings
 from judge.revise import ReviseSettings
+from preceptor.guarding import GuardSettings
 from preceptor.probes import ProbeSettings
 from preceptor.stages import Pairing
 from prompts.records import Record
@@ -47,6 +48,13 @@ class EvaluateSettings(Record):
     """Who says whether a single reply satisfies a principle: `checks`, or `embedded`, which knows the front desk."""
     temperature: float = Field(default=1.0, ge=0)
     """At 1 the replies are the policy's own samples, and the KL is an unbiased estimate."""
+
+
+class RunPpoSettings(PpoSettings):
+    """PPO of a run."""
+
+    guard: GuardSettings | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Who looks on while it trains; absent: nobody does."""
 
 
 class RunConfig(Record):
@@ -77,7 +85,7 @@ class RunConfig(Record):
     model, as in Bai et al. 2022."""
     reward: RewardSettings | None = None
     dpo: DpoSettings = DpoSettings()
-    ppo: PpoSettings | None = Field(default=None, exclude_if=lambda value: value is None)
+    ppo: RunPpoSettings | None = Field(default=None, exclude_if=lambda value: value is None)
     """A second policy beside DPO's, from the same start and the same labels. Needs `reward`."""
     rounds: int = Field(default=1, gt=0)
     """How often replies are sampled, labelled and trained on; each round starts from the last one's policy."""
@@ -119,6 +127,13 @@ def _contradiction(config: RunConfig) -> str | None:
         return "`sft` trains on revisions, and `revise` is absent; add it or leave `sft` out"
     if config.ppo is not None and config.reward is None:
         return "`ppo` learns from the run's reward model, and `reward` is absent; add it or leave `ppo` out"
+    if config.ppo is not None and "guard_every" in config.ppo.model_fields_set:
+        return "ppo.guard_every has no effect in a run; wanted ppo.guard.every"
+    if config.ppo is not None and config.ppo.guard is not None and config.ppo.guard.judge == config.judge:
+        return (
+            f"ppo.guard.judge {config.judge} makes the labels, and would be fooled where the reward model is; wanted "
+            "another judge, or oracle/embedded or checks"
+        )
     if config.dpo.reference_adapter is not None:
         return "dpo.reference_adapter is set by a run itself; wanted reference: first or reference: last"
     if config.rounds > 1 and config.reference == "first" and config.dpo.loss == "simpo":

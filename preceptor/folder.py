@@ -22,6 +22,7 @@ from typing import Any
 from constitution.errors import UserError
 from preceptor.records import StageRecord
 from prompts.manifest import file_hash, write_text
+from prompts.pool import pool_path, shipped_pools
 from prompts.records import canonical_json
 
 STAGES = Path("metrics", "stages.jsonl")
@@ -30,6 +31,12 @@ STAGES = Path("metrics", "stages.jsonl")
 def digest(path: Path) -> str:
     """SHA-256 of a file, or of a folder's `manifest.json`, which itself holds the hashes of what lies beside it."""
     return file_hash(path / "manifest.json" if path.is_dir() else path)
+
+
+def content_of(source: str) -> str:
+    """What a source of prompts holds, a shipped pool's name or a file: its hash, or the name of what is no file."""
+    path = pool_path(source) if source in shipped_pools() else Path(source)
+    return digest(path) if path.is_file() else source
 
 
 def fingerprint(settings: Any, inputs: Mapping[str, Path]) -> str:

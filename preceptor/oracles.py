@@ -118,11 +118,13 @@ def guard_judge(name: str, constitution: Constitution | None, asking: stages.Ask
                 f"{constitution.identity} has no machine checks; name a model as the guard's judge"
             )
         return _by_oracle(open_oracle("checks", constitution), name, identity)
+    comparing = _Comparing(name, constitution, asking)
     return GuardJudge(
         name,
         "comparisons with the start's reply, in both orders, that the policy's reply wins; a tie is half a win",
-        _Comparing(name, constitution, asking),
+        comparing,
         identity,
+        lambda: comparing.spent_usd,
     )
 
 
@@ -147,7 +149,7 @@ class _Comparing:
         self._name = name
         self._constitution = constitution
         self._asking = asking
-        self._spent_usd = 0.0
+        self.spent_usd = 0.0
 
     def __call__(
         self, prompts: Sequence[Prompt], replies: Sequence[str], start: Sequence[str]
@@ -165,12 +167,12 @@ class _Comparing:
         judge = stages.open_judge(self._name, self._asking.base_url)
         cap = self._asking.max_cost_usd
         left = self._asking.model_copy(
-            update={"max_cost_usd": None if cap is None else max(0.0, cap - self._spent_usd)}
+            update={"max_cost_usd": None if cap is None else max(0.0, cap - self.spent_usd)}
         )
         labels: list[Label] = []
         dialogues = list(stages.labelling(pairs, self._constitution, judge, LabelSettings()))
         asked = stages.whole(dialogues, judge, left, labels.append)
-        self._spent_usd += asked.progress.cost_usd
+        self.spent_usd += asked.progress.cost_usd
         return [_won(label) for label in labels]
 
 

@@ -23,7 +23,7 @@ from constitution.files import dump
 from constitution.files import load as load_constitution
 from judge.audit import audit
 from judge.records import Label, Preference, Response, Revision
-from preceptor import __version__, beside, evaluation, folder, probes, report, rounds, stages
+from preceptor import __version__, beside, evaluation, folder, guarding, probes, report, rounds, stages
 from preceptor.config import RunConfig
 from preceptor.oracles import Oracle, agreement, by_checks, open_oracle, with_gold
 from preceptor.records import HeldOut, StageRecord
@@ -50,7 +50,6 @@ from preceptor.running import (
     statuses,
 )
 from prompts.manifest import versions, write_json, write_text
-from prompts.pool import pool_path, shipped_pools
 from prompts.rows import read_records, write_rows, writing
 from train.folder import LIBRARIES
 from train.reward import train_reward
@@ -110,6 +109,7 @@ def read_run(path: Path, settings: dict[str, Any]) -> report.Run:
             "policy": report.read_jsonl(path / POLICY / "metrics.jsonl"),
             "ppo": report.read_jsonl(path / beside.PPO_POLICY / "metrics.jsonl"),
         },
+        guard=guarding.shown(path / beside.PPO_POLICY, folder.read_json(path / SUMMARY).get("ppo", {})),
     )
 
 
@@ -123,14 +123,9 @@ def _prompts(run: Run) -> None:
         chosen = len(found.train)
         return Outcome(chosen + sum(found.set_aside.values()), chosen, found.set_aside)
 
-    sources = {name: _content_of(name) for name in (settings.file, settings.held_out) if name}
+    sources = {name: folder.content_of(name) for name in (settings.file, settings.held_out) if name}
     wanted = {"settings": settings.model_dump(mode="json"), "seed": run.config.seed, "sources": sources}
     run.stage("prompts", wanted, [], [PROMPTS, HELD_OUT_PROMPTS], work)
-
-
-def _content_of(source: str) -> str:
-    path = pool_path(source) if source in shipped_pools() else Path(source)
-    return folder.digest(path) if path.is_file() else source
 
 
 def _responses(run: Run) -> None:
@@ -258,7 +253,9 @@ def _summary(run: Run, oracle: Oracle) -> dict[str, Any]:
     }
     if run.config.reward is not None:
         card = folder.read_json(run.path / REWARD / "report_card.json")
-        summary["reward_model"] = {key: card[key] for key in ("n", "accuracy", "ci95", "nll", "brier", "ece")}
+        if card.get("n"):  # pairs were kept from it
+            named = ("n", "accuracy", "ci95", "nll", "brier", "ece")
+            summary["reward_model"] = {key: card[key] for key in named}
     if run.config.ppo is not None:
         summary["ppo"] = beside.figures(run, records)
     if run.config.rounds > 1:
@@ -307,6 +304,7 @@ def _manifest(run: Run, summary: dict[str, Any]) -> None:
                 **{name: sha for record in records for name, sha in record.outputs.items()},
                 **{name: folder.digest(run.path / name) for name in single},
             },
+            **({"ppo_stopped": stopped} if (stopped := summary.get("ppo", {}).get("stopped")) else {}),
             "wall_s": summary["wall_s"],
             "cost_usd": summary["cost_usd"],
         },

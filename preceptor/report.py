@@ -31,6 +31,8 @@ class Run(NamedTuple):
     reward_card: dict[str, Any]
     metrics: dict[str, list[dict[str, Any]]]
     """Training stage -> its metric rows."""
+    guard: dict[str, Any] | None
+    """Of PPO, as `preceptor.guarding` shows it."""
 
 
 def render(run: Run) -> str:
@@ -57,6 +59,7 @@ def render(run: Run) -> str:
         rounds=_rounds(run.summary.get("rounds", [])),
         probes=_probes(run.summary.get("probes")),
         first=_first_reference(run.settings),
+        guard=run.guard,
         plots={
             "principles": plots.before_and_after(run.summary["before"], run.summary["after"])
             if run.summary["after"]

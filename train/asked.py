@@ -66,8 +66,13 @@ def sampling_of(settings: RolloutSettings, base: Base, device: torch.device) -> 
         top_p=settings.top_p,
         max_new_tokens=settings.max_new_tokens,
         stops=turn_ends(base.tokenizer, base.generation_eos),
-        batch_tokens=settings.rollout_tokens or (8192 if device.type == "cpu" else 65536),
+        batch_tokens=rollout_tokens(settings, device),
     )
+
+
+def rollout_tokens(settings: RolloutSettings, device: torch.device) -> int:
+    """Tokens, of prompts and of room for replies, to generate together."""
+    return settings.rollout_tokens or (8192 if device.type == "cpu" else 65536)
 
 
 def text_of(tokenizer: PreTrainedTokenizerBase, reply: Sequence[int], ended: bool) -> str:

@@ -52,10 +52,19 @@ def batches_of(
     replies: Sequence[Reply], groups: Sequence[Sequence[int]], budget: int, shared: bool
 ) -> Iterator[ReplyBatch]:
     """The replies of `groups`, in batches of at most `budget` tokens with their padding."""
-    rows = [list(group) for group in groups] if shared else [[at] for group in groups for at in group]
-    lengths = [len(replies[row[0]][0]) + sum(len(replies[at][1]) for at in row) for row in rows]
-    for some in passes(lengths, budget):
+    rows = rows_of(groups, shared)
+    for some in passes(row_lengths(replies, rows), budget):
         yield lay_out(replies, [rows[at] for at in some])
+
+
+def rows_of(groups: Sequence[Sequence[int]], shared: bool) -> list[list[int]]:
+    """Numbers of the replies in each row: those to one prompt together, or each by itself."""
+    return [list(group) for group in groups] if shared else [[at] for group in groups for at in group]
+
+
+def row_lengths(replies: Sequence[Reply], rows: Sequence[Sequence[int]]) -> list[int]:
+    """Tokens of rows of these replies, the prompt once."""
+    return [len(replies[row[0]][0]) + sum(len(replies[at][1]) for at in row) for row in rows]
 
 
 def lay_out(replies: Sequence[Reply], rows: Sequence[Sequence[int]]) -> ReplyBatch:

@@ -39,7 +39,8 @@ from train.pairs import encode_messages, fit_prompt, turn_ends
 from train.ppo_guard import Decision, Moment
 from train.ppo_rewards import Replied
 from train.ppo_roles import REWARD, Roles
-from train.rollout import Rollout, Sampling, sample
+from train.ppo_rollouts import draw
+from train.rollout import Rollout, Sampling
 from train.settings import PpoSettings
 
 PLAIN_TEXT = Path(__file__).with_name("guard_text.jsonl")
@@ -56,6 +57,8 @@ class GuardJudge(NamedTuple):
     """(prompts, the policy's replies, the start's replies) -> 1, 0 or between; None without a verdict."""
     identity: str
     """Changes where its verdicts could."""
+    spent_usd: Callable[[], float] = float
+    """What its verdicts have cost so far in this process; nothing where nobody is paid."""
 
 
 class HeldOutGuard:
@@ -165,10 +168,9 @@ class HeldOutGuard:
             top_p=1.0,
             max_new_tokens=settings.max_new_tokens,
             stops=turn_ends(tokenizer, roles.base.generation_eos),
-            batch_tokens=settings.rollout_tokens or (8192 if roles.device.type == "cpu" else 65536),
+            batch_tokens=roles.room.rollout_tokens,
         )
-        with roles.half():
-            return sample(roles.adapted, asked, 1, how, settings.seed)
+        return draw(roles, asked, 1, how, settings.seed)
 
     def _start_texts(self, folder: Path) -> list[str]:
         found = [reply.text for reply in read_records(folder / REPLIES, Reply) if reply.step == 0]
@@ -199,13 +201,19 @@ def plain_text(source: str | Path) -> list[str]:
 def reference_kl(rollouts: Sequence[Rollout], roles: Roles) -> float:
     """Nats a reply from the reference, by k1 over replies that the policy drew at temperature 1."""
     replies = [(rollout.prompt, rollout.reply) for rollout in rollouts]
-    reference = [0.0] * len(replies)
-    with roles.board.as_role(roles.reference):
-        for batch in roles.batches(replies, groups_of(replies)):
+    groups = groups_of(replies)
+
+    def read() -> list[float]:
+        found = [0.0] * len(replies)
+        for batch in roles.batches(replies, groups):
             numbers = batch.number.tolist()
             logprobs = torch.split(roles.logprobs(batch).logprobs, [len(replies[at][1]) for at in numbers])
             for at, row in zip(numbers, logprobs, strict=True):
-                reference[at] = float(row.sum())
+                found[at] = float(row.sum())
+        return found
+
+    with roles.board.as_role(roles.reference):
+        reference = roles.fitting(read, replies, groups)
     return kl_nats([float(rollout.logprobs.sum()) for rollout in rollouts], reference).nats
 
 
@@ -215,11 +223,14 @@ def ensemble_spread(rollouts: Sequence[Rollout], roles: Roles) -> float | None:
     if roles.reward is None or roles.reward.heads.kind != "ensemble":
         return None
     replies = [(rollout.prompt, rollout.reply) for rollout in rollouts]
-    found: list[float] = []
+    groups = groups_of(replies)
+
+    def read() -> list[float]:
+        spreads = (spread(roles.scores(batch)) for batch in roles.batches(replies, groups))
+        return [value for some in spreads for value in some.tolist()]
+
     with roles.board.as_role(REWARD):
-        for batch in roles.batches(replies, groups_of(replies)):
-            found += spread(roles.scores(batch)).tolist()
-    return statistics.fmean(found)
+        return statistics.fmean(roles.fitting(read, replies, groups))
 
 
 def perplexity(texts: Sequence[str], roles: Roles, max_length: int) -> float:

@@ -16,7 +16,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate.data_loader import prepare_data_loader
@@ -28,13 +28,14 @@ from train import processes
 from train.errors import MemoryShortError
 from train.memory import is_out_of_memory
 
+Made = TypeVar("Made")
 PARTS = "parts.json"
 """Beside a checkpoint's weights: how its steps were cut."""
 
 
 def until_it_fits(
-    step: Callable[[], Tensor], forget: Callable[[], None], halve: Callable[[], None], processes: int
-) -> Tensor:
+    step: Callable[[], Made], forget: Callable[[], None], halve: Callable[[], None], processes: int
+) -> Made:
     """`step`'s result; where memory runs out, `forget`, `halve` and `step` again.
 
     Raises MemoryShortError where `halve` does, and in a training of several processes.

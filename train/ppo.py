@@ -5,7 +5,7 @@
 
 A step, in the order of this file:
 
-    roll out    the policy answers the next prompts                                       `train.rollout`
+    roll out    the policy answers the next prompts                                  `train.ppo_rollouts`
     reward      whoever gives rewards does; a reply without one leaves the step           `train.ppo_rewards`
     look back   reference and value function read the replies; advantages follow
     update      policy and value function in turn, in minibatches of whole prompts            `train.ppo_update`
@@ -30,10 +30,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from judge.models.vllm import Drawn
 from prompts.records import Prompt
 from train import ppo_math
-from train.asked import Asked, encode_prompts, prompts_of_step, sampling_of, seed_of, text_of
+from train.asked import Asked, encode_prompts, prompts_of_step, text_of
 from train.episodes import Reply, ReplyBatch, groups_of
 from train.folder import Result, Trained, begin_folder, finish_folder, found_finished, start_folder
 from train.guard_page import conclude
@@ -48,11 +47,11 @@ from train.ppo_rewards import (
     reward_identity,
 )
 from train.ppo_roles import VALUE, Roles, open_roles
+from train.ppo_rollouts import roll_out
 from train.ppo_state import Carried, Journal, copy_weights, open_optimisers, put_weights
 from train.ppo_update import Experience, update
 from train.roles import POLICY, load_base, same_base, save_adapter
-from train.rollout import Rollout, sample
-from train.rollout_served import draw_served
+from train.rollout import Rollout
 from train.settings import PpoSettings
 
 
@@ -116,6 +115,7 @@ def train_ppo(
     save_adapter(roles.adapted, opened.path)
     base.tokenizer.save_pretrained(str(opened.path))
     metrics: dict[str, Any] = {**journal.last(), "final": {"step": ended.step, **final}}
+    notes = (*notes, *roles.room.notes)
     if ended.stopped:
         metrics["stopped"] = ended.stopped
         stop = "stopped after step {step}: {reason}; handed back is the policy of step {returned_step}"
@@ -213,44 +213,6 @@ def _stop(decision: Decision, carried: Carried, roles: Roles, journal: Journal) 
     return Ended(returned, {"step": carried.step, "reason": decision.reason, "returned_step": returned})
 
 
-# Roll out
-
-
-def roll_out(
-    asked: Sequence[Asked], roles: Roles, settings: PpoSettings, step: int, folder: Path
-) -> list[Rollout]:
-    """B replies to the step's prompts, those to one prompt side by side. `folder`: where an adapter may lie while a
-    server draws them."""
-    some = prompts_of_step(len(asked), settings.batch_size // settings.samples, settings.seed, step)
-    how = sampling_of(settings, roles.base, roles.device)
-    tokens, seed = [asked[at].tokens for at in some], seed_of(settings.seed, step)
-    with roles.board.as_role(POLICY):
-        if roles.server is None:
-            with roles.half():
-                return sample(roles.adapted, tokens, settings.samples, how, seed)
-        drawn = draw_served(roles.adapted, tokens, settings.samples, how, seed, roles.server, folder)
-    return reread([prompt for prompt in tokens for _ in range(settings.samples)], drawn, roles)
-
-
-@torch.no_grad()
-def reread(prompts: Sequence[list[int]], drawn: Sequence[Drawn], roles: Roles) -> list[Rollout]:
-    """What the policy here thinks of replies that were drawn elsewhere."""
-    replies = [(prompt, one.tokens) for prompt, one in zip(prompts, drawn, strict=True)]
-    found: dict[int, Rollout] = {}
-    with roles.board.as_role(POLICY):
-        for batch in roles.batches(replies, groups_of(replies)):
-            said = roles.logprobs(batch, with_entropies=True)
-            assert said.entropies is not None
-            lengths = [len(replies[at][1]) for at in batch.number.tolist()]
-            logprobs = torch.split(said.logprobs.cpu(), lengths)
-            entropies = torch.split(said.entropies.cpu(), lengths)
-            for at, logp, entropy in zip(batch.number.tolist(), logprobs, entropies, strict=True):
-                prompt, reply = replies[at]
-                own = torch.tensor(drawn[at].logprobs)
-                found[at] = Rollout(prompt, reply, logp, entropy, drawn[at].ended, own)
-    return [found[at] for at in range(len(replies))]
-
-
 # Reward
 
 
@@ -329,12 +291,17 @@ def per_token(
     compute: Callable[[ReplyBatch], Tensor],
 ) -> Tensor:
     """(B, L): what `compute` says of each batch's tokens (N,), with `role` acting."""
-    found = torch.zeros(mask.shape, device=mask.device)
-    with roles.board.as_role(role):
-        for batch in roles.batches(replies, groups_of(replies)):
+    groups = groups_of(replies)
+
+    def read() -> Tensor:
+        found = torch.zeros(mask.shape, device=mask.device)
+        for batch in roles.batches(replies, groups):
             spread = torch.zeros_like(found[batch.number])  # (b, L)
             found[batch.number] = spread.masked_scatter(mask[batch.number], compute(batch))
-    return found
+        return found
+
+    with roles.board.as_role(role):
+        return roles.fitting(read, replies, groups)
 
 
 @torch.no_grad()

@@ -112,10 +112,16 @@ def by_adapter(roles: Roles) -> Scorer:
         assert roles.reward is not None
         heads = roles.reward.heads
         rows = [reply.tokens for reply in replies]
-        scores = torch.zeros(len(rows), len(heads.names))  # (B, K)
+        groups = groups_of(rows)
+
+        def read() -> torch.Tensor:
+            found = torch.zeros(len(rows), len(heads.names))  # (B, K)
+            for batch in roles.batches(rows, groups):
+                found[batch.number.cpu()] = roles.scores(batch).cpu()
+            return found
+
         with roles.board.as_role(REWARD):
-            for batch in roles.batches(rows, groups_of(rows)):
-                scores[batch.number.cpu()] = roles.scores(batch).cpu()
+            scores = roles.fitting(read, rows, groups)
         return [*rewards(scores, heads, shares(heads, [reply.prompt.tags for reply in replies])).tolist()]
 
     return Scorer(score, lambda: None)

@@ -12,7 +12,7 @@ pass for all roles was slower here than one pass each: benchmarks/ppo.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,12 +22,15 @@ from torch import Tensor, nn
 
 from judge.models.head import Head, head_of
 from train.adapters import BASE, Switchboard
-from train.episodes import Reply, ReplyBatch, batches_of
+from train.asked import rollout_tokens
+from train.episodes import Reply, ReplyBatch, batches_of, row_lengths, rows_of
 from train.errors import CheckpointError
+from train.halving import Made
 from train.head import token_entropies, token_logprobs
 from train.logprobs import batch_hidden, causal_model
 from train.loop import adapted_by, pass_tokens, use_bf16
 from train.pairs import PairTokens
+from train.ppo_room import Room
 from train.reward_model import StoredHead, read_head
 from train.roles import POLICY, REFERENCE, Base, add_adapter_from, add_fresh_adapter
 from train.selftest import choose_layout
@@ -67,7 +70,7 @@ class Roles:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         adapted.to(self.device)
         self.value_head.to(self.device)
-        self.pass_tokens = pass_tokens(settings, self.device)
+        self.room = Room(pass_tokens(settings, self.device), rollout_tokens(settings, self.device))
         self.bf16 = use_bf16(settings.precision)
         self.checkpointing = bool(settings.gradient_checkpointing)
         self.shared = False
@@ -93,8 +96,19 @@ class Roles:
 
     def batches(self, replies: Sequence[Reply], groups: Sequence[Sequence[int]]) -> Iterator[ReplyBatch]:
         """The replies of `groups` as batches on the model's device, none larger than a pass."""
-        for batch in batches_of(replies, groups, self.pass_tokens, self.shared):
+        for batch in batches_of(replies, groups, self.room.pass_tokens, self.shared):
             yield ReplyBatch(*(field.to(self.device) for field in batch))
+
+    def fitting(
+        self,
+        work: Callable[[], Made],
+        replies: Sequence[Reply],
+        groups: Sequence[Sequence[int]],
+        trained: Sequence[nn.Parameter] = (),
+    ) -> Made:
+        """What `work` makes of the batches of these replies, in smaller ones where memory runs out."""
+        lengths = row_lengths(replies, rows_of(groups, self.shared))
+        return self.room.reading(work, lengths, trained)
 
     def logprobs(self, batch: ReplyBatch, with_entropies: bool = False) -> Said:
         """Log-probabilities of the batch's reply tokens under whoever acts."""

@@ -1,6 +1,6 @@
 """What a PPO run leaves behind after each step: rows of metrics, and checkpoints to go on from.
 
-checkpoints/checkpoint-N/state.pt    both adapters, the value head, both optimisers, and `Carried`
+checkpoints/checkpoint-N/state.pt    both adapters, the value head, both optimisers, `Carried`, and the `Room`
 metrics.jsonl                        one row a step; of a resumed training the very rows of an unbroken one
 timings.jsonl                        seconds of each step, which are never the same twice
 """
@@ -89,6 +89,7 @@ class Journal:
                 put_weights(roles, role, state[role])
             for optimiser, kept in zip(optimisers, state["optimisers"], strict=True):
                 optimiser.load_state_dict(kept)
+            roles.room.restore(state.get("room", {}))
             carried = Carried(**{**state["carried"], "running": Running(*state["carried"]["running"])})
         self._first = carried.step
         for name in (METRICS, TIMINGS):
@@ -123,6 +124,7 @@ class Journal:
         state = {
             **{role: [weight.detach().cpu() for weight in roles.trained(role)] for role in (POLICY, VALUE)},
             "optimisers": [optimiser.state_dict() for optimiser in optimisers],
+            "room": roles.room.saved(),
             "carried": {**carried._asdict(), "running": tuple(carried.running)},
         }
         try:

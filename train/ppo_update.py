@@ -80,23 +80,28 @@ def policy_step(
 ) -> dict[str, float]:
     """One update of the policy on the replies of `part`, unless it has moved too far already."""
     roles.board.switch(POLICY)
-    optimiser.zero_grad(set_to_none=True)
     tokens = _tokens(seen, part)
-    sums = torch.zeros(3, device=roles.device)  # loss, clipped, approximate KL
-    for batch in roles.batches(seen.replies, part):
-        mask = seen.mask[batch.number]  # (b, L)
-        old, advantages = seen.old[batch.number][mask], seen.advantages[batch.number][mask]  # (N,)
-        said = roles.logprobs(batch, with_entropies=settings.entropy > 0)
-        clipped = ppo_math.policy_losses(said.logprobs, old, advantages, settings.clip)
-        loss = clipped.losses.sum() / tokens
-        if said.entropies is not None:
-            loss = loss - settings.entropy * said.entropies.sum() / tokens
-        loss.backward()  # type: ignore[no-untyped-call]
-        moved = ppo_math.kl_per_token(old, said.logprobs.detach(), "k3")  # (N,)
-        sums += torch.stack([loss.detach(), clipped.clipped.sum() / tokens, moved.sum() / tokens])
-    loss_value, clip_share, approx_kl = sums.tolist()
+
+    def gradients() -> Tensor:
+        sums = torch.zeros(3, device=roles.device)  # loss, clipped, approximate KL
+        for batch in roles.batches(seen.replies, part):
+            mask = seen.mask[batch.number]  # (b, L)
+            old, advantages = seen.old[batch.number][mask], seen.advantages[batch.number][mask]  # (N,)
+            said = roles.logprobs(batch, with_entropies=settings.entropy > 0)
+            clipped = ppo_math.policy_losses(said.logprobs, old, advantages, settings.clip)
+            loss = clipped.losses.sum() / tokens
+            if said.entropies is not None:
+                loss = loss - settings.entropy * said.entropies.sum() / tokens
+            loss.backward()  # type: ignore[no-untyped-call]
+            moved = ppo_math.kl_per_token(old, said.logprobs.detach(), "k3")  # (N,)
+            sums += torch.stack([loss.detach(), clipped.clipped.sum() / tokens, moved.sum() / tokens])
+        return sums
+
+    optimiser.zero_grad(set_to_none=True)
+    trained = roles.trained(POLICY)
+    loss_value, clip_share, approx_kl = roles.fitting(gradients, seen.replies, part, trained).tolist()
     if settings.max_kl is None or approx_kl <= settings.max_kl:
-        _take(optimiser, roles.trained(POLICY), settings)
+        _take(optimiser, trained, settings)
     return {"policy_loss": loss_value, "clip_share": clip_share, "approx_kl": approx_kl}
 
 
@@ -109,18 +114,23 @@ def value_step(
 ) -> dict[str, float]:
     """One update of the value function on the replies of `part`."""
     roles.board.switch(VALUE)
-    optimiser.zero_grad(set_to_none=True)
     tokens = _tokens(seen, part)
-    sums = torch.zeros(2, device=roles.device)  # loss, clipped
-    for batch in roles.batches(seen.replies, part):
-        mask = seen.mask[batch.number]  # (b, L)
-        old, returns = seen.values[batch.number][mask], seen.returns[batch.number][mask]  # (N,)
-        clipped = ppo_math.value_losses(roles.values(batch), old, returns, settings.value_clip)
-        loss = clipped.losses.sum() / tokens
-        loss.backward()  # type: ignore[no-untyped-call]
-        sums += torch.stack([loss.detach(), clipped.clipped.sum() / tokens])
-    _take(optimiser, roles.trained(VALUE), settings)
-    loss_value, clip_share = sums.tolist()
+
+    def gradients() -> Tensor:
+        sums = torch.zeros(2, device=roles.device)  # loss, clipped
+        for batch in roles.batches(seen.replies, part):
+            mask = seen.mask[batch.number]  # (b, L)
+            old, returns = seen.values[batch.number][mask], seen.returns[batch.number][mask]  # (N,)
+            clipped = ppo_math.value_losses(roles.values(batch), old, returns, settings.value_clip)
+            loss = clipped.losses.sum() / tokens
+            loss.backward()  # type: ignore[no-untyped-call]
+            sums += torch.stack([loss.detach(), clipped.clipped.sum() / tokens])
+        return sums
+
+    optimiser.zero_grad(set_to_none=True)
+    trained = roles.trained(VALUE)
+    loss_value, clip_share = roles.fitting(gradients, seen.replies, part, trained).tolist()
+    _take(optimiser, trained, settings)
     return {"value_loss": loss_value, "value_clip_share": clip_share}
 
 

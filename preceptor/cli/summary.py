@@ -106,7 +106,13 @@ def _ppo(figures: dict[str, Any] | None) -> list[tuple[str, str]]:
         return []
     low, high = figures["ci95"].get("overall", (0.0, 1.0))
     every = f"every principle {percent(figures['after'].get('overall'))}  (95 %: {low:.0%} to {high:.0%})"
-    return [("PPO beside it", f"{every}, KL {figures['kl_nats']:.1f} nats, {figures['wall_s']:.0f} s")]
+    rows = [("PPO beside it", f"{every}, KL {figures['kl_nats']:.1f} nats, {figures['wall_s']:.0f} s")]
+    if stopped := figures.get("stopped"):
+        said = (
+            f"after step {stopped['step']}, step {stopped['returned_step']} handed back: {stopped['reason']}"
+        )
+        rows.append(("PPO was stopped", said))
+    return rows
 
 
 def _samples(out: Console, run: Run) -> None:
