@@ -23,6 +23,7 @@ TRAINING = {
         "beside",
         "config",
         "evaluation",
+        "guarding",
         "pipeline",
         "plots",
         "probes",
