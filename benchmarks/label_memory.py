@@ -25,6 +25,8 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.label_speed import server, write_pairs  # noqa: E402
 
+SECOND_SHOWN_FIRST = r"<<<REPLY_A \w+>>>\n[^<]* Number "
+"""By which a script finds the first reply the better in both orders, so that every label is a preference."""
 START = "import sys; from preceptor.cli.app import main; sys.argv[0] = 'preceptor'; main()"
 
 
@@ -101,7 +103,8 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         script = Path(folder) / "script.jsonl"
-        script.write_text(json.dumps({"match": ".", "text": "Verdict: A"}) + "\n")
+        rules = [{"match": SECOND_SHOWN_FIRST, "text": "Verdict: B"}, {"match": ".", "text": "Verdict: A"}]
+        script.write_text("".join(json.dumps(rule) + "\n" for rule in rules))
         for rows in options.rows:
             pairs, place = Path(folder) / "pairs.jsonl", Path(folder) / str(rows)
             place.mkdir()
