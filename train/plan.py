@@ -190,7 +190,7 @@ def plan_training(job: Job, base: Base, course: Callable[[bool], Course], apart:
     if found.sketch is None:
         notes += (f"memory, disk and time cannot be foretold of this model: {found.reason}",)
     time, limits = _time(job, base, found, bool(wanted))
-    disk = _disk(job, found, _tokenizer_bytes(base.tokenizer))
+    disk = _disk(job, found, tokenizer_bytes(base.tokenizer))
     return Plan(
         stage=job.stage,
         steps=found.course.steps,
@@ -275,7 +275,7 @@ def _disk(job: Job, found: _Sketched, tokenizer_bytes: int) -> tuple[int, int] |
     return fullest, kept
 
 
-def _tokenizer_bytes(tokenizer: PreTrainedTokenizerBase) -> int:
+def tokenizer_bytes(tokenizer: PreTrainedTokenizerBase) -> int:
     """Of its files, which are written to a folder of the system's and removed: no config says it."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)

@@ -88,6 +88,9 @@ GuardText = Annotated[
     Path | None,
     typer.Option(help="Rows with a plain `text` each, for the perplexity.", show_default="a shipped one"),
 ]
+PlanOnly = Annotated[
+    bool, typer.Option("--plan", help="Say what it would take in memory, steps and disk, and do nothing.")
+]
 
 
 def ppo(
@@ -148,6 +151,7 @@ def ppo(
     checkpoint_every: train_flags.CheckpointEvery = None,
     keep_checkpoints: train_flags.KeepCheckpoints = None,
     tensorboard: train_flags.TensorBoard = False,
+    plan: PlanOnly = False,
     json: Json = False,
 ) -> None:
     """Train a policy by PPO against a reward. The same command again goes on where it stopped."""
@@ -160,6 +164,12 @@ def ppo(
     rows = list(prompts_from(prompts))
     source = rewarding.source_of(reward, flags)
     guard = _guard(flags, settings)
+    if plan:
+        from preceptor.cli.planned import tell_plan
+        from train.ppo_plan import plan_ppo
+
+        tell_plan(plan_ppo(rows, settings, source, guard is not None), json)
+        return
     from train.ppo import train_ppo
 
     read, server = train.source_of(prompts, {}), rewarding.server_of(flags)

@@ -128,5 +128,15 @@ def test_every_setting_that_changes_the_result_has_a_flag() -> None:
     flags = {option.name for option in get_command(app).commands["ppo"].params}  # type: ignore[attr-defined]
     left_out = {"normalise_rewards", "whiten_advantages", "warmup", "max_grad_norm"}
     left_out |= {"compile", "report_to"}  # refused
-    others = {"prompts", "reward", "out", "json", "guard_judge", "guard_prompts", "guard_rule", "guard_text"}
+    others = {
+        "prompts",
+        "reward",
+        "out",
+        "json",
+        "plan",
+        "guard_judge",
+        "guard_prompts",
+        "guard_rule",
+        "guard_text",
+    }
     assert set(PpoSettings.model_fields) - left_out == flags - others - SOURCES
