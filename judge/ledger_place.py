@@ -65,6 +65,12 @@ def place_of(text: str) -> Place:
     return Place(url, text, Path(url.database.removeprefix("file:")))
 
 
+def there(text: str) -> bool:
+    """Whether a ledger need not be made first; a server is taken to be there. Raises LedgerError as `place_of`."""
+    path = place_of(text).path
+    return path is None or path.exists()
+
+
 def open_engines(text: str) -> Engines:
     """Both connections to a ledger of this version, which is made where there is none.
 

@@ -9,6 +9,7 @@ Importing this module imports `train`, and so torch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,16 @@ from typing import Any, NamedTuple
 
 from constitution.files import load as load_constitution
 from constitution.principle import Constitution
+from judge.label import LabelSettings
 from judge.models.protocol import Completion, Dialogue, Model, Request
 from judge.models.registry import open_model
-from judge.records import Response, Revision
+from judge.records import Pair, Response, Revision
 from judge.respond import respond
 from judge.steps import together
 from preceptor import beside, evaluation, probes, rounds, stages
 from preceptor.config import RunConfig
+from preceptor.guarding import part
+from preceptor.oracles import ORACLE
 from preceptor.running import POLICY, SFT, chosen_prompts, compared_with_start, held_out_replies
 from prompts.records import Prompt
 
@@ -73,9 +77,30 @@ def asks(config: RunConfig) -> Iterator[Dialogue[Any]]:
         sides = (start, cast.trained(policy))
         judge = stages.open_judge(settings.judge, config.base_url)
         yield from evaluation.asks(held_out, constitution, settings, sides, judge)
+    yield from _guarded(config, train, held_out, constitution)
     if config.probes is not None:
         named = probes.Sides(POLICY, config.model, held_out_replies(config))
         yield from probes.asks((start, cast.trained(POLICY)), named, config.probes)
+
+
+def _guarded(
+    config: RunConfig, train: Sequence[Prompt], held_out: Sequence[Prompt], constitution: Constitution
+) -> Iterator[Dialogue[Any]]:
+    """What a model that guards PPO is asked at most, with replies as long as they may be: no look after a stop."""
+    if config.ppo is None or (guarded := config.ppo.guard) is None:
+        return
+    if guarded.judge == stages.CHECKS or guarded.judge.startswith(ORACLE):
+        return
+    judge = stages.open_judge(guarded.judge, config.base_url)
+    parted = part(train, held_out, guarded, config.seed)
+    steps = math.ceil(config.ppo.epochs * len(parted.train) * config.ppo.samples / config.ppo.batch_size)
+    for step in sorted({0, *range(guarded.every, steps, guarded.every), steps}):
+        new, old = (f"{name} {step}" + " mmm" * config.ppo.max_new_tokens for name in ("policy", "start"))
+        pairs = [
+            Pair(id=f"guard-{prompt.id}", prompt=prompt, response_a=new, response_b=old)
+            for prompt in parted.looked_at
+        ]
+        yield from stages.labelling(pairs, constitution, judge, LabelSettings())
 
 
 def _policies(config: RunConfig) -> list[str]:

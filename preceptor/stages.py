@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence, Sized
 from contextlib import asynccontextmanager
 from itertools import combinations
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Self
 
@@ -24,6 +23,7 @@ from judge.fanout import Fanout, Limits, Progress
 from judge.groups import Ranked, Schedule, rank
 from judge.label import LabelSettings, label, template_for
 from judge.ledger import open_ledger
+from judge.ledger_place import there
 from judge.models.protocol import Dialogue, Model, Row
 from judge.models.registry import open_model
 from judge.pairs import Candidate, groups_of, read_groups, read_pairs, slotted
@@ -162,12 +162,9 @@ def opened(name: str, base_url: str | None) -> Model:
     return open_model(name, base_url=None if name.partition("/")[0] in LOCAL else base_url)
 
 
-def open_judge(name: str, base_url: str | None, local: Mapping[str, Any] = NOTHING) -> Model | None:
-    """The judge's model; None for `checks`, which asks nobody. local: placement, for a model in this process."""
-    if name == CHECKS:
-        return None
-    here = name.partition("/")[0] in LOCAL
-    return open_model(name, base_url=base_url, **(local if here else {}))
+def open_judge(name: str, base_url: str | None) -> Model | None:
+    """The judge's model, as `opened`; None for `checks`, which asks nobody."""
+    return None if name == CHECKS else opened(name, base_url)
 
 
 def responding(
@@ -230,11 +227,17 @@ def open_steps(
     local: Mapping[str, Any] = NOTHING,
 ) -> tuple[Step, ...]:
     """The judges of every step, opened: (names, when) for each. base_urls: by judge's name, `""` for all others.
-    local: placement of those in this process.
+    local: placement of those in this process, which are refused with a URL.
     """
+
+    def open_one(name: str) -> Model | None:
+        here = name.partition("/")[0] in LOCAL
+        base_url = base_urls.get(name, base_urls.get("")) or None
+        return None if name == CHECKS else open_model(name, base_url=base_url, **(local if here else {}))
+
     steps = []
     for names, when in panels:
-        models = [open_judge(name, base_urls.get(name, base_urls.get("")) or None, local) for name in names]
+        models = map(open_one, names)
         judges = (Judge(model, template_for(model, settings) if model else None) for model in models)
         steps.append(Step(tuple(judges), when))
     require_steps(steps)
@@ -322,15 +325,10 @@ def whole(
 
 async def price(dialogues: Iterable[Dialogue[Row]], asking: Asking) -> Plan:
     """What the dialogues would cost at most; nothing is asked, and no ledger is made where there was none."""
-    if not _kept(asking.ledger):
+    if not there(asking.ledger):
         return await plan(dialogues, None, asking.price_table)
     async with open_ledger(asking.ledger) as ledger:
         return await plan(dialogues, ledger, asking.price_table)
-
-
-def _kept(ledger: str) -> bool:
-    """Whether there is a ledger at this path or URL."""
-    return "://" in ledger or Path(ledger).exists()
 
 
 def pairs_from(source: str, form: Literal["rows", "hh"]) -> Iterable[Pair]:

@@ -17,7 +17,9 @@ from trl import DPOConfig, DPOTrainer
 from preceptor import pipeline
 from preceptor.cli.app import main
 from preceptor.config import load
+from preceptor.guarding import part
 from preceptor.records import HeldOut
+from preceptor.running import chosen_prompts
 from tests.preceptor.conftest import Preceptor
 from train.embedded import WEIGHTS
 from train.evaluate import kl_nats, reply_logprobs
@@ -173,6 +175,19 @@ def test_the_plan_of_a_run_that_has_not_begun_is_never_less_than_what_it_asks(
         least = by_model[name.rpartition("/")[2]]
         assert least["in_ledger"] == 0
         assert least["to_ask"] + least["may_ask"] >= line["in_ledger"] > 0
+
+
+def test_the_plan_counts_what_a_model_that_guards_is_asked(folder: Path, preceptor: Preceptor) -> None:
+    guarded = ("ppo.guard.judge=openai/gpt-5-mini", "ppo.guard.every=1", "base_url=http://127.0.0.1:1/v1")
+    plan = planned(preceptor, folder.parent / "run.yaml", *guarded)
+    config = load(folder.parent / "run.yaml", guarded)
+    assert config.ppo is not None
+    assert config.ppo.guard is not None
+    train, held_out, _ = chosen_prompts(config)
+    kept = part(train, held_out, config.ppo.guard, config.seed).looked_at
+    assert (
+        plan["openai/gpt-5-mini"]["to_ask"] == 2 * 2 * len(kept) > 0
+    )
 
 
 def test_rows_in_are_rows_out_and_set_aside(folder: Path) -> None:
