@@ -28,6 +28,8 @@ from prompts.records import Record
 
 QUEUED_AT_ONCE = 1024
 """Requests in flight to a model that queues and batches them itself."""
+DRAWN = 4
+"""Unfinished dialogues for each request that may be in flight: some wait for their next try, which takes up no room."""
 HELD_ROWS = 8192
 """Most rows that are held in memory, finished or not, while an earlier one is not done."""
 SHOWN_EVERY_S = 0.1
@@ -150,7 +152,7 @@ class Fanout:
         """
         self._step(total=total)
         waiting: Iterator[Dialogue[Row]] = iter(dialogues)
-        window = 2 * max((self._width(model) for model in self._models.values()), default=1)
+        window = DRAWN * max((self._width(model) for model in self._models.values()), default=1)
         going: deque[asyncio.Task[Row]] = deque()
         unfinished = 0
         moved = asyncio.Event()

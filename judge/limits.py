@@ -29,8 +29,10 @@ DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|d|h|m|s)")
 UNIT_S = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 ROUNDING = 1e-6
 """A share that is short by no more than this is whole."""
-DENIALS = 3
-"""Requests in a row turned away with a wait to keep, after which all others keep it too: one may be chance."""
+DENIALS = 6
+"""Requests in a row turned away with a wait to keep, after which all others keep it too. Where one in seven is turned
+away by chance, three in a row come once in 400 requests, six once in 100,000.
+"""
 
 
 class Allowance(NamedTuple):
