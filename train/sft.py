@@ -102,7 +102,8 @@ def _plan(base: Base, tokens: Demonstrated, settings: SftSettings) -> Plan:
     """Batches as the library's sampler draws them, the longest row's first, by another chance than the training's."""
     lengths = [len(prompt) + len(reply) for prompt, reply in tokens.rows]
     draw = torch.Generator(device="cpu").manual_seed(settings.seed)
-    order: list[int] = get_length_grouped_indices(lengths, settings.batch_size, generator=draw)
+    by_length: Any = get_length_grouped_indices  # the library does not type it
+    order: list[int] = by_length(lengths, settings.batch_size, generator=draw)
     batches = [order[at : at + settings.batch_size] for at in range(0, len(order), settings.batch_size)]
     with tempfile.TemporaryDirectory() as folder:
 
