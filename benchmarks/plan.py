@@ -27,7 +27,7 @@ COLUMNS = (
     "disk",
     "time",
     "took, s",
-    "timed, %",
+    "limits, %",
     "plan, s",
 )
 

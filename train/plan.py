@@ -54,6 +54,11 @@ RESULT_BYTES = 12_000
 """Of the result's other files: PEFT's card and config, manifest, settings."""
 CARD_BYTES = 55_000
 """Of a reward model's report card with its page, which is larger the more tags and principles there are."""
+STARTED_S, CARD_S = 0.4, 0.6
+"""What does not hang on model or rows: the library's trainer, the result's files; a report card with its plots. By a
+clock on one machine, and on any of them little beside a training that is worth planning."""
+METHOD_SHARE = 0.15
+"""How far off the time was by the method's own fault, on a quiet machine (`benchmarks/plan.py`)."""
 TRIED_LAYERS = 2
 """On which the layout is tried."""
 STATE_STEP_BYTES, METRICS_STEP_BYTES = 400, 280
@@ -81,7 +86,7 @@ class Plan(NamedTuple):
     time_s: float | None
     """From when the weights are loaded to when the result is written; in one process."""
     time_range_s: tuple[float, float] | None
-    """From the quickest to the slowest of what was timed for it; None where it was not timed."""
+    """From the quickest to the slowest of what was timed for it, and METHOD_SHARE wider; None where nothing was."""
     time: dict[str, float]
     """The same by part, in seconds: `steps`, `held_out`, `checkpoints` and `around`."""
     gradient_checkpointing: bool
@@ -294,6 +299,8 @@ def _time(
     both, forward = speed.seconds(sketch.both) / heavy.weight, speed.seconds(sketch.forward) / heavy.weight
     timing: Timing | None = None
     reads = course.around + course.held_out > 0
+    saves = len(saved_steps(course.steps, job.settings.checkpoint_every))
+    fixed_s = STARTED_S + (CARD_S if job.stage == "reward" else 0.0)
     form = Form(
         dtype, device, job.frozen_reference, job.on_top, checkpointing, reads, lambda weight: both * weight
     )
@@ -305,27 +312,24 @@ def _time(
     if timing is None:
         flat = [Spread(one, one, one) for one in (both, forward)]
         rough = Timing((flat[0],) * len(course.strata), flat[1], NOTHING, NOTHING)
-        return {
-            part: some.middle for part, some in parts_of(course, rough, _saves(job, course)).items()
-        }, None
-    parts = parts_of(course, timing, _saves(job, course))
+        return {part: some.middle for part, some in parts_of(course, rough, saves, fixed_s).items()}, None
+    parts = parts_of(course, timing, saves, fixed_s)
     total = sum_of(parts.values())
-    return {part: some.middle for part, some in parts.items()}, (total.low, total.high)
+    return {part: some.middle for part, some in parts.items()}, (
+        (1 - METHOD_SHARE) * total.low,
+        (1 + METHOD_SHARE) * total.high,
+    )
 
 
-def parts_of(course: Course, timing: Timing, saves: int) -> dict[str, Spread]:
-    """What each part of a training takes: what was timed, as many times as it comes."""
+def parts_of(course: Course, timing: Timing, saves: int, fixed_s: float) -> dict[str, Spread]:
+    """What each part of a training takes: what was timed, as many times as it comes, and what is always the same."""
     passes = (rate.times(one.total) for one, rate in zip(course.strata, timing.rates, strict=True))
     return {
         "steps": sum_of([*passes, timing.step.times(course.steps)]),
         "held_out": timing.read.times(saves * course.held_out),
         "checkpoints": timing.checkpoint.times(saves),
-        "around": timing.read.times(course.around),
+        "around": sum_of([timing.read.times(course.around), Spread(fixed_s, fixed_s, fixed_s)]),
     }
-
-
-def _saves(job: Job, course: Course) -> int:
-    return len(saved_steps(course.steps, job.settings.checkpoint_every))
 
 
 def _mib(count: int) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
+from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
 from train import processes
@@ -98,9 +99,11 @@ def plan_sft(demonstrations: Sequence[Demonstration], settings: SftSettings) -> 
 
 
 def _plan(base: Base, tokens: Demonstrated, settings: SftSettings) -> Plan:
-    """The library draws its batches by length, the longest row's first: as if sorted."""
+    """Batches as the library's sampler draws them, the longest row's first, by another chance than the training's."""
     lengths = [len(prompt) + len(reply) for prompt, reply in tokens.rows]
-    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    draw = torch.Generator(device="cpu").manual_seed(settings.seed)
+    by_length: Any = get_length_grouped_indices  # the library does not type it
+    order: list[int] = by_length(lengths, settings.batch_size, generator=draw)
     batches = [order[at : at + settings.batch_size] for at in range(0, len(order), settings.batch_size)]
     with tempfile.TemporaryDirectory() as folder:
 

@@ -224,7 +224,7 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def _spread(trials: Sequence[float], by: float = 1.0) -> Spread:
-    return Spread(min(trials) / by, statistics.median(trials) / by, max(trials) / by)
+    return Spread(min(trials) / by, statistics.mean(trials) / by, max(trials) / by)
 
 
 def _spreads(found: Clocked, weights: Sequence[float]) -> Timing:
