@@ -12,7 +12,7 @@ import pytest
 
 from constitution.files import load as load_constitution
 from preceptor.config import load
-from preceptor.pipeline import prompts_from
+from prompts.pool import prompts_from
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.yaml"))
 
