@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from constitution.files import load as load_constitution
 from preceptor.config import load
-from preceptor.pipeline import prompts_from
+from prompts.pool import prompts_from
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.yaml"))
 
@@ -41,3 +45,35 @@ def test_the_spelled_out_quickstart_is_the_quickstart() -> None:
 def test_the_iterative_example_has_rounds() -> None:
     config = load(next(path for path in EXAMPLES if path.stem == "iterative"))
     assert (config.rounds, config.reference, config.round_prompts) == (3, "last", "same")
+
+
+def test_the_direct_example_runs(tmp_path: Path) -> None:
+    """Direct RLAIF as it stands, but for a step of four replies: the judge grades them, and the guard looks twice."""
+    script = Path(__file__).parent.parent / "examples" / "direct-rlaif.sh"
+    command = tmp_path / "bin" / "preceptor"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m preceptor "$@"\n')
+    command.chmod(0o755)
+    held_out = list(prompts_from("front-desk-held-out"))[:3]
+    (tmp_path / "few.jsonl").write_text("".join(f"{prompt.line()}\n" for prompt in held_out))
+    words = "--epochs 0.003 --batch-size 4 --samples 2 --minibatches 1 --max-new-tokens 24 --guard-prompts few.jsonl"
+    environment = {
+        **os.environ,
+        "PATH": f"{command.parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(script.parents[1]),
+    }
+    ended = subprocess.run(
+        ["sh", str(script), *words.split(), "--json"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert ended.returncode == 0, ended.stderr
+    result = json.loads(ended.stdout)
+    assert result["steps"] == 1
+    assert result["metrics"]["guard"]["looks"] == 2
+    assert result["metrics"]["masked"] < 4
+    assert (tmp_path / "runs/direct-rlaif/adapter_model.safetensors").is_file()
