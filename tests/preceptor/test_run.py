@@ -185,9 +185,7 @@ def test_the_plan_counts_what_a_model_that_guards_is_asked(folder: Path, precept
     assert config.ppo.guard is not None
     train, held_out, _ = chosen_prompts(config)
     kept = part(train, held_out, config.ppo.guard, config.seed).looked_at
-    assert (
-        plan["openai/gpt-5-mini"]["to_ask"] == 2 * 2 * len(kept) > 0
-    )
+    assert plan["openai/gpt-5-mini"]["to_ask"] == 2 * 2 * len(kept) > 0
 
 
 def test_rows_in_are_rows_out_and_set_aside(folder: Path) -> None:
