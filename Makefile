@@ -12,8 +12,8 @@ PEERS  := build/peers
 quickstart: $(VENV)/.train  ## the main job on the embedded default: no key, no network, no GPU
 	$(BIN)/preceptor quickstart
 
-test: $(VENV)/.dev  ## every test
-	$(BIN)/python -m pytest
+test: $(VENV)/.dev  ## every test, a process for each core up to four
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-wheel: $(VENV)/.dev  ## the built wheel in an empty environment, in another folder
 	$(BIN)/python tests/wheel.py

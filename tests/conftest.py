@@ -15,6 +15,7 @@ from tests.judge import postgres
 from tests.servers.llm import LLMServer, serve
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported; as `preceptor.cli.app` does
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # each of the processes that share the machine's cores
 _numbers = itertools.count()
 PROVIDER_VARIABLES = ("OPENAI_", "ANTHROPIC_", "PRECEPTOR_")
 

@@ -234,7 +234,7 @@ def test_every_command_that_asks_plans_and_asks_nothing(
         may_ask[name] = line["may_ask"]
         assert line["to_ask"] + line["may_ask"] > 0, name
         assert 0 < line["batch_cost_usd"] == pytest.approx(line["cost_usd"] / 2), name
-        assert "as a batch" in preceptor(*words, *at, "--plan").err
+        assert "batch ≤" in preceptor(*words, *at, "--plan").err
     assert {name for name, count in may_ask.items() if count} == {"revise", "evaluate"}
     assert server.stats()["requests"] == asked
     assert not (place / "x").exists()
