@@ -9,7 +9,6 @@ Importing this module imports `train`, and so torch.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,8 @@ from preceptor.guarding import part
 from preceptor.oracles import ORACLE
 from preceptor.running import POLICY, SFT, chosen_prompts, compared_with_start, held_out_replies
 from prompts.records import Prompt
+from train.asked import drawings
+from train.course import saved_steps
 
 
 @dataclass
@@ -93,8 +94,8 @@ def _guarded(
         return
     judge = stages.open_judge(guarded.judge, config.base_url)
     parted = part(train, held_out, guarded, config.seed)
-    steps = math.ceil(config.ppo.epochs * len(parted.train) * config.ppo.samples / config.ppo.batch_size)
-    for step in sorted({0, *range(guarded.every, steps, guarded.every), steps}):
+    steps = drawings(config.ppo, len(parted.train))
+    for step in (0, *saved_steps(steps, guarded.every)):
         new, old = (f"{name} {step}" + " mmm" * config.ppo.max_new_tokens for name in ("policy", "start"))
         pairs = [
             Pair(id=f"guard-{prompt.id}", prompt=prompt, response_a=new, response_b=old)

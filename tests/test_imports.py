@@ -29,6 +29,7 @@ TRAINING = {
         "probes",
         "report",
         "rounds",
+        "run_plan",
         "running",
     ]
 }

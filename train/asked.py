@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,6 +26,11 @@ class Asked(NamedTuple):
 
     prompt: Prompt
     tokens: list[int]
+
+
+def drawings(settings: RolloutSettings, count: int) -> int:
+    """How often new replies are drawn in a training on `count` prompts: of PPO its steps."""
+    return math.ceil(settings.epochs * count * settings.samples / settings.batch_size)
 
 
 def encode_prompts(

@@ -57,7 +57,7 @@ def total_steps(batches: int, epochs: float) -> int:
 
 
 def saved_steps(steps: int, every: int) -> list[int]:
-    """After which steps a checkpoint is written."""
+    """After which steps a checkpoint is written, or a guard looks: every so many, and the last."""
     return sorted({*range(every, steps + 1, every), steps})
 
 

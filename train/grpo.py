@@ -15,7 +15,6 @@ exact, as in every training here.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from datasets import Dataset
 from trl import GRPOConfig, RLOOConfig  # type: ignore[attr-defined]
 
 from prompts.records import Prompt
-from train.asked import Asked, encode_prompts, prompts_of_step
+from train.asked import Asked, drawings, encode_prompts, prompts_of_step
 from train.folder import Result, Trained, begin_folder, finish_folder, found_finished, start_folder
 from train.grpo_trainers import Group, Grpo, Rloo
 from train.loop import Watch, adapted_by, load_dtype, pass_tokens, run_loop, trainer_options
@@ -115,11 +114,6 @@ def _train(
     return finish_folder(
         opened, Result(rows, ran.metrics, steps, wall_s, dict(read or {}), {}, ran.measured, ran.notes)
     )
-
-
-def drawings(settings: GroupSettings, count: int) -> int:
-    """How often new replies are drawn in a training on `count` prompts."""
-    return math.ceil(settings.epochs * count * settings.samples / settings.batch_size)
 
 
 def rows_in_a_pass(settings: GroupSettings, longest: int, budget: int) -> int:

@@ -21,7 +21,6 @@ checkpoint is the unbroken one to the bit.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -32,7 +31,7 @@ from torch import Tensor
 
 from prompts.records import Prompt
 from train import ppo_math
-from train.asked import Asked, encode_prompts, prompts_of_step, text_of
+from train.asked import Asked, drawings, encode_prompts, prompts_of_step, text_of
 from train.episodes import Reply, ReplyBatch, groups_of
 from train.folder import Result, Trained, begin_folder, finish_folder, found_finished, start_folder
 from train.guard_page import conclude
@@ -136,7 +135,7 @@ def run(
     guard: Guard | None,
 ) -> Ended:
     """All steps, from the folder's last checkpoint on."""
-    steps = math.ceil(settings.epochs * len(asked) * settings.samples / settings.batch_size)
+    steps = drawings(settings, len(asked))
     optimisers = open_optimisers(roles)
     carried = journal.resume(roles, optimisers)
     if carried.step == 0 and guard is not None:

@@ -13,7 +13,6 @@ not stand on the policy's base (a model of its own, a function, the judge) is no
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,7 +24,7 @@ from judge.models.head import head_of
 from prompts.records import Prompt
 from train import ppo_math
 from train.adapters import Switchboard
-from train.asked import encode_prompts, rollout_tokens
+from train.asked import drawings, encode_prompts, rollout_tokens
 from train.episodes import ReplyBatch, batches_of
 from train.head import token_logprobs
 from train.logprobs import batch_hidden, causal_model
@@ -71,7 +70,7 @@ def plan_ppo(
     lengths = sorted((len(one.tokens) for one in asked), reverse=True)
     folder = reward_folder(reward)
     on_base = folder if folder is not None and same_base(folder, base.source) else None
-    steps = math.ceil(settings.epochs * len(asked) * settings.samples / settings.batch_size)
+    steps = drawings(settings, len(asked))
     notes: tuple[str, ...] = ()
     if on_base is None:
         notes += ("what the reward takes is not in these figures: it does not stand on the policy's base",)
