@@ -230,14 +230,16 @@ def evaluate(
     """A stage: held-out replies of a policy beside those of the run's start, how far the policy has moved, and the
     figures of `more`, which reads `more_inputs`."""
     settings = compared_with_start(run.config, policy)
-    from_sft = run.config.sft is not None and policy != SFT
+    references: dict[str, str | None] = {"kl_nats": None}
+    if run.config.sft is not None and policy != SFT:
+        references["kl_nats_to_sft"] = SFT
 
     def work() -> Outcome:
         prompts = run.read(HELD_OUT_PROMPTS, Prompt)
         compared = evaluation.evaluate(prompts, run.constitution, settings, run.asking, run.screen.asking)
         rows = write_rows(run.path / output, compared.rows)
         aside = {"without a usable reply": compared.lost} if compared.lost else {}
-        moved = _moved(run, compared.rows, policy, [SFT] if from_sft else [])
+        moved = _moved(run, compared.rows, policy, references)
         return Outcome(len(prompts), rows, aside, compared.cost_usd, {**moved, **more()})
 
     wanted = {
@@ -245,21 +247,20 @@ def evaluate(
         "settings": settings.model_dump(mode="json"),
         "figures": "kl_nats",  # a folder from before KL was measured here has its stage done again
     }
-    inputs = [HELD_OUT_PROMPTS, policy, *([SFT] if from_sft else []), *more_inputs]
+    inputs = [HELD_OUT_PROMPTS, policy, *filter(None, references.values()), *more_inputs]
     run.stage(stage, wanted, inputs, [output], work)
 
 
-def _moved(run: Run, rows: Sequence[HeldOut], policy: str, others: Sequence[str]) -> dict[str, Any]:
-    """KL(policy || start) in nats a reply with its 95 % interval, on the policy's held-out replies, and the KL to
-    other adapters of the run as `kl_nats_to_<its kind>`."""
+def _moved(
+    run: Run, rows: Sequence[HeldOut], policy: str, references: Mapping[str, str | None]
+) -> dict[str, Any]:
+    """By its name, KL of the policy to each reference (None: the run's start) in nats a reply, with its 95 % interval,
+    on the policy's held-out replies."""
     prompts, replies = [row.prompt.messages for row in rows], [row.after for row in rows]
     model = run.config.model
     own = reply_logprobs(prompts, replies, model, run.path / policy)
     figures: dict[str, Any] = {}
-    for name, adapter in [
-        ("kl_nats", None),
-        *((f"kl_nats_to_{each.partition('-')[2]}", each) for each in others),
-    ]:
+    for name, adapter in references.items():
         kl = kl_nats(own, reply_logprobs(prompts, replies, model, run.path / adapter if adapter else None))
         figures |= {name: kl.nats, f"{name}_ci95": [kl.low, kl.high]}
     return figures
