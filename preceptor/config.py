@@ -24,6 +24,7 @@ from preceptor.guarding import GuardSettings
 from preceptor.probes import ProbeSettings
 from preceptor.stages import Pairing
 from prompts.records import Record
+from train.pair_losses import pair_loss
 from train.settings import DpoSettings, PpoSettings, RewardSettings, SftSettings
 
 
@@ -136,8 +137,8 @@ def _contradiction(config: RunConfig) -> str | None:
         )
     if config.dpo.reference_adapter is not None:
         return "dpo.reference_adapter is set by a run itself; wanted reference: first or reference: last"
-    if config.rounds > 1 and config.reference == "first" and config.dpo.loss == "simpo":
-        return "reference: first has no effect with loss simpo, which has no reference; leave it out"
+    if config.rounds > 1 and config.reference == "first" and not pair_loss(config.dpo.loss).needs_reference:
+        return f"reference: first has no effect with loss {config.dpo.loss}, which has no reference; leave it out"
     return None
 
 

@@ -25,12 +25,12 @@ from trl import GRPOConfig, RLOOConfig  # type: ignore[attr-defined]
 
 from prompts.records import Prompt
 from train.asked import Asked, drawings, encode_prompts, prompts_of_step
-from train.folder import Result, Trained, begin_folder, finish_folder, found_finished, start_folder
+from train.folder import METRICS, Result, Trained, begin_folder, finish_folder, found_finished, start_folder
 from train.grpo_trainers import Group, Grpo, Rloo
-from train.loop import Watch, adapted_by, load_dtype, pass_tokens, run_loop, trainer_options
+from train.loop import Watch, adapted_by, load_for, pass_tokens, run_loop, trainer_options
 from train.plan import Plan
-from train.ppo_rewards import RewardSource, open_outside, reward_folder, reward_identity
-from train.roles import load_base, quiet_loading, save_adapter, training_device
+from train.ppo_rewards import RewardSource, open_outside, reward_folder, reward_identity, told_of_masked
+from train.roles import quiet_loading, save_adapter, training_device
 from train.settings import GroupSettings, GrpoSettings, RlooSettings
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _train(
     if (finished := found_finished(opened)) is not None:
         return finished
     reward_folder(reward)  # a folder of another kind is refused before anything is loaded
-    base = load_base(settings.model, load_dtype(settings.precision))
+    base = load_for(settings)
     asked, rows = encode_prompts(prompts, settings, base)
     # TRL makes a frozen copy of its own, but for GRPO without a KL term
     model = adapted_by(base, settings, frozen_reference=kind == "grpo" and not settings.kl_beta)
@@ -111,8 +111,9 @@ def _train(
     save_adapter(model, opened.path)
     base.tokenizer.save_pretrained(str(opened.path))
     steps, wall_s = int(trainer.state.global_step), time.monotonic() - began_s
+    notes = (*ran.notes, *told_of_masked(opened.path / METRICS))
     return finish_folder(
-        opened, Result(rows, ran.metrics, steps, wall_s, dict(read or {}), {}, ran.measured, ran.notes)
+        opened, Result(rows, ran.metrics, steps, wall_s, dict(read or {}), {}, ran.measured, notes)
     )
 
 

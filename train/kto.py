@@ -37,11 +37,12 @@ from train.loop import (
     check_rows,
     following,
     load_dtype,
+    load_for,
     run_loop,
     trainer_options,
 )
 from train.plan import Job, Plan, plan_training, settled
-from train.roles import Base, load_base, quiet_loading, save_adapter
+from train.roles import Base, quiet_loading, save_adapter
 from train.rows import Demonstration
 from train.settings import KtoSettings
 from train.sketch import skeleton
@@ -69,7 +70,7 @@ def train_kto(
     opened = start_folder("kto", verdicts, settings, Path(out))
     if (finished := found_finished(opened)) is not None:
         return finished
-    base = load_base(settings.model, load_dtype(settings.precision), settings.four_bit)
+    base = load_for(settings)
     tokens, good = _encoded(verdicts, base, settings)
     plan = _plan(base, tokens, good, settings)
     settings = settled(settings, plan)

@@ -33,9 +33,9 @@ from prompts.records import Prompt
 from train import ppo_math
 from train.asked import Asked, drawings, encode_prompts, prompts_of_step, text_of
 from train.episodes import Reply, ReplyBatch, groups_of
-from train.folder import Result, Trained, begin_folder, finish_folder, found_finished, start_folder
+from train.folder import METRICS, Result, Trained, begin_folder, finish_folder, found_finished, start_folder
 from train.guard_page import conclude
-from train.loop import Watch, load_dtype
+from train.loop import Watch, load_for
 from train.ppo_guard import Decision, Guard, Moment, guard_identity
 from train.ppo_rewards import (
     Replied,
@@ -44,12 +44,13 @@ from train.ppo_rewards import (
     open_scorer,
     reward_folder,
     reward_identity,
+    told_of_masked,
 )
 from train.ppo_roles import VALUE, Roles, open_roles
 from train.ppo_rollouts import roll_out
 from train.ppo_state import Carried, Journal, copy_weights, open_optimisers, put_weights
 from train.ppo_update import Experience, update
-from train.roles import POLICY, load_base, same_base, save_adapter
+from train.roles import POLICY, same_base, save_adapter
 from train.rollout import Rollout
 from train.settings import PpoSettings
 
@@ -96,7 +97,7 @@ def train_ppo(
     opened = start_folder("ppo", prompts, settings, Path(out), hashes)
     if (finished := found_finished(opened)) is not None:
         return finished
-    base = load_base(settings.model, load_dtype(settings.precision), settings.four_bit)
+    base = load_for(settings)
     asked, rows = encode_prompts(prompts, settings, base)
     folder = reward_folder(reward)
     shared = folder is not None and same_base(folder, base.source)
@@ -114,7 +115,7 @@ def train_ppo(
     save_adapter(roles.adapted, opened.path)
     base.tokenizer.save_pretrained(str(opened.path))
     metrics: dict[str, Any] = {**journal.last(), "final": {"step": ended.step, **final}}
-    notes = (*notes, *roles.room.notes)
+    notes = (*notes, *roles.room.notes, *told_of_masked(opened.path / METRICS))
     if ended.stopped:
         metrics["stopped"] = ended.stopped
         stop = "stopped after step {step}: {reason}; handed back is the policy of step {returned_step}"

@@ -32,7 +32,7 @@ from train.loop import adapted_by, pass_tokens, use_bf16
 from train.pairs import PairTokens
 from train.ppo_room import Room
 from train.reward_model import StoredHead, read_head
-from train.roles import POLICY, REFERENCE, Base, add_adapter_from, add_fresh_adapter
+from train.roles import POLICY, REFERENCE, Base, add_adapter_from, add_fresh_adapter, training_device
 from train.selftest import choose_layout
 from train.settings import PpoSettings
 
@@ -67,7 +67,7 @@ class Roles:
             if reward is not None:
                 self.value_head.weight.copy_(reward.weight.mean(dim=0, keepdim=True))
             self.value_head.bias.zero_()
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = training_device()
         adapted.to(self.device)
         self.value_head.to(self.device)
         self.room = Room(pass_tokens(settings, self.device), rollout_tokens(settings, self.device))

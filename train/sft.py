@@ -28,11 +28,12 @@ from train.loop import (
     check_rows,
     following,
     load_dtype,
+    load_for,
     run_loop,
     trainer_options,
 )
 from train.plan import Job, Plan, plan_training, settled
-from train.roles import Base, load_base, save_adapter
+from train.roles import Base, save_adapter
 from train.rows import Demonstration
 from train.settings import SftSettings
 from train.sketch import skeleton
@@ -62,7 +63,7 @@ def train_sft(
     opened = start_folder("sft", demonstrations, settings, Path(out))
     if (finished := found_finished(opened)) is not None:
         return finished
-    base = load_base(settings.model, load_dtype(settings.precision), settings.four_bit)
+    base = load_for(settings)
     tokens = encode_demonstrations(demonstrations, base, settings.max_length)
     rows = tokens.counts
     check_rows(rows)

@@ -15,7 +15,7 @@ from train.folder import Trained
 from train.logprobs import row_logprobs
 from train.ppo_roles import REWARD, VALUE, Roles, open_roles
 from train.ppo_state import open_optimisers
-from train.ppo_update import Experience, policy_step, value_step
+from train.ppo_update import Experience, policy_numbers, policy_step, value_numbers, value_step
 from train.reward import train_reward
 from train.reward_model import RewardModel
 from train.roles import POLICY, REFERENCE, load_base
@@ -86,8 +86,8 @@ def step_both(roles: Roles, **changes: object) -> tuple[list[Tensor], list[Tenso
     optimisers = open_optimisers(roles)
     groups = groups_of(REPLIES)
     roles.train()
-    policy_step(experience(), groups, roles, optimisers.policy, settings)
-    value_step(experience(), groups, roles, optimisers.value, settings)
+    policy_step(experience(), groups, roles, optimisers.policy, **policy_numbers(settings))
+    value_step(experience(), groups, roles, optimisers.value, **value_numbers(settings))
     return gradients(roles, POLICY), gradients(roles, VALUE)
 
 
@@ -146,11 +146,11 @@ def test_the_value_loss_leaves_the_policy_alone_and_the_reverse(tiny: Path, trai
         if f".{POLICY}." not in name and f".{VALUE}." not in name
     }
     before = {role: weights(roles, role) for role in (POLICY, VALUE)}
-    policy_step(experience(), groups, roles, optimisers.policy, settings)
+    policy_step(experience(), groups, roles, optimisers.policy, **policy_numbers(settings))
     assert not equal(before[POLICY], weights(roles, POLICY))
     assert equal(before[VALUE], weights(roles, VALUE))
     after = weights(roles, POLICY)
-    value_step(experience(), groups, roles, optimisers.value, settings)
+    value_step(experience(), groups, roles, optimisers.value, **value_numbers(settings))
     assert equal(after, weights(roles, POLICY))
     assert not equal(before[VALUE], weights(roles, VALUE))
     now = dict(roles.adapted.named_parameters())

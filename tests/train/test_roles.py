@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import shutil
 from pathlib import Path
@@ -12,8 +13,10 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+import train
 from tests.train.tiny import save_tiny
 from train.errors import CheckpointError
+from train.ppo_roles import open_roles
 from train.roles import (
     BENEATH,
     POLICY,
@@ -32,6 +35,7 @@ from train.roles import (
     save_part,
     train_only,
 )
+from train.settings import PpoSettings
 
 IDS = torch.arange(5, 25)[None]
 
@@ -293,3 +297,26 @@ def test_an_adapter_of_another_base_is_refused(tiny: Path, tmp_path: Path) -> No
     adapt_from(load_base(str(tmp_path / "copy")), tmp_path / "a", frozen_reference=False)
     config = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(tiny)
+
+
+def test_one_function_chooses_the_device_of_all_trainings() -> None:
+    """A choice between `cuda` and `cpu` anywhere else could differ from it, as PPO's did from its plan's."""
+    package = Path(train.__file__).parent
+    choices = [
+        f"{path.name}:{node.lineno}"
+        for path in sorted(package.rglob("*.py"))
+        if path.name != "roles.py"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.IfExp)
+        and {"cuda", "cpu"} & {leaf.value for leaf in ast.walk(node) if isinstance(leaf, ast.Constant)}
+        and "is_available" in {leaf.attr for leaf in ast.walk(node) if isinstance(leaf, ast.Attribute)}
+    ]
+    assert choices == []
+
+
+def test_ppo_stands_where_all_trainings_do(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On `meta`, since no machine has every device."""
+    monkeypatch.setattr("train.ppo_roles.training_device", lambda: torch.device("meta"))
+    roles = open_roles(load_base(str(tiny)), PpoSettings(model=str(tiny), rank=2), None)
+    assert roles.device.type == "meta"
+    assert {weight.device.type for weight in roles.adapted.parameters()} == {"meta"}
