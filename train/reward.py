@@ -47,7 +47,7 @@ from train.losses import off_centre, smoothed, soft_bradley_terry
 from train.pairs import Encoded, PairTokens, encode_sides
 from train.plan import Job, Plan, plan_pairs, settled
 from train.reward_model import RewardModel
-from train.roles import Base
+from train.roles import Base, seeded
 from train.selftest import choose_layout
 from train.settings import RewardSettings
 from train.sketch import skeleton
@@ -91,8 +91,8 @@ def train_reward(
     planned_s = time.monotonic()
     set_attention(base.model, settings.attention)
     adapted = adapted_by(base, settings, frozen_reference=False)
-    torch.manual_seed(settings.seed)
-    model = RewardModel(adapted, base, settings.max_length, heads)
+    with seeded(settings.seed):
+        model = RewardModel(adapted, base, settings.max_length, heads)
     begin_folder(opened)
     args = TrainingArguments(**trainer_options(settings, opened.path, bool(held_out.rows)))
     model.to(args.device)

@@ -24,6 +24,7 @@ from train.roles import (
     adapt,
     adapt_from,
     adapt_on_top,
+    add_fresh_adapter,
     as_reference,
     base_of_adapter,
     hold_reference,
@@ -320,3 +321,19 @@ def test_ppo_stands_where_all_trainings_do(tiny: Path, monkeypatch: pytest.Monke
     roles = open_roles(load_base(str(tiny)), PpoSettings(model=str(tiny), rank=2), None)
     assert roles.device.type == "meta"
     assert {weight.device.type for weight in roles.adapted.parameters()} == {"meta"}
+
+
+def test_a_fresh_adapter_hangs_on_its_seed_alone_and_leaves_other_draws_alone(tiny: Path) -> None:
+    """Whoever draws after it draws what would have been drawn without it."""
+    weights = []
+    for before in (1, 2):
+        torch.manual_seed(before)
+        state = torch.random.get_rng_state()
+        model = adapt(load_base(str(tiny)), rank=4, alpha=8, seed=0)
+        add_fresh_adapter(model, 4, 8, "value", seed=1)
+        assert torch.equal(torch.random.get_rng_state(), state)
+        weights.append({name: value.clone() for name, value in model.named_parameters() if "lora_A" in name})
+    one, other = weights
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    first = next(name for name in one if ".default." in name)
+    assert not torch.equal(one[first], one[first.replace(".default.", ".value.")])
