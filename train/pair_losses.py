@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from train.logprobs import ReplyLogprobs
+    from preceptor.train.forward.reply_logprobs import ReplyLogprobs
 
 GROUP = "preceptor.losses"
 """The entry-point group of losses that other packages bring."""
@@ -67,13 +67,13 @@ def _whole(logps: ReplyLogprobs, _: Options) -> Tensor:
 
 
 def _per_token(logps: ReplyLogprobs, _: Options) -> Tensor:
-    from train.losses import per_token
+    from preceptor.train.losses import per_token
 
     return per_token(logps.total, logps.lengths)
 
 
 def _length_weighted(logps: ReplyLogprobs, options: Options) -> Tensor:
-    from train.losses import length_weighted
+    from preceptor.train.losses import length_weighted
 
     return length_weighted(logps.total, logps.common, options["length_alpha"])
 
@@ -91,19 +91,19 @@ def _target_margin(gap: Tensor, options: Options) -> Tensor:
 
 
 def _hinge(gap: Tensor, options: Options) -> Tensor:
-    from train.losses import hinge
+    from preceptor.train.losses import hinge
 
     return hinge(options["beta"] * gap - options["margin"])
 
 
 def _robust(gap: Tensor, options: Options) -> Tensor:
-    from train.losses import robust
+    from preceptor.train.losses import robust
 
     return robust(options["beta"] * gap - options["margin"], options["label_smoothing"])
 
 
 def _ipo(gap: Tensor, options: Options) -> Tensor:
-    from train.losses import ipo
+    from preceptor.train.losses import ipo
 
     return ipo(gap, options["beta"])
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from train.pair_losses import PAIR_LOSSES
+from preceptor.train.pair_losses import PAIR_LOSSES
 
 BaseModelName = Annotated[
     str | None,

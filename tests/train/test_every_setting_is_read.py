@@ -12,20 +12,19 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from judge.records import Opinion
-from prompts.records import Message, Prompt
-from tests.train.rewards import vowels
-from tests.train.tiny import preference
-from train import settings as settings_module
-from train.dpo import train_dpo
-from train.errors import CheckpointError
-from train.grpo import train_grpo, train_rloo
-from train.kto import train_kto
-from train.ppo import train_ppo
-from train.ppo_guard import Decision
-from train.reward import train_reward
-from train.rows import Demonstration
-from train.settings import (
+from preceptor.judge.records import Opinion
+from preceptor.prompts.records import Message, Prompt
+from preceptor.train import settings as settings_module
+from preceptor.train.data.readers import Demonstration
+from preceptor.train.data.unpaired import Verdict
+from preceptor.train.dpo import train_dpo
+from preceptor.train.errors import CheckpointError
+from preceptor.train.grpo.train import train_grpo, train_rloo
+from preceptor.train.kto import train_kto
+from preceptor.train.ppo.guard_protocol import Decision
+from preceptor.train.ppo.train import train_ppo
+from preceptor.train.reward import train_reward
+from preceptor.train.settings import (
     DpoSettings,
     GrpoSettings,
     KtoSettings,
@@ -35,8 +34,9 @@ from train.settings import (
     RlooSettings,
     SftSettings,
 )
-from train.sft import train_sft
-from train.unpaired import Verdict
+from preceptor.train.sft import train_sft
+from tests.train.rewards import vowels
+from tests.train.tiny import preference
 
 PAIRS = [
     preference(number).model_copy(update={"principles": (Opinion(principle="polite", probability=0.9),)})

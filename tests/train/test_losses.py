@@ -11,11 +11,11 @@ import torch
 from pydantic import ValidationError
 from torch.nn.functional import logsigmoid
 
-from tests.train.tiny import preference
-from train.dpo import pair_losses, train_dpo
-from train.layout import collate_pairs
-from train.logprobs import ReplyLogprobs
-from train.losses import (
+from preceptor.train.data.collate_pairs import collate_pairs
+from preceptor.train.data.pairs import PairTokens
+from preceptor.train.dpo import pair_losses, train_dpo
+from preceptor.train.forward.reply_logprobs import ReplyLogprobs
+from preceptor.train.losses import (
     expected,
     hinge,
     implicit_rewards,
@@ -26,9 +26,9 @@ from train.losses import (
     smoothed,
     soft_bradley_terry,
 )
-from train.pair_losses import PAIR_LOSSES, READ_BY_SOME, loss_names, pair_loss
-from train.pairs import PairTokens
-from train.settings import DpoSettings
+from preceptor.train.pair_losses import PAIR_LOSSES, READ_BY_SOME, loss_names, pair_loss
+from preceptor.train.settings import DpoSettings
+from tests.train.tiny import preference
 
 D = torch.linspace(-8, 8, 33, dtype=torch.float64)
 ONE = torch.ones_like(D)
@@ -244,7 +244,7 @@ def test_a_loss_that_needs_a_reference_says_so() -> None:
 
 
 MINE = """\
-from train.pair_losses import PairLoss
+from preceptor.train.pair_losses import PairLoss
 
 MINE = PairLoss(
     name="squared",

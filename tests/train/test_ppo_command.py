@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from constitution.errors import UserError
 from preceptor.cli.train import app
+from preceptor.constitution.errors import UserError
+from preceptor.train.reward import train_reward
+from preceptor.train.settings import PpoSettings, RewardSettings
 from tests.servers.llm import LLMServer
 from tests.train.tiny import preference
-from train.reward import train_reward
-from train.settings import PpoSettings, RewardSettings
 
 PROMPTS = "\n".join(json.dumps({"prompt": f"{number}: where is the pool?"}) for number in range(4))
 REWARD = (
