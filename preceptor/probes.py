@@ -18,14 +18,13 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from constitution.checks import looks_refused, passes
+from constitution.checks import Exchange, looks_refused, passes
 from constitution.errors import UserError
 from judge.fanout import Progress
 from judge.models.protocol import Dialogue, Model
 from judge.records import ReplyStatus, Response
 from judge.respond import RespondSettings, respond
 from preceptor import stages
-from preceptor.oracles import exchange_of
 from prompts.records import Message, Prompt, Record
 from train.paired import Part
 from train.probes import Answered, Figure, Passage, Probe, ProbeSet, Reading, Says, measure
@@ -254,7 +253,7 @@ def reading(filler: re.Pattern[str], probe: Probe, reply: str) -> Reading:
         filler=len(filler.findall(plain)),
         refused=looks_refused(reply),
         says=_says(probe, plain),
-        formed=passes(probe.check, reply, exchange_of(probe.prompt)),
+        formed=passes(probe.check, reply, Exchange.of(probe.prompt)),
     )
 
 
