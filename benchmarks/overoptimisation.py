@@ -20,12 +20,12 @@ from typing import Annotated, Any
 import typer
 from matplotlib.figure import Figure
 
+from judge.statistics import Interval, wilson
 from preceptor.oracles import guard_judge
 from preceptor.stages import Asking
 from prompts.pool import prompts_from
 from prompts.records import Prompt
 from prompts.rows import read_records
-from train.calibration import Interval, wilson
 from train.embedded import flaws
 from train.embedded.world import draw_prompt
 from train.folder import Trained

@@ -69,8 +69,8 @@ def _swiss(group: Group, labels: dict[tuple[int, int], Label]) -> list[tuple[int
     met = {frozenset(pair) for pair in labels}
     if n % 2 == 0:
         return _paired(standing, met)
-    resting = sorted(standing[::-1], key=lambda i: rests[i])
-    allowed = [i for i in resting if rests[i] == rests[resting[0]]]
+    least = min(rests)
+    allowed = [i for i in reversed(standing) if rests[i] == least]
     rounds = [_paired([i for i in standing if i != rester], met) for rester in allowed]
     return min(rounds, key=lambda pairs: (-len(pairs), sum(abs(points[i] - points[j]) for i, j in pairs)))
 

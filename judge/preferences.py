@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from constitution.principle import Constitution
 from judge.audit import audit
-from judge.calibration import Bin, picture
+from judge.calibration import picture
 from judge.card import RELIABILITY, card
 from judge.errors import PairsError
 from judge.groups import Pairing, preferences_of
@@ -134,7 +134,7 @@ def publish(out: str | Path, run: LabelRun) -> dict[str, Any]:
         figures["audited"] = AUDITED / counts.total()
     figures |= run.extra
     if figures.get("reliability"):
-        write_text(folder / RELIABILITY, picture([Bin(**one) for one in figures["reliability"]]))
+        write_text(folder / RELIABILITY, picture(figures["reliability"]))
     write_text(folder / CARD, card(run.constitution, run.judge, run.settings, counts, figures))
     manifest = {
         "schema": 1,

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 from constitution.errors import UserError
 from judge.preferences import preference
 from judge.records import Label, Preference, Response, Revision
+from judge.statistics import Interval, wilson
 from preceptor import evaluation, folder, running, stages
 from preceptor.config import RunConfig
 from preceptor.records import HeldOut, StageRecord
@@ -49,7 +50,6 @@ from preceptor.running import (
 )
 from prompts.records import Prompt
 from prompts.rows import write_rows, writing
-from train.calibration import Interval, wilson
 from train.dpo import train_dpo
 from train.evaluate import OVERALL, distinct_n, satisfied
 from train.pairs import encode_pairs

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from judge.records import Label, Status
+from judge.statistics import Z95, Interval, wilson
 from prompts.records import Message
-from train.calibration import Z95, Interval, wilson
 
 if TYPE_CHECKING:
     from torch import device

@@ -22,11 +22,11 @@ from typing import NamedTuple
 import torch
 
 from constitution.checks import looks_refused
+from judge.statistics import wilson
 from prompts.manifest import write_json
 from prompts.records import Prompt, canonical_json
 from prompts.rows import read_records
 from train.asked import text_of
-from train.calibration import wilson
 from train.diversity import mean_self_bleu
 from train.episodes import groups_of
 from train.errors import RunFolderError, TrainDataError

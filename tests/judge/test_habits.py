@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from judge.audit import drift
-from judge.calibration import calibration_error, picture, reliability
+from judge.calibration import picture
 from judge.habits import FORMATTED, Traits, Verdict, habits, length_effect
 from judge.records import Label, Letter
+from judge.statistics import calibration_error, reliability
 from tests.judge.canned import pair
 
 LETTERS = st.sampled_from(("a", "b", "tie"))
@@ -80,11 +81,11 @@ def test_whatever_the_verdicts_there_is_a_number_or_none(rows: list[tuple[Letter
 def test_bins_hold_every_row_once(rows: list[tuple[float, bool]]) -> None:
     bins = reliability(rows)
     assert sum(one.n for one in bins) == len(rows)
-    assert sum(one.n * one.right for one in bins) == pytest.approx(sum(right for _, right in rows))
+    assert sum(one.n * one.found for one in bins) == pytest.approx(sum(right for _, right in rows))
     error = calibration_error(bins)
     assert error is not None
     assert 0 <= error <= 1
-    assert picture(bins).count("<circle") == len(bins)
+    assert picture([one.row("right") for one in bins]).count("<circle") == len(bins)
 
 
 def label(number: int, probability: float | None) -> Label:
