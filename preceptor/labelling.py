@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 from constitution.errors import UserError
 from constitution.principle import Constitution
 from judge.audit import audit, drift
-from judge.canaries import attack_rates, from_constitution, is_canary, mixed
+from judge.canaries import attack_rates, figures_of, from_constitution, is_canary, mixed
 from judge.groups import Pairing, Ranked, Schedule
 from judge.label import LabelSettings
 from judge.ledger import open_ledger
@@ -212,8 +212,7 @@ def label_folder(
         recombine(out / LABELS)
     extra: dict[str, Any] = {}
     if job.canaries:
-        extra["canaries"] = attack_rates(read_labels(out / CANARIES))
-        extra["attack_rate"] = extra["canaries"]["all"]["rate"]
+        extra |= figures_of(attack_rates(read_labels(out / CANARIES)))
     if job.recheck and asked.stopped is None:
         some = [label for label in read_labels(out / LABELS) if chosen(label.id, job.recheck)]
         extra["drift"], asked = _drift(some, job, asking, bar, asked)
@@ -274,8 +273,7 @@ def audit_rows(
         figures["steps"] = _worth(lambda: labels, job, asking)
     if planted and asked.stopped is None:
         attacked, asked = _more(planted, job, asking, bar("canaries"), asked)
-        figures["canaries"] = attack_rates(attacked, labels)
-        figures["attack_rate"] = figures["canaries"]["all"]["rate"]
+        figures |= figures_of(attack_rates(attacked, labels))
     if job.recheck and asked.stopped is None:
         some = [label for label in labels if chosen(label.id, job.recheck)]
         figures["drift"], asked = _drift(some, job, asking, bar, asked)

@@ -29,7 +29,17 @@ SECTIONS: Mapping[str, Sequence[str]] = {
         *("orders_agree", "flip_rate", "first_share", "longer_share", "length_coefficient", "length_stderr"),
         *("list_share", "self_share"),
     ),
-    "judges and answers": ("alpha", "attack_rate", "verdicts", "unparsed", "refused", "failed", "cost_usd"),
+    "judges and answers": (
+        "alpha",
+        "attack_rate",
+        "attack_control_rate",
+        "attack_excess",
+        "verdicts",
+        "unparsed",
+        "refused",
+        "failed",
+        "cost_usd",
+    ),
 }
 """Which figures stand together for a person to read."""
 
@@ -140,6 +150,8 @@ def audit(
 
 def _show(figures: Mapping[str, Any], title: str) -> None:
     """Tables of the figures that exist."""
+    from judge.card import ATTACKS, attack_row
+
     for section, names in SECTIONS.items():
         rows = [[name, _figure(figures[name])] for name in names if figures.get(name) is not None]
         if rows:
@@ -150,8 +162,8 @@ def _show(figures: Mapping[str, Any], title: str) -> None:
         if rows:
             console.table(name.replace("_", " "), [name.removeprefix("by_"), *keys], rows)
     if canaries := figures.get("canaries"):
-        rows = [[kind, _figure(own["n"]), _figure(own["rate"])] for kind, own in canaries.items()]
-        console.table("attacks planted in the worse reply", ["kind", "n", "won over"], rows)
+        rows = [[_figure(cell) for cell in attack_row(kind, own)] for kind, own in canaries.items()]
+        console.table("attacks planted in the worse reply", ATTACKS, rows)
     if steps := figures.get("steps"):
         rows = [[_figure(one[key]) for key in ("step", "pairs", "accuracy", "cost_usd")] for one in steps]
         console.table("steps", ["step", "pairs", "accuracy had it ended there", "USD"], rows)
