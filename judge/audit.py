@@ -20,6 +20,14 @@ ORDERS: tuple[Order, Order] = ("original", "swapped")
 
 LETTERS: tuple[Letter, ...] = ("a", "b", "tie")
 
+AGREEMENT = ("accuracy", "correct_original", "correct_swapped", "correct_both", "kappa", "ece")
+"""Figures that only gold gives."""
+FIGURES = (
+    *("n", "verdicts", *AGREEMENT, "orders_agree", "flip_rate", "first_share", "longer_share", "list_share"),
+    *("self_share", "length_coefficient", "length_stderr", "unparsed", "refused", "failed", "cost_usd"),
+)
+"""Those of every audit that are one number, which a gate can name."""
+
 
 class _Case(NamedTuple):
     """What the audit keeps of a label."""

@@ -24,7 +24,7 @@ from judge.records import Label, Letter, Opinion, Preference, Ranking, Status
 from judge.weigh import opinions, winner
 from prompts.manifest import file_hash, versions, write_json, write_text
 from prompts.records import Message
-from prompts.rows import read_records, replacing, write_rows
+from prompts.rows import read_records, replacing
 from prompts.seen import Seen
 
 LABELS, CANARIES, RANKINGS, PREFERENCES, PARQUET, CARD, MANIFEST = (
@@ -64,6 +64,8 @@ class LabelRun(NamedTuple):
     """Calls that ended without an answer, which another run would ask again."""
     source: Mapping[str, Any] = MappingProxyType({})
     """The input file and its hash."""
+    prices: Mapping[str, Any] = MappingProxyType({})
+    """Those given with the command, by model, `""` for all: what is asked again later costs the same."""
     extra: Mapping[str, Any] = MappingProxyType({})
     """Figures that labels alone do not hold: canaries, drift, cost of each step."""
 
@@ -97,12 +99,6 @@ def _gold(label: Label, chosen: Letter) -> Literal["chosen", "rejected", "tie"] 
     if label.preferred is None or label.preferred == "tie":
         return label.preferred
     return "chosen" if label.preferred == chosen else "rejected"
-
-
-def write_labels(out: str | Path, labels: Iterable[Label], run: LabelRun) -> dict[str, Any]:
-    """Write all labels and what is derived from them; the manifest as it was written."""
-    write_rows(Path(out) / LABELS, labels)
-    return publish(out, run)
 
 
 def publish(out: str | Path, run: LabelRun) -> dict[str, Any]:
@@ -154,6 +150,7 @@ def publish(out: str | Path, run: LabelRun) -> dict[str, Any]:
         "calls_failed": run.failed,
         "files": {name: file_facts(folder / name) for name in FILES if (folder / name).exists()},
         "audit": figures,
+        "prices": dict(run.prices),
         "cost_usd": run.cost_usd,
     }
     write_json(folder / MANIFEST, manifest)

@@ -71,6 +71,8 @@ def run(config: RunConfig, screen: Screen) -> dict[str, Any]:
     current = Run(config, Path(config.out), constitution, screen)
     write_text(current.path / "constitution.yaml", dump(constitution))
     oracle = open_oracle(config.evaluate.oracle, constitution)
+    if not (current.path / HELD_OUT).exists():  # a finished run is shown again without a key
+        evaluation.require_judge(config.judge, config.base_url, constitution, config.label)
     _prompts(current)
     rounds.share_prompts(current)
     _responses(current)

@@ -91,7 +91,8 @@ def audit(
     from judge.canaries import from_gold
     from judge.gate import gate
     from preceptor import stages
-    from preceptor.labelling import Job, audit_rows, dialogues_of, opened
+    from preceptor.labelling import Job, audit_rows, dialogues_of, opened, require
+    from preceptor.preflight import check_gate
 
     rules = load(constitution)
     settings = label_settings(
@@ -119,6 +120,9 @@ def audit(
         combine=combine,
         recheck=share_of("--recheck", recheck),
     )
+    require(job)
+    if fail_if:
+        check_gate(fail_if, job, canaries=canaries, gold=True)
     asking = asking_of(
         ledger,
         concurrency,
