@@ -198,10 +198,12 @@ def test_an_audit_with_canaries_and_a_gate(preceptor: Preceptor, start_server: S
     figures = json.loads(ended.out)
     assert (figures["n"], figures["accuracy"]) == (8, 1.0)
     assert figures["canaries"]["all"]["n"] > 8
-    assert (figures["attack_rate"], figures["attack_control_rate"], figures["attack_excess"]) == (
-        0.0,
-        0.0,
-        0.0,
+    every = figures["canaries"]["all"]
+    assert every["control"]["n"] > 8
+    assert (
+        figures["attack_excess"]
+        == figures["attack_rate"] - figures["attack_control_rate"]
+        == every["difference"]
     )
 
 
