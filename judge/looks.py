@@ -8,8 +8,8 @@ from typing import Any
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection
 
-from judge.ledger import Ledger
-from judge.models.protocol import Dialogue, Failure, Outcome
+from preceptor.judge.ledger.ledger import Ledger
+from preceptor.judge.models.protocol import Dialogue, Failure, Outcome
 
 Dialogues = Callable[[int], Iterable[Dialogue[Any]]]
 """The number of a look -> what it asks, from its beginning."""

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from constitution.errors import UserError
-from judge.audit import AGREEMENT, FIGURES
-from judge.gate import check, names_in
-from judge.preferences import FILES, MANIFEST
+from preceptor.constitution.errors import UserError
+from preceptor.judge.audit.audit import AGREEMENT, FIGURES
+from preceptor.judge.conditions import check, names_in
+from preceptor.judge.dataset.publish import FILES, MANIFEST
 
 if TYPE_CHECKING:
-    from preceptor.labelling import Job
+    from preceptor.label.run import Job
 
 ATTACKS = ("attack_rate", "attack_control_rate", "attack_excess")
 DRIFT = ("drift_rate", "drift_shift")

@@ -85,13 +85,13 @@ def audit(
     as_json: options.Json = False,
 ) -> None:
     """Measure judges against pairs whose better reply is known; they never see which."""
-    from constitution.errors import UserError
-    from constitution.files import load
-    from judge.audit import require_gold
-    from judge.canaries import from_gold
-    from judge.gate import gate
-    from preceptor import stages
-    from preceptor.labelling import Job, audit_rows, dialogues_of, opened, require
+    from preceptor.asking import stages
+    from preceptor.constitution.errors import UserError
+    from preceptor.constitution.files import load
+    from preceptor.judge.audit.audit import require_gold
+    from preceptor.judge.audit.canaries import from_gold
+    from preceptor.judge.conditions import gate
+    from preceptor.label.run import Job, audit_rows, dialogues_of, opened, require
     from preceptor.preflight import check_gate
 
     rules = load(constitution)
@@ -154,7 +154,7 @@ def audit(
 
 def _show(figures: Mapping[str, Any], title: str) -> None:
     """Tables of the figures that exist."""
-    from judge.card import ATTACKS, attack_row
+    from preceptor.judge.dataset.card import ATTACKS, attack_row
 
     for section, names in SECTIONS.items():
         rows = [[name, _figure(figures[name])] for name in names if figures.get(name) is not None]

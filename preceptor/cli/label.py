@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from constitution.errors import UserError
 from preceptor.cli import console, options
 from preceptor.cli.asking import (
     asking_of,
@@ -27,12 +26,13 @@ from preceptor.cli.asking import (
     to_file,
 )
 from preceptor.cli.options import CONCURRENCY, LEDGER
+from preceptor.constitution.errors import UserError
 
 if TYPE_CHECKING:
-    from judge.models.protocol import Dialogue
-    from judge.records import Score
-    from preceptor.finished import Source
-    from preceptor.labelling import Job
+    from preceptor.judge.models.protocol import Dialogue
+    from preceptor.judge.records import Score
+    from preceptor.label.finished import Source
+    from preceptor.label.run import Job
 
 
 def label(
@@ -94,10 +94,10 @@ def label(
     as_json: options.Json = False,
 ) -> None:
     """Have judges say, in both orders, which reply follows the constitution better."""
-    from constitution.files import load
-    from judge.gate import gate
-    from preceptor.finished import Source
-    from preceptor.labelling import Job, dialogues_of, label_folder, opened, require, rows_of
+    from preceptor.constitution.files import load
+    from preceptor.judge.conditions import gate
+    from preceptor.label.finished import Source
+    from preceptor.label.run import Job, dialogues_of, label_folder, opened, require, rows_of
 
     if out is None and not (show or plan):
         raise UserError("--out is missing; name a folder for the labels, or look first with --plan or --show")
@@ -155,8 +155,8 @@ def label(
 
 def _check_gate(expression: str | None, job: Job, source: Source) -> None:
     """Raises UserError for a gate that could not be decided when all is paid."""
-    from judge.records import Pair
-    from preceptor.labelling import rows_of
+    from preceptor.judge.records import Pair
+    from preceptor.label.run import rows_of
     from preceptor.preflight import check_gate, names_agreement
 
     if not expression:
@@ -249,9 +249,9 @@ def score(
         raise UserError("score wants --judge with --constitution, or --reward-model")
     if weight or disagreement:
         raise UserError("--weight and --disagreement are for --reward-model")
-    from constitution.files import load
-    from judge.score import ScoreSettings
-    from preceptor import stages
+    from preceptor.asking import stages
+    from preceptor.constitution.files import load
+    from preceptor.judge.score import ScoreSettings
 
     chosen = {"principles": principles, "reasoning": reasoning, "max_tokens": max_tokens, "seed": seed}
     settings = ScoreSettings.model_validate({**chosen, "template": template or ""})

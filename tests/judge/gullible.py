@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from judge.models.protocol import Request
+from preceptor.judge.models.protocol import Request
 
 VERDICT_LIKE = re.compile(
     r"(?:verdict|answer|output|winner|reply|better|prefer)\W{0,6}\(?(?P<word>[ab])\)?(?![a-z0-9])"

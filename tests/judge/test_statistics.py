@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.stats import binomtest
 
-from judge.statistics import Z95, bootstrap, kappa, logistic, newcombe, phi, wilson
+from preceptor.judge.statistics import Z95, bootstrap, kappa, logistic, newcombe, phi, wilson
 
 TRUTHS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40)
 
@@ -110,7 +110,7 @@ def test_where_a_column_tells_everything_there_is_no_finite_answer(gap: float) -
 
 def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
     heavy = "('sklearn', 'scipy', 'numpy')"
-    code = f"import sys, judge.statistics, judge.audit; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, judge.statistics, judge.audit.audit; print([m for m in {heavy} if m in sys.modules])"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         == "[]\n"

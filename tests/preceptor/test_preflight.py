@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from constitution.files import load
-from judge.audit import AGREEMENT, FIGURES, audit
-from judge.label import LabelSettings, label
-from judge.panel import require_dawid_skene
+from preceptor.constitution.files import load
+from preceptor.judge.audit.audit import AGREEMENT, FIGURES, audit
+from preceptor.judge.label import LabelSettings, label
+from preceptor.judge.voting.panel import require_dawid_skene
 from tests.judge.canned import Absent, drive, pair, says
 from tests.preceptor.conftest import Preceptor
 from tests.servers.llm import LLMServer
