@@ -29,10 +29,10 @@ from typing import Any, NamedTuple, TypeVar
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection
 
-from judge.ledger_books import BillLine, By, bill
+from judge.ledger_books import BillLine, By, Pruned, Wanted, bill, compact, prune
 from judge.ledger_owner import is_gone, new_owner
 from judge.ledger_place import Engines, ledger_error, open_engines
-from judge.ledger_worker import MOST_AT_ONCE, Worker
+from judge.ledger_worker import MOST_AT_ONCE, OnEngine, Worker
 from judge.models.protocol import Completion, Request
 
 LEASE_S = 60.0
@@ -180,6 +180,12 @@ class Ledger:
         """What `work` finds; it waits for no writer."""
         result: Result = await self._reader.do(work)
         return result
+
+    async def prune(self, wanted: Wanted) -> Pruned:
+        """Throw calls away, give their room back to the disk, and say what it was. The bill stays as it is."""
+        pruned = await self.write(partial(prune, wanted=wanted))
+        await self._writer.do(OnEngine(compact))
+        return pruned
 
     async def close(self) -> None:
         """Finish what waits, give back what is still leased, and close the database."""

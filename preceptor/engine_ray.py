@@ -28,7 +28,7 @@ from judge.fanout import GRACE_S, Progress
 from judge.ledger import this_run
 from judge.ledger_place import place_of
 from judge.shared import Keeper, Stop
-from preceptor.pricing import user_prices
+from judge.user_prices import user_prices
 from preceptor.ray_worker import Batch, Plan, Worker, batch_of, table_of
 from preceptor.stages import Asked, Asking, Cluster, Means, Watch
 

@@ -35,8 +35,8 @@ from judge.revise import ReviseSettings, revise
 from judge.score import Reply, ScoreSettings, score
 from judge.score import template_for as grading
 from judge.steps import Judge, Rule, Step, label_by_steps, require_steps
+from judge.user_prices import user_prices
 from preceptor.collecting import seldom_collecting
-from preceptor.pricing import user_prices
 from prompts.records import Prompt, Record
 from prompts.rows import RawRow, read_records, read_rows
 

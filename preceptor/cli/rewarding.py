@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from train.ppo_rewards import RewardSource
 
 JUDGE = "judge"
-NEEDS_JUDGE = ("judge", "constitution", "max_cost", "judge_base_url")
+NEEDS_JUDGE = ("judge", "constitution", "max_cost", "judge_base_url", "price")
 
 Reward = Annotated[
     str,
@@ -58,11 +58,20 @@ MaxCost = Annotated[
     float | None,
     typer.Option("--max-cost", min=0, help="USD that the judge may cost; training stops at the cap."),
 ]
+Price = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--price",
+        metavar="[MODEL=]IN,OUT",
+        help="With --reward judge: USD for a million tokens, over your own file of prices.",
+    ),
+]
 
 
 def source_of(reward: str, flags: dict[str, Any]) -> RewardSource:
     """The reward that the flags name. Raises UserError where they do not go together."""
-    sys.path.insert(0, str(Path.cwd()))  # where a person keeps the module of a reward function
+    # where a person keeps the module of a reward function; last, so that a judge.py or train.py there hides nothing
+    sys.path.append(str(Path.cwd()))
     if reward != JUDGE:
         if idle := [f"--{name.replace('_', '-')}" for name in NEEDS_JUDGE if flags[name] is not None]:
             raise UserError(f"{' and '.join(idle)}: no effect without --reward judge")
@@ -76,6 +85,7 @@ def source_of(reward: str, flags: dict[str, Any]) -> RewardSource:
             "--reward module:function that checks"
         )
     from judge.label import LabelSettings
+    from judge.prices import price_from
     from judge.reward import JudgeReward, RewardSettings
     from judge.score import ScoreSettings
 
@@ -87,7 +97,13 @@ def source_of(reward: str, flags: dict[str, Any]) -> RewardSource:
         concurrency=flags["concurrency"],
         max_cost_usd=flags["max_cost"],
     )
-    return JudgeReward(flags["judge"], flags["constitution"], settings, base_url=flags["judge_base_url"])
+    return JudgeReward(
+        flags["judge"],
+        flags["constitution"],
+        settings,
+        base_url=flags["judge_base_url"],
+        prices=dict(map(price_from, flags["price"] or ())),
+    )
 
 
 def server_of(flags: dict[str, Any]) -> str | None:
