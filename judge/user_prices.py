@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from constitution.errors import UserError
-from judge.prices import Price, read_prices
+from preceptor.constitution.errors import UserError
+from preceptor.judge.asking.prices import Price, read_prices
 
 VARIABLE = "PRECEPTOR_PRICES"
 

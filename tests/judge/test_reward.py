@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from judge.errors import BudgetReached, ProviderStopped, Rejected
-from judge.ledger_books import bill
-from judge.ledger_place import reading
-from judge.models.faults import Crowded
-from judge.models.protocol import Completion, OnHeaders, Request
-from judge.models.scripted import Line, ScriptedModel
-from judge.prices import Price
-from judge.reward import JudgeReward, RewardSettings
+from preceptor.judge.asking.prices import Price
+from preceptor.judge.errors import BudgetReached, ProviderStopped, Rejected
+from preceptor.judge.ledger.location import reading
+from preceptor.judge.ledger.queries import bill
+from preceptor.judge.models.http.faults import Crowded
+from preceptor.judge.models.protocol import Completion, OnHeaders, Request
+from preceptor.judge.models.scripted import Line, ScriptedModel
+from preceptor.judge.reward import JudgeReward, RewardSettings
+from preceptor.train.embedded import WEIGHTS
 from tests.judge.canned import BOTH, first_shown, says
-from train.embedded import WEIGHTS
 
 PROMPTS = ["Hello?"] * 3 + ["Why?"] * 2
 REPLIES = ["reply 1", "reply 3", "reply 2", "reply 7", "reply 9"]
@@ -207,7 +207,7 @@ def test_trl_trains_with_it(tmp_path: Path, failing: bool) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import GRPOConfig, GRPOTrainer
 
-    from prompts.pool import prompts_from
+    from preceptor.prompts.pool import prompts_from
 
     settings = RewardSettings(ledger=str(tmp_path / "ledger.db"))
     judge: Any = ScriptedModel(lambda _: Rejected("no")) if failing else "embedded"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from prompts.rows import write_rows
+from preceptor.prompts.rows import write_rows
 from tests.train.conftest import tiny  # noqa: F401 a fixture
 from tests.train.tiny import preference
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from prompts.rows import read_rows, write_rows
+from preceptor.prompts.rows import read_rows, write_rows
 from tests.servers.llm import LLMServer
 from tests.train.conftest import tiny  # noqa: F401 a fixture
 from tests.train.tiny import preference
