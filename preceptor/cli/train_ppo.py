@@ -103,6 +103,7 @@ def ppo(
     principles: rewarding.Principles = "joint",
     judge_base_url: rewarding.JudgeBaseUrl = None,
     max_cost: rewarding.MaxCost = None,
+    price: rewarding.Price = None,
     rollouts: rewarding.Rollouts = "local",
     base_url: rewarding.BaseUrl = None,
     concurrency: Concurrency = CONCURRENCY,
@@ -214,7 +215,9 @@ def _guard(flags: Mapping[str, Any], settings: PpoSettings) -> HeldOutGuard | No
     from preceptor.train.guard.rules import rules_from
 
     rules = rules_from(flags["guard_rule"] or ())
-    asking = asking_of(flags["ledger"], flags["concurrency"], flags["max_cost"], flags["judge_base_url"])
+    asking = asking_of(
+        flags["ledger"], flags["concurrency"], flags["max_cost"], flags["judge_base_url"], flags["price"]
+    )
     law = None if flags["constitution"] is None else load(flags["constitution"])
     judge = guard_judge(name, law, asking)
     prompts = list(prompts_from(flags["guard_prompts"]))
