@@ -26,7 +26,8 @@ from judge.models.protocol import Model, Request
 from judge.models.registry import open_model
 from judge.models.scripted import ScriptedModel
 from judge.records import Label, Pair
-from preceptor.stages import Asking, carry_out, labelling
+from preceptor.settings import Asking
+from preceptor.stages import carry_out, labelling
 from prompts.records import Prompt
 
 JUDGED = ("private", "polite", "concise", "steadfast")

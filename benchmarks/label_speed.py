@@ -102,12 +102,13 @@ def ours(side: str, url: str, pairs: Path, concurrency: int, out: Path) -> dict[
 
     from constitution.files import load
     from judge.label import LabelSettings
-    from preceptor import labelling, stages
+    from preceptor import labelling
     from preceptor.cli.console import progress
+    from preceptor.settings import Access, Asking
 
     settings = LabelSettings(orders="one" if side.endswith("one order") else "both")
-    job = labelling.Job(load("style"), [(["openai/fake"], "")], settings, base_urls={"": url})
-    asking = stages.Asking(ledger=str(out / "ledger.db"), concurrency=concurrency)
+    job = labelling.Job(load("style"), [(["openai/fake"], "")], settings, Access(base_url=url))
+    asking = Asking(ledger=str(out / "ledger.db"), concurrency=concurrency)
 
     def run() -> None:
         asked, _ = labelling._judged(

@@ -21,7 +21,7 @@ import typer
 from matplotlib.figure import Figure
 
 from preceptor.oracles import guard_judge
-from preceptor.stages import Asking
+from preceptor.settings import Asking
 from prompts.pool import prompts_from
 from prompts.records import Prompt
 from prompts.rows import read_records

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from constitution.errors import UserError
 from constitution.principle import Constitution, Principle
@@ -16,39 +16,53 @@ from judge.models.protocol import Dialogue, Model
 from judge.records import Judgement, Label, Order, Pair
 from judge.weigh import Sum, sum_up, weights
 from prompts.errors import TemplateError
-from prompts.records import Record
+from prompts.records import Settings
 from prompts.template import Template, load
 
 BOTH: tuple[Order, Order] = ("original", "swapped")
 
 
-class LabelSettings(Record):
+def _bounds(given: Any) -> Any:
+    """`0.4,0.6` as two numbers."""
+    if not isinstance(given, str):
+        return given
+    try:
+        low, high = (float(bound) for bound in given.split(","))
+    except ValueError:
+        raise ValueError("wanted two numbers: 0.4,0.6") from None
+    return low, high
+
+
+class LabelSettings(Settings):
     """How pairs are judged."""
 
     principles: Literal["joint", "each", "sample"] = "joint"
-    """All applicable principles in one ask; one ask for each; or one of them drawn for each pair."""
+    """joint: all that apply in one ask; each: one ask a principle; sample: some drawn for each pair."""
     orders: Literal["both", "original", "one"] = "both"
     """`one`: the order in which a pair is shown is drawn by its id."""
     reasoning: bool = False
-    """Whether the judge explains before its verdict. Without, the probability of the verdict is read
-    directly.
+    """The judge may reason before its verdict.
+
+    Without, the probability of the verdict is read directly.
     """
     tie: bool = False
-    """Whether the judge may say tie."""
+    """The judge may say that neither is better."""
     draws: int = Field(default=1, ge=1)
-    """With `sample`: how many different principles are drawn for each pair and averaged."""
+    """With `sample`: how many principles are drawn for a pair, whose verdicts are averaged."""
     shots: int = Field(default=0, ge=0)
-    """Most worked examples that each principle brings into an ask, from the constitution."""
+    """Worked examples that each principle brings into an ask, at most."""
     structured: bool = False
-    """Whether the provider holds the judge's answer to a JSON schema."""
-    clamp: tuple[float, float] | None = None
-    """Bounds of a probability that was given after reasoning."""
+    """Have the provider hold the answer to a JSON schema."""
+    clamp: Annotated[tuple[float, float] | None, BeforeValidator(_bounds)] = None
+    """Bounds of a probability that was given after reasoning: 0.4,0.6."""
     max_tokens: int = Field(default=512, ge=1)
+    """Longest answer of the judge."""
     seed: int = 0
+    """Equal seeds give equal results."""
     sample: int = 0
     """Another number asks the same judge the same again, past what the ledger holds."""
     template: str = ""
-    """File of one's own; empty: the shipped one in the judge's dialect."""
+    """A judge template of your own, a .jinja file; else the shipped one in the judge's dialect."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

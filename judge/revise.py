@@ -13,19 +13,23 @@ from constitution.principle import Constitution, Principle
 from judge.models.protocol import Dialogue, Model, Request
 from judge.records import Critique, ReplyStatus, Response, Revision
 from judge.replies import Reply, read_reply
-from prompts.records import Message, Record, content_id
+from prompts.records import Message, Settings, content_id
 from prompts.template import load, nonce
 
 
-class ReviseSettings(Record):
+class ReviseSettings(Settings):
     """How replies are criticised and repaired."""
 
     rounds: int = Field(default=2, ge=1)
+    """Critiques and revisions of each reply."""
     max_tokens: int = Field(default=512, ge=1)
     """Longest critique, and longest revised reply."""
     temperature: float = Field(default=0.7, ge=0)
+    """0 is greedy."""
     top_p: float = Field(default=1.0, gt=0, le=1)
+    """Share of the probability from which a token is drawn."""
     seed: int = 0
+    """Equal seeds give equal results."""
 
 
 class _Round(NamedTuple):

@@ -15,7 +15,7 @@ from judge.records import Grade, Score, Status
 from judge.replies import read_reply
 from judge.weigh import gravest, weights
 from prompts.errors import TemplateError
-from prompts.records import Prompt, Record
+from prompts.records import Prompt, Settings
 from prompts.template import Template, load, nonce
 from prompts.verdict import Verdict, parse
 
@@ -30,17 +30,21 @@ class Reply(NamedTuple):
     text: str
 
 
-class ScoreSettings(Record):
+class ScoreSettings(Settings):
     """How replies are graded."""
 
     principles: Literal["joint", "each"] = "joint"
+    """joint: all that apply in one ask; each: one ask a principle."""
     reasoning: bool = False
+    """The judge may reason before its verdict."""
     max_tokens: int = Field(default=512, ge=1)
+    """Longest answer of the judge."""
     seed: int = 0
+    """Equal seeds give equal results."""
     sample: int = 0
     """Another number asks the same judge the same again, past what the ledger holds."""
     template: str = ""
-    """File of one's own; empty: the shipped one in the judge's dialect."""
+    """A judge template of your own, a .jinja file; else the shipped one in the judge's dialect."""
 
 
 def template_for(judge: Model, settings: ScoreSettings) -> Template:

@@ -30,7 +30,8 @@ from judge.ledger_place import place_of
 from judge.shared import Keeper, Stop
 from preceptor.pricing import user_prices
 from preceptor.ray_worker import Batch, Plan, Worker, batch_of, table_of
-from preceptor.stages import Asked, Asking, Cluster, Means, Watch
+from preceptor.settings import Asking, Cluster
+from preceptor.stages import Asked, Means, Watch
 
 TOGETHER = 4
 """Batches that a worker has in hand at once: while the last calls of one are awaited, others go on."""

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 from constitution.errors import UserError
@@ -29,7 +28,8 @@ from judge.shared import NOTHING_DONE
 from judge.steps import JOINED, Rule, Step
 from preceptor import stages
 from preceptor.finished import Source, finished, input_facts, stamp
-from preceptor.stages import Asked, Asking, Means, Watch
+from preceptor.settings import Access, Asking, in_this_process
+from preceptor.stages import Asked, Means, Watch
 from prompts.manifest import file_hash
 from prompts.rows import writing
 
@@ -49,10 +49,8 @@ class Job(NamedTuple):
     panels: Sequence[tuple[Sequence[str], str]]
     """The judges of each step by name, and which pairs come to it: the first step gets every pair."""
     settings: LabelSettings
-    base_urls: Mapping[str, str] = MappingProxyType({})
-    """Server by judge's name; `""`: of all others."""
-    local: Mapping[str, Any] = MappingProxyType({})
-    """Placement of the judges in this process: dtype, device_map, four_bit."""
+    access: Access = Access()
+    """How the judges are reached."""
     combine: Combine = "mean"
     schedule: Schedule | None = None
     """None: the rows are pairs; else they are groups, compared by this schedule."""
@@ -78,7 +76,7 @@ class Job(NamedTuple):
         """Whether the same job gives the same labels whenever it is done: not with weights here that may have changed,
         nor where something is asked anew every day."""
         names = [name for names, _ in self.panels for name in names]
-        return not self.recheck and not any(name.partition("/")[0] in stages.LOCAL for name in names)
+        return not self.recheck and not any(map(in_this_process, names))
 
     @property
     def resolved(self) -> dict[str, Any]:
@@ -86,8 +84,8 @@ class Job(NamedTuple):
         chosen = {
             "combine": self.combine,
             "panels": [[list(names), when] for names, when in self.panels],
-            "base_urls": dict(self.base_urls),
-            "local": dict(self.local),
+            "base_urls": dict(self.access.base_url),
+            "local": self.access.local,
             "schedule": self.schedule,
             "pairs": self.pairing if self.schedule else None,
             "canaries": self.canaries,
@@ -109,8 +107,7 @@ def job_of_folder(manifest: Mapping[str, Any], constitution: Constitution) -> Jo
         constitution=constitution,
         panels=[(names, when) for names, when in settings["panels"]],
         settings=LabelSettings.model_validate(known),
-        base_urls=settings["base_urls"],
-        local=settings["local"],
+        access=Access(base_url=settings["base_urls"], **settings["local"]),
         combine=settings["combine"],
     )
 
@@ -124,7 +121,7 @@ class Labelled(NamedTuple):
 
 def opened(job: Job) -> tuple[Step, ...]:
     """The job's judges, opened for one round of asking: their connections end with it."""
-    return stages.open_steps(job.panels, job.settings, job.base_urls, job.local)
+    return stages.open_steps(job.panels, job.settings, job.access)
 
 
 def at_hand(rows: Iterable[In]) -> Iterable[In]:
@@ -306,12 +303,11 @@ def _ready(
         )
     from preceptor import engine_ray
 
-    sent = job._replace(base_urls=dict(job.base_urls), local=dict(job.local))  # a proxy cannot be sent
     if isinstance(rows, Sized) or source is None:
-        items: Callable[[], Iterable[Any]] = partial(items_of, list(rows), sent)
+        items: Callable[[], Iterable[Any]] = partial(items_of, list(rows), job)
     else:
-        items = partial(_items_from, source, sent)
-    return partial(engine_ray.carry_out, items, partial(to_label, sent), asking)
+        items = partial(_items_from, source, job)
+    return partial(engine_ray.carry_out, items, partial(to_label, job), asking)
 
 
 def _items_from(source: Source, job: Job) -> Iterable[Pair | Group]:
@@ -324,7 +320,7 @@ def _walks(
     """In batches, every round begins with the first row again: of those that are held, or of the file, which is read to
     its end once before anything is sent, so that a faulty row costs nothing.
     """
-    if not asking.batch:
+    if not asking.in_batches:
         return dialogues_of(rows, job, steps)
     if isinstance(rows, Sized) or source is None:
         held = list(rows)
@@ -342,7 +338,7 @@ def _more(
     rows: Sequence[Pair], job: Job, asking: Asking, bar: Any, before: Asked
 ) -> tuple[list[Label], Asked]:
     """`_asked` under what is left of the cap, its counts added to those before."""
-    made, asked = _asked(rows, job, asking.model_copy(update={"max_cost_usd": _left(asking, before)}), bar)
+    made, asked = _asked(rows, job, asking.less(before.progress.cost_usd), bar)
     one, other = before.progress, asked.progress
     spent = one._replace(
         asked=one.asked + other.asked,
@@ -363,11 +359,6 @@ def _drift(
     )
     made, asked = _more([pair_of(label) for label in first], again, asking, bar("recheck"), before)
     return drift(first, made), asked
-
-
-def _left(asking: Asking, before: Asked) -> float | None:
-    cap = asking.max_cost_usd
-    return None if cap is None else max(0.0, cap - before.progress.cost_usd)
 
 
 def chosen(identity: str, share: float) -> bool:

@@ -15,6 +15,7 @@ unfinished one had asked. Importing this module imports `train`, and so torch.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ from preceptor.running import (
     sample,
     statuses,
 )
+from preceptor.work import whole
 from prompts.manifest import versions, write_json, write_text
 from prompts.rows import read_records, write_rows, writing
 from train.folder import LIBRARIES
@@ -149,10 +151,9 @@ def _revisions(run: Run) -> None:
         every = run.read(RESPONSES, Response)
         most = run.config.revised_samples
         responses = [response for response in every if most is None or response.sample < most]
-        model = stages.opened(critic, run.config.base_url)
         with run.screen.asking("revise") as watch, writing(run.path / REVISIONS) as write:
-            dialogues = list(stages.revising(responses, run.constitution, model, seeded))
-            asked = stages.whole(dialogues, model, run.asking, write, watch)
+            to_revise = partial(stages.to_revise, critic, run.asking, run.constitution, seeded)
+            asked = whole(stages.Work(responses, to_revise), run.asking, write, watch)
         beyond = len(every) - len(responses)
         aside = {"past revised_samples": beyond} if beyond else {}
         return Outcome(len(every), asked.rows, aside, asked.progress.cost_usd)

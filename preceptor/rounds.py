@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,6 +48,7 @@ from preceptor.running import (
     sample,
     statuses,
 )
+from preceptor.work import whole
 from prompts.records import Prompt
 from prompts.rows import write_rows, writing
 from train.calibration import Interval, wilson
@@ -171,7 +173,6 @@ def _label(run: Run, each: Round) -> None:
         pairs = stages.pairs_to_label(run.read(inputs[0], Response), revisions, run.config.pairs)
         if not pairs:
             raise UserError(f"there is no pair of usable replies to compare; {inputs[0]} says why")
-        judge = stages.open_judge(run.config.judge, run.config.base_url)
         found: Counter[str] = Counter()
         with (
             run.screen.asking(each.stage("label")) as watch,
@@ -182,8 +183,8 @@ def _label(run: Run, each: Round) -> None:
                 found[label.status] += 1
                 write(label)
 
-            dialogues = list(stages.labelling(pairs, run.constitution, judge, settings))
-            asked = stages.whole(dialogues, judge, run.asking, keep, watch)
+            to_label = partial(stages.to_label, run.config.judge, run.asking, run.constitution, settings)
+            asked = whole(stages.Work(pairs, to_label), run.asking, keep, watch)
         return Outcome(len(pairs), asked.rows, {}, asked.progress.cost_usd, {"status": dict(found)})
 
     wanted = {

@@ -32,6 +32,7 @@ from train.plan import Plan
 from train.ppo_rewards import RewardSource, open_outside, reward_folder, reward_identity
 from train.roles import load_base, quiet_loading, save_adapter, training_device
 from train.settings import GroupSettings, GrpoSettings, RlooSettings
+from train.sketch import skeleton
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -113,6 +114,19 @@ def _train(
     steps, wall_s = int(trainer.state.global_step), time.monotonic() - began_s
     return finish_folder(
         opened, Result(rows, ran.metrics, steps, wall_s, dict(read or {}), {}, ran.measured, ran.notes)
+    )
+
+
+def plan_group(kind: str, prompts: Sequence[Prompt], settings: GroupSettings, reward: RewardSource) -> Plan:
+    """What `train_grpo` or `train_rloo` would take, as far as it is known: its steps. Raises as they do for prompts,
+    models and reward."""
+    base = skeleton(settings.model, load_dtype(settings.precision))
+    asked, _ = encode_prompts(prompts, settings, base)
+    reward_identity(reward)  # one that is not there is told
+    reward_folder(reward)
+    plan = _unplanned(kind, settings, asked)
+    return plan._replace(
+        notes=("memory, time and disk are not foretold: TRL's trainer decides on its passes",)
     )
 
 

@@ -19,7 +19,7 @@ QUICKSTART = Path(__file__).parent.parent / "quickstart.yaml"
 
 def quickstart(
     out: Annotated[Path, typer.Option("--out", "-o", help="Run folder.")] = Path("quickstart"),
-    seed: options.Seed = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Equal seeds give equal results.")] = 0,
     as_json: options.Json = False,
 ) -> None:
     """The whole way on the embedded model: no key, no network, no GPU, three to four minutes."""

@@ -21,7 +21,8 @@ from judge.records import Label, Pair
 from judge.reward import JudgeReward, RewardSettings
 from judge.score import Reply, ScoreSettings, score
 from judge.score import template_for as grading
-from preceptor.stages import Asked, Asking, carry_out
+from preceptor.settings import Asking
+from preceptor.stages import Asked, carry_out
 from prompts.records import Message
 from tests.judge.canned import BOTH, Absent, drive, first_shown, pair, says
 from tests.servers.llm import LLMServer

@@ -10,9 +10,9 @@ import pytest
 from constitution.errors import UserError
 from constitution.files import load
 from judge.errors import BudgetReached
-from preceptor.cli.train_ppo import _refuse_labeller
+from preceptor.cli.train.ppo import _refuse_labeller
 from preceptor.oracles import guard_judge
-from preceptor.stages import Asking
+from preceptor.settings import Asking
 from prompts.pool import prompts_from
 from prompts.records import Message, Prompt
 from tests.servers.llm import LLMServer

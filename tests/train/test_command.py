@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from constitution.errors import UserError
-from preceptor.cli.train import app
+from preceptor.cli.train.app import app
 from prompts.rows import write_rows
 from tests.train.tiny import preference
 from train.settings import DpoSettings, KtoSettings, LoopSettings, RewardSettings, SftSettings

@@ -12,7 +12,7 @@ import pytest
 
 from constitution.errors import UserError
 from judge.errors import BudgetReached
-from preceptor.cli.train import app
+from preceptor.cli.train.app import app
 from preceptor.cli.train_online import run_values
 from preceptor.config import checked
 from tests.servers.vllm import serving

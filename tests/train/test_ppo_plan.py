@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from preceptor.cli.train import app
+from preceptor.cli.train.app import app
 from prompts.records import Message, Prompt
 from tests.train.test_ppo import settings_of, train
 from train.episodes import groups_of

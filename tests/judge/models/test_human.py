@@ -13,7 +13,8 @@ from judge.errors import Rejected
 from judge.label import LabelSettings, label, template_for
 from judge.models.human import HumanModel, Left, open_model, printable
 from judge.records import Label, Pair
-from preceptor.stages import Asked, Asking, carry_out
+from preceptor.settings import Asking
+from preceptor.stages import Asked, carry_out
 from tests.judge.canned import BOTH, drive, pair, says
 
 
