@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
-from constitution.errors import UserError
-from judge.prices import Price, price_from
-from prompts.records import Settings
+from preceptor.constitution.errors import UserError
+from preceptor.judge.asking.prices import Price, price_from
+from preceptor.prompts.records import Settings
 
 if TYPE_CHECKING:
-    from judge.fanout import Limits
-    from judge.models.protocol import Model
-    from judge.prices import Prices
+    from preceptor.judge.asking.fanout import Limits
+    from preceptor.judge.asking.prices import Prices
+    from preceptor.judge.models.protocol import Model
 
 LOCAL = ("hf", "embedded")
 """Providers of models in this process."""
@@ -100,7 +100,7 @@ class Access(Settings):
 
     def open(self, name: str) -> Model:
         """A model: one over a network at its server, one in this process where it is to be placed."""
-        from judge.models.registry import open_model
+        from preceptor.judge.models.registry import open_model
 
         if in_this_process(name):
             return open_model(name, base_url=self.base_url.get(name), **self.local)
@@ -189,7 +189,7 @@ class AskSettings(Access):
     @property
     def limits(self) -> Limits:
         """As a fan-out takes them."""
-        from judge.fanout import Limits
+        from preceptor.judge.asking.fanout import Limits
 
         return Limits(
             concurrency=self.concurrency, max_cost_usd=self.max_cost_usd, rpm=self.rpm, tpm=self.tpm
@@ -198,8 +198,8 @@ class AskSettings(Access):
     @property
     def price_table(self) -> Prices:
         """The shipped prices, the user's file over them, and the command's own over that."""
-        from judge.prices import Prices
-        from preceptor.pricing import user_prices
+        from preceptor.asking.prices import user_prices
+        from preceptor.judge.asking.prices import Prices
 
         return Prices.load({**user_prices(), **self.prices})
 

@@ -6,15 +6,15 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from preceptor import engine_ray, stages
+from preceptor.asking import ray_engine, stages
+from preceptor.asking.stages import Asked, Watch, Work
 from preceptor.settings import Asking
-from preceptor.stages import Asked, Watch, Work
 
 
 def done(work: Work, asking: Asking, write: Callable[[Any], None], watch: Watch | None = None) -> Asked:
     """Do the work and hand each row to `write`, in order. What stopped it is handed back, not raised."""
     if asking.cluster is not None:
-        return engine_ray.carry_out(lambda: work.rows, work.open, asking, write, watch or _unseen)
+        return ray_engine.carry_out(lambda: work.rows, work.open, asking, write, watch or _unseen)
     means = work.open()
     # batches walk the dialogues once a round, each time from their beginning
     return asyncio.run(

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from constitution.principle import Constitution
-from prompts.records import Settings
+from preceptor.constitution.principle import Constitution
+from preceptor.prompts.records import Settings
 
 
 class LoopSettings(Settings):
@@ -124,7 +124,7 @@ class RewardSettings(PairSettings):
     ensemble: int = Field(default=1, ge=1)
     """Heads on the one adapter that can disagree.
 
-    Each is trained with weights of its own on the pairs; see `train.heads`.
+    Each is trained with weights of its own on the pairs; see `train.forward.reward_heads`.
     """
     spread_penalty: float = Field(default=0.5, ge=0)
     """With --ensemble: share of its spread taken from a reward.
@@ -140,7 +140,7 @@ class RewardSettings(PairSettings):
     length_debias: bool = False
     """Take the length direction out of the rewards.
 
-    Out of the heads, after training; see `train.length`.
+    Out of the heads, after training; see `train.forward.length_debias`.
     """
 
     @model_validator(mode="after")
@@ -271,7 +271,7 @@ class RolloutSettings(LoopSettings):
 
 
 class GroupSettings(RolloutSettings):
-    """Settings of `train.grpo` that both of its trainings have: replies are compared with those to the same prompt."""
+    """Settings of `train.grpo.train` that both of its trainings have: replies are compared with those to the same prompt."""
 
     learning_rate: float = Field(default=1e-4, gt=0)
     """Peak; it rises over `warmup` and falls linearly to zero."""
@@ -284,7 +284,7 @@ class GroupSettings(RolloutSettings):
 
 
 class GrpoSettings(GroupSettings):
-    """Settings of `train.grpo.train_grpo`."""
+    """Settings of `train.grpo.train.train_grpo`."""
 
     kl_beta: float = Field(default=0.04, ge=0)
     """Weight of the KL in the loss.
@@ -302,7 +302,7 @@ class GrpoSettings(GroupSettings):
 
 
 class RlooSettings(GroupSettings):
-    """Settings of `train.grpo.train_rloo`."""
+    """Settings of `train.grpo.train.train_rloo`."""
 
     kl_beta: float = Field(default=0.05, ge=0)
     """What a nat of distance from the reference costs, in reward.
@@ -312,7 +312,7 @@ class RlooSettings(GroupSettings):
 
 
 class PpoSettings(RolloutSettings):
-    """Settings of `train.ppo`."""
+    """Settings of `train.ppo.train`."""
 
     learning_rate: float = Field(default=2e-4, gt=0)
     """Of the policy; peak."""

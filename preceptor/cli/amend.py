@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from judge.label import LabelSettings
 from preceptor.cli import console, options
 from preceptor.cli.asking import show_plan
 from preceptor.cli.constitution import File, Json, Source
 from preceptor.cli.flags import Flags
 from preceptor.cli.judging import JUDGING, OneJudge
+from preceptor.judge.label import LabelSettings
 from preceptor.settings import Asking
 
 if TYPE_CHECKING:
-    from constitution.diff import Change
-    from constitution.principle import Constitution
-    from judge.models.protocol import Dialogue, Model
-    from judge.records import Label
-    from preceptor.editing import Trouble
-    from preceptor.stages import Asked
+    from preceptor.asking.stages import Asked
+    from preceptor.constitution.diff import Change
+    from preceptor.constitution.principle import Constitution
+    from preceptor.judge.models.protocol import Dialogue, Model
+    from preceptor.judge.records import Label
+    from preceptor.label.editing import Trouble
 
 ON = Annotated[
     Path | None,
@@ -44,7 +44,7 @@ SHOWN = 72
 
 def edit(file: File, known: Known, on: ON = None) -> None:
     """Edit a file in your own editor; a broken one never takes the place of a good one."""
-    from preceptor.editing import edit as edit_file
+    from preceptor.label.editing import edit as edit_file
 
     edited = edit_file(file, _choose, console.say)
     if edited.after is None:
@@ -66,7 +66,7 @@ def edit(file: File, known: Known, on: ON = None) -> None:
 
 def _choose(trouble: Trouble) -> str:
     """Show what is wrong and ask what is to be done."""
-    from constitution.errors import UserError
+    from preceptor.constitution.errors import UserError
 
     for line in trouble.lines:
         console.say(f"  {line}")
@@ -88,8 +88,8 @@ def diff(
     as_json: Json = False,
 ) -> None:
     """What differs, principle by principle, and which labels would have to be asked again."""
-    from constitution.diff import compare
-    from constitution.files import load
+    from preceptor.constitution.diff import compare
+    from preceptor.constitution.files import load
 
     one, other = load(old), load(new)
     if not as_json:
@@ -109,7 +109,7 @@ def diff(
 
 
 def _show_changes(old: Constitution, new: Constitution) -> None:
-    from constitution.diff import compare
+    from preceptor.constitution.diff import compare
 
     changes = compare(old, new)
     if not changes:
@@ -144,10 +144,11 @@ def _short(value: Any) -> str:
 
 def _asked_again(on: Path, constitution: Constitution, asking: Asking, as_json: bool) -> dict[str, Any]:
     """The plan of labelling the folder's pairs anew: what the ledger does not answer would be asked."""
-    from constitution.errors import UserError
-    from judge.preferences import LABELS, read_labels
-    from preceptor import folder, stages
-    from preceptor.labelling import job_of_folder, opened, pair_of
+    from preceptor import folder
+    from preceptor.asking import stages
+    from preceptor.constitution.errors import UserError
+    from preceptor.judge.dataset.publish import LABELS, read_labels
+    from preceptor.label.run import job_of_folder, opened, pair_of
 
     if not (on / "manifest.json").is_file():
         raise UserError(f"{on} has no manifest.json; wanted a folder that `preceptor label` has finished")
@@ -182,9 +183,9 @@ def try_examples(
     as_json: Json = False,
 ) -> None:
     """Does a judge apply every principle as its examples say? Exit code 1 where it does not."""
-    from constitution.errors import UserError
-    from constitution.files import load
-    from preceptor.trials import cases, results, summary, trying
+    from preceptor.constitution.errors import UserError
+    from preceptor.constitution.files import load
+    from preceptor.label.trials import cases, results, summary, trying
 
     rules = load(source)
     if not cases(rules):
@@ -227,9 +228,9 @@ def ablate(
     as_json: Json = False,
 ) -> None:
     """Leave out one principle at a time: which labels flip, and what it does to the agreement with gold."""
-    from constitution.files import load
-    from preceptor import stages
-    from preceptor.trials import ablated, accuracy, can_judge, resummed, without
+    from preceptor.asking import stages
+    from preceptor.constitution.files import load
+    from preceptor.label.trials import ablated, accuracy, can_judge, resummed, without
 
     rules = load(source)
     asking.require_use([judge.needed])
@@ -288,7 +289,7 @@ def ablate(
 def _ask(
     dialogues: Sequence[Dialogue[Label]], asked: Model | None, asking: Asking, what: str
 ) -> tuple[list[Label], Asked]:
-    from preceptor import stages
+    from preceptor.asking import stages
 
     made: list[Label] = []
     with console.progress(what) as watch:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from preceptor.cli import console
 
 if TYPE_CHECKING:
-    from judge.models.protocol import Dialogue
+    from preceptor.asking.stages import Asked, Work
+    from preceptor.judge.models.protocol import Dialogue
+    from preceptor.prompts.records import Record
     from preceptor.settings import Asking
-    from preceptor.stages import Asked, Work
-    from prompts.records import Record
 
 
 def to_file(
@@ -24,8 +24,8 @@ def to_file(
     rows_of: Callable[[Any], Iterable[Record]],
 ) -> Asked:
     """Do the work under a progress bar, here or on a cluster, each row to the file."""
+    from preceptor.prompts.rows import writing
     from preceptor.work import done
-    from prompts.rows import writing
 
     with writing(out) as write, console.progress(what) as watch:
 
@@ -46,7 +46,7 @@ def show_plan_of(work: Work, asking: Asking, as_json: bool) -> None:
 
 
 def show_plan(dialogues: Iterable[Dialogue[Any]], asking: Asking, as_json: bool) -> None:
-    from preceptor import stages
+    from preceptor.asking import stages
 
     plan = asyncio.run(stages.price(dialogues, asking))
     if as_json:

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from judge.label import LabelSettings
 from preceptor.cli import console, options
 from preceptor.cli.asking import show_plan
 from preceptor.cli.flags import Flags
 from preceptor.cli.judging import JUDGING, Judges
+from preceptor.judge.label import LabelSettings
+from preceptor.prompts.records import Settings
 from preceptor.settings import Asking, Share
-from prompts.records import Settings
 
 SECTIONS: Mapping[str, Sequence[str]] = {
     "against gold": (
@@ -53,13 +53,13 @@ def audit(
     as_json: options.Json = False,
 ) -> None:
     """Measure judges against pairs whose better reply is known; they never see which."""
-    from constitution.errors import UserError
-    from constitution.files import load
-    from judge.audit import require_gold
-    from judge.canaries import from_gold
-    from judge.gate import gate
-    from preceptor import stages
-    from preceptor.labelling import Job, audit_rows, dialogues_of, opened
+    from preceptor.asking import stages
+    from preceptor.constitution.errors import UserError
+    from preceptor.constitution.files import load
+    from preceptor.judge.audit.audit import require_gold
+    from preceptor.judge.audit.canaries import from_gold
+    from preceptor.judge.conditions import gate
+    from preceptor.label.run import Job, audit_rows, dialogues_of, opened
 
     if judges.combine == "dawid-skene":
         raise UserError(

@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
-from judge.label import LabelSettings
-from judge.respond import RespondSettings
 from preceptor.cli import console, options
 from preceptor.cli.asking import show_plan
 from preceptor.cli.flags import Flags
 from preceptor.cli.judging import JUDGING, OneJudge
-from preceptor.probes import ProbeSettings
+from preceptor.evaluation.probes import ProbeSettings
+from preceptor.judge.label import LabelSettings
+from preceptor.judge.respond import RespondSettings
+from preceptor.prompts.records import Settings
 from preceptor.settings import Asking
-from prompts.records import Settings
 
 if TYPE_CHECKING:
-    from constitution.principle import Constitution
-    from judge.models.protocol import Dialogue
-    from preceptor.evaluation import Settings as Compared
-    from preceptor.probes import Sides
-    from prompts.records import Prompt
+    from preceptor.constitution.principle import Constitution
+    from preceptor.evaluation.head_to_head import Settings as Compared
+    from preceptor.evaluation.probes import Sides
+    from preceptor.judge.models.protocol import Dialogue
+    from preceptor.prompts.records import Prompt
 
 
 class _Comparison(NamedTuple):
@@ -75,10 +75,10 @@ def evaluate(
     as_json: options.Json = False,
 ) -> None:
     """Compare a policy with a baseline: judged on prompts in both orders, or by --probes for what tuning broke."""
-    from constitution.files import load
-    from preceptor.evaluation import Settings as Compared
-    from preceptor.probes import Sides
-    from prompts.pool import prompts_from
+    from preceptor.constitution.files import load
+    from preceptor.evaluation.head_to_head import Settings as Compared
+    from preceptor.evaluation.probes import Sides
+    from preceptor.prompts.pool import prompts_from
 
     given = {"--prompts": prompts, "--judge": judge.name, "--constitution": constitution}
     comparison = probing = None
@@ -112,7 +112,7 @@ def evaluate(
 def _compares(given: Mapping[str, str | None], probes: bool) -> bool:
     """Whether the two are to be judged. Raises UserError where what that needs is given in part, or nothing is asked
     for."""
-    from constitution.errors import UserError
+    from preceptor.constitution.errors import UserError
 
     missing = [flag for flag, value in given.items() if value is None]
     if not missing:
@@ -126,13 +126,13 @@ def _compares(given: Mapping[str, str | None], probes: bool) -> bool:
 def _asks(
     comparison: _Comparison | None, probing: _Probing | None, asking: Asking
 ) -> Iterator[Dialogue[Any]]:
-    from preceptor import evaluation
-    from preceptor import probes as probe_stage
+    from preceptor.evaluation import head_to_head
+    from preceptor.evaluation import probes as probe_stage
 
     if comparison is not None:
         settings = comparison.settings
         sides = (asking.open(settings.baseline), asking.open(settings.policy))
-        yield from evaluation.asks(*comparison, sides, asking.open_judge(settings.judge))
+        yield from head_to_head.asks(*comparison, sides, asking.open_judge(settings.judge))
     if probing is not None:
         baseline, policy = (asking.open(name) for name in (probing.sides.baseline, probing.sides.policy))
         yield from probe_stage.asks((baseline, policy), *probing)
@@ -140,14 +140,14 @@ def _asks(
 
 def _carry_out(comparison: _Comparison | None, probing: _Probing | None, asking: Asking) -> dict[str, Any]:
     """What `--json` prints: the comparison's figures, and the probes' under `probes`."""
-    from preceptor import evaluation
-    from preceptor import probes as probe_stage
+    from preceptor.evaluation import head_to_head
+    from preceptor.evaluation import probes as probe_stage
 
     figures: dict[str, Any] = {}
     left = asking
     if comparison is not None:
-        compared = evaluation.evaluate(*comparison, asking, console.progress)
-        figures = evaluation.figures(compared.rows)
+        compared = head_to_head.evaluate(*comparison, asking, console.progress)
+        figures = head_to_head.figures(compared.rows)
         left = asking.less(compared.cost_usd)
     if probing is not None:
         probed = probe_stage.probe(*probing, left, console.progress)
@@ -167,7 +167,7 @@ def _show_comparison(figures: Mapping[str, Any]) -> None:
 
 
 def _show_probes(probed: Mapping[str, Any], sides: Sides) -> None:
-    from preceptor.probe_table import in_one_line, lines
+    from preceptor.report.probe_table import in_one_line, lines
 
     rows = [
         [f"{line.mode}: {line.label}", line.before, line.after, line.mark]

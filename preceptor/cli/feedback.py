@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from constitution.errors import UserError
-from judge.respond import RespondSettings
-from judge.revise import ReviseSettings
-from judge.score import ScoreSettings
 from preceptor.cli import options
 from preceptor.cli.asking import finish, show_plan_of, to_file
 from preceptor.cli.flags import Flags
 from preceptor.cli.judging import OneJudge
 from preceptor.cli.rating import Rating, rate
+from preceptor.constitution.errors import UserError
+from preceptor.judge.respond import RespondSettings
+from preceptor.judge.revise import ReviseSettings
+from preceptor.judge.score import ScoreSettings
 from preceptor.settings import Asking
 
 if TYPE_CHECKING:
-    from judge.records import Response, Revision, Score
+    from preceptor.judge.records import Response, Revision, Score
 
 
 def respond(
@@ -36,8 +36,8 @@ def respond(
     as_json: options.Json = False,
 ) -> None:
     """Sample replies to prompts."""
-    from preceptor import stages
-    from prompts.pool import prompts_from
+    from preceptor.asking import stages
+    from preceptor.prompts.pool import prompts_from
 
     asking.require_use([model])
     rows = list(islice(prompts_from(prompts), limit))
@@ -67,10 +67,10 @@ def revise(
     as_json: options.Json = False,
 ) -> None:
     """Have replies criticised by the constitution and rewritten."""
-    from constitution.files import load
-    from judge.records import Response
-    from preceptor import stages
-    from prompts.rows import read_records
+    from preceptor.asking import stages
+    from preceptor.constitution.files import load
+    from preceptor.judge.records import Response
+    from preceptor.prompts.rows import read_records
 
     asking.require_use([model])
     rules = load(constitution)
@@ -112,8 +112,8 @@ def score(
     if not judge.name or not constitution:
         raise UserError("score wants --judge with --constitution, or --reward-model")
     rating.require_none()
-    from constitution.files import load
-    from preceptor import stages
+    from preceptor.asking import stages
+    from preceptor.constitution.files import load
 
     asking.require_use([judge.name])
     rules = load(constitution)

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Union, ge
 
 import typer
 
-from constitution.errors import UserError
 from preceptor.cli import console
+from preceptor.constitution.errors import UserError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

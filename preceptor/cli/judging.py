@@ -6,9 +6,9 @@ from typing import Self
 
 from pydantic import model_validator
 
-from constitution.errors import UserError
-from judge.panel import Combine
-from prompts.records import Settings
+from preceptor.constitution.errors import UserError
+from preceptor.judge.voting.panel import Combine
+from preceptor.prompts.records import Settings
 
 WHEN = 'status != "ok"'
 """Which pairs are escalated where nothing else is said."""

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from constitution.errors import UserError
-from judge.groups import Pairing, Schedule
-from judge.label import LabelSettings
 from preceptor.cli import console, options
 from preceptor.cli.asking import finish, show_plan
 from preceptor.cli.flags import Flags
 from preceptor.cli.judging import JUDGING, Judges
+from preceptor.constitution.errors import UserError
+from preceptor.judge.label import LabelSettings
+from preceptor.judge.voting.ranking import Pairing, Schedule
+from preceptor.prompts.records import Settings
 from preceptor.settings import Asking, Share
-from prompts.records import Settings
 
 if TYPE_CHECKING:
-    from judge.models.protocol import Dialogue
+    from preceptor.judge.models.protocol import Dialogue
 
 
 class Comparing(Settings):
@@ -56,10 +56,10 @@ def label(
     as_json: options.Json = False,
 ) -> None:
     """Have judges say, in both orders, which reply follows the constitution better."""
-    from constitution.files import load
-    from judge.gate import gate
-    from preceptor.finished import Source
-    from preceptor.labelling import Job, dialogues_of, label_folder, opened, rows_of
+    from preceptor.constitution.files import load
+    from preceptor.judge.conditions import gate
+    from preceptor.label.finished import Source
+    from preceptor.label.run import Job, dialogues_of, label_folder, opened, rows_of
 
     job = Job(
         constitution=load(constitution),

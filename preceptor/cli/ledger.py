@@ -9,12 +9,12 @@ import typer
 
 from preceptor.cli import console, options
 from preceptor.cli.flags import Flags, given, with_flags
+from preceptor.prompts.records import Settings
 from preceptor.settings import Asking
-from prompts.records import Settings
 
 if TYPE_CHECKING:
-    from judge.batch_books import Batch
-    from judge.ledger_books import BillLine, Call, Wanted
+    from preceptor.judge.ledger.batches import Batch
+    from preceptor.judge.ledger.queries import BillLine, Call, Wanted
 
 app = typer.Typer(
     no_args_is_help=True, help="The ledger of calls: what was asked, what it cost, what can go."
@@ -39,7 +39,7 @@ class Filter(Settings):
 
     def wanted(self, key: str | None = None) -> Wanted:
         """As the ledger is asked."""
-        from judge.ledger_books import Wanted
+        from preceptor.judge.ledger.queries import Wanted
 
         statuses = None if self.status is None else (self.status,)
         return Wanted(self.run, self.model, self.stage, self.principle, statuses, key)
@@ -57,9 +57,9 @@ def show(
     """The latest calls, or one call with every word of it."""
     import json
 
-    from constitution.errors import UserError
-    from judge.ledger_books import calls, count
-    from judge.ledger_place import reading
+    from preceptor.constitution.errors import UserError
+    from preceptor.judge.ledger.location import reading
+    from preceptor.judge.ledger.queries import calls, count
 
     wanted = chosen.wanted(key)
     with reading(over.ledger) as connection:
@@ -94,9 +94,9 @@ def bill(
     as_json: options.Json = False,
 ) -> None:
     """What was spent, over all runs on this ledger; what was paid for twice counts twice."""
-    from constitution.errors import UserError
-    from judge import ledger_books
-    from judge.ledger_place import reading
+    from preceptor.constitution.errors import UserError
+    from preceptor.judge.ledger import queries as ledger_books
+    from preceptor.judge.ledger.location import reading
 
     parts = tuple(name for name in ledger_books.BY if name in by.split(","))
     if unknown := sorted(set(by.split(",")) - set(ledger_books.BY)):
@@ -126,9 +126,9 @@ def export(
     out: Annotated[str, typer.Option("--out", "-o", help="A file, .gz too; - for stdout.")] = "-",
 ) -> None:
     """The calls with every word of them, one JSON object a line, latest first."""
-    from judge.ledger_books import calls
-    from judge.ledger_place import reading
-    from prompts.rows import write_rows
+    from preceptor.judge.ledger.location import reading
+    from preceptor.judge.ledger.queries import calls
+    from preceptor.prompts.rows import write_rows
 
     with reading(over.ledger) as connection:
         rows = calls(connection, chosen.wanted())
@@ -154,9 +154,9 @@ def prune(
     as_json: options.Json = False,
 ) -> None:
     """Throw calls away; an answer that is gone is asked and paid for again. The bill is kept."""
-    from constitution.errors import UserError
-    from judge import ledger_books
-    from judge.ledger_place import open_engines, reading
+    from preceptor.constitution.errors import UserError
+    from preceptor.judge.ledger import queries as ledger_books
+    from preceptor.judge.ledger.location import open_engines, reading
 
     if older_than is None and not failed and not given(chosen):
         raise UserError(
@@ -192,8 +192,8 @@ def batches(
     as_json: options.Json = False,
 ) -> None:
     """The batches that were sent, latest first: how far each is, as far as the last look at it, and what it cost."""
-    from judge.batch_books import listed
-    from judge.ledger_place import reading
+    from preceptor.judge.ledger.batches import listed
+    from preceptor.judge.ledger.location import reading
 
     with reading(over.ledger) as connection:
         found = listed(connection, chosen.model)

@@ -11,8 +11,8 @@ from pathlib import Path
 import typer
 from pydantic import Field
 
-from constitution.errors import UserError
-from prompts.records import Settings
+from preceptor.constitution.errors import UserError
+from preceptor.prompts.records import Settings
 
 
 class Launch(Settings):
@@ -59,7 +59,7 @@ def launched(launch: Launch) -> bool:
 
 def _launcher(nproc: int, config: Path | None) -> list[str]:
     """Accelerate's launcher; on CPUs torch's own, which it stands on, since for CPUs it knows MPI alone."""
-    from train.processes import gpus
+    from preceptor.train.distributed import gpus
 
     accelerate = [sys.executable, "-m", "accelerate.commands.launch"]
     if config is not None:

@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from constitution.errors import UserError
 from preceptor.cli.flags import given
 from preceptor.cli.options import Format, Out
 from preceptor.cli.train.launch import Launch
 from preceptor.cli.train.options import Rows, training
 from preceptor.cli.train.shared import carry_out, settled, source_of
-from train.settings import DpoSettings, KtoSettings, RewardSettings, SftSettings, principle_settings
+from preceptor.constitution.errors import UserError
+from preceptor.train.settings import DpoSettings, KtoSettings, RewardSettings, SftSettings, principle_settings
 
 
 def sft(
@@ -25,10 +25,13 @@ def sft(
 ) -> None:
     """Teach the model its own revised replies. The same command again goes on where it stopped."""
     settings = settled(settings)
-    from train.rows import read_demonstrations
+    from preceptor.train.data.readers import read_demonstrations
 
     read = read_demonstrations(rows)
-    from train.sft import plan_sft, train_sft  # torch loads only now: a fault in the rows is told at once
+    from preceptor.train.sft import (  # torch loads only now: a fault in the rows is told at once
+        plan_sft,
+        train_sft,
+    )
 
     said = source_of(rows, read.set_aside)
     train = partial(train_sft, read.rows, settings, out, read=said)
@@ -56,13 +59,13 @@ def reward(
     if constitution is not None:
         settings = _of_principles(settings, constitution)
     settings = settled(settings)
-    from judge.records import Response
-    from prompts.rows import read_records
-    from train.rows import read_preferences
+    from preceptor.judge.records import Response
+    from preceptor.prompts.rows import read_records
+    from preceptor.train.data.readers import read_preferences
 
     read = read_preferences(rows, form)
     sampled = [] if samples is None else list(read_records(samples, Response))
-    from train.reward import plan_reward, train_reward
+    from preceptor.train.reward import plan_reward, train_reward
 
     said = source_of(rows, read.set_aside)
     train = partial(train_reward, read.rows, settings, out, read=said, samples=sampled)
@@ -81,10 +84,10 @@ def dpo(
 ) -> None:
     """Train a policy on preferences. The same command again goes on where it stopped."""
     settings = settled(settings)
-    from train.rows import read_preferences
+    from preceptor.train.data.readers import read_preferences
 
     read = read_preferences(rows, form)
-    from train.dpo import plan_dpo, train_dpo
+    from preceptor.train.dpo import plan_dpo, train_dpo
 
     said = source_of(rows, read.set_aside)
     train = partial(train_dpo, read.rows, settings, out, read=said, cache=cache)
@@ -101,10 +104,10 @@ def kto(
 ) -> None:
     """Train a policy on single replies that are good or bad. The same command again goes on where it stopped."""
     settings = settled(settings)
-    from train.unpaired import read_verdicts
+    from preceptor.train.data.unpaired import read_verdicts
 
     read = read_verdicts(rows)
-    from train.kto import plan_kto, train_kto
+    from preceptor.train.kto import plan_kto, train_kto
 
     said = source_of(rows, read.set_aside)
     train = partial(train_kto, read.rows, settings, out, read=said)
@@ -113,7 +116,7 @@ def kto(
 
 def _of_principles(settings: RewardSettings, constitution: str) -> RewardSettings:
     """The settings with the weights of a constitution. Raises UserError where they would have no effect."""
-    from constitution.files import load
+    from preceptor.constitution.files import load
 
     if not settings.per_principle:
         raise UserError("--constitution has no effect without --per-principle")

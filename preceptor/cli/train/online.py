@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from judge.label import LabelSettings
-from judge.respond import RespondSettings
 from preceptor.cli import console, runs
 from preceptor.cli.flags import Flags, given
 from preceptor.cli.judging import JUDGING, OneJudge
@@ -15,14 +13,16 @@ from preceptor.cli.train.options import training
 from preceptor.cli.train.planned import tell_plan
 from preceptor.cli.train.rewards import Former, FormerFlags, JudgeAsking, Rewarding, sources_of
 from preceptor.cli.train.shared import settled, source_of, tell, told_of_prompts
-from preceptor.config import EvaluateSettings, PromptSettings, RoundSettings, RunConfig
 from preceptor.doctor import need_training
+from preceptor.judge.label import LabelSettings
+from preceptor.judge.respond import RespondSettings
+from preceptor.prompts.records import Settings
+from preceptor.run.config import EvaluateSettings, PromptSettings, RoundSettings, RunConfig
 from preceptor.settings import Asking, AskSettings
-from prompts.records import Settings
-from train.settings import DpoSettings, GroupSettings, GrpoSettings, RlooSettings
+from preceptor.train.settings import DpoSettings, GroupSettings, GrpoSettings, RlooSettings
 
 if TYPE_CHECKING:
-    from train.folder import Trained
+    from preceptor.train.loop.output_folder import Trained
 
 
 def grpo(
@@ -65,11 +65,11 @@ def _carry_out(
     as_json: bool,
 ) -> None:
     settings = settled(settings)
-    from prompts.pool import prompts_from
+    from preceptor.prompts.pool import prompts_from
 
     rows = list(prompts_from(prompts))
     sources = sources_of(rewarding, asking, former, settings.seed)
-    from train.grpo import plan_group, train_grpo, train_rloo
+    from preceptor.train.grpo.train import plan_group, train_grpo, train_rloo
 
     if plan:
         tell_plan(plan_group(kind, rows, settings, sources.reward), as_json)
@@ -135,7 +135,7 @@ def online_dpo(
 ) -> None:
     """Online DPO in rounds: the policy's own replies, judged, and DPO on them, again and again; a run folder."""
     need_training()
-    from preceptor.config import checked
+    from preceptor.run.config import checked
 
     values = {
         **{name: getattr(asking, name) for name in given(asking)},

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from constitution.errors import UserError
 from preceptor.cli import console
 from preceptor.cli.flags import Flags, given
 from preceptor.cli.options import Json, Out, Prompts, TrainingPlan
@@ -14,13 +13,14 @@ from preceptor.cli.train.options import training
 from preceptor.cli.train.planned import tell_plan
 from preceptor.cli.train.rewards import Former, JudgeAsking, Rewarding, sources_of
 from preceptor.cli.train.shared import settled, source_of, tell, told_of_prompts
+from preceptor.constitution.errors import UserError
+from preceptor.prompts.records import Settings
 from preceptor.settings import Asking
-from prompts.records import Settings
-from train.settings import PpoSettings
+from preceptor.train.settings import PpoSettings
 
 if TYPE_CHECKING:
-    from train.folder import Trained
-    from train.guard import HeldOutGuard
+    from preceptor.train.guard.held_out import HeldOutGuard
+    from preceptor.train.loop.output_folder import Trained
 
 
 class Guard(Settings):
@@ -50,17 +50,17 @@ def ppo(
 ) -> None:
     """Train a policy by PPO against a reward. The same command again goes on where it stopped."""
     settings = settled(settings)
-    from prompts.pool import prompts_from
+    from preceptor.prompts.pool import prompts_from
 
     rows = list(prompts_from(prompts))
     sources = sources_of(rewarding, asking, former, settings.seed, guard.guard_judge is not None)
     looking = _guard(guard, settings, rewarding, sources.asking)
     if plan:
-        from train.ppo_plan import plan_ppo
+        from preceptor.train.ppo.plan import plan_ppo
 
         tell_plan(plan_ppo(rows, settings, sources.reward, looking is not None), as_json)
         return
-    from train.ppo import train_ppo
+    from preceptor.train.ppo.train import train_ppo
 
     with console.training("ppo") as watch:
         trained = train_ppo(
@@ -90,11 +90,11 @@ def _guard(guard: Guard, settings: PpoSettings, rewarding: Rewarding, asking: As
         )
     if rewarding.reward is not None:
         _refuse_labeller(guard.guard_judge, rewarding.reward)
-    from constitution.files import load
-    from preceptor.oracles import guard_judge
-    from prompts.pool import prompts_from
-    from train.guard import PLAIN_TEXT, HeldOutGuard
-    from train.guard_rules import rules_from
+    from preceptor.constitution.files import load
+    from preceptor.evaluation.oracles import guard_judge
+    from preceptor.prompts.pool import prompts_from
+    from preceptor.train.guard.held_out import PLAIN_TEXT, HeldOutGuard
+    from preceptor.train.guard.rules import rules_from
 
     rules = rules_from(guard.guard_rule)
     constitution = None if rewarding.constitution is None else load(rewarding.constitution)

@@ -6,14 +6,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
-from constitution.errors import UserError
 from preceptor.cli.flags import Flags, given, warn_of_old
 from preceptor.cli.train.options import PLACES
+from preceptor.constitution.errors import UserError
+from preceptor.prompts.records import Settings
 from preceptor.settings import CHECKS, Asking
-from prompts.records import Settings
 
 if TYPE_CHECKING:
-    from train.ppo_rewards import RewardSource
+    from preceptor.train.rollout.rewards import RewardSource
 
 JUDGE = "judge"
 """Former value of --reward for the judge."""
@@ -113,9 +113,9 @@ def _reward_of(rewarding: Rewarding, asking: Asking, seed: int, guarded: bool) -
 
 
 def _judge_of(rewarding: Rewarding, asking: Asking, seed: int) -> RewardSource:
-    from judge.label import LabelSettings
-    from judge.reward import JudgeReward, RewardSettings
-    from judge.score import ScoreSettings
+    from preceptor.judge.label import LabelSettings
+    from preceptor.judge.reward import JudgeReward, RewardSettings
+    from preceptor.judge.score import ScoreSettings
 
     settings = RewardSettings(
         mode=rewarding.judge_mode,

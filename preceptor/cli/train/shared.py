@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from constitution.errors import UserError
 from preceptor.cli import console
 from preceptor.cli.flags import given
 from preceptor.cli.train.launch import Launch, launched
 from preceptor.cli.train.planned import beside, tell_plan
+from preceptor.constitution.errors import UserError
 from preceptor.doctor import need_training
 
 if TYPE_CHECKING:
-    from train.folder import Trained
-    from train.plan import Plan
-    from train.settings import LoopSettings
+    from preceptor.train.estimate.plan import Plan
+    from preceptor.train.loop.output_folder import Trained
+    from preceptor.train.settings import LoopSettings
 
 SomeSettings = TypeVar("SomeSettings", bound="LoopSettings")
 FRESH = ("rank", "alpha", "dora", "rslora")
@@ -40,7 +40,7 @@ def settled(settings: SomeSettings) -> SomeSettings:
             f"{' and '.join(both)} cannot be set: --adapter goes on with an adapter that has its own, "
             "unless --on-top"
         )
-    from train.roles import base_of_adapter
+    from preceptor.train.models.base import base_of_adapter
 
     model = _named(settings.model) if "model" in said else base_of_adapter(Path(settings.adapter))
     return type(settings).model_validate({**said, "model": model})
@@ -58,7 +58,7 @@ def _named(model: str) -> str:
 
 def source_of(source: str, set_aside: Mapping[str, int]) -> dict[str, Any]:
     """What the manifest says about the file of rows."""
-    from prompts.manifest import file_hash
+    from preceptor.prompts.manifest import file_hash
 
     path = Path(source)
     return {

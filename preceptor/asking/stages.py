@@ -1,0 +1,289 @@
+"""Where the stages meet: each is given its rows, its model and the fan-out, and its rows go to a file.
+
+Nothing is decided here. Each function opens what it needs and lets go of it, so that a model's memory is free again
+when training begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence, Sized
+from contextlib import asynccontextmanager
+from itertools import combinations
+from typing import Any, Literal, NamedTuple
+
+from preceptor.asking.gc import seldom_collecting
+from preceptor.constitution.errors import UserError
+from preceptor.constitution.principle import Constitution
+from preceptor.judge.asking.batch import Batches, warn_of_batches
+from preceptor.judge.asking.fanout import Fanout, Progress
+from preceptor.judge.asking.plan import Plan, plan
+from preceptor.judge.errors import BudgetReached, ProviderStopped
+from preceptor.judge.label import LabelSettings, label, template_for
+from preceptor.judge.ledger.ledger import open_ledger
+from preceptor.judge.ledger.location import there
+from preceptor.judge.models.protocol import Dialogue, Model, Row
+from preceptor.judge.pairs import Candidate, groups_of, read_groups, read_pairs, slotted
+from preceptor.judge.records import Group, Label, Pair, Response, Revision
+from preceptor.judge.respond import RespondSettings, respond
+from preceptor.judge.revise import ReviseSettings, revise
+from preceptor.judge.score import Reply, ScoreSettings, score
+from preceptor.judge.score import template_for as grading
+from preceptor.judge.voting.cascade import Judge, Rule, Step, label_by_steps, require_steps
+from preceptor.judge.voting.ranking import Ranked, Schedule, rank
+from preceptor.prompts.records import Prompt
+from preceptor.prompts.rows import RawRow, read_records, read_rows
+from preceptor.settings import Access, Asking
+
+Pairing = Literal["adjacent", "all"]
+
+
+class Means(NamedTuple):
+    """What a process needs in order to work: models, opened, and how one row's dialogue is held with them."""
+
+    models: tuple[Model | None, ...]
+    dialogue: Callable[[Any], Dialogue[Any]]
+
+
+class Work(NamedTuple):
+    """What is to be done, so that any process can do it."""
+
+    rows: Sequence[Any]
+    open: Callable[[], Means]
+    """Made of what can be sent to other processes: a function of a module, and values."""
+
+
+class Asked(NamedTuple):
+    """What a stage that asked models has done."""
+
+    rows: int
+    progress: Progress
+    stopped: BaseException | None
+    """Why it ended before its last row: the budget, a provider that answers nobody, an interrupt. None: it did not."""
+
+
+Watch = Callable[[Progress], None]
+
+
+Dialogues = Iterable[Dialogue[Row]] | Callable[[], Iterable[Dialogue[Row]]]
+"""Or what makes them from their beginning, equal ones each time: asking in batches walks them once a round."""
+
+
+@asynccontextmanager
+async def asker(
+    models: Iterable[Model], asking: Asking, watch: Watch | None = None
+) -> AsyncIterator[Fanout | Batches]:
+    """Whoever asks these models over the ledger; all of it is closed at the end of the block."""
+    models = tuple(models)
+    named = {model.name: model for model in models}
+    prices = asking.price_table
+    try:
+        with seldom_collecting():
+            async with open_ledger(asking.ledger) as ledger:
+                if asking.in_batches:
+                    direct = Fanout(named, ledger, asking.limits, prices)
+                    yield Batches(direct, named, ledger, prices, asking.then_sync, watch)
+                else:
+                    await warn_of_batches(ledger, named)
+                    yield Fanout(named, ledger, asking.limits, prices, watch)
+    finally:
+        for model in models:
+            await model.close()
+
+
+def responding(
+    prompts: Iterable[Prompt], model: Model, settings: RespondSettings
+) -> Iterable[Dialogue[tuple[Response, ...]]]:
+    """One dialogue a prompt."""
+    return (respond(prompt, model, settings) for prompt in prompts)
+
+
+def revising(
+    responses: Iterable[Response], constitution: Constitution, model: Model, settings: ReviseSettings
+) -> Iterable[Dialogue[Revision]]:
+    """One dialogue a response."""
+    return (revise(response, constitution, model, settings) for response in responses)
+
+
+def to_respond(name: str, access: Access, settings: RespondSettings) -> Means:
+    """What sampling replies takes."""
+    model = access.open(name)
+    return Means((model,), lambda prompt: respond(prompt, model, settings))
+
+
+def to_revise(name: str, access: Access, constitution: Constitution, settings: ReviseSettings) -> Means:
+    """What criticising and rewriting replies takes."""
+    model = access.open(name)
+    return Means((model,), lambda response: revise(response, constitution, model, settings))
+
+
+def to_score(name: str, access: Access, constitution: Constitution, settings: ScoreSettings) -> Means:
+    """What grading replies takes."""
+    model = access.open(name)
+    template = grading(model, settings)
+    return Means((model,), lambda reply: score(reply, constitution, model, template, settings))
+
+
+def to_label(name: str, access: Access, constitution: Constitution, settings: LabelSettings) -> Means:
+    """What judging pairs takes; `checks` asks nobody."""
+    judge = access.open_judge(name)
+    template = template_for(judge, settings) if judge else None
+    return Means((judge,), lambda pair: label(pair, constitution, judge, template, settings))
+
+
+def labelling(
+    pairs: Iterable[Pair], constitution: Constitution, judge: Model | None, settings: LabelSettings
+) -> Iterable[Dialogue[Label]]:
+    """One dialogue a pair, all over one reading of the template."""
+    template = template_for(judge, settings) if judge else None
+    return (label(pair, constitution, judge, template, settings) for pair in pairs)
+
+
+def open_steps(
+    panels: Sequence[tuple[Sequence[str], str]], settings: LabelSettings, access: Access
+) -> tuple[Step, ...]:
+    """The judges of every step, opened: (names, when) for each."""
+    steps = []
+    for names, when in panels:
+        models = map(access.open_judge, names)
+        judges = (Judge(model, template_for(model, settings) if model else None) for model in models)
+        steps.append(Step(tuple(judges), when))
+    require_steps(steps)
+    return tuple(steps)
+
+
+def judging(
+    pairs: Iterable[Pair],
+    constitution: Constitution,
+    steps: Sequence[Step],
+    settings: LabelSettings,
+    rule: Rule,
+) -> Iterable[Dialogue[Label]]:
+    """One dialogue a pair, through every step that it needs."""
+    return (label_by_steps(pair, constitution, steps, settings, rule) for pair in pairs)
+
+
+def ranking(
+    groups: Iterable[Group],
+    constitution: Constitution,
+    steps: Sequence[Step],
+    settings: LabelSettings,
+    rule: Rule,
+    schedule: Schedule,
+) -> Iterable[Dialogue[Ranked]]:
+    """One dialogue a group."""
+
+    def label_pair(pair: Pair) -> Dialogue[Label]:
+        return label_by_steps(pair, constitution, steps, settings, rule)
+
+    return (rank(group, label_pair, schedule) for group in groups)
+
+
+async def carry_out(
+    dialogues: Dialogues[Row],
+    models: Sequence[Model | None],
+    asking: Asking,
+    write: Callable[[Row], None],
+    watch: Watch | None = None,
+) -> Asked:
+    """Run dialogues and hand each row to `write`, in order; a run that must stop has written what was complete.
+
+    The reason is handed back, not raised, so that the caller can finish its files first.
+    """
+    rows = 0
+    stopped: BaseException | None = None
+    async with asker((model for model in models if model), asking, watch) as run:
+        try:
+            async for row in _rows(run, dialogues):
+                write(row)
+                rows += 1
+        except (BudgetReached, ProviderStopped) as reason:
+            stopped = reason
+        except asyncio.CancelledError:
+            stopped = KeyboardInterrupt()
+        return Asked(rows, run.progress, stopped)
+
+
+def _rows(run: Fanout | Batches, dialogues: Dialogues[Row]) -> AsyncIterator[Row]:
+    made = dialogues() if callable(dialogues) else dialogues
+    total = len(made) if isinstance(made, Sized) else None
+    if isinstance(run, Fanout):
+        return run.run(made, total)
+    if not callable(dialogues):
+        raise UserError("this command asks its models directly; leave --batch out")
+    return run.run(dialogues, total)
+
+
+async def price(dialogues: Iterable[Dialogue[Row]], asking: Asking) -> Plan:
+    """What the dialogues would cost at most; nothing is asked, and no ledger is made where there was none."""
+    if not there(asking.ledger):
+        return await plan(dialogues, None, asking.price_table)
+    async with open_ledger(asking.ledger) as ledger:
+        return await plan(dialogues, ledger, asking.price_table)
+
+
+def pairs_from(source: str, form: Literal["rows", "hh"]) -> Iterable[Pair]:
+    """The pairs of a file: rows to judge, or what `preceptor respond` or `preceptor revise` wrote."""
+    wrote = _wrote(source)
+    if wrote is Response:
+        return pairs_to_label(list(read_records(source, Response)), [])
+    if wrote is Revision:
+        return pairs_to_label([], list(read_records(source, Revision)))
+    return read_pairs(source, form)
+
+
+def pairs_to_label(
+    responses: Sequence[Response], revisions: Sequence[Revision], pairing: Pairing = "adjacent"
+) -> list[Pair]:
+    """The comparisons of a run: samples of a prompt among themselves, and every revised reply against its original.
+
+    `adjacent`: two by two, so that each sample is in one pair; `all`: each sample against each other. Only usable
+    replies are compared. Which one is a is drawn by a hash of their ids: no slot is the revised one's.
+    """
+    by_prompt: dict[str, list[Response]] = {}
+    for response in responses:
+        if response.status == "ok":
+            by_prompt.setdefault(response.prompt.id, []).append(response)
+    sampled = [
+        slotted(one.prompt, _candidate(one), _candidate(other))
+        for group in by_prompt.values()
+        for one, other in (
+            combinations(group, 2) if pairing == "all" else zip(group[::2], group[1::2], strict=False)
+        )
+    ]
+    revised = [
+        slotted(row.response.prompt, _candidate(row.response), Candidate(row.id, row.text, row.model))
+        for row in revisions
+        if row.status == "ok"
+    ]
+    return sampled + revised
+
+
+def _candidate(response: Response) -> Candidate:
+    return Candidate(response.id, response.text, response.model)
+
+
+def groups_from(source: str) -> Iterable[Group]:
+    """The groups of a file: rows with `responses`, or what `preceptor respond` wrote."""
+    return groups_of(read_records(source, Response)) if _wrote(source) is Response else read_groups(source)
+
+
+def _wrote(source: str) -> type[Response] | type[Revision] | None:
+    """Which of our own rows a file holds, by its first."""
+    first = next(iter(read_rows(source)), None)
+    columns = first.fields.keys() if isinstance(first, RawRow) else set()
+    if {"prompt", "text", "sample"} <= columns:
+        return Response
+    return Revision if {"response", "drafts", "text"} <= columns else None
+
+
+def replies_from(source: str) -> Iterable[Reply]:
+    """The single replies of a file: what `preceptor respond` wrote, or both sides of every pair."""
+    if _wrote(source) is Response:
+        rows = read_records(source, Response)
+        return (Reply(row.id, row.prompt, row.text) for row in rows if row.status == "ok")
+    return (
+        Reply(f"{pair.id}-{side}", pair.prompt, text)
+        for pair in pairs_from(source, "rows")
+        for side, text in (("a", pair.response_a), ("b", pair.response_b))
+    )
