@@ -100,6 +100,7 @@ def ours(side: str, url: str, pairs: Path, concurrency: int, out: Path) -> dict[
     """`preceptor label`, less the start of the interpreter and what is derived from labels.jsonl afterwards."""
     import openai  # noqa: F401 loaded before the clock starts, as on the other side
 
+    from preceptor.asking.stages import pairs_from
     from preceptor.cli.console import progress
     from preceptor.constitution.files import load
     from preceptor.judge.label import LabelSettings
@@ -111,7 +112,7 @@ def ours(side: str, url: str, pairs: Path, concurrency: int, out: Path) -> dict[
     asking = Asking(ledger=str(out / "ledger.db"), concurrency=concurrency)
 
     def run() -> None:
-        asked, _ = run._judged(out, list(stages.pairs_from(str(pairs), "rows")), job, asking, progress, None)
+        asked, _ = run._judged(out, list(pairs_from(str(pairs), "rows")), job, asking, progress, None)
         assert asked.stopped is None
         assert asked.progress.failed == 0
 

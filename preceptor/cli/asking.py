@@ -24,8 +24,8 @@ def to_file(
     rows_of: Callable[[Any], Iterable[Record]],
 ) -> Asked:
     """Do the work under a progress bar, here or on a cluster, each row to the file."""
+    from preceptor.asking.work import done
     from preceptor.prompts.rows import writing
-    from preceptor.work import done
 
     with writing(out) as write, console.progress(what) as watch:
 

@@ -142,23 +142,24 @@ class Bundle(NamedTuple):
 
 def with_flags(command: Callable[..., None]) -> Callable[..., None]:
     """The command as Typer takes it: every parameter that is a settings class replaced by the flags of its fields."""
+    bundles = bundles_of(command)
+    named = {bundle.name: bundle for bundle in bundles}
     hints = typing.get_type_hints(command, include_extras=True)
-    bundles: list[Bundle] = []
     parameters: dict[str, inspect.Parameter] = {}
     for one in inspect.signature(command).parameters.values():
-        bundle = _bundle(one.name, hints[one.name])
-        if bundle is None:
+        if one.name not in named:
             parameters[one.name] = _keyword(one.name, hints[one.name], one.default)
             continue
-        bundles.append(bundle)
-        for name, made in _flags_of(bundle):
+        for name, made in _flags_of(named[one.name]):
             parameters.setdefault(name, made)
     if not bundles:
         return command
 
+    plain = [name for name in inspect.signature(command).parameters if name not in named]
+
     def called(**given: Any) -> None:
         flags = {name: value for name, value in given.items() if value is not None and value != []}
-        own = {name: value for name, value in given.items() if name in inspect.signature(command).parameters}
+        own = {name: given[name] for name in plain}
         made = {bundle.name: _made(bundle, flags) for bundle in bundles}
         command(**{**own, **made})
 
@@ -166,6 +167,13 @@ def with_flags(command: Callable[..., None]) -> Callable[..., None]:
     called.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
     called.__annotations__ = {name: one.annotation for name, one in parameters.items()}
     return called
+
+
+def bundles_of(command: Callable[..., None]) -> list[Bundle]:
+    """The parameters of a command that are made of flags."""
+    hints = typing.get_type_hints(command, include_extras=True)
+    found = (_bundle(name, hints[name]) for name in inspect.signature(command).parameters)
+    return [bundle for bundle in found if bundle is not None]
 
 
 def given(settings: BaseModel) -> dict[str, Any]:

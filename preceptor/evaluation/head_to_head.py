@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from preceptor.asking import stages
+from preceptor.asking.work import whole
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution
 from preceptor.evaluation.oracles import open_oracle
@@ -21,7 +22,6 @@ from preceptor.prompts.records import Prompt, Record, content_id
 from preceptor.records import HeldOut
 from preceptor.settings import Asking
 from preceptor.train.evaluation.compare import distinct_n, satisfied, win_rate
-from preceptor.work import whole
 
 
 class Settings(Record):

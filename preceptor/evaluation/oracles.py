@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from preceptor.asking import stages
+from preceptor.asking.work import whole
 from preceptor.constitution.checks import Exchange, passes
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution
@@ -17,7 +18,6 @@ from preceptor.judge.label import LabelSettings
 from preceptor.judge.records import Label, Letter, Pair
 from preceptor.prompts.records import Prompt, content_id
 from preceptor.settings import CHECKS, Asking
-from preceptor.work import whole
 
 if TYPE_CHECKING:
     from preceptor.train.guard.held_out import GuardJudge

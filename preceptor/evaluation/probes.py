@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field
 
 from preceptor.asking import stages
+from preceptor.asking.work import whole
 from preceptor.constitution.checks import looks_refused, passes
 from preceptor.constitution.errors import UserError
 from preceptor.evaluation.oracles import exchange_of
@@ -39,7 +40,6 @@ from preceptor.train.evaluation.probes import (
     Says,
     measure,
 )
-from preceptor.work import whole
 
 SetName = Literal["general", "embedded"]
 EMBEDDED = "embedded"

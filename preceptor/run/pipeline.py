@@ -21,6 +21,7 @@ from typing import Any
 
 from preceptor import __version__, folder
 from preceptor.asking import stages
+from preceptor.asking.work import whole
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.files import dump
 from preceptor.constitution.files import load as load_constitution
@@ -61,7 +62,6 @@ from preceptor.train.loop.output_folder import LIBRARIES
 from preceptor.train.reward import train_reward
 from preceptor.train.settings import principle_settings
 from preceptor.train.sft import train_sft
-from preceptor.work import whole
 
 PROBE = "probe"
 REPORT, SUMMARY, MANIFEST = "9-report.html", "summary.json", "manifest.json"

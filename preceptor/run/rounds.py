@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 from preceptor import folder
 from preceptor.asking import stages
+from preceptor.asking.work import whole
 from preceptor.constitution.errors import UserError
 from preceptor.evaluation import head_to_head
 from preceptor.judge.dataset.publish import preference
@@ -59,7 +60,6 @@ from preceptor.train.evaluation.calibration import Interval, wilson
 from preceptor.train.evaluation.compare import OVERALL, distinct_n, satisfied
 from preceptor.train.forward.reward_model import RewardModel
 from preceptor.train.settings import BARE
-from preceptor.work import whole
 
 
 class Round(NamedTuple):

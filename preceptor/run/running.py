@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from preceptor import folder
 from preceptor.asking import stages
+from preceptor.asking.work import whole
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution
 from preceptor.evaluation import head_to_head
@@ -27,7 +28,6 @@ from preceptor.records import HeldOut, StageRecord
 from preceptor.run.config import RunConfig
 from preceptor.settings import Asking, AskSettings
 from preceptor.train.evaluation.compare import kl_nats, reply_logprobs
-from preceptor.work import whole
 
 if TYPE_CHECKING:
     from preceptor.train.loop.output_folder import Trained
