@@ -132,7 +132,7 @@ def main() -> None:
         "wording and no judge's strength. The middle column shows what attacks win without that ending, and",
         "so what they can win with a template of your own that has none; the embedded model's short wording",
         "has neither fences nor menu. A real judge is not a list of rules, and its rates are to be measured:",
-        "`preceptor audit GOLD --canaries`, or planted in a run by `preceptor label ... --canaries 2%`.",
+        "`preceptor audit GOLD --attacks`, or planted in a run by `preceptor label ... --canaries 2%`.",
         "",
     ]
     options.out.write_text("\n".join(lines), encoding="utf-8")

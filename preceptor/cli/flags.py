@@ -303,14 +303,39 @@ def _bounds(word: str, notes: Iterable[Any]) -> str:
     return f"{low}{word}{high}"
 
 
-def _help(kind: type[BaseModel], name: str, shown: Shown, spelled: str, default: Any) -> str:
-    """The first paragraph of the words under the field, in the class or the nearest one above that has some; and its
-    default."""
-    infos = (getattr(one, "model_fields", {}).get(name) for one in kind.__mro__)
-    described = next((info.description for info in infos if info is not None and info.description), "")
-    words = " ".join(described.split("\n\n")[0].split())
-    if shown.metavar == "WORD":
+def describe(kind: type[BaseModel], name: str, *, whole: bool = False) -> str:
+    """The words under a field, in the class or the nearest one above that has some, its choices and its default.
+
+    whole: all of the words, not the first paragraph alone.
+    """
+    infos = [info for one in kind.__mro__ if (info := getattr(one, "model_fields", {}).get(name)) is not None]
+    described = next((info.description for info in infos if info.description), "")
+    words = " ".join((described if whole else described.split("\n\n")[0]).split())
+    shown = _shown_type(infos[0]) if _is_flag(infos[0]) else Shown(str)
+    if shown.choices and (whole or shown.metavar == "WORD"):
         words += f" One of {', '.join(shown.choices)}."
+    if whole and not infos[0].is_required() and (value := _default(infos[0].get_default())) is not None:
+        words += f" [default: {value}]"
+    return words.strip()
+
+
+def settings_in(annotation: Any) -> type[BaseModel] | None:
+    """The settings class that a field holds, where it holds one."""
+    found = [one for one in _members(annotation) if hasattr(one, "model_fields")]
+    return found[0] if found else None
+
+
+def _is_flag(info: FieldInfo) -> bool:
+    try:
+        _shown_type(info)
+    except TypeError:
+        return False
+    return True
+
+
+def _help(kind: type[BaseModel], name: str, shown: Shown, spelled: str, default: Any) -> str:
+    """What the help says of a flag."""
+    words = describe(kind, name)
     if shown.annotation is bool and default is True:
         words += f" --no-{spelled.removeprefix('--')}: not."
     if (value := _default(default)) is not None:
@@ -320,7 +345,12 @@ def _help(kind: type[BaseModel], name: str, shown: Shown, spelled: str, default:
 
 def _default(default: Any) -> str | None:
     """The default as the help shows it; None where none is set, or where a switch is off."""
-    if default is None or default is False or type(default).__name__ == "PydanticUndefinedType":
+    if (
+        default is None
+        or default is False
+        or hasattr(default, "model_fields")
+        or type(default).__name__ == "PydanticUndefinedType"
+    ):
         return None
     if isinstance(default, bool):
         return "on"

@@ -9,20 +9,32 @@ import typer
 
 Prompts = Annotated[str, typer.Argument(help="A shipped pool's name or a file of prompts.")]
 Model = Annotated[
-    str, typer.Option("--model", help="provider/model, such as openai/gpt-5-mini, hf/./model or embedded.")
+    str,
+    typer.Option(
+        "--model", metavar="TEXT", help="provider/model, such as openai/gpt-5-mini, hf/./model or embedded."
+    ),
 ]
 ConstitutionName = Annotated[
-    str, typer.Option("--constitution", "-c", help="A shipped constitution's name or a YAML file.")
+    str,
+    typer.Option(
+        "--constitution", "-c", metavar="TEXT", help="A shipped constitution's name or a YAML file."
+    ),
 ]
 MaybeConstitution = Annotated[
-    str | None, typer.Option("--constitution", "-c", help="A shipped constitution's name or a YAML file.")
+    str | None,
+    typer.Option(
+        "--constitution", "-c", metavar="TEXT", help="A shipped constitution's name or a YAML file."
+    ),
 ]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Where the result is written.")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first rows of the file.")]
+Out = Annotated[Path, typer.Option("--out", "-o", metavar="PATH", help="Where the result is written.")]
+Limit = Annotated[
+    int | None, typer.Option("--limit", metavar="INT", min=1, help="Only the first rows of the file.")
+]
 Format = Annotated[
     Literal["rows", "hh"],
     typer.Option(
         "--format",
+        metavar="rows|hh",
         help="rows: one pair a row; hh: \\n\\nHuman: … \\n\\nAssistant: … transcripts.",
     ),
 ]

@@ -18,8 +18,10 @@ QUICKSTART = Path(__file__).parent.parent / "quickstart.yaml"
 
 
 def quickstart(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Run folder.")] = Path("quickstart"),
-    seed: Annotated[int, typer.Option("--seed", help="Equal seeds give equal results.")] = 0,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="PATH", help="Run folder.")] = Path(
+        "quickstart"
+    ),
+    seed: Annotated[int, typer.Option("--seed", metavar="INT", help="Equal seeds give equal results.")] = 0,
     as_json: options.Json = False,
 ) -> None:
     """The whole way on the embedded model: no key, no network, no GPU, three to four minutes."""

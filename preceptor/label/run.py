@@ -194,7 +194,7 @@ def label_folder(
     """
     if job.canaries and job.schedule is not None:
         raise UserError(
-            "canaries are comparisons, and --groups ranks; plant them with `preceptor audit --canaries`"
+            "canaries are comparisons, and --groups ranks; plant attacks with `preceptor audit --attacks`"
         )
     if job.canaries and not any(principle.examples for principle in job.constitution.principles):
         raise UserError(

@@ -47,9 +47,9 @@ class EvaluateSettings(Settings):
     """How the policy is compared with the model that it started from."""
 
     judge: str | None = None
-    """None: the run's own judge."""
+    """Who compares; else the run's own judge."""
     oracle: str = "checks"
-    """Who says whether a single reply satisfies a principle: `checks`, or `embedded`, which knows the front desk."""
+    """Who says whether a reply satisfies a principle: checks, or embedded, which knows the front desk."""
     temperature: float = Field(default=1.0, ge=0)
     """At 1 the replies are the policy's own samples, and the KL is an unbiased estimate."""
 
@@ -76,12 +76,17 @@ class RunConfig(AskSettings, RoundSettings):
     """Everything that a run depends on."""
 
     out: str
+    """The run folder."""
     seed: int = 0
+    """Equal seeds give equal results."""
     model: str
+    """The model that is taught: embedded, hf/ID or hf/FOLDER."""
     judge: str
+    """Who judges: provider/model, or `checks` for machine checks alone."""
     critic: str | None = None
-    """Who criticises and revises; None: the model itself."""
+    """Who criticises and revises; else the model itself."""
     constitution: str
+    """A shipped constitution's name or a YAML file."""
     concurrency: int = Field(default=64, gt=0)
     """Calls in flight at once; so many, because a model in this process takes them together."""
     prompts: PromptSettings
@@ -89,7 +94,7 @@ class RunConfig(AskSettings, RoundSettings):
     revise: ReviseSettings | None = None
     """Absent: replies are compared as they are."""
     revised_samples: int | None = Field(default=None, gt=0)
-    """How many of a prompt's samples are revised, the first ones; None: all."""
+    """How many of a prompt's samples are revised, the first ones; else all."""
     pairs: Pairing = "adjacent"
     """Which samples of a prompt are compared: two by two, or each with each."""
     label: LabelSettings = LabelSettings()

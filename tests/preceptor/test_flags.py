@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 from preceptor.cli.app import app
 from preceptor.cli.flags import Bundle, Flags, bundles_of, given, with_flags
 from preceptor.cli.lazy import Deferred, Entry
+from preceptor.cli.reference import reference
 from preceptor.constitution.errors import UserError
 from preceptor.prompts.records import Settings
 from preceptor.settings import Asking
@@ -150,3 +152,21 @@ def test_help_shows_bounds_default_and_the_first_paragraph() -> None:
     assert "Told in the docs alone" not in shown
     assert "--no-strict: not." in shown
     assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_the_reference_is_what_the_commands_say() -> None:
+    page = Path(__file__).parents[2] / "docs/cli.md"
+    assert page.read_text(encoding="utf-8") == reference(), (
+        "docs/cli.md is not what the flags say: run `make docs`"
+    )
+
+
+def test_every_key_of_a_run_file_says_what_it_is() -> None:
+    """The keys that are no section; the reference names them all."""
+    page = reference()
+    assert "- `dpo.beta`:" in page
+    assert "- `rpm`:" in page
+    silent = [
+        line for line in page.splitlines() if line.startswith("- ") and not line.partition("`: ")[2].strip()
+    ]
+    assert silent == []
