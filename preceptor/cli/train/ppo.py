@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 from preceptor.cli import console
 from preceptor.cli.flags import Flags, given
 from preceptor.cli.options import Json, Out, Prompts, TrainingPlan
-from preceptor.cli.train.options import training
+from preceptor.cli.train.options import PLACES, training
 from preceptor.cli.train.planned import tell_plan
 from preceptor.cli.train.rewards import Former, JudgeAsking, Rewarding, sources_of
 from preceptor.cli.train.shared import settled, source_of, tell, told_of_prompts
 from preceptor.constitution.errors import UserError
 from preceptor.prompts.records import Settings
-from preceptor.settings import Asking
+from preceptor.settings import CHECKS, Asking
 from preceptor.train.settings import PpoSettings
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def ppo(
     from preceptor.prompts.pool import prompts_from
 
     rows = list(prompts_from(prompts))
-    sources = sources_of(rewarding, asking, former, settings.seed, guard.guard_judge is not None)
+    sources = sources_of(rewarding, asking, former, settings.seed, _guard_goes_by(guard.guard_judge))
     looking = _guard(guard, settings, rewarding, sources.asking)
     if plan:
         from preceptor.train.ppo.plan import plan_ppo
@@ -74,6 +74,15 @@ def ppo(
             read=source_of(prompts, {}),
         )
     tell("ppo", trained, _told(trained), as_json)
+
+
+def _guard_goes_by(judge: str | None) -> tuple[str, ...]:
+    """Fields of a judge's flags that have an effect through the guard: none with an oracle."""
+    from preceptor.evaluation.oracles import ORACLE
+
+    if judge is None or judge.startswith(ORACLE):
+        return ()
+    return ("constitution",) if judge == CHECKS else ("constitution", *PLACES)
 
 
 def _guard(guard: Guard, settings: PpoSettings, rewarding: Rewarding, asking: Asking) -> HeldOutGuard | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
@@ -60,9 +61,9 @@ class Sources(NamedTuple):
 
 
 def sources_of(
-    rewarding: Rewarding, asking: Asking, former: FormerFlags, seed: int, guarded: bool = False
+    rewarding: Rewarding, asking: Asking, former: FormerFlags, seed: int, also: Collection[str] = ()
 ) -> Sources:
-    """The reward and the server that the flags name. guarded: a guard may use the constitution and the flags of asking.
+    """The reward and the server that the flags name. also: fields of a judge's flags that a guard goes by.
 
     Raises UserError where they do not go together.
     """
@@ -77,7 +78,7 @@ def sources_of(
     if former.judge_base_url is not None:
         warn_of_old("--judge-base-url", "--base-url")
         asking = _at(asking, former.judge_base_url)
-    return Sources(_reward_of(rewarding, asking, seed, guarded), server, asking)
+    return Sources(_reward_of(rewarding, asking, seed, also), server, asking)
 
 
 def _at(asking: Asking, url: str | None) -> Asking:
@@ -86,7 +87,7 @@ def _at(asking: Asking, url: str | None) -> Asking:
     return Asking(**said, **({"base_url": url} if url else {}))
 
 
-def _reward_of(rewarding: Rewarding, asking: Asking, seed: int, guarded: bool) -> RewardSource:
+def _reward_of(rewarding: Rewarding, asking: Asking, seed: int, also: Collection[str]) -> RewardSource:
     reward = rewarding.reward
     if reward == JUDGE:
         warn_of_old("--reward judge", "--judge alone")
@@ -94,8 +95,9 @@ def _reward_of(rewarding: Rewarding, asking: Asking, seed: int, guarded: bool) -
         if rewarding.judge is None:
             raise UserError("--reward judge needs --judge")
     if reward is not None:
-        _refuse_idle(rewarding, asking, guarded)
-        sys.path.insert(0, str(Path.cwd()))  # where a person keeps the module of a reward function
+        _refuse_idle(rewarding, asking, also)
+        # where a person keeps the module of a reward function; last, so that nothing there hides another module
+        sys.path.append(str(Path.cwd()))
         return reward
     if rewarding.judge is None:
         raise UserError(
@@ -130,12 +132,12 @@ def _judge_of(rewarding: Rewarding, asking: Asking, seed: int) -> RewardSource:
     return JudgeReward(asking.open(rewarding.judge), rewarding.constitution, settings)
 
 
-def _refuse_idle(rewarding: Rewarding, asking: Asking, guarded: bool) -> None:
-    said = {*given(rewarding), *given(asking)}
-    idle = {"judge": "--judge", "judge_mode": "--judge-mode", "principles": "--principles"}
-    if not guarded:
-        idle |= {"constitution": "--constitution", "max_cost_usd": "--max-cost", "base_url": "--base-url"}
-    if found := [flag for name, flag in idle.items() if name in said]:
+def _refuse_idle(rewarding: Rewarding, asking: Asking, also: Collection[str]) -> None:
+    said = [*given(rewarding), *given(asking)]
+    idle = ("judge", "judge_mode", "principles", "constitution", *PLACES)
+    flags = Flags()
+    found = [flags.spelling(name)[0] for name in idle if name in said and name not in also]
+    if found := [flag for flag in found if flag not in ("--ledger", "--concurrency")]:
         raise UserError(
             f"{' and '.join(found)}: no effect with --reward; leave --reward out to have a judge reward"
         )
