@@ -22,11 +22,11 @@ from preceptor.asking.stages import carry_out, labelling
 from preceptor.constitution.files import load
 from preceptor.constitution.principle import Constitution
 from preceptor.judge.audit.canaries import attack_rates, examples_of, from_gold, gullible
-from preceptor.judge.label import LabelSettings
 from preceptor.judge.models.protocol import Model, Request
 from preceptor.judge.models.registry import open_model
 from preceptor.judge.models.scripted import ScriptedModel
 from preceptor.judge.records import Label, Pair
+from preceptor.judge.settings import LabelSettings
 from preceptor.prompts.records import Prompt
 from preceptor.settings import Asking
 

@@ -60,9 +60,10 @@ def write_pairs(path: Path, pairs: int) -> None:
 def requests(pairs: Path) -> list[Any]:
     """What labelling asks, in both orders."""
     from preceptor.constitution.files import load
-    from preceptor.judge.label import LabelSettings, label, template_for
+    from preceptor.judge.label import label, template_for
     from preceptor.judge.models.openai.model import open_model
     from preceptor.judge.pairs import read_pairs
+    from preceptor.judge.settings import LabelSettings
 
     rules, settings = load("style"), LabelSettings()
     judge = open_model("openai/fake", base_url="http://127.0.0.1:1/v1")
@@ -103,7 +104,7 @@ def ours(side: str, url: str, pairs: Path, concurrency: int, out: Path) -> dict[
     from preceptor.asking.stages import pairs_from
     from preceptor.cli.console import progress
     from preceptor.constitution.files import load
-    from preceptor.judge.label import LabelSettings
+    from preceptor.judge.settings import LabelSettings
     from preceptor.label import run
     from preceptor.settings import Access, Asking
 

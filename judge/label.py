@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
-
-from pydantic import BeforeValidator, Field, model_validator
+from typing import Literal
 
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution, Principle
@@ -15,67 +13,11 @@ from preceptor.judge.aggregate import Sum, sum_up, weights
 from preceptor.judge.errors import PairsError
 from preceptor.judge.models.protocol import Dialogue, Model
 from preceptor.judge.records import Judgement, Label, Order, Pair
+from preceptor.judge.settings import LabelSettings
 from preceptor.prompts.errors import TemplateError
-from preceptor.prompts.records import Settings
 from preceptor.prompts.template import Template, load
 
 BOTH: tuple[Order, Order] = ("original", "swapped")
-
-
-def _bounds(given: Any) -> Any:
-    """`0.4,0.6` as two numbers."""
-    if not isinstance(given, str):
-        return given
-    try:
-        low, high = (float(bound) for bound in given.split(","))
-    except ValueError:
-        raise ValueError("wanted two numbers: 0.4,0.6") from None
-    return low, high
-
-
-class LabelSettings(Settings):
-    """How pairs are judged."""
-
-    principles: Literal["joint", "each", "sample"] = "joint"
-    """joint: all that apply in one ask; each: one ask a principle; sample: some drawn for each pair."""
-    orders: Literal["both", "original", "one"] = "both"
-    """`one`: the order in which a pair is shown is drawn by its id."""
-    reasoning: bool = False
-    """The judge may reason before its verdict.
-
-    Without, the probability of the verdict is read directly.
-    """
-    tie: bool = False
-    """The judge may say that neither is better."""
-    draws: int = Field(default=1, ge=1)
-    """With `sample`: how many principles are drawn for a pair, whose verdicts are averaged."""
-    shots: int = Field(default=0, ge=0)
-    """Worked examples that each principle brings into an ask, at most."""
-    structured: bool = False
-    """Have the provider hold the answer to a JSON schema."""
-    clamp: Annotated[tuple[float, float] | None, BeforeValidator(_bounds)] = None
-    """Bounds of a probability that was given after reasoning: 0.4,0.6."""
-    max_tokens: int = Field(default=512, ge=1)
-    """Longest answer of the judge."""
-    seed: int = 0
-    """Equal seeds give equal results."""
-    sample: int = 0
-    """Another number asks the same judge the same again, past what the ledger holds."""
-    template: str = ""
-    """A judge template of your own, a .jinja file; else the shipped one in the judge's dialect."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.draws > 1 and self.principles != "sample":
-            raise ValueError(
-                f"draws is {self.draws} with principles {self.principles}; draws are for `sample`"
-            )
-        if self.clamp is not None:
-            if not 0 <= self.clamp[0] < 0.5 < self.clamp[1] <= 1:
-                raise ValueError(f"clamp is {self.clamp}; wanted two bounds with 0.5 between them: 0.4,0.6")
-            if not self.reasoning:
-                raise ValueError("clamp without reasoning; it bounds what a judge says after it has reasoned")
-        return self
 
 
 def template_for(judge: Model, settings: LabelSettings) -> Template:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
-
-from pydantic import Field
+from typing import NamedTuple
 
 from preceptor.constitution.principle import Constitution, Principle
 from preceptor.judge import compare
@@ -14,8 +12,9 @@ from preceptor.judge.label import groups_in
 from preceptor.judge.models.protocol import Completion, Dialogue, Model, Outcome, Request
 from preceptor.judge.records import Grade, Score, Status
 from preceptor.judge.replies import read_reply
+from preceptor.judge.settings import ScoreSettings
 from preceptor.prompts.errors import TemplateError
-from preceptor.prompts.records import Prompt, Settings
+from preceptor.prompts.records import Prompt
 from preceptor.prompts.template import Template, load, nonce
 from preceptor.prompts.verdict import Verdict, parse
 
@@ -28,23 +27,6 @@ class Reply(NamedTuple):
     id: str
     prompt: Prompt
     text: str
-
-
-class ScoreSettings(Settings):
-    """How replies are graded."""
-
-    principles: Literal["joint", "each"] = "joint"
-    """joint: all that apply in one ask; each: one ask a principle."""
-    reasoning: bool = False
-    """The judge may reason before its verdict."""
-    max_tokens: int = Field(default=512, ge=1)
-    """Longest answer of the judge."""
-    seed: int = 0
-    """Equal seeds give equal results."""
-    sample: int = 0
-    """Another number asks the same judge the same again, past what the ledger holds."""
-    template: str = ""
-    """A judge template of your own, a .jinja file; else the shipped one in the judge's dialect."""
 
 
 def template_for(judge: Model, settings: ScoreSettings) -> Template:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from preceptor.constitution.errors import UserError
-from preceptor.judge.asking.prices import Price, price_from
+from preceptor.judge.settings import Price, price_from
 from preceptor.prompts.records import Settings
 
 if TYPE_CHECKING:
@@ -219,3 +219,17 @@ class Asking(AskSettings):
 
     ledger: str = ".preceptor/ledger.db"
     """The ledger of calls: a file or a database URL."""
+
+
+class ProbeSettings(Settings):
+    """Which probes, and how many."""
+
+    set: Literal["general", "embedded"] | None = None
+    """Which probes; else `embedded` for the baseline of that name, and `general` for others."""
+    size: int = Field(default=24, ge=2)
+    """Probes of each kind, and passages, at most.
+
+    With fewer only great changes can be told from chance.
+    """
+    samples: int = Field(default=2, ge=1)
+    """Replies to each open prompt; to all others one."""

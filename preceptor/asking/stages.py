@@ -19,18 +19,19 @@ from preceptor.judge.asking.batch import Batches, warn_of_batches
 from preceptor.judge.asking.fanout import Fanout, Progress
 from preceptor.judge.asking.plan import Plan, plan
 from preceptor.judge.errors import BudgetReached, ProviderStopped
-from preceptor.judge.label import LabelSettings, label, template_for
+from preceptor.judge.label import label, template_for
 from preceptor.judge.ledger.ledger import open_ledger
 from preceptor.judge.ledger.location import there
 from preceptor.judge.models.protocol import Dialogue, Model, Row
 from preceptor.judge.pairs import Candidate, groups_of, read_groups, read_pairs, slotted
 from preceptor.judge.records import Group, Label, Pair, Response, Revision
-from preceptor.judge.respond import RespondSettings, respond
-from preceptor.judge.revise import ReviseSettings, revise
-from preceptor.judge.score import Reply, ScoreSettings, score
+from preceptor.judge.respond import respond
+from preceptor.judge.revise import revise
+from preceptor.judge.score import Reply, score
 from preceptor.judge.score import template_for as grading
+from preceptor.judge.settings import LabelSettings, RespondSettings, ReviseSettings, Schedule, ScoreSettings
 from preceptor.judge.voting.cascade import Judge, Rule, Step, label_by_steps, require_steps
-from preceptor.judge.voting.ranking import Ranked, Schedule, rank
+from preceptor.judge.voting.ranking import Ranked, rank
 from preceptor.prompts.records import Prompt
 from preceptor.prompts.rows import RawRow, read_records, read_rows
 from preceptor.settings import Access, Asking

@@ -17,7 +17,7 @@ from preceptor.cli.asking import show_plan
 from preceptor.cli.constitution import File, Json, Source
 from preceptor.cli.flags import Flags
 from preceptor.cli.judging import JUDGING, OneJudge
-from preceptor.judge.label import LabelSettings
+from preceptor.judge.settings import LabelSettings
 from preceptor.settings import Asking
 
 if TYPE_CHECKING:

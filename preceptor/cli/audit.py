@@ -12,7 +12,7 @@ from preceptor.cli import console, options
 from preceptor.cli.asking import show_plan
 from preceptor.cli.flags import Flags
 from preceptor.cli.judging import JUDGING, Judges
-from preceptor.judge.label import LabelSettings
+from preceptor.judge.settings import LabelSettings
 from preceptor.prompts.records import Settings
 from preceptor.settings import Asking, Share
 

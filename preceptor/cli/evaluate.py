@@ -12,11 +12,9 @@ from preceptor.cli import console, options
 from preceptor.cli.asking import show_plan
 from preceptor.cli.flags import Flags
 from preceptor.cli.judging import JUDGING, OneJudge
-from preceptor.evaluation.probes import ProbeSettings
-from preceptor.judge.label import LabelSettings
-from preceptor.judge.respond import RespondSettings
+from preceptor.judge.settings import LabelSettings, RespondSettings
 from preceptor.prompts.records import Settings
-from preceptor.settings import Asking
+from preceptor.settings import Asking, ProbeSettings
 
 if TYPE_CHECKING:
     from preceptor.constitution.principle import Constitution

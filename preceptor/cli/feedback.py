@@ -16,9 +16,7 @@ from preceptor.cli.flags import Flags
 from preceptor.cli.judging import OneJudge
 from preceptor.cli.rating import Rating, rate
 from preceptor.constitution.errors import UserError
-from preceptor.judge.respond import RespondSettings
-from preceptor.judge.revise import ReviseSettings
-from preceptor.judge.score import ScoreSettings
+from preceptor.judge.settings import RespondSettings, ReviseSettings, ScoreSettings
 from preceptor.settings import Asking
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import model_validator
 
 from preceptor.constitution.errors import UserError
-from preceptor.judge.voting.panel import Combine
+from preceptor.judge.settings import Combine
 from preceptor.prompts.records import Settings
 
 WHEN = 'status != "ok"'

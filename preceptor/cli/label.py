@@ -13,8 +13,7 @@ from preceptor.cli.asking import finish, show_plan
 from preceptor.cli.flags import Flags
 from preceptor.cli.judging import JUDGING, Judges
 from preceptor.constitution.errors import UserError
-from preceptor.judge.label import LabelSettings
-from preceptor.judge.voting.ranking import Pairing, Schedule
+from preceptor.judge.settings import LabelSettings, Pairing, Schedule
 from preceptor.prompts.records import Settings
 from preceptor.settings import Asking, Share
 

@@ -13,10 +13,10 @@ from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution
 from preceptor.evaluation.oracles import open_oracle
 from preceptor.judge.asking.fanout import Progress
-from preceptor.judge.label import LabelSettings
 from preceptor.judge.models.protocol import Dialogue, Model
 from preceptor.judge.records import Label, Pair, Response
-from preceptor.judge.respond import RespondSettings, respond
+from preceptor.judge.respond import respond
+from preceptor.judge.settings import LabelSettings, RespondSettings
 from preceptor.judge.voting.cascade import together
 from preceptor.prompts.records import Prompt, Record, content_id
 from preceptor.records import HeldOut

@@ -14,8 +14,8 @@ from preceptor.asking.work import whole
 from preceptor.constitution.checks import Exchange, passes
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution
-from preceptor.judge.label import LabelSettings
 from preceptor.judge.records import Label, Letter, Pair
+from preceptor.judge.settings import LabelSettings
 from preceptor.prompts.records import Prompt, content_id
 from preceptor.settings import CHECKS, Asking
 

@@ -14,9 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import cache, partial
 from importlib.resources import files
-from typing import Any, Literal, NamedTuple
-
-from pydantic import Field
+from typing import Any, NamedTuple
 
 from preceptor.asking import stages
 from preceptor.asking.work import whole
@@ -26,9 +24,10 @@ from preceptor.evaluation.oracles import exchange_of
 from preceptor.judge.asking.fanout import Progress
 from preceptor.judge.models.protocol import Dialogue, Model
 from preceptor.judge.records import ReplyStatus, Response
-from preceptor.judge.respond import RespondSettings, respond
-from preceptor.prompts.records import Message, Prompt, Record, Settings
-from preceptor.settings import Access, Asking
+from preceptor.judge.respond import respond
+from preceptor.judge.settings import RespondSettings
+from preceptor.prompts.records import Message, Prompt, Record
+from preceptor.settings import Access, Asking, ProbeSettings
 from preceptor.train.evaluation.paired import Part
 from preceptor.train.evaluation.probes import (
     Answered,
@@ -41,24 +40,9 @@ from preceptor.train.evaluation.probes import (
     measure,
 )
 
-SetName = Literal["general", "embedded"]
 EMBEDDED = "embedded"
 USABLE: frozenset[ReplyStatus] = frozenset({"ok", "truncated", "empty", "refused"})
 """A reply that is cut off, empty or withheld by its provider is what the model does; a failed call is not."""
-
-
-class ProbeSettings(Settings):
-    """Which probes, and how many."""
-
-    set: SetName | None = None
-    """Which probes; else `embedded` for the baseline of that name, and `general` for others."""
-    size: int = Field(default=24, ge=2)
-    """Probes of each kind, and passages, at most.
-
-    With fewer only great changes can be told from chance.
-    """
-    samples: int = Field(default=2, ge=1)
-    """Replies to each open prompt; to all others one."""
 
 
 class Said(Record):

@@ -21,13 +21,13 @@ from preceptor.judge.asking.shared import NOTHING_DONE
 from preceptor.judge.audit.audit import audit, drift
 from preceptor.judge.audit.canaries import attack_rates, from_constitution, is_canary, mixed
 from preceptor.judge.dataset.publish import CANARIES, LABELS, RANKINGS, LabelRun, publish, read_labels
-from preceptor.judge.label import LabelSettings
 from preceptor.judge.ledger.ledger import open_ledger
 from preceptor.judge.models.protocol import Dialogue, Model
 from preceptor.judge.records import Group, Label, Pair
+from preceptor.judge.settings import Combine, LabelSettings, Pairing, Schedule
 from preceptor.judge.voting.cascade import JOINED, Rule, Step
-from preceptor.judge.voting.panel import DAWID_SKENE, Combine, accuracy_by_step, recombine
-from preceptor.judge.voting.ranking import Pairing, Ranked, Schedule
+from preceptor.judge.voting.panel import DAWID_SKENE, accuracy_by_step, recombine
+from preceptor.judge.voting.ranking import Ranked
 from preceptor.label.finished import Source, finished, input_facts, stamp
 from preceptor.prompts.manifest import file_hash
 from preceptor.prompts.rows import writing

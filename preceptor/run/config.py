@@ -18,13 +18,10 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from preceptor.asking.stages import Pairing
 from preceptor.constitution.errors import UserError
-from preceptor.evaluation.probes import ProbeSettings
-from preceptor.judge.label import LabelSettings
-from preceptor.judge.respond import RespondSettings
-from preceptor.judge.revise import ReviseSettings
+from preceptor.judge.settings import LabelSettings, RespondSettings, ReviseSettings
 from preceptor.prompts.records import Record, Settings
 from preceptor.run.guard import GuardSettings
-from preceptor.settings import AskSettings
+from preceptor.settings import AskSettings, ProbeSettings
 from preceptor.train.settings import DpoSettings, PpoSettings, RewardSettings, SftSettings
 
 

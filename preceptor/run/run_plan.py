@@ -19,10 +19,10 @@ from preceptor.constitution.files import load as load_constitution
 from preceptor.constitution.principle import Constitution
 from preceptor.evaluation import head_to_head, probes
 from preceptor.evaluation.oracles import ORACLE
-from preceptor.judge.label import LabelSettings
 from preceptor.judge.models.protocol import Completion, Dialogue, Model, Request
 from preceptor.judge.records import Pair, Response, Revision
 from preceptor.judge.respond import respond
+from preceptor.judge.settings import LabelSettings
 from preceptor.judge.voting.cascade import together
 from preceptor.prompts.records import Prompt
 from preceptor.run import ppo, rounds

@@ -20,7 +20,7 @@ from preceptor.constitution.principle import Constitution
 from preceptor.evaluation import head_to_head
 from preceptor.judge.asking.fanout import Progress
 from preceptor.judge.records import Label, Response
-from preceptor.judge.respond import RespondSettings
+from preceptor.judge.settings import RespondSettings
 from preceptor.prompts.pool import prompts_from, split
 from preceptor.prompts.records import Prompt, Record
 from preceptor.prompts.rows import read_records, write_rows

@@ -54,7 +54,7 @@ def test_what_is_not_judged_has_no_score(
 def test_the_cap_holds_over_all_looks_together(
     start_server: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from preceptor.judge.asking.prices import price_from
+    from preceptor.judge.settings import price_from
 
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
     server = start_server()

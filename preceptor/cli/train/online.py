@@ -14,8 +14,7 @@ from preceptor.cli.train.planned import tell_plan
 from preceptor.cli.train.rewards import Former, FormerFlags, JudgeAsking, Rewarding, sources_of
 from preceptor.cli.train.shared import settled, source_of, tell, told_of_prompts
 from preceptor.doctor import need_training
-from preceptor.judge.label import LabelSettings
-from preceptor.judge.respond import RespondSettings
+from preceptor.judge.settings import LabelSettings, RespondSettings
 from preceptor.prompts.records import Settings
 from preceptor.run.config import EvaluateSettings, PromptSettings, RoundSettings, RunConfig
 from preceptor.settings import Asking, AskSettings

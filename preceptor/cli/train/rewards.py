@@ -115,9 +115,8 @@ def _reward_of(rewarding: Rewarding, asking: Asking, seed: int, also: Collection
 
 
 def _judge_of(rewarding: Rewarding, asking: Asking, seed: int) -> RewardSource:
-    from preceptor.judge.label import LabelSettings
     from preceptor.judge.reward import JudgeReward, RewardSettings
-    from preceptor.judge.score import ScoreSettings
+    from preceptor.judge.settings import LabelSettings, ScoreSettings
 
     settings = RewardSettings(
         mode=rewarding.judge_mode,
