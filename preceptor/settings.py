@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from preceptor.judge.models.protocol import Model
 
 LOCAL = ("hf", "embedded")
-"""Providers of models in this process."""
+"""Providers of models whose weights lie in this process."""
+WITHOUT_ADDRESS = (*LOCAL, "scripted", "human")
+"""Providers that are reached over no network."""
 CHECKS = "checks"
 """The judge that is no model: the constitution's own machine checks."""
 
@@ -102,8 +104,10 @@ class Access(Settings):
         """A model: one over a network at its server, one in this process where it is to be placed."""
         from preceptor.judge.models.registry import open_model
 
-        if in_this_process(name):
-            return open_model(name, base_url=self.base_url.get(name), **self.local)
+        if name.partition("/")[0] in WITHOUT_ADDRESS:
+            return open_model(
+                name, base_url=self.base_url.get(name), **(self.local if in_this_process(name) else {})
+            )
         url = self.base_url.get(name, self.base_url.get(""))
         return open_model(name, base_url=url, timeout_s=self.timeout_s)
 
@@ -114,16 +118,16 @@ class Access(Settings):
     def require_use(self, names: Iterable[str]) -> None:
         """Raise UserError where none of these models has a use for what was said of servers or placement."""
         asked = [name for name in names if name != CHECKS]
-        here = [name for name in asked if in_this_process(name)]
+        away = [name for name in asked if name.partition("/")[0] not in WITHOUT_ADDRESS]
         joined = ", ".join(asked)
-        if asked and not here and (idle := self.local):
+        if asked and not any(map(in_this_process, asked)) and (idle := self.local):
             flags = " and ".join(
                 f"--{'4bit' if one == 'four_bit' else one.replace('_', '-')}" for one in idle
             )
             raise UserError(
                 f"{joined} does not take {flags}, for models in this process; leave out what is not for it"
             )
-        if asked and len(here) == len(asked) and (self.base_url or self.timeout_s is not None):
+        if asked and not away and (self.base_url or self.timeout_s is not None):
             flag = "--base-url" if self.base_url else "--timeout"
             raise UserError(
                 f"{joined} does not take {flag}, for models over a network; leave out what is not for it"
@@ -131,7 +135,7 @@ class Access(Settings):
 
 
 def in_this_process(name: str) -> bool:
-    """Whether a model of this name runs here and has no address."""
+    """Whether the weights of a model of this name lie here."""
     return name.partition("/")[0] in LOCAL
 
 

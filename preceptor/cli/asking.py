@@ -13,7 +13,17 @@ if TYPE_CHECKING:
     from preceptor.asking.stages import Asked, Work
     from preceptor.judge.models.protocol import Dialogue
     from preceptor.prompts.records import Record
-    from preceptor.settings import Asking
+    from preceptor.settings import Asking, AskSettings
+
+
+BATCHES = "preceptor.judge.asking.batch"
+"""Whose log tells how far a batch is."""
+
+
+def tell_of_batches(asking: AskSettings) -> None:
+    """Have what happens to batches shown, where any are sent: they take hours."""
+    if asking.in_batches:
+        console.relay(BATCHES)
 
 
 def to_file(
@@ -27,6 +37,7 @@ def to_file(
     from preceptor.asking.work import done
     from preceptor.prompts.rows import writing
 
+    tell_of_batches(asking)
     with writing(out) as write, console.progress(what) as watch:
 
         def each(row: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from preceptor.cli import console, options
-from preceptor.cli.asking import show_plan
+from preceptor.cli.asking import show_plan, tell_of_batches
 from preceptor.cli.flags import Flags
 from preceptor.cli.judging import JUDGING, Judges
 from preceptor.judge.settings import LabelSettings
@@ -80,6 +80,7 @@ def audit(
     if plan:
         show_plan(dialogues_of([*rows, *planted], job, opened(job)), asking, as_json)
         return
+    tell_of_batches(asking)
     figures, work = audit_rows(rows, job, asking, console.progress, planted)
     if as_json:
         console.result(figures)

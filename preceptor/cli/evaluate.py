@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 import typer
 
 from preceptor.cli import console, options
-from preceptor.cli.asking import show_plan
+from preceptor.cli.asking import show_plan, tell_of_batches
 from preceptor.cli.flags import Flags
 from preceptor.cli.judging import JUDGING, OneJudge
 from preceptor.judge.settings import LabelSettings, RespondSettings
@@ -97,6 +97,7 @@ def evaluate(
     if plan:
         show_plan(_asks(comparison, probing, asking), asking, as_json)
         return
+    tell_of_batches(asking)
     figures = _carry_out(comparison, probing, asking)
     if as_json:
         console.result(figures)

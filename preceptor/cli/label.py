@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from preceptor.cli import console, options
-from preceptor.cli.asking import finish, show_plan
+from preceptor.cli.asking import finish, show_plan, tell_of_batches
 from preceptor.cli.flags import Flags
 from preceptor.cli.judging import JUDGING, Judges
 from preceptor.constitution.errors import UserError
@@ -82,6 +82,7 @@ def label(
     if plan:
         show_plan(dialogues_of(rows, job, opened(job)), asking, as_json)
         return
+    tell_of_batches(asking)
     bar = console.quiet if judges.human else console.progress
     made = label_folder(out, rows, job, asking, bar, source)
     by_status = made.manifest["rows"]["by_status"]

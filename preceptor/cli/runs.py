@@ -57,10 +57,12 @@ def carry_out(config: RunConfig, plan: bool, as_json: bool) -> None:
 
         show_plan(run_plan.asks(config), asking_of(config), as_json)
         return
+    from preceptor.cli.asking import tell_of_batches
     from preceptor.cli.screen import Terminal
     from preceptor.cli.summary import show
     from preceptor.run import pipeline
 
+    tell_of_batches(config)
     summary = pipeline.run(config, Terminal())
     if as_json:
         console.result(summary)
