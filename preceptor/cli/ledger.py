@@ -1,4 +1,4 @@
-"""`preceptor ledger`: what was asked, what it cost, and what of it can be thrown away."""
+"""The ledger of calls: what was asked, what it cost, what can go."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from preceptor.judge.ledger.batches import Batch
     from preceptor.judge.ledger.queries import BillLine, Call, Wanted
 
-app = typer.Typer(
-    no_args_is_help=True, help="The ledger of calls: what was asked, what it cost, what can go."
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
 Over = Annotated[Asking, Flags(only=("ledger",))]
 
