@@ -348,7 +348,7 @@ def _default(default: Any) -> str | None:
     if (
         default is None
         or default is False
-        or hasattr(default, "model_fields")
+        or hasattr(type(default), "model_fields")
         or type(default).__name__ == "PydanticUndefinedType"
     ):
         return None
