@@ -132,7 +132,7 @@ def test_a_former_spelling_works_and_says_so(capsys: pytest.CaptureFixture[str])
     assert "warning: --name is now --names" in capsys.readouterr().err
 
 
-def test_a_default_of_the_command_is_not_given_by_the_person() -> None:
+def test_a_command_may_have_a_default_of_its_own() -> None:
     toy = run("--needed", "1", flags=Flags(defaults={"share": 0.1}, omit=("strict",)))
     assert (toy.share, toy.strict) == (0.1, True)
     with pytest.raises(TypeError, match="Toy has no nonsense"):
