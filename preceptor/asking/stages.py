@@ -255,7 +255,7 @@ def pairs_to_label(
     revised = [
         slotted(row.response.prompt, _candidate(row.response), Candidate(row.id, row.text, row.model))
         for row in revisions
-        if row.status == "ok"
+        if row.status == row.response.status == "ok"
     ]
     return sampled + revised
 

@@ -35,8 +35,10 @@ def respond(
 ) -> None:
     """Sample replies to prompts."""
     from preceptor.asking import stages
+    from preceptor.preflight import check_file
     from preceptor.prompts.pool import prompts_from
 
+    check_file(out, [prompts])
     asking.require_use([model])
     rows = list(islice(prompts_from(prompts), limit))
     work = stages.Work(rows, partial(stages.to_respond, model, asking, settings))
@@ -68,8 +70,10 @@ def revise(
     from preceptor.asking import stages
     from preceptor.constitution.files import load
     from preceptor.judge.records import Response
+    from preceptor.preflight import check_file
     from preceptor.prompts.rows import read_records
 
+    check_file(out, [responses, constitution])
     asking.require_use([model])
     rules = load(constitution)
     rows = list(islice(read_records(responses, Response), limit))
@@ -100,6 +104,9 @@ def score(
     as_json: options.Json = False,
 ) -> None:
     """Grade replies, each on its own: from 1 to 10 by a judge, or by the rewards of a trained model."""
+    from preceptor.preflight import check_file
+
+    check_file(out, [replies])
     if rating.reward_model is not None:
         if judge.name or constitution:
             raise UserError(

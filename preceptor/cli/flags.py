@@ -257,6 +257,8 @@ def _shown_type(info: FieldInfo) -> Shown:
         return Shown(str, *_chosen(get_args(kind)))
     if kind is bool:
         return Shown(bool, "")
+    if info.examples:
+        return Shown(str, "WORD", tuple(info.examples))
     if kind in (str, Path):
         return Shown(kind, "TEXT" if kind is str else "PATH")
     if kind in (int, float):
@@ -313,7 +315,7 @@ def describe(kind: type[BaseModel], name: str, *, whole: bool = False) -> str:
     words = " ".join((described if whole else described.split("\n\n")[0]).split())
     shown = _shown_type(infos[0]) if _is_flag(infos[0]) else Shown(str)
     if shown.choices and (whole or shown.metavar == "WORD"):
-        words += f" One of {', '.join(shown.choices)}."
+        words += f" {'Such as' if infos[0].examples else 'One of'} {', '.join(shown.choices)}."
     if whole and not infos[0].is_required() and (value := _default(infos[0].get_default())) is not None:
         words += f" [default: {value}]"
     return words.strip()

@@ -22,6 +22,7 @@ from preceptor.judge.settings import LabelSettings, RespondSettings, ReviseSetti
 from preceptor.prompts.records import Record, Settings
 from preceptor.run.guard import GuardSettings
 from preceptor.settings import AskSettings, ProbeSettings
+from preceptor.train.pair_losses import pair_loss
 from preceptor.train.settings import DpoSettings, PpoSettings, RewardSettings, SftSettings
 
 
@@ -145,8 +146,8 @@ def _contradiction(config: RunConfig) -> str | None:
         )
     if config.dpo.reference_adapter is not None:
         return "dpo.reference_adapter is set by a run itself; wanted reference: first or reference: last"
-    if config.rounds > 1 and config.reference == "first" and config.dpo.loss == "simpo":
-        return "reference: first has no effect with loss simpo, which has no reference; leave it out"
+    if config.rounds > 1 and config.reference == "first" and not pair_loss(config.dpo.loss).needs_reference:
+        return f"reference: first has no effect with loss {config.dpo.loss}, which has no reference; leave it out"
     return None
 
 
