@@ -150,8 +150,8 @@ def test_killed_anywhere_it_sends_nothing_twice_and_forgets_nothing(
 
 
 ENDS_IN_ITS_RESULTS = """
-import os, judge.asking.batch, judge.ledger.batches as books
-judge.asking.batch.AT_ONCE = 8
+import os, preceptor.judge.asking.batch as batch, preceptor.judge.ledger.batches as books
+batch.AT_ONCE = 8
 collect, times = books.collect, []
 def killed(*args, **words):
     times.append(1)
