@@ -15,6 +15,7 @@ from ruamel.yaml.error import YAMLError
 
 from preceptor.constitution.errors import UserError
 from preceptor.judge.models.protocol import Completion, Request
+from preceptor.judge.settings import Price
 from preceptor.prompts.records import Record
 
 FREE = frozenset({"hf", "embedded", "scripted", "checks"})
@@ -24,24 +25,6 @@ SNAPSHOT = re.compile(r"-(\d{8}|\d{4}-\d{2}-\d{2}|latest)$")
 """A dated version of a model costs what the model costs, unless the table names it."""
 
 MILLION = 1_000_000
-
-
-class Price(Record):
-    """USD for a million tokens."""
-
-    input: float = Field(ge=0, allow_inf_nan=False)
-    output: float = Field(ge=0, allow_inf_nan=False)
-    cached_input: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    """Input that came from the provider's prompt cache; None: as `input`."""
-    cache_write: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    """Input that was written to the prompt cache; None: as `input`."""
-    batch_input: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    """Input through the provider's batch API; None: by the provider's discount, where it has one."""
-    batch_output: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    dated: str = ""
-    """Day on which it was last checked, YYYY-MM-DD."""
-    source: str = ""
-    """Where it was taken from."""
 
 
 class Provider(Record):
@@ -186,20 +169,6 @@ def read_prices(path: str | Path) -> dict[str, Price]:
                 f"{{{', '.join(list(Price.model_fields)[:6])}}}, input and output at least"
             ) from exc
     return prices
-
-
-def price_from(text: str) -> tuple[str, Price]:
-    """(model, price) of `[MODEL=]IN,OUT`, in USD for a million tokens; no model: every one that is asked. Raises
-    UserError."""
-    name, _, numbers = text.rpartition("=")
-    try:
-        each_in, each_out = (float(number) for number in numbers.split(","))
-        return name, Price(input=each_in, output=each_out, source="--price")
-    except ValueError as exc:  # pydantic's ValidationError is one
-        raise UserError(
-            f"--price is {text!r}; wanted USD for a million tokens in and out, such as 0.25,2 or "
-            "openai/my-model=0.25,2"
-        ) from exc
 
 
 def _yaml(text: str) -> Any:

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 from preceptor.asking.stages import Means
 from preceptor.constitution.errors import UserError
 from preceptor.judge.asking.fanout import Fanout, Limits, queues
-from preceptor.judge.asking.prices import Price, Prices
+from preceptor.judge.asking.prices import Prices
 from preceptor.judge.asking.shared import BEAT_S, Line, SharedBudget, SharedGate, Stop, stop_of
 from preceptor.judge.ledger.ledger import open_ledger
+from preceptor.judge.settings import Price
 
 
 class Batch(NamedTuple):

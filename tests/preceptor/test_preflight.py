@@ -11,7 +11,8 @@ import pytest
 
 from preceptor.constitution.files import load
 from preceptor.judge.audit.audit import AGREEMENT, FIGURES, audit
-from preceptor.judge.label import LabelSettings, label
+from preceptor.judge.label import label
+from preceptor.judge.settings import LabelSettings
 from preceptor.judge.voting.panel import require_dawid_skene
 from tests.judge.canned import Absent, drive, pair, says
 from tests.preceptor.conftest import Preceptor
@@ -50,7 +51,7 @@ def test_the_figures_of_a_gate_are_those_of_an_audit() -> None:
     [
         ("gold", ("--fail-if", "acuracy < 1"), "'acuracy' in 'acuracy < 1' is no figure"),
         ("gold", ("--fail-if", "accuracy <"), "is no expression"),
-        ("gold", ("--fail-if", "attack_rate > 0"), "attack_rate in 'attack_rate > 0' needs --canaries"),
+        ("gold", ("--fail-if", "attack_rate > 0"), "attack_rate in 'attack_rate > 0' needs --attacks"),
         ("gold", ("--fail-if", "drift_rate > 0"), "needs --recheck"),
         ("gold", ("--fail-if", "alpha < 1"), "needs several judges"),
         (

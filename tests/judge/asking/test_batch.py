@@ -16,7 +16,7 @@ from preceptor.judge.asking import batch as batching
 from preceptor.judge.asking import batch_submit
 from preceptor.judge.asking.batch import Batches
 from preceptor.judge.asking.fanout import Fanout, Limits
-from preceptor.judge.asking.prices import Price, Prices
+from preceptor.judge.asking.prices import Prices
 from preceptor.judge.errors import BudgetReached, ProviderStopped
 from preceptor.judge.ledger import batches as books
 from preceptor.judge.ledger.ledger import Ledger, open_ledger
@@ -24,6 +24,7 @@ from preceptor.judge.models.batch_protocol import BatchLimits
 from preceptor.judge.models.protocol import Completion, Dialogue, Failure, Outcome, Request
 from preceptor.judge.models.registry import open_model
 from preceptor.judge.models.scripted import ScriptedModel
+from preceptor.judge.settings import Price
 from preceptor.prompts.records import Message
 from tests.servers.batches import BatchServer, Plan
 from tests.servers.llm import serve
