@@ -15,9 +15,10 @@ from ruamel.yaml.error import YAMLError
 
 from constitution.errors import UserError
 from judge.models.protocol import Completion, Request
+from judge.models.registry import PACKAGED
 from prompts.records import Record
 
-FREE = frozenset({"hf", "embedded", "scripted", "checks"})
+FREE = frozenset({"hf", *PACKAGED, "scripted", "checks"})
 """Providers that run in this process."""
 
 SNAPSHOT = re.compile(r"-(\d{8}|\d{4}-\d{2}-\d{2}|latest)$")

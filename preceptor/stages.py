@@ -25,7 +25,7 @@ from judge.label import LabelSettings, label, template_for
 from judge.ledger import open_ledger
 from judge.ledger_place import there
 from judge.models.protocol import Dialogue, Model, Row
-from judge.models.registry import open_model
+from judge.models.registry import PACKAGED, open_model
 from judge.pairs import Candidate, groups_of, read_groups, read_pairs, slotted
 from judge.plan import Plan, plan
 from judge.prices import Price, Prices
@@ -42,7 +42,7 @@ from prompts.rows import RawRow, read_records, read_rows
 
 Pairing = Literal["adjacent", "all"]
 NOTHING: Mapping[str, Any] = MappingProxyType({})
-LOCAL = ("hf", "embedded")
+LOCAL = ("hf", *PACKAGED)
 """Providers of models in this process."""
 CHECKS = "checks"
 """The judge that is no model: the constitution's own machine checks."""

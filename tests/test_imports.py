@@ -35,7 +35,7 @@ TRAINING = {
 }
 """The application's modules that only training commands import, and so may import `train` at once."""
 TORCH = {"torch", "transformers", "trl", "peft", "accelerate", "safetensors"}
-LOCAL = {f"judge/models/{name}.py" for name in ("local", "loading", "branches", "passes")}
+LOCAL = {f"judge/models/{name}.py" for name in ("local", "loading", "branches", "passes", "gguf")}
 """The local model's modules, which may import torch, and only inside functions."""
 SDKS = {"openai", "anthropic"}
 WHERE_USED = {"ray", "psycopg"}

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from judge.models.gguf import is_gguf
+from judge.models.registry import PACKAGED
 from train.origin import REWARD, Origin
-from train.roles import EMBEDDED, resolve_model
+from train.roles import resolve_model
 from train.rows import UNKNOWN
 
 WHAT = {
@@ -108,8 +110,7 @@ def _origin(origin: Origin, form: str, made: MadeIn) -> str:
 
 
 def _base_shown(origin: Origin) -> str:
-    shipped = ", the tiny model that Preceptor ships" if origin.base == EMBEDDED else ""
-    return f"`{origin.base_name}`{shipped}"
+    return f"`{origin.base_name}`{origin.base_from and f', {origin.base_from}'}"
 
 
 def _names(names: tuple[str, ...]) -> str:
@@ -163,8 +164,9 @@ def _code(origin: Origin, form: str, made: MadeIn) -> str:
 
 
 def _base_code(origin: Origin) -> str:
-    if origin.base == EMBEDDED:
-        return 'from train.roles import resolve_model\n\nbase = resolve_model("embedded")  # of Preceptor\n'
+    if origin.base in PACKAGED or is_gguf(origin.base):
+        name = json.dumps(origin.base)
+        return f"from train.roles import resolve_model\n\nbase = resolve_model({name})  # of Preceptor\n"
     return f"\nbase = {json.dumps(resolve_model(origin.base))}\n"
 
 

@@ -14,7 +14,7 @@ class LoopSettings(Record):
     """Settings that every training has; a stage adds its own, and may set another default."""
 
     model: str = "embedded"
-    """`embedded`, `hf/` and a hub id, or the path of a model folder."""
+    """`embedded`, `smollm2`, `hf/` and a hub id, or the path of a model folder or GGUF file."""
     adapter: str | None = None
     """Folder of a LoRA adapter to go on from; its rank and alpha then hold."""
     epochs: float = Field(default=1.0, gt=0)

@@ -8,7 +8,10 @@ from typing import Annotated, Literal
 import typer
 
 Model = Annotated[
-    str, typer.Option("--model", help="provider/model, such as openai/gpt-5-mini, hf/./model or embedded.")
+    str,
+    typer.Option(
+        "--model", help="provider/model, such as openai/gpt-5-mini, hf/./model, smollm2 or embedded."
+    ),
 ]
 Judge = Annotated[
     str, typer.Option("--judge", help="Who judges: provider/model, or `checks` for machine checks alone.")

@@ -13,7 +13,7 @@ BaseModelName = Annotated[
     str | None,
     typer.Option(
         "--model",
-        help="embedded, hf/ID or a model folder.",
+        help="embedded, smollm2, hf/ID, a model folder or a GGUF file.",
         show_default="the base of --adapter, else embedded",
     ),
 ]

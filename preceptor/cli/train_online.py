@@ -175,7 +175,9 @@ def online_dpo(
     judge: options.Judge,
     constitution: options.ConstitutionName,
     out: Out,
-    model: Annotated[str, typer.Option("--model", help="embedded, hf/ID or a model folder.")] = "embedded",
+    model: Annotated[
+        str, typer.Option("--model", help="embedded, smollm2, hf/ID, a model folder or a GGUF file.")
+    ] = "embedded",
     rounds: Annotated[int, typer.Option(min=1, help="Times that replies are drawn, judged, learned.")] = 4,
     samples: Annotated[int, typer.Option(min=2, help="Replies to each prompt in a round.")] = 2,
     round_prompts: Annotated[

@@ -55,6 +55,7 @@ def test_doctor_finds_the_embedded_model_and_shows_no_key(preceptor: Preceptor) 
     found = json.loads(ended.out)
     assert ended.code == 0
     assert found["embedded model"]["found"].startswith("weights:")
+    assert found["smollm2"]["ok"] or "preceptor[smollm2]" in found["smollm2"]["found"]
     assert found["OPENAI_API_KEY"] == {"found": "not set", "ok": False}
 
 
