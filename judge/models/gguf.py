@@ -17,8 +17,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from constitution.errors import UserError
-from judge.errors import UnknownModel
+from preceptor.constitution.errors import UserError
+from preceptor.judge.errors import UnknownModel
 
 log = logging.getLogger(__name__)
 

@@ -18,9 +18,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from constitution.errors import UserError
-from judge.models import gguf
-from judge.models.local import LocalModel
+from preceptor.constitution.errors import UserError
+from preceptor.judge.models import gguf
+from preceptor.judge.models.local.model import LocalModel
 
 log = logging.getLogger(__name__)
 

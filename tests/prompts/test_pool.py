@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from prompts.errors import RowsError
-from prompts.pool import pool_path, read_prompts, shipped_pools, split
-from prompts.records import Message, Prompt
-from prompts.rows import read_records, write_rows
+from preceptor.prompts.errors import RowsError
+from preceptor.prompts.pool import pool_path, read_prompts, shipped_pools, split
+from preceptor.prompts.records import Message, Prompt
+from preceptor.prompts.rows import read_records, write_rows
 
 ROWS: list[dict[str, Any]] = [
     {"id": "one", "prompt": "Hello?", "tags": ["greeting", "short"], "source": "me"},
@@ -261,7 +261,9 @@ def test_a_row_of_another_kind_is_refused(tmp_path: Path) -> None:
 
 
 def test_shipped_pools_can_be_read() -> None:
-    assert {"everyday", "everyday-held-out", "front-desk", "front-desk-held-out", "starter"} <= set(shipped_pools())
+    assert {"everyday", "everyday-held-out", "front-desk", "front-desk-held-out", "starter"} <= set(
+        shipped_pools()
+    )
     for name in shipped_pools():
         pool = list(read_prompts(pool_path(name)))
         assert len(pool) >= 60

@@ -10,14 +10,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from constitution.errors import UserError
-from judge.errors import UnknownModel
-from judge.models.gguf import cache_folder, folder_of, source_of
-from judge.models.loading import Placement, load, open_checkpoint
-from judge.models.registry import open_model
-from judge.models.weights import weights_hash
-from train.errors import CheckpointError
-from train.roles import adapt, adapt_from, base_of_adapter, load_base, resolve_model, save_adapter
+from preceptor.constitution.errors import UserError
+from preceptor.judge.errors import UnknownModel
+from preceptor.judge.models.gguf import cache_folder, folder_of, source_of
+from preceptor.judge.models.local.loading import Placement, load, open_checkpoint
+from preceptor.judge.models.local.weights_hash import weights_hash
+from preceptor.judge.models.registry import open_model
+from preceptor.train.errors import CheckpointError
+from preceptor.train.models.base import (
+    adapt,
+    adapt_from,
+    base_of_adapter,
+    load_base,
+    resolve_model,
+    save_adapter,
+)
 
 pytest.importorskip("gguf", reason="the extra smollm2 is not installed")
 from tests.judge.models.gguf_file import write_gguf
@@ -90,7 +97,7 @@ def test_what_is_no_whole_file_leaves_nothing_behind_and_is_one_message(
 
 def test_without_the_reader_the_extra_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
-    for module in ("judge.models.gguf", "judge.models.smollm2"):
+    for module in ("preceptor.judge.models.gguf", "preceptor.judge.models.smollm2"):
         monkeypatch.setattr(f"{module}.find_spec", lambda name: None if name == "gguf" else found(name))
     for name in (f"hf/{file}", "smollm2"):
         with pytest.raises(UserError, match=r"pip install 'preceptor\[smollm2\]'"):
