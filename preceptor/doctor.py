@@ -62,7 +62,7 @@ def _hardware() -> list[Finding]:
 
 def _smollm2() -> Finding:
     """The packaged real model, as far as it is on this machine; nothing is fetched to find out."""
-    from preceptor.judge.models import gguf, smollm2
+    from preceptor.judge.models.local import gguf, smollm2
 
     if find_spec("gguf") is None:
         return Finding(smollm2.NAME, f"not installed: {gguf.INSTALL}", ok=False, needed=False)

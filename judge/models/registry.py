@@ -24,7 +24,7 @@ OURS: Mapping[str, str] = MappingProxyType(
         "human": "preceptor.judge.models.human:open_model",
         "scripted": "preceptor.judge.models.scripted:open_model",
         "embedded": "preceptor.train.embedded.provider:open_model",
-        "smollm2": "preceptor.judge.models.smollm2:open_model",
+        "smollm2": "preceptor.judge.models.local.smollm2:open_model",
     }
 )
 """Providers that ship, as `module:function`. `embedded` and `smollm2` stand here as well as in the entry points, so

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from preceptor.constitution.files import load
-from preceptor.judge.models import gguf, smollm2
+from preceptor.judge.models.local import gguf, smollm2
 from preceptor.judge.models.registry import PACKAGED
 from preceptor.prompts.manifest import file_hash
 from preceptor.train.data.readers import UNKNOWN

@@ -25,7 +25,7 @@ from torch import nn
 
 from preceptor.constitution.errors import UserError
 from preceptor.judge.errors import UnknownModel
-from preceptor.judge.models.gguf import folder_of, is_gguf
+from preceptor.judge.models.local.gguf import folder_of, is_gguf
 from preceptor.judge.models.local.loading import Placement, base_named_by, open_checkpoint, quiet_loading
 from preceptor.judge.models.local.weights_hash import weights_hash
 from preceptor.judge.models.registry import PACKAGED, weights_of

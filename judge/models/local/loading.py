@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 from preceptor.constitution.errors import UserError
 from preceptor.judge.errors import UnknownModel
-from preceptor.judge.models.gguf import check_gguf, folder_of, is_gguf
 from preceptor.judge.models.local.chat_tokens import Loaded
+from preceptor.judge.models.local.gguf import check_gguf, folder_of, is_gguf
 from preceptor.judge.models.local.prefix_passes import Passes
 
 log = logging.getLogger(__name__)

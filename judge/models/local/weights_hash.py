@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from preceptor.judge.models.gguf import content_hash, is_gguf
+from preceptor.judge.models.local.gguf import content_hash, is_gguf
 
 EDGE = 2**20
 """Bytes that are read at either end of a file of weights."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.constitution.errors import UserError
-from preceptor.judge.models import gguf
+from preceptor.judge.models.local import gguf
 from preceptor.judge.models.local.model import LocalModel
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ import torch
 
 from preceptor.constitution.errors import UserError
 from preceptor.judge.errors import UnknownModel
-from preceptor.judge.models.gguf import cache_folder, folder_of, source_of
+from preceptor.judge.models.local.gguf import cache_folder, folder_of, source_of
 from preceptor.judge.models.local.loading import Placement, load, open_checkpoint
 from preceptor.judge.models.local.weights_hash import weights_hash
 from preceptor.judge.models.registry import open_model
@@ -27,7 +27,7 @@ from preceptor.train.models.base import (
 )
 
 pytest.importorskip("gguf", reason="the extra smollm2 is not installed")
-from tests.judge.models.gguf_file import write_gguf
+from tests.judge.models.local.gguf_file import write_gguf
 
 IDS = torch.arange(3, 40)[None]
 CPU = Placement(device="cpu", dtype="float32")
@@ -97,7 +97,7 @@ def test_what_is_no_whole_file_leaves_nothing_behind_and_is_one_message(
 
 def test_without_the_reader_the_extra_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
-    for module in ("preceptor.judge.models.gguf", "preceptor.judge.models.smollm2"):
+    for module in ("preceptor.judge.models.local.gguf", "preceptor.judge.models.local.smollm2"):
         monkeypatch.setattr(f"{module}.find_spec", lambda name: None if name == "gguf" else found(name))
     for name in (f"hf/{file}", "smollm2"):
         with pytest.raises(UserError, match=r"pip install 'preceptor\[smollm2\]'"):
