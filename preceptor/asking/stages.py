@@ -41,6 +41,7 @@ from preceptor.prompts.records import Prompt, Record
 from preceptor.prompts.rows import RawRow, read_records, read_rows
 
 Pairing = Literal["adjacent", "all"]
+Truncated = Literal["keep", "drop"]
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 LOCAL = ("hf", *PACKAGED)
 """Providers of models in this process."""
@@ -342,16 +343,20 @@ def pairs_from(source: str, form: Literal["rows", "hh"]) -> Iterable[Pair]:
 
 
 def pairs_to_label(
-    responses: Sequence[Response], revisions: Sequence[Revision], pairing: Pairing = "adjacent"
+    responses: Sequence[Response],
+    revisions: Sequence[Revision],
+    pairing: Pairing = "adjacent",
+    truncated: Truncated = "drop",
 ) -> list[Pair]:
     """The comparisons of a run: samples of a prompt among themselves, and every revised reply against its original.
 
     `adjacent`: two by two, so that each sample is in one pair; `all`: each sample against each other. Only usable
-    replies are compared. Which one is a is drawn by a hash of their ids: no slot is the revised one's.
+    replies are compared; `truncated`: whether one that was cut off at its length is among them. Which one is a is drawn
+    by a hash of their ids: no slot is the revised one's.
     """
     by_prompt: dict[str, list[Response]] = {}
     for response in responses:
-        if response.status == "ok":
+        if usable(response, truncated):
             by_prompt.setdefault(response.prompt.id, []).append(response)
     sampled = [
         slotted(one.prompt, _candidate(one), _candidate(other))
@@ -366,6 +371,11 @@ def pairs_to_label(
         if row.status == "ok"
     ]
     return sampled + revised
+
+
+def usable(response: Response, truncated: Truncated) -> bool:
+    """Whether a reply is compared: one that came whole, and with `keep` also what came of one that was cut off."""
+    return response.status == "ok" or (truncated == "keep" and response.status == "truncated")
 
 
 def _candidate(response: Response) -> Candidate:

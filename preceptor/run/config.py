@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from preceptor.asking.stages import Pairing
+from preceptor.asking.stages import Pairing, Truncated
 from preceptor.constitution.errors import UserError
 from preceptor.evaluation.probes import ProbeSettings
 from preceptor.judge.label import LabelSettings
@@ -53,6 +53,9 @@ class EvaluateSettings(Record):
 class RunPpoSettings(PpoSettings):
     """PPO of a run."""
 
+    start: Literal["start", "dpo"] = Field(default="start", exclude_if=lambda value: value == "start")
+    """Where PPO begins: where DPO began, so that the two stand side by side; or at DPO's policy, which it then tunes
+    further."""
     guard: GuardSettings | None = Field(default=None, exclude_if=lambda value: value is None)
     """Who looks on while it trains; absent: nobody does."""
 
@@ -79,6 +82,9 @@ class RunConfig(Record):
     """How many of a prompt's samples are revised, the first ones; None: all."""
     pairs: Pairing = "adjacent"
     """Which samples of a prompt are compared: two by two, or each with each."""
+    truncated: Truncated = "keep"
+    """Whether replies that were cut off at max_tokens are compared like others, here and at the end. That a reply does
+    not end is information: without it the policy learns nothing about length, and long habits go unmeasured."""
     label: LabelSettings = LabelSettings()
     sft: SftSettings | None = None
     """Absent: DPO starts from the model itself. Needs `revise`. With it, replies to compare are sampled from the tuned
