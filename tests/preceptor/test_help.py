@@ -63,3 +63,10 @@ def test_prompt_pools_are_listed_and_shown(preceptor: Preceptor) -> None:
     assert "front-desk-held-out\t" in preceptor("prompts", "list").out
     rows = preceptor("prompts", "show", "starter", "--limit", 2).out.splitlines()
     assert [json.loads(row)["messages"][0]["role"] for row in rows] == ["user", "user"]
+
+
+def test_quickstart_names_the_models_that_it_knows(preceptor: Preceptor) -> None:
+    ended = preceptor("quickstart", "--model", "smolm2")
+    assert ended.code == 2
+    assert "wanted embedded or smollm2" in ended.err
+    assert not Path("quickstart").exists()
