@@ -8,9 +8,9 @@ money. Retries, rate limits and the budget are `judge.asking.fanout`'s, the cach
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal, Protocol, Self, TypeVar
+from typing import Any, Literal, Protocol, Self, TypeVar, runtime_checkable
 
 from pydantic import Field
 
@@ -104,6 +104,10 @@ Dialogue = Generator[Sequence[Request], Sequence[Outcome], Row]
 and returns the row. It does no I/O, so that it is tested without a model; `judge.asking.fanout` carries it out."""
 
 
+OnHeaders = Callable[[Mapping[str, str]], None]
+"""Is given the rate-limit headers of a reply, names in lower case."""
+
+
 class Model(Protocol):
     """Whoever answers requests."""
 
@@ -119,4 +123,13 @@ class Model(Protocol):
 
     async def close(self) -> None:
         """Let go of connections and memory."""
+        ...
+
+
+@runtime_checkable
+class TellsLimits(Protocol):
+    """A Model whose replies say how much may still be sent."""
+
+    async def complete_with_headers(self, request: Request, on_headers: OnHeaders) -> Completion:
+        """As `complete`; the rate-limit headers of every reply to this request, errors too, go to `on_headers`."""
         ...

@@ -16,7 +16,6 @@ from typing import Any, Literal, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from preceptor.asking.gc import seldom_collecting
-from preceptor.asking.prices import user_prices
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution
 from preceptor.judge.asking.batch import Batches, warn_of_batches
@@ -35,6 +34,7 @@ from preceptor.judge.respond import RespondSettings, respond
 from preceptor.judge.revise import ReviseSettings, revise
 from preceptor.judge.score import Reply, ScoreSettings, score
 from preceptor.judge.score import template_for as grading
+from preceptor.judge.user_prices import user_prices
 from preceptor.judge.voting.cascade import Judge, Rule, Step, label_by_steps, require_steps
 from preceptor.judge.voting.ranking import Ranked, Schedule, rank
 from preceptor.prompts.records import Prompt, Record
@@ -368,7 +368,7 @@ def pairs_to_label(
     revised = [
         slotted(row.response.prompt, _candidate(row.response), Candidate(row.id, row.text, row.model))
         for row in revisions
-        if row.status == "ok"
+        if row.status == row.response.status == "ok"
     ]
     return sampled + revised
 

@@ -78,6 +78,7 @@ def diff(
     new: Source,
     on: ON = None,
     ledger: options.Ledger = LEDGER,
+    price: options.Price = None,
     as_json: Json = False,
 ) -> None:
     """What differs, principle by principle, and which labels would have to be asked again."""
@@ -96,7 +97,8 @@ def diff(
         ],
     }
     if on is not None:
-        result["on"] = _asked_again(on, other, asking_of(ledger, CONCURRENCY, None, None), as_json)
+        asking = asking_of(ledger, CONCURRENCY, None, None, price)
+        result["on"] = _asked_again(on, other, asking, as_json)
     if as_json:
         console.result(result)
 
@@ -136,10 +138,13 @@ def _short(value: Any) -> str:
 
 
 def _asked_again(on: Path, constitution: Constitution, asking: Asking, as_json: bool) -> dict[str, Any]:
-    """The plan of labelling the folder's pairs anew: what the ledger does not answer would be asked."""
+    """The plan of labelling the folder's pairs anew, at the prices of the command that labelled them where no others
+    are given: what the ledger does not answer would be asked.
+    """
     from preceptor import folder
     from preceptor.asking import stages
     from preceptor.constitution.errors import UserError
+    from preceptor.judge.asking.prices import Price
     from preceptor.judge.dataset.publish import LABELS, read_labels
     from preceptor.label.run import job_of_folder, opened, pair_of
 
@@ -148,6 +153,8 @@ def _asked_again(on: Path, constitution: Constitution, asking: Asking, as_json: 
     manifest = folder.read_json(on / "manifest.json")
     labels = list(read_labels(on / LABELS))
     job = job_of_folder(manifest, constitution)
+    known = {name: Price.model_validate(price) for name, price in manifest.get("prices", {}).items()}
+    asking = asking.model_copy(update={"prices": known | dict(asking.prices)})
     steps = opened(job)
     pairs = [pair_of(label) for label in labels]
     dialogues = list(stages.judging(pairs, constitution, steps, job.settings, job.rule))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from types import FrameType
 
 import typer
 
@@ -20,6 +18,7 @@ from preceptor.cli import (
     ledger,
     prompts,
     runs,
+    stopping,
     train,
 )
 
@@ -74,7 +73,7 @@ def main() -> None:
     """Run the command line and end the process with the contract's exit code."""
     # OpenMP's threads spin while they wait: on busy cores that made a small model twenty times slower (EXPERIMENTS.md)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's stop is as resumable as Ctrl-C
+    stopping.hear_stops()
     try:
         app()
     except SystemExit as end:
@@ -90,11 +89,6 @@ def main() -> None:
             raise  # a fault of ours: the traceback is what a bug report needs
         _say(f"error: {error}")
         sys.exit(code)
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    # by way of SIGINT's handler, which an event loop replaces by one that lets what is in flight finish
-    signal.raise_signal(signal.SIGINT)
 
 
 def _say(text: str) -> None:

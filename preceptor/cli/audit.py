@@ -29,7 +29,17 @@ SECTIONS: Mapping[str, Sequence[str]] = {
         *("orders_agree", "flip_rate", "first_share", "longer_share", "length_coefficient", "length_stderr"),
         *("list_share", "self_share"),
     ),
-    "judges and answers": ("alpha", "attack_rate", "verdicts", "unparsed", "refused", "failed", "cost_usd"),
+    "judges and answers": (
+        "alpha",
+        "attack_rate",
+        "attack_control_rate",
+        "attack_excess",
+        "verdicts",
+        "unparsed",
+        "refused",
+        "failed",
+        "cost_usd",
+    ),
 }
 """Which figures stand together for a person to read."""
 
@@ -81,7 +91,8 @@ def audit(
     from preceptor.judge.audit.audit import require_gold
     from preceptor.judge.audit.canaries import from_gold
     from preceptor.judge.conditions import gate
-    from preceptor.label.run import Job, audit_rows, dialogues_of, opened
+    from preceptor.label.run import Job, audit_rows, dialogues_of, opened, require
+    from preceptor.preflight import check_gate
 
     rules = load(constitution)
     settings = label_settings(
@@ -109,6 +120,9 @@ def audit(
         combine=combine,
         recheck=share_of("--recheck", recheck),
     )
+    require(job)
+    if fail_if:
+        check_gate(fail_if, job, canaries=canaries, gold=True)
     asking = asking_of(
         ledger,
         concurrency,
@@ -140,6 +154,8 @@ def audit(
 
 def _show(figures: Mapping[str, Any], title: str) -> None:
     """Tables of the figures that exist."""
+    from preceptor.judge.dataset.card import ATTACKS, attack_row
+
     for section, names in SECTIONS.items():
         rows = [[name, _figure(figures[name])] for name in names if figures.get(name) is not None]
         if rows:
@@ -150,8 +166,8 @@ def _show(figures: Mapping[str, Any], title: str) -> None:
         if rows:
             console.table(name.replace("_", " "), [name.removeprefix("by_"), *keys], rows)
     if canaries := figures.get("canaries"):
-        rows = [[kind, _figure(own["n"]), _figure(own["rate"])] for kind, own in canaries.items()]
-        console.table("attacks planted in the worse reply", ["kind", "n", "won over"], rows)
+        rows = [[_figure(cell) for cell in attack_row(kind, own)] for kind, own in canaries.items()]
+        console.table("attacks planted in the worse reply", ATTACKS, rows)
     if steps := figures.get("steps"):
         rows = [[_figure(one[key]) for key in ("step", "pairs", "accuracy", "cost_usd")] for one in steps]
         console.table("steps", ["step", "pairs", "accuracy had it ended there", "USD"], rows)

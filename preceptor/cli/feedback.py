@@ -50,8 +50,10 @@ def respond(
     """Sample replies to prompts."""
     from preceptor.asking import stages
     from preceptor.judge.respond import RespondSettings
+    from preceptor.preflight import check_file
     from preceptor.prompts.pool import prompts_from
 
+    check_file(out, [prompts])
     settings = RespondSettings(samples=samples, max_tokens=max_tokens, temperature=temperature, seed=seed)
     cluster = cluster_of(engine, address, gpus, workers)
     batches = {"batch": batch, "then_sync": batch_then_sync}
@@ -108,8 +110,10 @@ def revise(
     from preceptor.constitution.files import load
     from preceptor.judge.records import Response
     from preceptor.judge.revise import ReviseSettings
+    from preceptor.preflight import check_file
     from preceptor.prompts.rows import read_records
 
+    check_file(out, [responses, constitution])
     settings = ReviseSettings(rounds=rounds, max_tokens=max_tokens, temperature=temperature, seed=seed)
     cluster = cluster_of(engine, address, gpus, workers)
     batches = {"batch": batch, "then_sync": batch_then_sync}

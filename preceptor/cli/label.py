@@ -31,12 +31,16 @@ from preceptor.constitution.errors import UserError
 if TYPE_CHECKING:
     from preceptor.judge.models.protocol import Dialogue
     from preceptor.judge.records import Score
+    from preceptor.label.finished import Source
+    from preceptor.label.run import Job
 
 
 def label(
     pairs: Annotated[str, typer.Argument(help="Pairs, TRL preference rows, hh transcripts, or responses.")],
     constitution: options.ConstitutionName,
-    out: options.Out,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The folder of the labels; not for --show or --plan.")
+    ] = None,
     judge: options.Judges = [],  # noqa: B006 typer reads it
     human: Annotated[bool, typer.Option("--human", help="Ask a person here, as the last step.")] = False,
     combine: options.Combine = "mean",
@@ -93,8 +97,10 @@ def label(
     from preceptor.constitution.files import load
     from preceptor.judge.conditions import gate
     from preceptor.label.finished import Source
-    from preceptor.label.run import Job, dialogues_of, label_folder, opened, rows_of
+    from preceptor.label.run import Job, dialogues_of, label_folder, opened, require, rows_of
 
+    if out is None and not (show or plan):
+        raise UserError("--out is missing; name a folder for the labels, or look first with --plan or --show")
     rules = load(constitution)
     settings = label_settings(
         clamp,
@@ -128,6 +134,8 @@ def label(
         ledger, concurrency, max_cost, None, price, rpm=rpm, tpm=tpm, cluster=cluster, **batches
     )
     source = Source(pairs, f"groups {form}" if groups else form, limit)
+    require(job)
+    _check_gate(fail_if, job, source)
     rows = rows_of(source)
     if show:
         _show_asks(dialogues_of(islice(rows, 1), job, opened(job)))
@@ -135,6 +143,7 @@ def label(
     if plan:
         show_plan(dialogues_of(rows, job, opened(job)), asking, as_json)
         return
+    assert out is not None
     made = label_folder(out, rows, job, asking, console.quiet if human else console.progress, source)
     by_status = made.manifest["rows"]["by_status"]
     named = "groups" if groups else "pairs"
@@ -142,6 +151,20 @@ def label(
     if fail_if and gate(fail_if, made.manifest["audit"]):
         console.say(f"the gate failed: {fail_if}")
         raise typer.Exit(1)
+
+
+def _check_gate(expression: str | None, job: Job, source: Source) -> None:
+    """Raises UserError for a gate that could not be decided when all is paid."""
+    from preceptor.judge.records import Pair
+    from preceptor.label.run import rows_of
+    from preceptor.preflight import check_gate, names_agreement
+
+    if not expression:
+        return
+    gold = True
+    if names_agreement(expression) and Path(source.path).is_file():  # a pipe can be read only once
+        gold = any(isinstance(row, Pair) and row.preferred for row in rows_of(source))
+    check_gate(expression, job, canaries=bool(job.canaries), gold=gold)
 
 
 def _show_asks(dialogues: Iterable[Dialogue[Any]]) -> None:
@@ -200,6 +223,9 @@ def score(
     as_json: options.Json = False,
 ) -> None:
     """Grade replies, each on its own: from 1 to 10 by a judge, or by the rewards of a trained model."""
+    from preceptor.preflight import check_file
+
+    check_file(out, [replies])
     if reward_model is not None:
         from preceptor.cli.rating import rate
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from preceptor.cli.stopping import for_children
 from preceptor.constitution.errors import UserError
 
 Nproc = Annotated[
@@ -21,6 +21,8 @@ AccelerateConfig = Annotated[
     typer.Option(help="A config file of Accelerate's, for FSDP2, DeepSpeed or several machines."),
 ]
 FLAGS = ("--nproc", "--accelerate-config")
+HOME = Path(__file__).resolve().parents[2]
+"""Where our packages lie; a checkout that is not installed is found there alone, by way of the working directory."""
 
 
 def launched(nproc: int, config: Path | None) -> bool:
@@ -36,11 +38,14 @@ def launched(nproc: int, config: Path | None) -> bool:
     words = [*_launcher(nproc, config), *_without_ours(sys.argv[1:])]
     environment = {**os.environ}
     environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // nproc)))
+    if Path.cwd() != HOME:
+        # theirs and their children's: a judge.py or train.py of the user's in the working directory is not ours
+        environment["PYTHONSAFEPATH"] = "1"
     running = subprocess.Popen(words, env=environment)
     try:
         code = running.wait()
     except KeyboardInterrupt:
-        running.send_signal(signal.SIGINT)
+        running.send_signal(for_children())
         running.wait()
         raise
     if code:

@@ -143,9 +143,16 @@ def prune(
     as_json: options.Json = False,
 ) -> None:
     """Throw calls away; an answer that is gone is asked and paid for again. The bill is kept."""
+    import asyncio
+
     from preceptor.constitution.errors import UserError
     from preceptor.judge.ledger import queries as ledger_books
-    from preceptor.judge.ledger.location import open_engines, reading
+    from preceptor.judge.ledger.ledger import open_ledger
+    from preceptor.judge.ledger.location import reading
+
+    async def thrown_away() -> ledger_books.Pruned:
+        async with open_ledger(ledger) as opened:
+            return await opened.prune(wanted)
 
     if older_than is None and not failed and run is None and model is None and stage is None:
         raise UserError(
@@ -158,12 +165,7 @@ def prune(
     with reading(ledger) as connection:
         pruned = ledger_books.to_prune(connection, wanted)
     if yes:
-        engines = open_engines(ledger)
-        try:
-            pruned = ledger_books.prune(engines.writer, wanted)
-        finally:
-            engines.writer.dispose()
-            engines.reader.dispose()
+        pruned = asyncio.run(thrown_away())
     if as_json:
         console.result(pruned._asdict() | {"done": yes})
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from preceptor.train.rollout.rewards import RewardSource
 
 JUDGE = "judge"
-NEEDS_JUDGE = ("judge", "constitution", "max_cost", "judge_base_url")
+NEEDS_JUDGE = ("judge", "constitution", "max_cost", "judge_base_url", "price")
 
 Reward = Annotated[
     str,
@@ -29,7 +30,7 @@ Judge = Annotated[
 ConstitutionName = Annotated[
     str | None,
     typer.Option(
-        "--constitution", "-c", help="With --reward judge: a shipped constitution's name or a YAML file."
+        "--constitution", "-c", help="What a judge goes by: a shipped constitution's name or a YAML file."
     ),
 ]
 JudgeMode = Annotated[
@@ -58,13 +59,29 @@ MaxCost = Annotated[
     float | None,
     typer.Option("--max-cost", min=0, help="USD that the judge may cost; training stops at the cap."),
 ]
+Price = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--price",
+        metavar="[MODEL=]IN,OUT",
+        help="With --reward judge: USD for a million tokens, over your own file of prices.",
+    ),
+]
 
 
-def source_of(reward: str, flags: dict[str, Any]) -> RewardSource:
-    """The reward that the flags name. Raises UserError where they do not go together."""
-    sys.path.insert(0, str(Path.cwd()))  # where a person keeps the module of a reward function
+def source_of(reward: str, flags: dict[str, Any], also: Collection[str] = ()) -> RewardSource:
+    """The reward that the flags name. `also`: flags of the judge that somebody else goes by, a guard.
+
+    Raises UserError where they do not go together.
+    """
+    # where a person keeps the module of a reward function; last, so that a judge.py or train.py there hides nothing
+    sys.path.append(str(Path.cwd()))
     if reward != JUDGE:
-        if idle := [f"--{name.replace('_', '-')}" for name in NEEDS_JUDGE if flags[name] is not None]:
+        if idle := [
+            f"--{name.replace('_', '-')}"
+            for name in NEEDS_JUDGE
+            if flags[name] is not None and name not in also
+        ]:
             raise UserError(f"{' and '.join(idle)}: no effect without --reward judge")
         return reward
     for name in ("judge", "constitution"):
@@ -75,6 +92,7 @@ def source_of(reward: str, flags: dict[str, Any]) -> RewardSource:
             "--judge checks: machine checks alone give no reward here; wanted provider/model or embedded, or a "
             "--reward module:function that checks"
         )
+    from preceptor.judge.asking.prices import price_from
     from preceptor.judge.label import LabelSettings
     from preceptor.judge.reward import JudgeReward, RewardSettings
     from preceptor.judge.score import ScoreSettings
@@ -87,7 +105,13 @@ def source_of(reward: str, flags: dict[str, Any]) -> RewardSource:
         concurrency=flags["concurrency"],
         max_cost_usd=flags["max_cost"],
     )
-    return JudgeReward(flags["judge"], flags["constitution"], settings, base_url=flags["judge_base_url"])
+    return JudgeReward(
+        flags["judge"],
+        flags["constitution"],
+        settings,
+        base_url=flags["judge_base_url"],
+        prices=dict(map(price_from, flags["price"] or ())),
+    )
 
 
 def server_of(flags: dict[str, Any]) -> str | None:

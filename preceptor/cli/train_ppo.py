@@ -103,6 +103,7 @@ def ppo(
     principles: rewarding.Principles = "joint",
     judge_base_url: rewarding.JudgeBaseUrl = None,
     max_cost: rewarding.MaxCost = None,
+    price: rewarding.Price = None,
     rollouts: rewarding.Rollouts = "local",
     base_url: rewarding.BaseUrl = None,
     concurrency: Concurrency = CONCURRENCY,
@@ -162,7 +163,7 @@ def ppo(
 
     settings = train.settings_of(PpoSettings, flags)
     rows = list(prompts_from(prompts))
-    source = rewarding.source_of(reward, flags)
+    source = rewarding.source_of(reward, flags, _guard_goes_by(guard_judge))
     guard = _guard(flags, settings)
     if plan:
         from preceptor.cli.planned import tell_plan
@@ -178,6 +179,16 @@ def ppo(
             rows, settings, out, reward=source, guard=guard, server=server, watch=watch, read=read
         )
     train.tell("ppo", trained, _told(trained), json)
+
+
+def _guard_goes_by(name: str | None) -> tuple[str, ...]:
+    """The judge's flags that have an effect through the guard: none with an oracle, all but --judge where it asks."""
+    from preceptor.asking.stages import CHECKS
+    from preceptor.evaluation.oracles import ORACLE
+
+    if name is None or name.startswith(ORACLE):
+        return ()
+    return ("constitution",) if name == CHECKS else ("constitution", "max_cost", "judge_base_url")
 
 
 def _guard(flags: Mapping[str, Any], settings: PpoSettings) -> HeldOutGuard | None:
@@ -204,7 +215,9 @@ def _guard(flags: Mapping[str, Any], settings: PpoSettings) -> HeldOutGuard | No
     from preceptor.train.guard.rules import rules_from
 
     rules = rules_from(flags["guard_rule"] or ())
-    asking = asking_of(flags["ledger"], flags["concurrency"], flags["max_cost"], flags["judge_base_url"])
+    asking = asking_of(
+        flags["ledger"], flags["concurrency"], flags["max_cost"], flags["judge_base_url"], flags["price"]
+    )
     law = None if flags["constitution"] is None else load(flags["constitution"])
     judge = guard_judge(name, law, asking)
     prompts = list(prompts_from(flags["guard_prompts"]))

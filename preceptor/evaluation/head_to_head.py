@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution
 from preceptor.evaluation.oracles import open_oracle
 from preceptor.judge.asking.fanout import Progress
-from preceptor.judge.label import LabelSettings
+from preceptor.judge.label import LabelSettings, template_for
 from preceptor.judge.models.protocol import Dialogue, Model
 from preceptor.judge.models.registry import open_model
 from preceptor.judge.records import Label, Pair, Response
@@ -53,8 +54,12 @@ def evaluate(
 ) -> Compared:
     """Compare the two on every prompt. In the labels, response a is the policy's and b the baseline's.
 
-    Raises what stopped the run; what had been asked is in the ledger.
+    Raises what stopped the run; what had been asked is in the ledger. A judge that cannot be opened, or cannot judge by
+    this constitution, is found before anybody replies.
     """
+    for name in (settings.baseline, settings.policy):
+        asyncio.run(open_model(name).close())
+    require_judge(settings.judge, asking.base_url, constitution, settings.label)
     oracle = open_oracle(settings.oracle, constitution)
     before, cost_before = _replies("baseline", settings.baseline, prompts, settings.respond, asking, bar)
     left = asking.less(cost_before)
@@ -88,6 +93,20 @@ def evaluate(
         for label in labels
     ]
     return Compared(rows, len(prompts) - len(rows), cost_before + cost_after + asked.progress.cost_usd)
+
+
+def require_judge(
+    name: str, base_url: str | None, constitution: Constitution, settings: LabelSettings
+) -> None:
+    """Raises UserError where this judge could not be asked later: no key, no library, no fitting template, or for
+    `checks` no check. Opening a model loads nothing.
+    """
+    judge = stages.open_judge(name, base_url)
+    if judge is not None:
+        template_for(judge, settings)
+        asyncio.run(judge.close())
+    elif not any(principle.check for principle in constitution.principles):
+        raise UserError(f"{constitution.identity} has no machine checks; name a model as the judge")
 
 
 def asks(

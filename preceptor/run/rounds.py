@@ -29,6 +29,7 @@ from preceptor.constitution.errors import UserError
 from preceptor.evaluation import head_to_head
 from preceptor.judge.dataset.publish import preference
 from preceptor.judge.records import Label, Preference, Response, Revision
+from preceptor.judge.statistics import Interval, wilson
 from preceptor.prompts.records import Prompt
 from preceptor.prompts.rows import write_rows, writing
 from preceptor.records import HeldOut, StageRecord
@@ -54,7 +55,6 @@ from preceptor.run.running import (
 )
 from preceptor.train.data.pairs import encode_pairs
 from preceptor.train.dpo import train_dpo
-from preceptor.train.evaluation.calibration import Interval, wilson
 from preceptor.train.evaluation.compare import OVERALL, distinct_n, satisfied
 from preceptor.train.forward.reward_model import RewardModel
 from preceptor.train.settings import BARE

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from preceptor.judge.models.local.gguf import is_gguf
+from preceptor.judge.models.local.weights_hash import is_gguf
 from preceptor.judge.models.registry import PACKAGED
 from preceptor.train.data.readers import UNKNOWN
 from preceptor.train.export.provenance import REWARD, Origin

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from preceptor.constitution.files import load
 from preceptor.judge.models.local import gguf, smollm2
+from preceptor.judge.models.local.weights_hash import is_gguf
 from preceptor.judge.models.registry import PACKAGED
 from preceptor.prompts.manifest import file_hash
 from preceptor.train.data.readers import UNKNOWN
@@ -109,7 +110,7 @@ def read_origin(folder: Path) -> Origin:
 def _base_of(folder: Path, model: str) -> str:
     """The base by the name that it was trained by, where that is a package's or a GGUF file's; else where the adapter
     says that it lies."""
-    if model in PACKAGED or (gguf.is_gguf(model) and Path(model.removeprefix("hf/")).expanduser().is_file()):
+    if model in PACKAGED or (is_gguf(model) and Path(model.removeprefix("hf/")).expanduser().is_file()):
         return model
     return base_of_adapter(folder)
 

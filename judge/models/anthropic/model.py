@@ -12,9 +12,9 @@ from anthropic.types import Message
 from preceptor.judge.errors import ModelError, ProviderStopped, Transient
 from preceptor.judge.models.batch_protocol import BatchProvider
 from preceptor.judge.models.http.faults import Fault, broken_body, error_of, unreachable
-from preceptor.judge.models.http.transport import Ear, Hear, http_client
+from preceptor.judge.models.http.transport import handing_headers_to, http_client
 from preceptor.judge.models.http.verdict_schema import verdict_schema
-from preceptor.judge.models.protocol import Completion, FinishReason, Request
+from preceptor.judge.models.protocol import Completion, FinishReason, OnHeaders, Request
 
 TIMEOUT_S = 60.0
 CONNECT_S = 10.0
@@ -35,12 +35,11 @@ class AnthropicModel:
     structures = True
     """It can hold a reply to a JSON schema."""
 
-    def __init__(self, name: str, client: anthropic.AsyncAnthropic, ear: Ear | None = None) -> None:
+    def __init__(self, name: str, client: anthropic.AsyncAnthropic) -> None:
         self.name = name
         address = str(client.base_url).rstrip("/")
         self.endpoint = "" if address == OWN_ADDRESS else address
         self._client = client
-        self._ear = ear
         self._address = address
         self._model = name.partition("/")[2]
         self._refused: frozenset[str] = frozenset()
@@ -74,10 +73,10 @@ class AnthropicModel:
         """Never send an optional parameter again: the model refuses it."""
         self._refused |= {parameter}
 
-    def listen(self, hear: Hear) -> None:
-        """Have the rate-limit headers of every reply handed on."""
-        if self._ear is not None:
-            self._ear.listener = hear
+    async def complete_with_headers(self, request: Request, on_headers: OnHeaders) -> Completion:
+        """As `complete`; the rate-limit headers of every reply go to `on_headers`."""
+        with handing_headers_to(on_headers):
+            return await self.complete(request)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -150,12 +149,11 @@ def open_model(name: str, *, base_url: str | None = None, timeout_s: float = TIM
     the address is somebody else's: local servers want none.
     """
     timeout = anthropic.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s))
-    ear = Ear()
     options: dict[str, Any] = {
         "base_url": base_url,
         "max_retries": 0,
         "timeout": timeout,
-        "http_client": http_client(anthropic, timeout, ear),
+        "http_client": http_client(anthropic, timeout),
     }
     try:
         client = anthropic.AsyncAnthropic(**options)
@@ -167,4 +165,4 @@ def open_model(name: str, *, base_url: str | None = None, timeout_s: float = TIM
                 f"{KEY} is not set and {name} needs it; export it, or name another server with --base-url"
             )
         client = anthropic.AsyncAnthropic(api_key="none", **options)
-    return AnthropicModel(name, client, ear)
+    return AnthropicModel(name, client)

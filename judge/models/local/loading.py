@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 from preceptor.constitution.errors import UserError
 from preceptor.judge.errors import UnknownModel
 from preceptor.judge.models.local.chat_tokens import Loaded
-from preceptor.judge.models.local.gguf import check_gguf, folder_of, is_gguf
+from preceptor.judge.models.local.gguf import check_gguf, folder_of
 from preceptor.judge.models.local.prefix_passes import Passes
+from preceptor.judge.models.local.weights_hash import is_gguf
 
 log = logging.getLogger(__name__)
 

