@@ -24,7 +24,7 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -84,7 +84,8 @@ def main(
                 if any(all(line[key] == run[key] for key in run) for line in lines(out)):
                     continue
                 began_s = time.monotonic()
-                found = accuracies(rows, tests, kind, seed, model, epochs, max_length)
+                rewards = trained(rows, kind, seed, model, epochs, max_length)
+                found = {name: accuracy(rewards(pairs)) for name, pairs in tests.items() if pairs}
                 line = {**run, "wall_s": round(time.monotonic() - began_s), "accuracy": found}
                 with out.open("a", encoding="utf-8") as stream:
                     stream.write(json.dumps(line) + "\n")
@@ -179,16 +180,10 @@ def hh(chosen: str, rejected: str) -> Compared | None:
     return Compared(tuple(one[:-1]), one[-1][1], other[-1][1])
 
 
-def accuracies(
-    rows: Sequence[Compared],
-    tests: Mapping[str, Sequence[Compared]],
-    kind: str,
-    seed: int,
-    model: str,
-    epochs: float,
-    max_length: int,
-) -> dict[str, float]:
-    """Train one reward model; test set -> share of its pairs whose better reply has the higher reward."""
+def trained(
+    rows: Sequence[Compared], kind: str, seed: int, model: str, epochs: float, max_length: int
+) -> Callable[[Sequence[Compared]], list[tuple[float, float]]]:
+    """Train one reward model; it gives the rewards of the better and of the worse reply of comparisons."""
     from transformers import AutoTokenizer
 
     from preceptor.judge.records import Preference
@@ -203,21 +198,19 @@ def accuracies(
         ids = tokenizer(reply, add_special_tokens=False).input_ids
         return reply if len(ids) <= max_length // 2 else str(tokenizer.decode(ids[: max_length // 2]))
 
-    def spoken(role: str, text: str) -> dict[str, str]:
-        return {"role": role, "content": text}
+    def spoken(role: str, text: str) -> Message:
+        return Message.model_validate({"role": role, "content": text})
 
     preferences = [
-        Preference.model_validate(
-            {
-                "id": str(number),
-                "prompt": [spoken(*turn) for turn in row.turns],
-                "chosen": [spoken("assistant", cut(row.better))],
-                "rejected": [spoken("assistant", cut(row.worse))],
-                "probability": (p := row.probability if kind == "soft" else 1.0),
-                "margin": 2 * p - 1,
-                "constitution": "recorded",
-                "judge": "recorded/gpt-4-turbo",
-            }
+        Preference(
+            id=str(number),
+            prompt=tuple(spoken(*turn) for turn in row.turns),
+            chosen=(spoken("assistant", cut(row.better)),),
+            rejected=(spoken("assistant", cut(row.worse)),),
+            probability=(p := row.probability if kind == "soft" else 1.0),
+            margin=2 * p - 1,
+            constitution="recorded",
+            judge="recorded/gpt-4-turbo",
         )
         for number, row in enumerate(rows)
     ]
@@ -231,17 +224,22 @@ def accuracies(
         else:
             train_reward(preferences, settings, folder)
         scored = scorer(folder, settings, kind)
-        found = {}
-        for name, pairs in tests.items():
-            talks = [
-                [Message(role=role, content=text) for role, text in (*pair.turns, ("assistant", cut(reply)))]
-                for pair in pairs
-                for reply in (pair.better, pair.worse)
-            ]
-            scores = scored(talks)
-            right = [float(a > b) + 0.5 * (a == b) for a, b in zip(scores[::2], scores[1::2], strict=True)]
-            found[name] = round(statistics.fmean(right), 4)
-    return found
+
+    def rewards(pairs: Sequence[Compared]) -> list[tuple[float, float]]:
+        talks = [
+            [spoken(role, text) for role, text in (*pair.turns, ("assistant", cut(reply)))]
+            for pair in pairs
+            for reply in (pair.better, pair.worse)
+        ]
+        found = scored(talks)
+        return list(zip(found[::2], found[1::2], strict=True))
+
+    return rewards
+
+
+def accuracy(rewards: Sequence[tuple[float, float]]) -> float:
+    """Share of comparisons whose better reply has the higher reward; equal ones are half right."""
+    return round(statistics.fmean(float(a > b) + 0.5 * (a == b) for a, b in rewards), 4)
 
 
 def scorer(folder: Path, settings: Any, kind: str) -> Any:
