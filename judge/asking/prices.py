@@ -15,10 +15,11 @@ from ruamel.yaml.error import YAMLError
 
 from preceptor.constitution.errors import UserError
 from preceptor.judge.models.protocol import Completion, Request
+from preceptor.judge.models.registry import PACKAGED
 from preceptor.judge.settings import Price
 from preceptor.prompts.records import Record
 
-FREE = frozenset({"hf", "embedded", "scripted", "checks"})
+FREE = frozenset({"hf", *PACKAGED, "scripted", "checks"})
 """Providers that run in this process."""
 
 SNAPSHOT = re.compile(r"-(\d{8}|\d{4}-\d{2}-\d{2}|latest)$")

@@ -6,6 +6,7 @@ import difflib
 import importlib
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -23,17 +24,21 @@ OURS: Mapping[str, str] = MappingProxyType(
         "human": "preceptor.judge.models.human:open_model",
         "scripted": "preceptor.judge.models.scripted:open_model",
         "embedded": "preceptor.train.embedded.provider:open_model",
+        "smollm2": "preceptor.judge.models.local.smollm2:open_model",
     }
 )
-"""Providers that ship, as `module:function`. `embedded` stands here as well as in the entry points, so that a
-source tree that was never installed has it too; the name keeps `judge` from importing `train`."""
+"""Providers that ship, as `module:function`. `embedded` and `smollm2` stand here as well as in the entry points, so
+that a source tree that was never installed has them too; the name keeps `judge` from importing `train`."""
 
-ALONE = ("embedded", "human")
+PACKAGED = ("embedded", "smollm2")
+"""Providers of one model, whose name is its name and whose weights a package carries."""
+
+ALONE = (*PACKAGED, "human")
 """Providers whose name is a model's name by itself."""
 
 FORMS = (
-    "openai/gpt-5-mini, anthropic/claude-sonnet-4-5, hf/Qwen/Qwen3-0.6B, hf/./runs/a/7-policy, embedded, "
-    "scripted/FILE"
+    "openai/gpt-5-mini, anthropic/claude-sonnet-4-5, hf/Qwen/Qwen3-0.6B, hf/./runs/a/7-policy, hf/./model.gguf, "
+    "embedded, smollm2, scripted/FILE"
 )
 
 
@@ -59,8 +64,8 @@ def open_model(
     opener = _opener(provider, name)
     if provider in OURS and provider not in ALONE and not rest:
         raise UnknownModel(f"{name!r} names no model of {provider}; wanted a name like {FORMS}")
-    if provider == "embedded" and slash:
-        raise UnknownModel(f"{name!r}: there is one embedded model, and its name is just embedded")
+    if provider in PACKAGED and slash:
+        raise UnknownModel(f"{name!r}: there is one {provider} model, and its name is just {provider}")
     options = {"base_url": base_url, "timeout_s": timeout_s, **local}
     given = {key: value for key, value in options.items() if value is not None}
     try:
@@ -70,6 +75,21 @@ def open_model(
             raise
         flags = ", ".join(f"--{key.replace('_', '-')}" for key in given)
         raise UnknownModel(f"{name} does not take all of {flags}; leave out what is not for it") from exc
+
+
+def weights_of(name: str) -> str:
+    """Where the weights lie that a model name stands for, to judge with or to train: a folder, a GGUF file or a hub
+    id. A path alone is taken as `hf/` and the path.
+
+    Raises UnknownModel for a name that is none, and for a model whose weights are not in this process.
+    """
+    provider = name.partition("/")[0]
+    alone = name and provider not in OURS and Path(name).expanduser().exists()
+    model = open_model(f"hf/{name}" if alone else name)
+    source = getattr(model, "source", None)
+    if not isinstance(source, str):
+        raise UnknownModel(f"{name} has no weights here; wanted hf/ and a hub id, a folder or a GGUF file")
+    return source
 
 
 def _opener(provider: str, name: str) -> Callable[..., Model]:
@@ -84,7 +104,7 @@ def _opener(provider: str, name: str) -> Callable[..., Model]:
         return loaded
     known = sorted({*OURS, *added})
     near = difflib.get_close_matches(provider.lower(), known, n=1)
-    hint = f"did you mean {near[0]}{'' if near[0] == 'embedded' else '/…'}? " if near else ""
+    hint = f"did you mean {near[0]}{'' if near[0] in ALONE else '/…'}? " if near else ""
     raise UnknownModel(
         f"no provider answers to {name!r}; {hint}wanted provider/model with one of {', '.join(known)}, "
         f"as in {FORMS}"

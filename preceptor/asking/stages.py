@@ -37,6 +37,7 @@ from preceptor.prompts.rows import RawRow, read_records, read_rows
 from preceptor.settings import Access, Asking
 
 Pairing = Literal["adjacent", "all"]
+Truncated = Literal["keep", "drop"]
 
 
 class Means(NamedTuple):
@@ -234,16 +235,20 @@ def pairs_from(source: str, form: Literal["rows", "hh"]) -> Iterable[Pair]:
 
 
 def pairs_to_label(
-    responses: Sequence[Response], revisions: Sequence[Revision], pairing: Pairing = "adjacent"
+    responses: Sequence[Response],
+    revisions: Sequence[Revision],
+    pairing: Pairing = "adjacent",
+    truncated: Truncated = "drop",
 ) -> list[Pair]:
     """The comparisons of a run: samples of a prompt among themselves, and every revised reply against its original.
 
     `adjacent`: two by two, so that each sample is in one pair; `all`: each sample against each other. Only usable
-    replies are compared. Which one is a is drawn by a hash of their ids: no slot is the revised one's.
+    replies are compared; `truncated`: whether one that was cut off at its length is among them. Which one is a is drawn
+    by a hash of their ids: no slot is the revised one's.
     """
     by_prompt: dict[str, list[Response]] = {}
     for response in responses:
-        if response.status == "ok":
+        if usable(response, truncated):
             by_prompt.setdefault(response.prompt.id, []).append(response)
     sampled = [
         slotted(one.prompt, _candidate(one), _candidate(other))
@@ -258,6 +263,11 @@ def pairs_to_label(
         if row.status == row.response.status == "ok"
     ]
     return sampled + revised
+
+
+def usable(response: Response, truncated: Truncated) -> bool:
+    """Whether a reply is compared: one that came whole, and with `keep` also what came of one that was cut off."""
+    return response.status == "ok" or (truncated == "keep" and response.status == "truncated")
 
 
 def _candidate(response: Response) -> Candidate:
