@@ -29,9 +29,10 @@ from judge.errors import BudgetReached, LedgerError, ModelError, ProviderStopped
 from judge.fanout import Fanout, Progress
 from judge.ledger import Ledger
 from judge.ledger_owner import new_owner
-from judge.models.batching import BatchProvider, Remote, Result, parts_of
+from judge.models.batching import Remote, Result, parts_of
 from judge.models.faults import Crowded
 from judge.models.protocol import Dialogue, Failure, Model, Outcome, Request
+from judge.models.registry import open_batches
 from judge.prices import Prices
 from prompts.seen import Seen
 
@@ -73,7 +74,7 @@ class Batches:
         self._prices = prices.in_batches()
         self._then_sync = then_sync
         self._on_progress = on_progress
-        self._providers = {name: made for name, model in models.items() if (made := batches_of(model))}
+        self._providers = {name: made for name, model in models.items() if (made := open_batches(model))}
         self._owner = new_owner()
         self._going: dict[str, _Going] = {}
         self._wanted: set[str] = set()
@@ -366,12 +367,6 @@ class Batches:
         self._counts = self._counts._replace(**changes)
         if self._on_progress is not None:
             self._on_progress(self.progress)
-
-
-def batches_of(model: Model) -> BatchProvider | None:
-    """The model through its provider's batch API; None where it has none."""
-    made = getattr(model, "batches", None)
-    return made() if made is not None else None
 
 
 def _alone(request: Request) -> Dialogue[tuple[str, Outcome]]:

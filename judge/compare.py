@@ -13,6 +13,7 @@ from typing import NamedTuple, cast
 from constitution.checks import Exchange, looks_refused, run
 from constitution.principle import Principle
 from judge.models.protocol import Completion, Model, Outcome, Request
+from judge.models.registry import CHECKS
 from judge.records import Fault, Judgement, Letter, Order, Pair, Status
 from judge.replies import read_reply
 from prompts.errors import TemplateError
@@ -22,9 +23,6 @@ from prompts.verdict import Unparsed, Verdict, parse
 
 JOINT = "joint"
 """Stands for the principle where several are judged in one ask."""
-
-CHECKS = "checks"
-"""The judge's name where a principle's machine check decides."""
 
 SHOWN: Mapping[Order, Mapping[str, Letter]] = {
     "original": {"a": "a", "b": "b", "tie": "tie"},

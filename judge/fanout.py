@@ -21,7 +21,7 @@ from judge.budget import Budget, Spending, worst_usd
 from judge.errors import BudgetReached, ModelError, ProviderStopped, Rejected
 from judge.ledger import Ledger
 from judge.limits import Gate, Place, Way
-from judge.models.protocol import Completion, Dialogue, Failure, Model, Outcome, Request, Row
+from judge.models.protocol import Announces, Completion, Dialogue, Failure, Model, Outcome, Request, Row
 from judge.prices import Prices
 from judge.retrying import Tries, mendable
 from prompts.records import Record
@@ -309,17 +309,16 @@ class Fanout:
         way = shared or Gate(
             self._width(model), self._pause, clock, rpm=self._limits.rpm, tpm=self._limits.tpm
         )
-        listen = getattr(model, "listen", None)
-        if listen is not None:
-            listen(way.hear)
+        if isinstance(model, Announces):
+            model.listen(way.hear)
         return way
 
     def _tries_of(self, name: str, model: Model) -> Tries:
-        deadline_s = None if queues(model) else self._limits.deadline_s
+        deadline_s = None if model.capabilities.queueing else self._limits.deadline_s
         return Tries(model, self._gates[name], deadline_s, self._limits.attempts, self._pause)
 
     def _width(self, model: Model) -> int:
-        return QUEUED_AT_ONCE if queues(model) else self._limits.concurrency
+        return QUEUED_AT_ONCE if model.capabilities.queueing else self._limits.concurrency
 
     def stop(self, reason: BaseException) -> None:
         """Ask nothing more: from now on every request that is not in the ledger raises the first reason given."""
@@ -355,8 +354,3 @@ class Fanout:
         if self._on_progress is not None and now >= self._shown_at + SHOWN_EVERY_S:
             self._shown_at = now
             self._on_progress(self._progress)
-
-
-def queues(model: Model) -> bool:
-    """Whether a model takes any number of requests and batches them itself."""
-    return bool(getattr(model, "queues", False))

@@ -14,11 +14,10 @@ from pydantic import Field, ValidationError
 from ruamel.yaml.error import YAMLError
 
 from constitution.errors import UserError
-from judge.models.protocol import Completion, Request
+from judge.models import registry
+from judge.models.protocol import Completion, ModelName, Request
+from judge.models.provider import Price
 from prompts.records import Record
-
-FREE = frozenset({"hf", "embedded", "scripted", "checks"})
-"""Providers that run in this process."""
 
 SNAPSHOT = re.compile(r"-(\d{8}|\d{4}-\d{2}-\d{2}|latest)$")
 """A dated version of a model costs what the model costs, unless the table names it."""
@@ -26,25 +25,7 @@ SNAPSHOT = re.compile(r"-(\d{8}|\d{4}-\d{2}-\d{2}|latest)$")
 MILLION = 1_000_000
 
 
-class Price(Record):
-    """USD for a million tokens."""
-
-    input: float = Field(ge=0, allow_inf_nan=False)
-    output: float = Field(ge=0, allow_inf_nan=False)
-    cached_input: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    """Input that came from the provider's prompt cache; None: as `input`."""
-    cache_write: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    """Input that was written to the prompt cache; None: as `input`."""
-    batch_input: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    """Input through the provider's batch API; None: by the provider's discount, where it has one."""
-    batch_output: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    dated: str = ""
-    """Day on which it was last checked, YYYY-MM-DD."""
-    source: str = ""
-    """Where it was taken from."""
-
-
-class Provider(Record):
+class Listed(Record):
     """One provider's part of the shipped table."""
 
     source: str
@@ -75,7 +56,7 @@ class Prices:
     def load(cls, own: Mapping[str, Price] | None = None) -> Prices:
         """The shipped table with the user's prices, by `provider/model`, over it."""
         raw = _yaml(files("judge").joinpath("prices.yaml").read_text(encoding="utf-8"))
-        shipped = {name: Provider.model_validate(rest) for name, rest in raw["providers"].items()}
+        shipped = {name: Listed.model_validate(rest) for name, rest in raw["providers"].items()}
         table = {
             f"{name}/{model}": price.model_copy(
                 update={"source": price.source or provider.source, "dated": price.dated or str(raw["dated"])}
@@ -98,7 +79,7 @@ class Prices:
 
     def _batched(self, model: str, listed: Price) -> Price:
         """A price in a batch: the cache's discount and the batch's stack, unless the user gave the batch's own."""
-        left = 1 - self._batch_discounts.get(model.partition("/")[0], 0.0)
+        left = 1 - self._batch_discount(model)
         own_in, own_out = listed.batch_input, listed.batch_output
         cached = {
             name: None if own_in is not None or usd is None else usd * left
@@ -111,13 +92,19 @@ class Prices:
     def _listed(self, model: str) -> Price | None:
         if model in self._own:
             return self._own[model]
-        if model.partition("/")[0] in FREE:
+        provider = registry.declared(model)
+        if provider.free or model == registry.CHECKS:
             return Price(input=0, output=0)
         if "" in self._own:
             return self._own[""]
-        if model in self._table:
-            return self._table[model]
-        return self._table.get(SNAPSHOT.sub("", model))
+        undated = SNAPSHOT.sub("", model)
+        declared = (provider.prices.get(ModelName.of(name).model) for name in (model, undated))
+        return next(filter(None, (self._table.get(model), self._table.get(undated), *declared)), None)
+
+    def _batch_discount(self, model: str) -> float:
+        """Share by which the batch API is cheaper, by the table or by the provider's own word."""
+        listed = self._batch_discounts.get(ModelName.of(model).provider)
+        return registry.declared(model).batch_discount if listed is None else listed
 
     def cost(self, model: str, completion: Completion) -> float | None:
         """USD for an answer, None where the price is not known."""
@@ -151,7 +138,7 @@ class Prices:
         price = self.price(model)
         if price is None:
             return None
-        if not self._batch_discounts.get(model.partition("/")[0]) and price.batch_input is None:
+        if not self._batch_discount(model) and price.batch_input is None:
             return None
         return self.in_batches().estimate(model, tokens_in, tokens_out)
 

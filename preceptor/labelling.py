@@ -22,6 +22,7 @@ from judge.groups import Pairing, Ranked, Schedule
 from judge.label import LabelSettings
 from judge.ledger import open_ledger
 from judge.models.protocol import Dialogue, Model
+from judge.models.registry import declared
 from judge.panel import DAWID_SKENE, Combine, accuracy_by_step, recombine
 from judge.preferences import CANARIES, LABELS, RANKINGS, LabelRun, publish, read_labels
 from judge.records import Group, Label, Pair
@@ -78,7 +79,7 @@ class Job(NamedTuple):
         """Whether the same job gives the same labels whenever it is done: not with weights here that may have changed,
         nor where something is asked anew every day."""
         names = [name for names, _ in self.panels for name in names]
-        return not self.recheck and not any(name.partition("/")[0] in stages.LOCAL for name in names)
+        return not self.recheck and not any(declared(name).loads_weights for name in names)
 
     @property
     def resolved(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from constitution.checks import Exchange, passes
 from constitution.errors import UserError
 from constitution.principle import Constitution
 from judge.label import LabelSettings
+from judge.models.registry import CHECKS
 from judge.records import Label, Letter, Pair
 from preceptor import stages
 from prompts.records import Prompt, content_id
@@ -105,14 +106,14 @@ def guard_judge(name: str, constitution: Constitution | None, asking: stages.Ask
         return _by_oracle(by_world(), name, name)
     if name.startswith(ORACLE):
         raise UserError(
-            f"no guard judge {name!r}; wanted {ORACLE}embedded, {stages.CHECKS}, or a model such as openai/gpt-5-mini"
+            f"no guard judge {name!r}; wanted {ORACLE}embedded, {CHECKS}, or a model such as openai/gpt-5-mini"
         )
     if constitution is None:
         raise UserError(
             f"the guard's judge {name} needs a constitution to go by: name one with --constitution"
         )
     identity = f"{name} {constitution.identity}"
-    if name == stages.CHECKS:
+    if name == CHECKS:
         if not any(principle.check for principle in constitution.principles):
             raise UserError(
                 f"{constitution.identity} has no machine checks; name a model as the guard's judge"

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from constitution.errors import UserError
-from judge.prices import Price, read_prices
+from judge.models.provider import Price
+from judge.prices import read_prices
 
 VARIABLE = "PRECEPTOR_PRICES"
 

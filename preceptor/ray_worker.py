@@ -12,9 +12,10 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from constitution.errors import UserError
-from judge.fanout import Fanout, Limits, queues
+from judge.fanout import Fanout, Limits
 from judge.ledger import open_ledger
-from judge.prices import Price, Prices
+from judge.models.provider import Price
+from judge.prices import Prices
 from judge.shared import BEAT_S, Line, SharedBudget, SharedGate, Stop, stop_of
 from preceptor.stages import Means
 
@@ -81,7 +82,11 @@ class Worker:
                 limits,
                 Prices.load(self._plan.prices),
                 spending=SharedBudget(line, limits.max_cost_usd is not None),
-                ways={name: SharedGate(line, name) for name, model in models.items() if not queues(model)},
+                ways={
+                    name: SharedGate(line, name)
+                    for name, model in models.items()
+                    if not model.capabilities.queueing
+                },
             )
         except UserError as exc:
             self._cannot = Stop("user", str(exc))

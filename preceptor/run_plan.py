@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 from constitution.files import load as load_constitution
 from constitution.principle import Constitution
 from judge.label import LabelSettings
-from judge.models.protocol import Completion, Dialogue, Model, Request
-from judge.models.registry import open_model
+from judge.models.protocol import Capabilities, Completion, Dialogue, Model, Request
+from judge.models.registry import CHECKS, open_model
 from judge.records import Pair, Response, Revision
 from judge.respond import respond
 from judge.steps import together
@@ -39,6 +39,7 @@ class Untrained:
     name: str
     endpoint: str
     dialect: str
+    capabilities = Capabilities()
 
     async def complete(self, request: Request) -> Completion:
         """Never asked: a plan carries nothing out."""
@@ -90,7 +91,7 @@ def _guarded(
     """What a model that guards PPO is asked at most, with replies as long as they may be: no look after a stop."""
     if config.ppo is None or (guarded := config.ppo.guard) is None:
         return
-    if guarded.judge == stages.CHECKS or guarded.judge.startswith(ORACLE):
+    if guarded.judge == CHECKS or guarded.judge.startswith(ORACLE):
         return
     judge = stages.open_judge(guarded.judge, config.base_url)
     parted = part(train, held_out, guarded, config.seed)

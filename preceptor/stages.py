@@ -25,10 +25,11 @@ from judge.label import LabelSettings, label, template_for
 from judge.ledger import open_ledger
 from judge.ledger_place import there
 from judge.models.protocol import Dialogue, Model, Row
-from judge.models.registry import open_model
+from judge.models.provider import Price
+from judge.models.registry import CHECKS, declared, open_model
 from judge.pairs import Candidate, groups_of, read_groups, read_pairs, slotted
 from judge.plan import Plan, plan
-from judge.prices import Price, Prices
+from judge.prices import Prices
 from judge.records import Group, Label, Pair, Response, Revision
 from judge.respond import RespondSettings, respond
 from judge.revise import ReviseSettings, revise
@@ -42,10 +43,6 @@ from prompts.rows import RawRow, read_records, read_rows
 
 Pairing = Literal["adjacent", "all"]
 NOTHING: Mapping[str, Any] = MappingProxyType({})
-LOCAL = ("hf", "embedded")
-"""Providers of models in this process."""
-CHECKS = "checks"
-"""The judge that is no model: the constitution's own machine checks."""
 
 
 class Cluster(Record):
@@ -159,7 +156,7 @@ async def asker(
 
 def opened(name: str, base_url: str | None) -> Model:
     """A model, reached at `base_url` if over a network: one in this process has no address."""
-    return open_model(name, base_url=None if name.partition("/")[0] in LOCAL else base_url)
+    return open_model(name, base_url=None if declared(name).loads_weights else base_url)
 
 
 def open_judge(name: str, base_url: str | None) -> Model | None:
@@ -231,7 +228,7 @@ def open_steps(
     """
 
     def open_one(name: str) -> Model | None:
-        here = name.partition("/")[0] in LOCAL
+        here = declared(name).loads_weights
         base_url = base_urls.get(name, base_urls.get("")) or None
         return None if name == CHECKS else open_model(name, base_url=base_url, **(local if here else {}))
 

@@ -9,6 +9,7 @@ from constitution.principle import Constitution, Principle
 from judge.canaries import pair_of_example
 from judge.label import LabelSettings
 from judge.models.protocol import Dialogue, Model
+from judge.models.registry import CHECKS
 from judge.records import Label, Letter, Pair
 from judge.weigh import order_means, sum_up, weights, winner
 from preceptor import stages
@@ -129,7 +130,7 @@ def ablated(
 def can_judge(constitution: Constitution, principle: str, judge: str) -> bool:
     """Whether anything can be judged without one principle: another is left, and for `checks` another check."""
     left = [one for one in constitution.principles if one.id != principle]
-    return any(one.check for one in left) if judge == stages.CHECKS else bool(left)
+    return any(one.check for one in left) if judge == CHECKS else bool(left)
 
 
 def accuracy(labels: Sequence[Label]) -> float | None:

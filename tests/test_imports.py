@@ -40,7 +40,9 @@ LOCAL = {f"judge/models/{name}.py" for name in ("local", "loading", "branches", 
 SDKS = {"openai", "anthropic"}
 WHERE_USED = {"ray", "psycopg"}
 """Extras, imported by the functions that need them."""
-SPEAKERS = {f"judge/models/{name}.py" for name in ("openai", "anthropic", "openai_batch", "anthropic_batch")}
+SPEAKERS = {
+    f"judge/models/{name}{part}.py" for name in ("openai", "anthropic") for part in ("", "_codec", "_batch")
+}
 """The only modules that import a provider's SDK."""
 
 

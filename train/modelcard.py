@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from judge.models.registry import declared
 from train.origin import REWARD, Origin
 from train.roles import EMBEDDED, resolve_model
 from train.rows import UNKNOWN
@@ -122,7 +123,7 @@ def _names(names: tuple[str, ...]) -> str:
 def _by_machine(origin: Origin) -> bool:
     """Whether no person has judged the rows, as far as all of them say who did."""
     judges = [name for judge in origin.judges for name in judge.split(" + ")]
-    return not any(name == UNKNOWN or name.partition("/")[0] == "human" for name in judges)
+    return not any(name == UNKNOWN or declared(name).person for name in judges)
 
 
 def _labelled(origin: Origin) -> str:

@@ -3,17 +3,15 @@ ours but the custom ids of its requests, which can be seen only in its results."
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import anthropic
 from anthropic.types.messages import MessageBatch
 
-from judge.errors import ModelError, Transient
-from judge.models.anthropic import KEY, AnthropicModel, completion_of
+from judge.errors import Transient
+from judge.models import anthropic_codec as codec
+from judge.models.anthropic import AnthropicModel
 from judge.models.batching import SLOW_S, BatchLimits, Remote, Result, parts_of
 from judge.models.faults import Fault, error_of
 from judge.models.protocol import Completion, Request
@@ -38,26 +36,23 @@ class AnthropicBatches:
 
     limits = BatchLimits(requests=100_000, bytes=256_000_000)
 
-    def __init__(self, model: AnthropicModel, client: anthropic.AsyncAnthropic) -> None:
+    def __init__(self, model: AnthropicModel) -> None:
         self._model = model
-        self._client = client
+        self._client = model.client
 
     def line(self, custom_id: str, request: Request) -> dict[str, Any]:
         """A request as it stands in the body."""
-        return {
-            "custom_id": custom_id,
-            "params": {**self._model.body(request), **self._model.optional(request)},
-        }
+        return {"custom_id": custom_id, "params": codec.body_of(request, self._model.learned)}
 
     async def submit(self, _token: str, _run: str, lines: Sequence[Mapping[str, Any]]) -> Remote:
         """Make the batch; the API takes neither token nor run."""
         requests: Any = lines
-        with _ours(self._model.mapped):
+        with codec.faults(self._model.name, self._model.address):
             return _remote(await self._client.messages.batches.create(requests=requests, timeout=SLOW_S))
 
     async def retrieve(self, remote_id: str) -> Remote:
         """How far it is."""
-        with _ours(self._model.mapped):
+        with codec.faults(self._model.name, self._model.address):
             try:
                 return _remote(await self._client.messages.batches.retrieve(remote_id))
             except anthropic.NotFoundError as exc:
@@ -66,7 +61,7 @@ class AnthropicBatches:
 
     async def recent(self, since_s: float) -> AsyncIterator[Remote]:
         """The workspace's batches that were made since, latest first."""
-        with _ours(self._model.mapped):
+        with codec.faults(self._model.name, self._model.address):
             async for made in self._client.messages.batches.list(limit=PAGE):
                 if made.created_at.timestamp() < since_s:
                     return
@@ -85,7 +80,7 @@ class AnthropicBatches:
         """The stream's lines."""
         if not remote.places:
             return
-        with _ours(self._model.mapped):
+        with codec.faults(self._model.name, self._model.address):
             reading = await self._client.messages.batches.results(remote.id, timeout=SLOW_S)
             try:
                 async for line in reading:
@@ -97,18 +92,19 @@ class AnthropicBatches:
         """The answer; the model learns which optional parameter it refuses."""
         came = result.body["result"]
         if came.type == "succeeded":
-            return completion_of(came.message)
+            return codec.completion_of(came.message.to_dict(mode="json"))
         if came.type != "errored":
             raise Transient(f"anthropic: the request {came.type} in its batch")
         error = came.error.error
         said, kind = str(error.message), str(error.type)
         if kind == "invalid_request_error":
-            full = self._model.optional(request, frozenset())
-            refused = [name for name in full if re.search(rf"\b{name}\b", said)]
-            if refused:
-                self._model.drop(refused[-1])
-                raise Transient(f"anthropic refused {refused[-1]}, which is left out from now on: {said}")
-        raise error_of(Fault("anthropic", self._model.name, STATUSES.get(kind, 500), said, kind, {}, KEY))
+            lesson = codec.lesson(said, codec.body_of(request), self._model.learned)
+            if lesson is not None:
+                self._model.learned = lesson.learned
+                raise Transient(f"anthropic refused {lesson.change} from now on: {said}")
+        raise error_of(
+            Fault("anthropic", self._model.name, STATUSES.get(kind, 500), said, kind, {}, codec.KEY)
+        )
 
 
 def _remote(made: MessageBatch) -> Remote:
@@ -128,9 +124,6 @@ def _remote(made: MessageBatch) -> Remote:
     )
 
 
-@contextmanager
-def _ours(mapped: Callable[[Exception], ModelError]) -> Iterator[None]:
-    try:
-        yield
-    except (anthropic.AnthropicError, json.JSONDecodeError) as exc:
-        raise mapped(exc) from exc
+def open_batches(model: AnthropicModel) -> AnthropicBatches:
+    """The same model through its provider's batch API; what either learns of the model serves both."""
+    return AnthropicBatches(model)

@@ -16,7 +16,7 @@ from judge.errors import Rejected
 from judge.models.chat_tokens import Ask, Loaded, Question, encode, questions
 from judge.models.loading import BATCH_TOKENS, Placement, check_path, check_placement, load
 from judge.models.microbatch import Microbatcher
-from judge.models.protocol import WEIGHTS, Completion, FinishReason, Request
+from judge.models.protocol import WEIGHTS, Capabilities, Completion, FinishReason, ModelName, Request
 from judge.models.verdict_tokens import last_verdict
 from judge.models.weights import weights_hash
 
@@ -32,7 +32,7 @@ MOST_VERDICTS = 512
 class LocalModel:
     """A transformers checkpoint or PEFT adapter folder behind the seam; satisfies `protocol.Model`."""
 
-    queues = True
+    capabilities = Capabilities(logprobs=True, queueing=True)
     """It takes any number of requests at once and batches them, so no deadline runs while they wait."""
 
     def __init__(
@@ -310,10 +310,18 @@ def pick(
     return drawn.where(temperature > 0, best)
 
 
-def open_model(name: str, **options: Any) -> LocalModel:
-    """`hf/<hub id or path>` -> the model; options as for LocalModel.
+def open_model(
+    name: str,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    device_map: str | None = None,
+    four_bit: bool = False,
+) -> LocalModel:
+    """`hf/<hub id or path>` -> the model, placed as `loading.Placement` says.
 
     It is asked in the dialect `local`: the pair first and the principle last, so that one reading of the pair serves
     every principle.
     """
-    return LocalModel(name, name.partition("/")[2], **{"dialect": "local", **options})
+    placement = Placement(device, dtype, device_map, four_bit)
+    return LocalModel(name, ModelName.of(name).model, dialect="local", **placement._asdict())

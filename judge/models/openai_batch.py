@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import openai
 from openai.types import Batch
 
 from judge.errors import ModelError, Transient
+from judge.models import openai_codec as codec
 from judge.models.batching import SLOW_S, BatchLimits, Remote, Result
 from judge.models.faults import Crowded, Fault, error_of
-from judge.models.openai import KEY, OpenAIModel, completion_of, refused_parameter
+from judge.models.openai import OpenAIModel
 from judge.models.protocol import Completion, Request
 
 ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
@@ -29,19 +29,19 @@ class OpenAIBatches:
 
     limits = BatchLimits(requests=50_000, bytes=200_000_000)
 
-    def __init__(self, model: OpenAIModel, client: openai.AsyncOpenAI) -> None:
+    def __init__(self, model: OpenAIModel) -> None:
         self._model = model
-        self._client = client
+        self._client = model.client
 
     def line(self, custom_id: str, request: Request) -> dict[str, Any]:
         """A request as it stands in the file."""
-        body = self._model.body(request)
+        body = codec.body_of(request, self._model.learned)
         return {"custom_id": custom_id, "method": "POST", "url": "/v1/chat/completions", "body": body}
 
     async def submit(self, token: str, run: str, lines: Sequence[Mapping[str, Any]]) -> Remote:
         """Upload and make the batch, with our token in the file's name and in the batch's metadata."""
         file = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
-        with _ours(self._model.mapped):
+        with codec.faults(self._model.name, self._model.address):
             uploaded = await self._client.files.create(
                 file=(_file_name(token), file), purpose="batch", timeout=SLOW_S
             )
@@ -55,7 +55,7 @@ class OpenAIBatches:
 
     async def retrieve(self, remote_id: str) -> Remote:
         """How far it is."""
-        with _ours(self._model.mapped):
+        with codec.faults(self._model.name, self._model.address):
             try:
                 return self._remote(await self._client.batches.retrieve(remote_id))
             except openai.NotFoundError as exc:
@@ -65,7 +65,7 @@ class OpenAIBatches:
 
     async def recent(self, since_s: float) -> AsyncIterator[Remote]:
         """The account's batches that were made since, latest first."""
-        with _ours(self._model.mapped):
+        with codec.faults(self._model.name, self._model.address):
             async for made in self._client.batches.list(limit=PAGE):
                 if made.created_at < since_s:
                     return
@@ -77,7 +77,7 @@ class OpenAIBatches:
 
     async def sweep(self, token: str, since_s: float) -> None:
         """Delete the file that was uploaded for a batch that was never made."""
-        with _ours(self._model.mapped):
+        with codec.faults(self._model.name, self._model.address):
             async for file in self._client.files.list(purpose="batch", limit=PAGE):
                 if file.created_at < since_s:
                     return
@@ -87,7 +87,7 @@ class OpenAIBatches:
     async def results(self, remote: Remote) -> AsyncIterator[Result]:
         """The lines of both files."""
         for place in remote.places:
-            with _ours(self._model.mapped):
+            with codec.faults(self._model.name, self._model.address):
                 reading = self._client.files.with_streaming_response.content(place, timeout=SLOW_S)
                 async with reading as answer:
                     async for text in answer.iter_lines():
@@ -101,16 +101,16 @@ class OpenAIBatches:
         body = answer.get("body")
         status = int(answer.get("status_code") or 0)
         if 200 <= status < 300:
-            return completion_of(body, request)
+            return codec.completion_of(body, request)
         error = (body.get("error") if isinstance(body, dict) else None) or result.body.get("error") or {}
         said = str(error.get("message") or error.get("code") or "no reason given")
         code = " ".join(str(error[name]) for name in ("code", "type") if error.get(name))
         if status in (400, 422):
-            full = self._model.body(request, frozenset())
-            refused = refused_parameter(error.get("param"), said, full)
-            if refused is not None:
-                self._model.drop(refused)
-                raise Transient(f"openai refused {refused}, which is left out from now on: {said}")
+            refusal = codec.Refusal(error.get("param"), said)
+            lesson = codec.lesson(refusal, codec.body_of(request), self._model.learned)
+            if lesson is not None:
+                self._model.learned = lesson.learned
+                raise Transient(f"openai refused {lesson.change} from now on: {said}")
         raise self._fault(status, said, code)
 
     def _fault(self, status: int, said: str, code: str) -> ModelError:
@@ -118,7 +118,7 @@ class OpenAIBatches:
             return Crowded(f"openai: {said}")
         if not status or any(mark in code for mark in AGAIN):
             return Transient(f"openai: {said}")
-        return error_of(Fault("openai", self._model.name, status, said, code, {}, KEY))
+        return error_of(Fault("openai", self._model.name, status, said, code, {}, codec.KEY))
 
     def _remote(self, made: Batch) -> Remote:
         counts = made.request_counts
@@ -153,9 +153,6 @@ def _file_name(token: str) -> str:
     return f"preceptor-{token}.jsonl"
 
 
-@contextmanager
-def _ours(mapped: Callable[[Exception], ModelError]) -> Iterator[None]:
-    try:
-        yield
-    except (openai.OpenAIError, json.JSONDecodeError) as exc:
-        raise mapped(exc) from exc
+def open_batches(model: OpenAIModel) -> OpenAIBatches:
+    """The same model through its provider's batch API; what either learns of the server serves both."""
+    return OpenAIBatches(model)

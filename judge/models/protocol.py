@@ -7,9 +7,9 @@ money. Retries, rate limits and the budget are `judge.fanout`'s, the cache and t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal, Protocol, Self, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
 from pydantic import Field
 
@@ -22,6 +22,20 @@ WEIGHTS = "weights:"
 """Begins the endpoint of a model in this process; the hash of its weights follows."""
 
 FinishReason = Literal["stop", "length", "refused"]
+
+
+class ModelName(NamedTuple):
+    """`provider/model`, as users name models."""
+
+    provider: str
+    model: str
+    """In the provider's own words; empty where the provider's name is the model's."""
+
+    @classmethod
+    def of(cls, name: str) -> ModelName:
+        """The parts of a name; the model's own may hold further slashes."""
+        provider, _, model = name.partition("/")
+        return cls(provider, model)
 
 
 class Request(Record):
@@ -103,6 +117,23 @@ Dialogue = Generator[Sequence[Request], Sequence[Outcome], Row]
 and returns the row. It does no I/O, so that it is tested without a model; `judge.fanout` carries it out."""
 
 
+class Capabilities(Record):
+    """What a model can do beside answering in words; whoever wants one of these looks here."""
+
+    logprobs: bool = False
+    """It gives the probabilities of its tokens, from which those of a verdict are read."""
+    structured: bool = False
+    """It can hold a reply to a JSON schema."""
+    batches: bool = False
+    """Its provider declares `open_batches`, which takes many of its requests at once and answers within a day."""
+    queueing: bool = False
+    """It takes any number of requests and batches them itself; there is no deadline for its answers."""
+    person: bool = False
+    """A person: asked in one order, about all principles at once, with a tie on offer."""
+    headers: bool = False
+    """Its replies come with headers that may tell its rate limits; it satisfies `Announces`."""
+
+
 class Model(Protocol):
     """Whoever answers requests."""
 
@@ -111,6 +142,7 @@ class Model(Protocol):
     endpoint: str
     dialect: str
     """Folder of `prompts/templates` whose wording the model reads; empty for the general one."""
+    capabilities: Capabilities
 
     async def complete(self, request: Request) -> Completion:
         """Answer one request, or raise a `judge.errors.ModelError`."""
@@ -118,4 +150,13 @@ class Model(Protocol):
 
     async def close(self) -> None:
         """Let go of connections and memory."""
+        ...
+
+
+@runtime_checkable
+class Announces(Protocol):
+    """A model with the capability `headers`."""
+
+    def listen(self, hear: Callable[[Mapping[str, str]], None]) -> None:
+        """Have the rate-limit headers of every reply handed on."""
         ...

@@ -21,8 +21,9 @@ from judge.fanout import Fanout, Limits
 from judge.ledger import Ledger, open_ledger
 from judge.models.batching import BatchLimits
 from judge.models.protocol import Completion, Dialogue, Failure, Outcome, Request
-from judge.models.registry import open_model
-from judge.prices import Price, Prices
+from judge.models.provider import Price
+from judge.models.registry import open_batches, open_model
+from judge.prices import Prices
 from prompts.records import Message
 from tests.servers.batches import BatchServer, Plan
 from tests.servers.llm import serve
@@ -303,7 +304,7 @@ async def test_a_batch_of_somebody_else_is_not_taken_for_ours(name: str, befalls
     has not arrived."""
     with server() as here:
         model = open_model(name, base_url=here.url if name == OPENAI else here.root)
-        provider = batching.batches_of(model)
+        provider = open_batches(model)
         assert provider is not None
         theirs = [provider.line(f"theirs-{n}", request(here, name, f"theirs {n}")) for n in range(4)]
         await provider.submit("theirs", "theirs", theirs)

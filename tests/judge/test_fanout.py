@@ -20,9 +20,10 @@ from judge.ledger import Ledger, open_ledger
 from judge.models import openai
 from judge.models.faults import Crowded
 from judge.models.protocol import Completion, Dialogue, Failure, Model, Outcome, Request
+from judge.models.provider import Price
 from judge.models.scripted import Line, ScriptedModel
 from judge.plan import plan
-from judge.prices import Price, Prices
+from judge.prices import Prices
 from judge.retrying import DEAD_CALLS
 from prompts.records import Message
 from tests.servers.llm import LLMServer

@@ -10,9 +10,10 @@ import pytest
 from judge.fanout import Fanout, Limits
 from judge.ledger import Ledger, open_ledger
 from judge.models.protocol import Completion, Dialogue, Request
+from judge.models.provider import Price
 from judge.models.scripted import ScriptedModel
 from judge.plan import plan
-from judge.prices import Price, Prices
+from judge.prices import Prices
 from prompts.records import Message
 
 NAME = "openai/m"

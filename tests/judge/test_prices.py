@@ -9,7 +9,8 @@ import pytest
 
 from constitution.errors import UserError
 from judge.models.protocol import Completion, Request
-from judge.prices import Price, Prices, likely_tokens_in, most_tokens_in, price_from, read_prices
+from judge.models.provider import Price
+from judge.prices import Prices, likely_tokens_in, most_tokens_in, price_from, read_prices
 from prompts.records import Message
 
 COMPLETION = Completion(

@@ -10,6 +10,7 @@ import pytest
 
 from judge.errors import ModelError, ProviderStopped, Rejected, Transient
 from judge.models.anthropic import AnthropicModel, open_model
+from judge.models.anthropic_codec import mapped
 from judge.models.faults import Unreachable
 from judge.models.protocol import Request
 from prompts.records import Message
@@ -112,7 +113,7 @@ def test_the_walk_finds_the_errors() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_every_error_of_the_sdk_is_mapped(model: At, kind: type[anthropic.APIError]) -> None:
+def test_every_error_of_the_sdk_is_mapped(kind: type[anthropic.APIError]) -> None:
     """By status, as far as the class has one; a class without is a fault of the line and so transient."""
     asked = httpx2.Request("POST", "http://127.0.0.1:1/v1")
     status = getattr(kind, "status_code", 500)
@@ -130,7 +131,7 @@ async def test_every_error_of_the_sdk_is_mapped(model: At, kind: type[anthropic.
     stopped = (401, 402, 403, 404)
     rejected = (400, 412, 413, 422, 431, 499)
     wanted = ProviderStopped if status in stopped else Rejected if status in rejected else Transient
-    assert isinstance(model("http://127.0.0.1:1").mapped(error), wanted)
+    assert isinstance(mapped(error, "m", "http://127.0.0.1:1"), wanted)
 
 
 async def test_a_schema_holds_the_answer_where_it_is_wanted(model: At, start_server: Start) -> None:

@@ -11,6 +11,7 @@ import pytest
 from judge.errors import ModelError, ProviderStopped, Rejected, Transient
 from judge.models.faults import Unreachable
 from judge.models.openai import OpenAIModel, open_model
+from judge.models.openai_codec import body_of, mapped
 from judge.models.protocol import Request
 from judge.models.room import billed_tokens
 from prompts.records import Message
@@ -101,7 +102,7 @@ async def test_reasoning_models_get_room_to_think_and_no_sampling(monkeypatch: p
         ("gpt-5-chat-latest", False),
     ):
         opened = open_model(f"openai/{name}")
-        body = opened.body(request(menu=MENU, temperature=1.0))
+        body = body_of(request(model=f"openai/{name}", menu=MENU, temperature=1.0))
         assert (billed_tokens(request(model=f"openai/{name}", menu=MENU)) > 4000) is thinks
         assert ("max_completion_tokens" in body) is thinks
         assert ("temperature" in body) is ("logprobs" in body) is ("max_tokens" in body) is (not thinks)
@@ -176,7 +177,7 @@ def _errors(root: type[Exception]) -> Iterator[type[Exception]]:
 
 
 @pytest.mark.parametrize("kind", sorted(set(_errors(openai.APIError)), key=lambda kind: kind.__name__))
-async def test_every_error_of_the_sdk_is_mapped(model: At, kind: type[openai.APIError]) -> None:
+def test_every_error_of_the_sdk_is_mapped(kind: type[openai.APIError]) -> None:
     asked = httpx2.Request("POST", "http://127.0.0.1:1/v1")
     status = getattr(kind, "status_code", 500)
     response = httpx2.Response(status, request=asked)
@@ -191,9 +192,9 @@ async def test_every_error_of_the_sdk_is_mapped(model: At, kind: type[openai.API
         error = kind(request=asked)
     else:
         error = kind("said", asked, body=None)
-    mapped = model("http://127.0.0.1:1/v1").mapped(error)
+    found = mapped(error, "openai/m", "http://127.0.0.1:1/v1")
     wanted = {400: Rejected, 401: ProviderStopped, 403: ProviderStopped, 404: ProviderStopped, 422: Rejected}
-    assert isinstance(mapped, wanted.get(status, Transient))
+    assert isinstance(found, wanted.get(status, Transient))
 
 
 async def test_a_schema_holds_the_answer_where_it_is_wanted(model: At, start_server: Start) -> None:
