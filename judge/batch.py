@@ -16,7 +16,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
@@ -220,9 +220,9 @@ class Batches:
         """Wait until a batch's worst case fits under the cap. Raises BudgetReached where it never will."""
         waits = pauses()
         budget = self._fanout.budget
-        while needed_usd > budget.room_usd:
+        while not budget.fits(needed_usd):
             if not self._going:
-                await budget.reserve(needed_usd)  # says so
+                raise budget.reached(needed_usd)
             await asyncio.sleep(next(waits))
             await self._look()
 
@@ -340,11 +340,33 @@ class Batches:
 
     async def _directly(self, requests: Sequence[Request]) -> None:
         """By the ordinary fan-out, which finishes what is in flight where it must stop."""
-        async with aclosing(self._fanout.run(map(_alone, requests))) as outcomes:
-            async for key, outcome in outcomes:
-                if isinstance(outcome, Failure):
-                    self._given_up[key] = outcome
-                self._step()
+        if not requests:
+            return
+        answered = asyncio.Event()
+        looking = asyncio.create_task(self._look_until(answered))
+        try:
+            async with aclosing(self._fanout.run(map(_alone, requests))) as outcomes:
+                async for key, outcome in outcomes:
+                    if isinstance(outcome, Failure):
+                        self._given_up[key] = outcome
+                    self._step()
+        finally:
+            answered.set()
+            await looking  # a look is not broken off: what it has booked is to be settled too
+
+    async def _look_until(self, answered: asyncio.Event) -> None:
+        """Look at the batches that other runs left while the fan-out asks: it may wait for what they have reserved."""
+        waits = pauses()
+        try:
+            while self._going:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(next(waits)):
+                        await answered.wait()
+                if answered.is_set():
+                    return
+                await self._look()
+        except Exception as exc:
+            self._fanout.stop(exc)
 
     async def _walked(self, make: Make[Row]) -> AsyncIterator[list[Done[Row] | Missing]]:
         waiting = iter(make())

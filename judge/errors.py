@@ -13,6 +13,8 @@ UserError (constitution.errors)
 
 from __future__ import annotations
 
+import copy
+
 from constitution.errors import UserError
 
 
@@ -58,3 +60,18 @@ class LedgerError(UserError):
 
 class PairsError(UserError):
     """Rows that a stage cannot use."""
+
+
+def own(error: Exception) -> Exception:
+    """An equal error for one more waiter, with the traceback so far.
+
+    One object raised in several tasks would gather the tracebacks of all of them.
+    """
+    try:
+        made = copy.copy(error)
+    except Exception:  # its class cannot be made of what it keeps
+        made = RuntimeError(f"{type(error).__name__}: {error}")
+    made.__cause__ = error.__cause__
+    made.__context__ = error.__context__
+    made.__suppress_context__ = error.__suppress_context__
+    return made.with_traceback(error.__traceback__)

@@ -1,10 +1,13 @@
 """Carrying out dialogues: many requests at once, each asked once, retried while it can succeed, within the
 budget.
 
-A request's way: the ledger's answer, else the answer of the same request in flight, else a place in the
-budget, the intent in the ledger, the call with its retries, the answer in the ledger. Only what a second try
-can mend is tried again, under one deadline for all tries of a call. Where no request can succeed the run
-stops; what is in flight is finished and written down first.
+A request's way: the ledger's answer, else the answer of the same request in flight, else a reservation in the
+budget, a place at the model's gate, the intent in the ledger, the call with its retries, the answer in the ledger.
+The order is the same everywhere, the budget before the place: who holds a place never waits for the budget, and who
+waits for its next try keeps its reservation and gives up its place. So nobody waits for one who waits for him.
+
+Only what a second try can mend is tried again, under one deadline for all tries of a call. Where no request can
+succeed the run stops; what is in flight is finished and written down first.
 """
 
 from __future__ import annotations
@@ -18,10 +21,10 @@ from pydantic import Field
 
 from constitution.errors import UserError
 from judge.budget import Budget, Spending, worst_usd
-from judge.errors import BudgetReached, ModelError, ProviderStopped, Rejected
+from judge.errors import BudgetReached, ModelError, ProviderStopped, Rejected, own
 from judge.ledger import Ledger
 from judge.limits import Gate, Place, Way
-from judge.models.protocol import Announces, Completion, Dialogue, Failure, Model, Outcome, Request, Row
+from judge.models.protocol import Completion, Dialogue, Failure, Model, Outcome, Request, Row
 from judge.prices import Prices
 from judge.retrying import Tries, mendable
 from prompts.records import Record
@@ -111,7 +114,7 @@ class Fanout:
         self._gates = {name: self._way(model, (ways or {}).get(name)) for name, model in models.items()}
         self._shown_at = float("-inf")
         self._tries = {name: self._tries_of(name, model) for name, model in models.items()}
-        self._stopped: BaseException | None = None
+        self._stopped: Exception | None = None
         self._stopping = asyncio.Event()
         self.budget = Budget(limits.max_cost_usd)
         """The run's own: who else spends for it reserves here."""
@@ -228,31 +231,30 @@ class Fanout:
             if known is not None:
                 self._step(from_ledger=self._progress.from_ledger + 1)
                 return known
-            async with self._gates[request.model].place(request) as place:
-                if self._stopped is not None:
-                    raise self._stopped
-                worst_usd = self._worst_usd(request)
-                await self._spending.reserve(worst_usd)
-                cost_usd = 0.0
-                try:
-                    if self._stopped is not None:
-                        raise self._stopped
+            self._raise_if_stopped()
+            worst_usd = self._worst_usd(request)
+            await self._spending.reserve(worst_usd)
+            cost_usd = 0.0
+            try:
+                async with self._gates[request.model].place(request) as place:
+                    self._raise_if_stopped()
                     outcome, cost_usd = await self._call(request, place)
                     return outcome
-                finally:
-                    self._spending.settle(worst_usd, cost_usd)
+            finally:
+                self._spending.settle(worst_usd, cost_usd)
         except (BudgetReached, ProviderStopped, UserError) as exc:
             self.stop(exc)
             raise
 
     async def _call(self, request: Request, place: Place) -> tuple[Outcome, float]:
-        """(outcome, USD as far as known) of a request that is not in the ledger."""
+        """(outcome, USD that are to be settled, as far as known) of a request that is not in the ledger."""
         if not await self._ledger.intend(request):
             raise AskedElsewhere
+        booked_usd = 0.0
         try:
             completion = await self._tries[request.model].complete(request, place)
             if mendable(completion, request):
-                completion = await self._second(request, place, completion)
+                completion, booked_usd = await self._second(request, place, completion)
         except ModelError as exc:
             await self._ledger.fail(request, str(exc))
             self._step(failed=self._progress.failed + 1)
@@ -268,28 +270,28 @@ class Fanout:
             tokens_in=self._progress.tokens_in + completion.tokens_in,
             tokens_out=self._progress.tokens_out + completion.tokens_out,
         )
-        return completion, cost or 0.0
+        return completion, max(0.0, (cost or 0.0) - booked_usd)
 
-    async def _second(self, request: Request, place: Place, first: Completion) -> Completion:
+    async def _second(self, request: Request, place: Place, first: Completion) -> tuple[Completion, float]:
         """Another answer in the place of one that holds nothing, its tokens added; the first where the budget or the
-        provider gives no other."""
+        provider gives no other. And the USD of the second, which are settled here."""
         worst_usd = self._worst_usd(request)
         if not await self._spending.spare(worst_usd):
-            return first
+            return first, 0.0
         cost_usd = 0.0
         try:
             second = await self._tries[request.model].complete(request, place)
             cost_usd = self._prices.cost(request.model, second) or 0.0
-        except ProviderStopped:
-            raise
+        except ProviderStopped as exc:
+            self.stop(exc)
+            return first, 0.0  # it is paid for
         except ModelError:
-            return first
+            return first, 0.0
         finally:
-            # what the first cost is settled with the call
             self._spending.settle(worst_usd, cost_usd)
         tokens = ("tokens_in", "tokens_out", "tokens_cached", "tokens_cache_written")
         sums = {name: getattr(first, name) + getattr(second, name) for name in tokens}
-        return (first if first.text and not second.text else second).model_copy(update=sums)
+        return (first if first.text and not second.text else second).model_copy(update=sums), cost_usd
 
     async def _pause(self, wait_s: float) -> None:
         """Sleep, or raise the reason why the run stops as soon as there is one."""
@@ -298,20 +300,20 @@ class Fanout:
                 await self._stopping.wait()
         except TimeoutError:
             return
-        assert self._stopped is not None
-        raise self._stopped
+        self._raise_if_stopped()
+
+    def _raise_if_stopped(self) -> None:
+        if self._stopped is not None:
+            raise own(self._stopped)
 
     def _worst_usd(self, request: Request) -> float:
         return worst_usd(request, self._limits.max_cost_usd, self._prices)
 
     def _way(self, model: Model, shared: Way | None) -> Way:
         clock = asyncio.get_running_loop().time
-        way = shared or Gate(
+        return shared or Gate(
             self._width(model), self._pause, clock, rpm=self._limits.rpm, tpm=self._limits.tpm
         )
-        if isinstance(model, Announces):
-            model.listen(way.hear)
-        return way
 
     def _tries_of(self, name: str, model: Model) -> Tries:
         deadline_s = None if model.capabilities.queueing else self._limits.deadline_s
@@ -327,6 +329,7 @@ class Fanout:
                 reason = RunInterruptedError("the run was interrupted")
             self._stopped = reason
             self._stopping.set()
+            self.budget.stop(reason)
 
     def _forget(self, key: str, done: asyncio.Task[Outcome]) -> None:
         del self._asking[key]

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection, Engine
 
-from judge.errors import LedgerError
+from judge.errors import LedgerError, own
 
 MOST_AT_ONCE = 500
 """Jobs in one transaction, and keys in one look-up."""
@@ -136,6 +136,6 @@ def _settle(answered: Iterable[tuple[_Waiting, Any]]) -> None:
         if waiting.future.done():
             continue
         if isinstance(result, LedgerError):
-            waiting.future.set_exception(result)
+            waiting.future.set_exception(own(result))
         else:
             waiting.future.set_result(result)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from judge.errors import ModelError, ProviderStopped, Rejected, Transient
 from judge.limits import Place, Way
 from judge.models.faults import Crowded, Unreachable
-from judge.models.protocol import Completion, Model, Request
+from judge.models.protocol import Completion, Model, Request, TellsLimits
 from judge.models.room import reply_tokens
 
 FIRST_WAIT_S = 0.5
@@ -84,7 +84,7 @@ class Tries:
             left_at = clock()
             try:
                 async with asyncio.timeout(left_s):
-                    completion = await self._model.complete(request)
+                    completion = await self._ask(request, place)
             except (Transient, TimeoutError) as exc:
                 problem = exc
             except Rejected:
@@ -113,6 +113,11 @@ class Tries:
             if tries >= self._attempts or (left_s is not None and left_s <= 0):
                 raise self._gave_up(tries, problem) from problem
             await place.outside(self._pause(pause_s))
+
+    async def _ask(self, request: Request, place: Place) -> Completion:
+        if isinstance(self._model, TellsLimits):
+            return await self._model.complete_with_headers(request, place.hear)
+        return await self._model.complete(request)
 
     def _gave_up(self, tries: int, problem: Exception) -> ModelError:
         said = str(problem) or f"no answer within {self._deadline_s:g} s"

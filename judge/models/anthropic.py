@@ -10,8 +10,8 @@ import anthropic
 from judge.errors import ProviderStopped
 from judge.models import anthropic_codec as codec
 from judge.models.learned import NOTHING
-from judge.models.protocol import Capabilities, Completion, Request
-from judge.models.wire import Ear, Hear, http_client
+from judge.models.protocol import Capabilities, Completion, OnHeaders, Request
+from judge.models.wire import handing_headers_to, http_client
 
 TIMEOUT_S = 60.0
 CONNECT_S = 10.0
@@ -24,14 +24,13 @@ class AnthropicModel:
     dialect = ""
     capabilities = Capabilities(structured=True, batches=True, headers=True)
 
-    def __init__(self, name: str, client: anthropic.AsyncAnthropic, ear: Ear | None = None) -> None:
+    def __init__(self, name: str, client: anthropic.AsyncAnthropic) -> None:
         self.name = name
         self.address = str(client.base_url).rstrip("/")
         self.endpoint = "" if self.address == OWN_ADDRESS else self.address
         self.client = client
         self.learned = NOTHING
         """What the model has shown that it refuses; asking in batches adds to it as well."""
-        self._ear = ear
         self._url = f"{self.address}/v1/messages"
 
     async def complete(self, request: Request) -> Completion:
@@ -50,10 +49,10 @@ class AnthropicModel:
             else:
                 return codec.completion_of(answer)
 
-    def listen(self, hear: Hear) -> None:
-        """Have the rate-limit headers of every reply handed on."""
-        if self._ear is not None:
-            self._ear.listener = hear
+    async def complete_with_headers(self, request: Request, on_headers: OnHeaders) -> Completion:
+        """As `complete`; the rate-limit headers of every reply go to `on_headers`."""
+        with handing_headers_to(on_headers):
+            return await self.complete(request)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -67,12 +66,11 @@ def open_model(name: str, *, base_url: str | None = None, timeout_s: float = TIM
     the address is somebody else's: local servers want none.
     """
     timeout = anthropic.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s))
-    ear = Ear()
     options: dict[str, Any] = {
         "base_url": base_url,
         "max_retries": 0,
         "timeout": timeout,
-        "http_client": http_client(anthropic, timeout, ear),
+        "http_client": http_client(anthropic, timeout),
     }
     try:
         client = anthropic.AsyncAnthropic(**options)
@@ -84,4 +82,4 @@ def open_model(name: str, *, base_url: str | None = None, timeout_s: float = TIM
                 f"{codec.KEY} is not set and {name} needs it; export it, or name another server with --base-url"
             )
         client = anthropic.AsyncAnthropic(api_key="none", **options)
-    return AnthropicModel(name, client, ear)
+    return AnthropicModel(name, client)

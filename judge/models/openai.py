@@ -10,8 +10,8 @@ import openai
 from judge.errors import ProviderStopped
 from judge.models import openai_codec as codec
 from judge.models.learned import NOTHING
-from judge.models.protocol import Capabilities, Completion, Request
-from judge.models.wire import Ear, Hear, http_client
+from judge.models.protocol import Capabilities, Completion, OnHeaders, Request
+from judge.models.wire import handing_headers_to, http_client
 
 TIMEOUT_S = 60.0
 CONNECT_S = 10.0
@@ -26,14 +26,13 @@ class OpenAIModel:
     dialect = ""
     capabilities = Capabilities(logprobs=True, structured=True, batches=True, headers=True)
 
-    def __init__(self, name: str, client: openai.AsyncOpenAI, ear: Ear | None = None) -> None:
+    def __init__(self, name: str, client: openai.AsyncOpenAI) -> None:
         self.name = name
         self.address = str(client.base_url).rstrip("/")
         self.endpoint = "" if self.address == OWN_ADDRESS else self.address
         self.client = client
         self.learned = NOTHING
         """What the server has shown that it refuses; asking in batches adds to it as well."""
-        self._ear = ear
         self._url = f"{self.address}/chat/completions"
         """Whole, because the SDK takes its time to join a path to its address, at every call."""
 
@@ -55,10 +54,10 @@ class OpenAIModel:
             else:
                 return codec.completion_of(answer, request)
 
-    def listen(self, hear: Hear) -> None:
-        """Have the rate-limit headers of every reply handed on."""
-        if self._ear is not None:
-            self._ear.listener = hear
+    async def complete_with_headers(self, request: Request, on_headers: OnHeaders) -> Completion:
+        """As `complete`; the rate-limit headers of every reply go to `on_headers`."""
+        with handing_headers_to(on_headers):
+            return await self.complete(request)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -72,12 +71,11 @@ def open_model(name: str, *, base_url: str | None = None, timeout_s: float = TIM
     the address is somebody else's: local servers want none.
     """
     timeout = openai.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s))
-    ear = Ear()
     options: dict[str, Any] = {
         "base_url": base_url,
         "max_retries": 0,
         "timeout": timeout,
-        "http_client": http_client(openai, timeout, ear),
+        "http_client": http_client(openai, timeout),
     }
     try:
         client = openai.AsyncOpenAI(**options)
@@ -87,4 +85,4 @@ def open_model(name: str, *, base_url: str | None = None, timeout_s: float = TIM
             raise ProviderStopped(
                 f"{codec.KEY} is not set and {name} needs it; export it, or name another server with --base-url"
             ) from exc
-    return OpenAIModel(name, client, ear)
+    return OpenAIModel(name, client)

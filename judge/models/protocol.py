@@ -117,6 +117,10 @@ Dialogue = Generator[Sequence[Request], Sequence[Outcome], Row]
 and returns the row. It does no I/O, so that it is tested without a model; `judge.fanout` carries it out."""
 
 
+OnHeaders = Callable[[Mapping[str, str]], None]
+"""Is given the rate-limit headers of a reply, names in lower case."""
+
+
 class Capabilities(Record):
     """What a model can do beside answering in words; whoever wants one of these looks here."""
 
@@ -131,7 +135,7 @@ class Capabilities(Record):
     person: bool = False
     """A person: asked in one order, about all principles at once, with a tie on offer."""
     headers: bool = False
-    """Its replies come with headers that may tell its rate limits; it satisfies `Announces`."""
+    """Its replies come with headers that may tell its rate limits; it satisfies `TellsLimits`."""
 
 
 class Model(Protocol):
@@ -154,9 +158,9 @@ class Model(Protocol):
 
 
 @runtime_checkable
-class Announces(Protocol):
-    """A model with the capability `headers`."""
+class TellsLimits(Protocol):
+    """A Model with the capability `headers`: its replies say how much may still be sent."""
 
-    def listen(self, hear: Callable[[Mapping[str, str]], None]) -> None:
-        """Have the rate-limit headers of every reply handed on."""
+    async def complete_with_headers(self, request: Request, on_headers: OnHeaders) -> Completion:
+        """As `complete`; the rate-limit headers of every reply to this request, errors too, go to `on_headers`."""
         ...

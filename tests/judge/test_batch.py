@@ -23,6 +23,7 @@ from judge.models.batching import BatchLimits
 from judge.models.protocol import Completion, Dialogue, Failure, Outcome, Request
 from judge.models.provider import Price
 from judge.models.registry import open_batches, open_model
+from judge.models.scripted import ScriptedModel
 from judge.prices import Prices
 from prompts.records import Message
 from tests.servers.batches import BatchServer, Plan
@@ -286,6 +287,31 @@ async def test_no_more_is_sent_than_the_cap_allows() -> None:
             assert len(made.requests) * (50 * 200 / 2e6) <= 0.02
         assert len(await rows_of(here, 60, max_cost_usd=1.0)) == 60
         assert here.stats()["answered_twice"] == 0
+
+
+async def test_who_asks_directly_gets_the_budget_that_a_batch_of_another_run_gives_back() -> None:
+    """That batch is nobody's wish any more, but it is paid for: its worst case is reserved until it has ended."""
+    prices = Prices.load({OPENAI: Price(input=0, output=200), "paid/m": Price(input=0, output=200)})
+    with server(plans=[Plan(looks=20)]) as here:
+        async with asker(here, max_cost_usd=1.0) as (batches, _):
+            first = asyncio.create_task(gather(batches, make(here, OPENAI, 1), []))
+            while not here.made:  # noqa: ASYNC110 the server is another thread
+                await asyncio.sleep(0.005)
+            first.cancel()
+            await asyncio.wait([first])
+        model = open_model(OPENAI, base_url=here.url)
+        models = {OPENAI: model, "paid/m": ScriptedModel(lambda _: "yes", name="paid/m")}
+        asked = Request(model="paid/m", messages=request(here, OPENAI, "?").messages, max_tokens=50)
+        async with open_ledger("ledger.db") as ledger:
+            # 0.01 is a call's worst case, a half of it a batch's
+            direct = Fanout(models, ledger, Limits(max_cost_usd=0.012), prices)
+            batches = Batches(direct, models, ledger, prices)
+            async with asyncio.timeout(20):
+                rows = [row async for row in batches.run(lambda: [one(asked)])]
+        await model.close()
+        assert [outcome.text for _, outcome in rows] == ["yes"]
+        assert here.stats()["answered"] == 1
+    assert direct.budget.room_usd < 0.012
 
 
 @pytest.mark.parametrize(("name", "step"), STEPS)

@@ -38,9 +38,9 @@ def gate(clock: Clock, width: int = 8, **paces: float) -> Gate:
 
 async def pass_through(through: Gate, headers: Mapping[str, str] | None = None) -> None:
     """One request and its reply, at once."""
-    async with through.place(REQUEST):
+    async with through.place(REQUEST) as place:
         if headers:
-            through.hear(headers)
+            place.hear(headers)
         through.answered()
 
 
@@ -167,9 +167,9 @@ async def test_what_left_after_a_reply_s_request_is_not_forgotten() -> None:
     done = asyncio.Event()
 
     async def slow(headers: Mapping[str, str]) -> None:
-        async with through.place(REQUEST):
+        async with through.place(REQUEST) as place:
             await ready.wait()
-            through.hear(headers)
+            place.hear(headers)
             await done.wait()
 
     said = {"x-ratelimit-limit-requests": "600", "x-ratelimit-reset-requests": "1s"}
