@@ -68,6 +68,7 @@ class Befallen:
 
     name = NAME
     endpoint = dialect = ""
+    capabilities = Capabilities()
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
