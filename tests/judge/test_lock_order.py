@@ -18,7 +18,7 @@ from judge.fanout import Fanout, Limits
 from judge.ledger import Ledger
 from judge.limits import Way
 from judge.models.faults import Crowded
-from judge.models.protocol import Completion, Dialogue, Failure, Outcome, Request
+from judge.models.protocol import Capabilities, Completion, Dialogue, Failure, Outcome, Request
 from judge.models.provider import Price
 from judge.prices import Prices
 from judge.shared import Keeper, Line, SharedBudget, SharedGate, stop_of
