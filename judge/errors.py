@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 
-from constitution.errors import UserError
+from preceptor.constitution.errors import UserError
 
 
 class ModelError(Exception):

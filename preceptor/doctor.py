@@ -8,7 +8,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from typing import NamedTuple
 
-from constitution.errors import UserError
+from preceptor.constitution.errors import UserError
 
 LIBRARIES = ("torch", "transformers", "trl", "peft")
 NEEDED = (*LIBRARIES, "accelerate", "datasets", "safetensors")
@@ -42,7 +42,7 @@ def examine() -> list[Finding]:
 
 def _providers() -> list[Finding]:
     """What the providers declare that they need, ours first and then those that packages add."""
-    from judge.models import registry
+    from preceptor.judge.models import registry
 
     findings: list[Finding] = []
     for name in registry.providers():
@@ -68,8 +68,8 @@ def _library(name: str, how: str, *, needed: bool) -> Finding:
 
 
 def _hardware() -> list[Finding]:
-    from judge.models import registry
-    from train.roles import accelerator
+    from preceptor.judge.models import registry
+    from preceptor.train.models.base import accelerator
 
     found = accelerator()
     embedded = registry.open_model("embedded")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from judge.models.protocol import ModelName, Request
-from judge.models.provider import Provider
+from preceptor.judge.models.protocol import ModelName, Request
+from preceptor.judge.models.provider import Provider
 
 REASONING = re.compile(r"^(o\d|gpt-[5-9])(?!.*-chat)")
 """OpenAI's models that think before they write: no temperature, no token probabilities, hidden tokens in the
@@ -34,8 +34,8 @@ def hidden_tokens(request: Request) -> int:
 
 
 PROVIDER = Provider(
-    open_model="judge.models.openai:open_model",
-    open_batches="judge.models.openai_batch:open_batches",
+    open_model="preceptor.judge.models.openai.model:open_model",
+    open_batches="preceptor.judge.models.openai.batch:open_batches",
     example="openai/gpt-5-mini",
     key="OPENAI_API_KEY",
     libraries=("openai",),

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from judge.models.batching import BatchProvider
-from judge.models.protocol import Model, Request
-from prompts.records import Record
+from preceptor.judge.models.batch_protocol import BatchProvider
+from preceptor.judge.models.protocol import Model, Request
+from preceptor.prompts.records import Record
 
 Opener = Callable[..., Model]
 """name, base_url=…, timeout_s=… -> the model, ready for requests; a model in this process takes its placement instead

@@ -10,27 +10,27 @@ from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Any
 
-from judge.errors import UnknownModel
-from judge.models.batching import BatchProvider
-from judge.models.protocol import Model, ModelName
-from judge.models.provider import Provider, resolved
+from preceptor.judge.errors import UnknownModel
+from preceptor.judge.models.batch_protocol import BatchProvider
+from preceptor.judge.models.protocol import Model, ModelName
+from preceptor.judge.models.provider import Provider, resolved
 
 GROUP = "preceptor.models"
 """Entry-point group by which other packages add providers: name -> `Provider`, or a function that opens a model."""
 
 OURS: Mapping[str, Provider | str] = MappingProxyType(
     {
-        "openai": "judge.models.openai_provider:PROVIDER",
-        "anthropic": "judge.models.anthropic_provider:PROVIDER",
+        "openai": "preceptor.judge.models.openai_provider:PROVIDER",
+        "anthropic": "preceptor.judge.models.anthropic_provider:PROVIDER",
         "hf": Provider(
-            open_model="judge.models.local:open_model",
+            open_model="preceptor.judge.models.local.model:open_model",
             example="hf/Qwen/Qwen3-0.6B",
             loads_weights=True,
             free=True,
         ),
-        "human": Provider(open_model="judge.models.human:open_model", naming="either", person=True),
+        "human": Provider(open_model="preceptor.judge.models.human:open_model", naming="either", person=True),
         "scripted": Provider(
-            open_model="judge.models.scripted:open_model", example="scripted/FILE", free=True
+            open_model="preceptor.judge.models.scripted:open_model", example="scripted/FILE", free=True
         ),
     }
 )
@@ -151,7 +151,7 @@ def _provider(name: str) -> Provider | None:
         return Provider(open_model=found)
     raise BrokenProvider(
         f"the provider {name} of the package {package} is {type(found).__name__}; wanted a "
-        "judge.models.provider.Provider or a function that opens a model: update the package, or uninstall it"
+        "preceptor.judge.models.provider.Provider or a function that opens a model: update the package, or uninstall it"
     )
 
 

@@ -11,11 +11,19 @@ from typing import Any
 import pytest
 from sqlalchemy.engine import Connection
 
-from constitution.errors import UserError
-from judge.errors import BudgetReached, LedgerError, ModelError, ProviderStopped, Rejected, Transient, own
-from judge.ledger import open_ledger
-from judge.models.faults import Crowded
-from judge.models.microbatch import Microbatcher
+from preceptor.constitution.errors import UserError
+from preceptor.judge.errors import (
+    BudgetReached,
+    LedgerError,
+    ModelError,
+    ProviderStopped,
+    Rejected,
+    Transient,
+    own,
+)
+from preceptor.judge.ledger.ledger import open_ledger
+from preceptor.judge.models.http.faults import Crowded
+from preceptor.judge.models.local.microbatch import Microbatcher
 
 ASKERS = 20
 

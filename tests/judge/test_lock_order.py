@@ -12,17 +12,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from judge.budget import Spending, worst_usd
-from judge.errors import BudgetReached, ModelError, ProviderStopped, Rejected, Transient
-from judge.fanout import Fanout, Limits
-from judge.ledger import Ledger
-from judge.limits import Way
-from judge.models.faults import Crowded
-from judge.models.protocol import Capabilities, Completion, Dialogue, Failure, Outcome, Request
-from judge.models.provider import Price
-from judge.prices import Prices
-from judge.shared import Keeper, Line, SharedBudget, SharedGate, stop_of
-from prompts.records import Message
+from preceptor.judge.asking.budget import Spending, worst_usd
+from preceptor.judge.asking.fanout import Fanout, Limits
+from preceptor.judge.asking.prices import Prices
+from preceptor.judge.asking.rate_limits import Way
+from preceptor.judge.asking.shared import Keeper, Line, SharedBudget, SharedGate, stop_of
+from preceptor.judge.errors import BudgetReached, ModelError, ProviderStopped, Rejected, Transient
+from preceptor.judge.ledger.ledger import Ledger
+from preceptor.judge.models.http.faults import Crowded
+from preceptor.judge.models.protocol import Capabilities, Completion, Dialogue, Failure, Outcome, Request
+from preceptor.judge.models.provider import Price
+from preceptor.prompts.records import Message
 from tests.judge.virtual_time import Deadlock, run
 
 NAME = "openai/testing"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from judge.models import registry
+from preceptor.judge.models import registry
 from tests.preceptor.conftest import Ended, Preceptor
 
 ROOT = Path(__file__).parent.parent.parent

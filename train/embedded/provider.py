@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from judge.models.local import LocalModel
-from judge.models.provider import Provider
-from train.embedded import WEIGHTS
+from preceptor.judge.models.local.model import LocalModel
+from preceptor.judge.models.provider import Provider
+from preceptor.train.embedded import WEIGHTS
 
 
 def open_model(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from judge.errors import ProviderStopped
-from judge.models.protocol import Capabilities, Completion, ModelName, Request
-from judge.models.provider import Price, Provider
+from preceptor.judge.errors import ProviderStopped
+from preceptor.judge.models.protocol import Capabilities, Completion, ModelName, Request
+from preceptor.judge.models.provider import Price, Provider
 
 
 class Parrot:
