@@ -20,8 +20,8 @@ GROUP = "preceptor.models"
 
 OURS: Mapping[str, Provider | str] = MappingProxyType(
     {
-        "openai": "preceptor.judge.models.openai_provider:PROVIDER",
-        "anthropic": "preceptor.judge.models.anthropic_provider:PROVIDER",
+        "openai": "preceptor.judge.models.openai.provider:PROVIDER",
+        "anthropic": "preceptor.judge.models.anthropic.provider:PROVIDER",
         "hf": Provider(
             open_model="preceptor.judge.models.local.model:open_model",
             example="hf/Qwen/Qwen3-0.6B",

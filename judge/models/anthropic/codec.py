@@ -15,7 +15,7 @@ from typing import Any
 import anthropic
 
 from preceptor.judge.errors import ModelError, ProviderStopped, Transient
-from preceptor.judge.models.anthropic_provider import PROVIDER
+from preceptor.judge.models.anthropic.provider import PROVIDER
 from preceptor.judge.models.http.faults import Fault, broken_body, error_of, unreachable
 from preceptor.judge.models.http.verdict_schema import verdict_schema
 from preceptor.judge.models.learned import NOTHING, Learned, Lesson

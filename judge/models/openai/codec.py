@@ -17,7 +17,7 @@ from preceptor.judge.errors import ModelError, ProviderStopped, Rejected, Transi
 from preceptor.judge.models.http.faults import Fault, broken_body, error_of, unreachable
 from preceptor.judge.models.http.verdict_schema import verdict_schema
 from preceptor.judge.models.learned import NOTHING, Learned, Lesson
-from preceptor.judge.models.openai_provider import PROVIDER, hidden_tokens, reply_tokens
+from preceptor.judge.models.openai.provider import PROVIDER, hidden_tokens, reply_tokens
 from preceptor.judge.models.protocol import Completion, FinishReason, ModelName, Request
 from preceptor.judge.models.verdict_tokens import TokenChoice, verdict_probabilities
 
