@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import date
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +14,7 @@ from ruamel.yaml.error import YAMLError
 
 from preceptor.constitution.errors import UserError
 from preceptor.judge.models import registry
-from preceptor.judge.models.protocol import Completion, ModelName, Request
+from preceptor.judge.models.protocol import Completion, ModelName
 from preceptor.judge.models.provider import Price
 from preceptor.prompts.records import Record
 
@@ -200,20 +199,3 @@ def _spelt(fields: object) -> object:
     if not isinstance(fields, dict):
         return fields
     return {key: value.isoformat() if isinstance(value, date) else value for key, value in fields.items()}
-
-
-def likely_tokens_in(request: Request) -> int:
-    """Tokens of a request's messages at four characters a token, as English prose has."""
-    return sum(math.ceil(len(text) / 4) + 4 for text in _texts(request))
-
-
-def most_tokens_in(request: Request) -> int:
-    """More tokens than a request's messages will have: three ASCII characters a token, one byte of others."""
-    return sum(
-        math.ceil(len(text) / 3) + len(text.encode(errors="replace")) - len(text) + 16
-        for text in _texts(request)
-    )
-
-
-def _texts(request: Request) -> Iterable[str]:
-    return (message.content for message in request.messages)

@@ -1,7 +1,8 @@
 """The seam: Request -> Completion, for every model whatever its provider.
 
 A Model answers one request or raises one of the errors in `judge.errors`; it neither retries nor caches nor counts
-money. Retries, rate limits and the budget are `judge.asking.fanout`'s, the cache and the bill are `judge.ledger.ledger`'s.
+money. Retries, rate limits and the budget are `judge.asking.fanout`'s, the cache and the bill are
+`judge.ledger.ledger`'s.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ NOT_IN_KEY = frozenset({"stage", "principle"})
 WEIGHTS = "weights:"
 """Begins the endpoint of a model in this process; the hash of its weights follows."""
 
-FinishReason = Literal["stop", "length", "refused"]
+FinishReason = Literal["stop", "length", "refused", "cut"]
 
 
 class ModelName(NamedTuple):
@@ -87,8 +88,14 @@ class Completion(Record):
     """What came back."""
 
     text: str
+    """The answer alone."""
+    thoughts: str = ""
+    """What the model thought before it answered, as far as the provider shows it; never judged or learned from."""
     finish_reason: FinishReason
-    """`length`: cut off at max_tokens. `refused`: the provider says that the model declined or filtered."""
+    """`length`: cut off at max_tokens. `refused`: the provider says that the model declined or filtered. `cut`:
+    broken off for another reason."""
+    finish_word: str = ""
+    """The provider's own word for how it ended; empty where it ended well."""
     probabilities: dict[str, float] | None = None
     """Menu letter -> probability at the place of the verdict, summing to 1 over the menu; None: not given."""
     served_by: str = ""
@@ -99,6 +106,8 @@ class Completion(Record):
     """Part of `tokens_in` that the provider read from its prompt cache."""
     tokens_cache_written: int = 0
     """Part of `tokens_in` that the provider wrote to its prompt cache."""
+    usage: Literal["reported", "estimated"] = "reported"
+    """Whether the provider counted the tokens, or they are an estimate because it did not."""
 
 
 class Failure(Record):
@@ -163,4 +172,23 @@ class TellsLimits(Protocol):
 
     async def complete_with_headers(self, request: Request, on_headers: OnHeaders) -> Completion:
         """As `complete`; the rate-limit headers of every reply to this request, errors too, go to `on_headers`."""
+        ...
+
+
+@runtime_checkable
+class KnowsRoom(Protocol):
+    """A Model that learns how long its replies may become, such as one that turns out to think before it answers."""
+
+    def billed_tokens(self, request: Request) -> int:
+        """The most tokens that a reply can be billed for."""
+        ...
+
+
+@runtime_checkable
+class GivesTime(Protocol):
+    """A Model that knows a slow server from one that is gone."""
+
+    async def gives_time(self) -> bool:
+        """After a time-out: whether the server is there and only slow, so that its calls get twice as long from now
+        on."""
         ...

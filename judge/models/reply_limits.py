@@ -11,6 +11,11 @@ def reply_tokens(request: Request) -> int:
     return declared(request.model).reply_tokens(request)
 
 
+def hidden_tokens(request: Request) -> int:
+    """Tokens that the model is known to think before it replies, at most."""
+    return declared(request.model).hidden_tokens(request)
+
+
 def billed_tokens(request: Request) -> int:
     """The most tokens that a reply can be billed for, hidden ones included."""
-    return reply_tokens(request) + declared(request.model).hidden_tokens(request)
+    return reply_tokens(request) + hidden_tokens(request)

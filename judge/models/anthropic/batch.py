@@ -11,24 +11,12 @@ from anthropic.types.messages import MessageBatch
 
 from preceptor.judge.errors import Transient
 from preceptor.judge.models.anthropic import codec
-from preceptor.judge.models.anthropic.model import AnthropicModel
 from preceptor.judge.models.batch_protocol import SLOW_S, BatchLimits, Remote, Result, parts_of
-from preceptor.judge.models.http.faults import Fault, error_of
+from preceptor.judge.models.http.faults import error_of, fault_of, status_in
+from preceptor.judge.models.http.model import HttpModel
 from preceptor.judge.models.protocol import Completion, Request
 
 PAGE = 100
-STATUSES = {
-    "invalid_request_error": 400,
-    "authentication_error": 401,
-    "billing_error": 402,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "request_too_large": 413,
-    "rate_limit_error": 429,
-    "timeout_error": 504,
-    "overloaded_error": 529,
-}
-"""The HTTP status of an error of this type, where it stands alone."""
 
 
 class AnthropicBatches:
@@ -36,7 +24,7 @@ class AnthropicBatches:
 
     limits = BatchLimits(requests=100_000, bytes=256_000_000)
 
-    def __init__(self, model: AnthropicModel) -> None:
+    def __init__(self, model: HttpModel) -> None:
         self._model = model
         self._client = model.client
 
@@ -47,12 +35,12 @@ class AnthropicBatches:
     async def submit(self, _token: str, _run: str, lines: Sequence[Mapping[str, Any]]) -> Remote:
         """Make the batch; the API takes neither token nor run."""
         requests: Any = lines
-        with codec.faults(self._model.name, self._model.address):
+        with codec.faults(self._model.asked, self._model.line.address):
             return _remote(await self._client.messages.batches.create(requests=requests, timeout=SLOW_S))
 
     async def retrieve(self, remote_id: str) -> Remote:
         """How far it is."""
-        with codec.faults(self._model.name, self._model.address):
+        with codec.faults(self._model.asked, self._model.line.address):
             try:
                 return _remote(await self._client.messages.batches.retrieve(remote_id))
             except anthropic.NotFoundError as exc:
@@ -61,7 +49,7 @@ class AnthropicBatches:
 
     async def recent(self, since_s: float) -> AsyncIterator[Remote]:
         """The workspace's batches that were made since, latest first."""
-        with codec.faults(self._model.name, self._model.address):
+        with codec.faults(self._model.asked, self._model.line.address):
             async for made in self._client.messages.batches.list(limit=PAGE):
                 if made.created_at.timestamp() < since_s:
                     return
@@ -80,7 +68,7 @@ class AnthropicBatches:
         """The stream's lines."""
         if not remote.places:
             return
-        with codec.faults(self._model.name, self._model.address):
+        with codec.faults(self._model.asked, self._model.line.address):
             reading = await self._client.messages.batches.results(remote.id, timeout=SLOW_S)
             try:
                 async for line in reading:
@@ -92,19 +80,20 @@ class AnthropicBatches:
         """The answer; the model learns which optional parameter it refuses."""
         came = result.body["result"]
         if came.type == "succeeded":
-            return codec.completion_of(came.message.to_dict(mode="json"))
+            answer = came.message.to_dict(mode="json")
+            completion = codec.completion_of(answer, request, self._model.asked)
+            self._model.learned = self._model.learned.after(completion)
+            return completion
         if came.type != "errored":
             raise Transient(f"anthropic: the request {came.type} in its batch")
-        error = came.error.error
-        said, kind = str(error.message), str(error.type)
-        if kind == "invalid_request_error":
-            lesson = codec.lesson(said, codec.body_of(request), self._model.learned)
+        body = came.error.to_dict(mode="json")
+        fault = fault_of(self._model.asked, status_in(body), body)
+        if fault.status == 400:
+            lesson = codec.lesson(fault, codec.body_of(request), self._model.learned)
             if lesson is not None:
                 self._model.learned = lesson.learned
-                raise Transient(f"anthropic refused {lesson.change} from now on: {said}")
-        raise error_of(
-            Fault("anthropic", self._model.name, STATUSES.get(kind, 500), said, kind, {}, codec.KEY)
-        )
+                raise Transient(f"anthropic refused {lesson.change} from now on: {fault.message}")
+        raise error_of(fault)
 
 
 def _remote(made: MessageBatch) -> Remote:
@@ -124,6 +113,6 @@ def _remote(made: MessageBatch) -> Remote:
     )
 
 
-def open_batches(model: AnthropicModel) -> AnthropicBatches:
+def open_batches(model: HttpModel) -> AnthropicBatches:
     """The same model through its provider's batch API; what either learns of the model serves both."""
     return AnthropicBatches(model)
