@@ -45,6 +45,13 @@ class _Mark(NamedTuple):
     end: int
 
 
+class _Spans(NamedTuple):
+    """Where the parts stand in a text, as (start, end). What lies between them are marks."""
+
+    thoughts: list[tuple[int, int]]
+    answer: list[tuple[int, int]]
+
+
 def split(text: str) -> Parts:
     """The thoughts in a text, and its answer.
 
@@ -54,17 +61,21 @@ def split(text: str) -> Parts:
     """
     thoughts: list[str] = []
     for read in (_channels, _stripped, _tagged):
-        found = read(text)
-        if found.thoughts or found.answer != text:
-            thoughts, text = [*thoughts, found.thoughts], found.answer
+        if (found := read(text)) is not None:
+            thoughts += [text[start:end] for start, end in found.thoughts]
+            text = _joined([text[start:end] for start, end in found.answer])
     return Parts(_joined(thoughts), text)
 
 
-def unclosed(text: str) -> int | None:
-    """Where thoughts begin that nothing ends, even in the middle of a line; None where there are none.
+def blanked(text: str) -> str:
+    """The text with thoughts and their marks replaced by as many spaces, so that places in it stay the same.
 
-    For whoever reads a decision out of a text, and would rather have none than one out of thoughts.
+    Thoughts that begin in the middle of a line and are never ended are blanked too: whoever reads a decision out
+    of a text would rather have none than one out of thoughts.
     """
+    for read in (_channels, _stripped, _tagged):
+        if (found := read(text)) is not None:
+            text = _only(text, found.answer)
     depth: dict[str, list[int]] = {}
     for mark in _marks(text):
         starts = depth.setdefault(mark.name, [])
@@ -72,41 +83,53 @@ def unclosed(text: str) -> int | None:
             starts.append(mark.start)
         elif mark.kind == "close" and starts:
             starts.pop()
-    return min((starts[0] for starts in depth.values() if starts), default=None)
+    start = min((starts[0] for starts in depth.values() if starts), default=len(text))
+    return _only(text, [(0, start)])
 
 
-def _channels(text: str) -> Parts:
+def _only(text: str, spans: Sequence[tuple[int, int]]) -> str:
+    """The text in the spans, which are in order; spaces elsewhere."""
+    pieces, at = [], 0
+    for start, end in spans:
+        pieces += [" " * (start - at), text[start:end]]
+        at = end
+    return "".join([*pieces, " " * (len(text) - at)])
+
+
+def _channels(text: str) -> _Spans | None:
     """Harmony: what is in the channel `final` is the answer, all else thoughts."""
     heads = list(_CHANNEL.finditer(text))
     if not heads:
-        return Parts("", text)
-    thoughts, finals = [_message(text[: heads[0].start()])], []
+        return None
+    found = _Spans([_message(text, 0, heads[0].start())], [])
     for head, after in zip(heads, [*heads[1:], None], strict=True):
-        message = _message(text[head.end() : after.start() if after else len(text)])
-        (finals if head[1] == "final" else thoughts).append(message)
-    return Parts(_joined(thoughts), _joined(finals))
+        message = _message(text, head.end(), after.start() if after else len(text))
+        (found.answer if head[1] == "final" else found.thoughts).append(message)
+    return found
 
 
-def _message(text: str) -> str:
+def _message(text: str, start: int, end: int) -> tuple[int, int]:
     """A channel's text up to the mark that ends it."""
-    stop = _CHANNEL_END.search(text)
-    return text[: stop.start()] if stop else text
+    stop = _CHANNEL_END.search(text, start, end)
+    return start, stop.start() if stop else end
 
 
-def _stripped(text: str) -> Parts:
+def _stripped(text: str) -> _Spans | None:
     """Harmony without its marks. The last start of the answer counts."""
     opened = _STRIPPED.match(text)
     if opened is None:
-        return Parts("", text)
-    thoughts, final, answer = text[opened.end() :].rpartition(_STRIPPED_FINAL)
-    return Parts(thoughts.strip(), answer.strip()) if final else Parts(answer.strip(), "")
+        return None
+    start, end = opened.end(), len(text)
+    final = text.rfind(_STRIPPED_FINAL, start)
+    if final < 0:
+        return _Spans([(start, end)], [])
+    return _Spans([(start, final)], [(final + len(_STRIPPED_FINAL), end)])
 
 
-def _tagged(text: str) -> Parts:
+def _tagged(text: str) -> _Spans | None:
     marks = _marks(text)
     closers, fences = _closers(marks), _fences(marks)
-    thoughts: list[str] = []
-    answer: list[str] = []
+    found = _Spans([], [])
     at = seen = index = 0  # text[:at] and marks[:index] are dealt with, text[at:seen] is answer
     while index < len(marks):
         mark = marks[index]
@@ -118,20 +141,19 @@ def _tagged(text: str) -> Parts:
             index = fences.get(index - 1, index)
             seen = marks[index - 1].end
         elif mark.kind == "close":  # opened by the prompt, or twice closed: all before it was thought
-            thoughts += [*answer, text[at : mark.start]]
-            answer, at = [], mark.end
+            found.thoughts.extend([*found.answer, (at, mark.start)])
+            found.answer.clear()
+            at = mark.end
         elif (closer := closers.get(index - 1)) is not None:
-            answer.append(text[at : mark.start])
-            thoughts.append(text[mark.end : marks[closer].start])
+            found.answer.append((at, mark.start))
+            found.thoughts.append((mark.end, marks[closer].start))
             at, index = marks[closer].end, closer + 1
         elif begins_line:
-            answer.append(text[at : mark.start])
-            thoughts.append(text[mark.end :])
+            found.answer.append((at, mark.start))
+            found.thoughts.append((mark.end, len(text)))
             at, index = len(text), len(marks)
-    if not thoughts:
-        return Parts("", text)
-    answer.append(text[at:])
-    return Parts(_joined(thoughts), _joined(answer))
+    found.answer.append((at, len(text)))
+    return found if found.thoughts else None
 
 
 def _joined(parts: Sequence[str]) -> str:

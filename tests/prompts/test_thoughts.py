@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prompts.thoughts import Parts, split, unclosed
+from prompts.thoughts import Parts, blanked, split
 
 HARMONY = "<|channel|>analysis<|message|>Hm. Verdict: B<|end|><|start|>assistant<|channel|>final<|message|>Verdict: A"
 
@@ -122,14 +122,25 @@ def test_a_block_at_the_start_is_thoughts_whatever_it_holds(inside: str, after: 
 
 
 @pytest.mark.parametrize(
-    ("text", "place"),
+    ("text", "left"),
     [
-        ("Verdict: A", None),
-        ("<think>hm</think>Verdict: A", None),
-        ("Fine. <think>or Verdict: B", 6),
-        ("<think>a <think>b</think> Verdict: B", 0),
-        ("`<think>` is a tag. Verdict: A", None),
+        ("Verdict: A", "Verdict: A"),
+        ("<think>hm</think>Verdict: A", "Verdict: A"),
+        ("Fine. <think>or Verdict: B", "Fine."),
+        ("<think>a <think>b</think> Verdict: B", ""),
+        ("`<think>` is a tag. Verdict: A", "`<think>` is a tag. Verdict: A"),
+        (HARMONY, "Verdict: A"),
     ],
 )
-def test_where_unclosed_thoughts_begin(text: str, place: int | None) -> None:
-    assert unclosed(text) == place
+def test_blanking_leaves_the_answer_where_it_stands(text: str, left: str) -> None:
+    seen = blanked(text)
+    assert len(seen) == len(text)
+    assert seen.strip() == left
+    assert text[seen.find(left) :].startswith(left)
+
+
+@given(PIECES)
+def test_what_blanking_leaves_stands_in_the_answer(text: str) -> None:
+    seen = blanked(text)
+    assert all(mark in (" ", text[index]) for index, mark in enumerate(seen))
+    assert seen.count("Yes.") <= split(text).answer.count("Yes.")
