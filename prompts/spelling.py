@@ -26,7 +26,7 @@ FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {
 }
 _TOKEN = re.compile(
     r"(?P<number>\d++(?:[.,]\d++)*+)|(?P<word>[^\W\d_]++)|(?P<line>\n)"
-    r"|(?P<tag></[^\W_]{1,12}>|<(?:b|i|u|em|strong|code|span|p|br ?/?|h[1-6]|div|li|mark)>)"
+    r"|(?P<tag></[^\W_]{1,12}>|<(?:(?-i:b|i|u)|em|strong|code|span|p|br ?/?|h[1-6]|div|li|mark)>)"
     r"|\\(?P<latex>boxed|fbox|text(?:bf|it|rm|tt)?|math(?:bf|rm|it|tt)|left|right|n)(?![^\W\d_])"
     r"|(?P<mark>[^\s*_`\"'“”‘’«»「」『』()\[\]{}$#\\])",
     re.IGNORECASE,
@@ -172,6 +172,8 @@ class Claim(NamedTuple):
     grade: float | None = None
     doubt: str = ""
     """Why it chooses nothing."""
+    after: int = 0
+    """Index of the token behind it."""
 
 
 class Labelled(NamedTuple):
@@ -223,11 +225,12 @@ def tokens(text: str) -> list[Token]:
     ]
 
 
-def claims(reply: str, menu: Labelled) -> Iterator[Claim]:
-    """All places where the reply gives a verdict, in their order, but those that it only quotes."""
+def last_claim(reply: str, menu: Labelled) -> Claim | None:
+    """The last place where the reply gives a verdict and does not only quote one."""
     found = tokens(reply)
     quotes = _Quotes(reply)
     former: Claim | None = None
+    last: Claim | None = None
     index = 0
     while index < len(found):
         claim, after = _claim(reply, found, index, menu)
@@ -235,13 +238,14 @@ def claims(reply: str, menu: Labelled) -> Iterator[Claim]:
             index += 1
             continue
         index = max(after, index + 1)
-        if quotes.around(claim.start, claim.end):
-            continue
-        if former is not None and former.letter != claim.letter and _joined(reply[former.end : claim.start]):
-            said = " ".join(reply[former.start : claim.end].split())
-            claim = claim._replace(doubt=f"a choice between two verdicts: {said!r}")
-        yield claim
-        former = claim
+        if not quotes.around(claim.start, claim.end):
+            former, last = last, claim
+    if last is None or last.letter is None or last.doubt:
+        return last
+    if former is not None and former.letter != last.letter and _joined(reply[former.end : last.start]):
+        said = " ".join(reply[former.start : last.end].split())
+        return last._replace(doubt=f"a choice between two verdicts: {said!r}")
+    return last._replace(doubt=doubt(reply, found, last.after, menu, last.letter))
 
 
 def _joined(between: str) -> bool:
@@ -325,9 +329,7 @@ def _value(reply: str, found: Sequence[Token], at: int, menu: Labelled, start: i
     last = found[at + len(words) - 1]
     if last.text != words[-1] and _runs_on(reply, found, at + len(words)):
         return Claim(None, start, last.end, found[at].start)
-    return Claim(
-        letter, start, last.end, found[at].start, doubt=doubt(reply, found, at + len(words), menu, letter)
-    )
+    return Claim(letter, start, last.end, found[at].start, after=at + len(words))
 
 
 def _past_fillers(found: Sequence[Token], at: int, menu: Labelled) -> int:
@@ -388,8 +390,7 @@ def _grade(reply: str, found: Sequence[Token], at: int, menu: Labelled, start: i
         return off._replace(end=number.end, doubt=f"more than one number: {said!r}")
     elif len(after) > 1 and after[0].text.casefold() in ("to", "until") and after[1].kind == "number":
         return off._replace(end=number.end, doubt=f"a range: {reply[number.start : after[1].end]!r}")
-    letter = str(int(grade))
-    return Claim(letter, start, number.end, number.start, grade, doubt(reply, found, at + 1, menu, letter))
+    return Claim(str(int(grade)), start, number.end, number.start, grade, after=at + 1)
 
 
 def _is_dash(reply: str, mark: Token) -> bool:

@@ -24,7 +24,7 @@ _CHANNEL = re.compile(
     r"(?<![\"'`])<\|channel\|>\s{0,3}(analysis|commentary|final)\b[^<]{0,80}(?:<\|message\|>|\Z)"
 )
 _CHANNEL_END = re.compile(r"<\|(?:end|return|call|start|channel)\|>")
-_STRIPPED = re.compile(r"\s*analysis(?=[A-Z])")
+_STRIPPED = re.compile(r"\A\s*+analysis(?=[A-Z])")
 """How Harmony looks where a server has dropped its marks: "analysisWe need … assistantfinalThe answer"."""
 _STRIPPED_FINAL = "assistantfinal"
 

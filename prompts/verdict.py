@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
-from prompts.spelling import Labelled, claims, labelled
+from prompts.spelling import Labelled, labelled, last_claim
 from prompts.thoughts import blanked
 
 GAP = r"[\s*_`]*+"  # white space, and Markdown's emphasis and code marks
@@ -46,7 +46,7 @@ class _Patterns(NamedTuple):
     hedge: re.Pattern[str]
 
 
-RUNS_ON = re.compile(r"[ \t]++[^\W_]")
+RUNS_ON = re.compile(r"(?<![ \t])[ \t]++[^\W_]")
 
 
 def parse(reply: str, menu: Mapping[str, str]) -> Verdict | Unparsed:
@@ -76,9 +76,7 @@ def parse(reply: str, menu: Mapping[str, str]) -> Verdict | Unparsed:
 
 
 def _spelt(answer: str, form: Labelled) -> Verdict | Unparsed | None:
-    claim = None
-    for claim in claims(answer, form):  # noqa: B007  # the last one counts
-        pass
+    claim = last_claim(answer, form)
     if claim is None:
         return None
     if claim.doubt:
