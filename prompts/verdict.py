@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
-from prompts.spelling import Labelled, labelled, last_claim
-from prompts.thoughts import blanked
+from preceptor.prompts.spelling import Labelled, labelled, last_claim
+from preceptor.prompts.thoughts import blanked
 
 GAP = r"[\s*_`]*+"  # white space, and Markdown's emphasis and code marks
 MARKS = r"[*_`]*+"

@@ -9,18 +9,18 @@ from types import ModuleType
 
 import pytest
 
-from prompts import verdict
+from preceptor.prompts import verdict
 from tests.steps import TOO_MANY, Steps, TooManyStepsError, hostile
 
 READERS = (
-    "constitution.checks",
+    "preceptor.constitution.checks",
     "prompts",
-    "judge.canaries",
-    "judge.habits",
-    "judge.pairs",
-    "preceptor.probes",
-    "train.embedded.oracle",
-    "train.probes",
+    "preceptor.judge.audit.canaries",
+    "preceptor.judge.audit.biases",
+    "preceptor.judge.pairs",
+    "preceptor.evaluation.probes",
+    "preceptor.train.embedded.oracle",
+    "preceptor.train.evaluation.probes",
 )
 """Packages and modules that read what models, servers and files bring."""
 SIZE = 32

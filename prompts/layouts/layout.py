@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from prompts.rows import BadRowError, kind_of
+from preceptor.prompts.rows import BadRowError, kind_of
 
 Fields = dict[str, Any]
 ROLES = {

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
-from prompts.layouts.layout import Fields, Layout, asked, has, text, without
-from prompts.layouts.two_replies import _number, decided
-from prompts.layouts.whole_talks import TURN
-from prompts.rows import BadRowError
+from preceptor.prompts.layouts.layout import Fields, Layout, asked, has, text, without
+from preceptor.prompts.layouts.two_replies import _number, decided
+from preceptor.prompts.layouts.whole_talks import TURN
+from preceptor.prompts.rows import BadRowError
 
 LISTS = ("answers", "completions", "responses", "generations")
 WORDS = ("answer", "response", "text", "content", "output", "completion")

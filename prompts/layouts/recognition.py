@@ -7,11 +7,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from constitution.errors import Fault
-from prompts.errors import RowsError
-from prompts.layouts import ranked, two_replies, whole_talks
-from prompts.layouts.layout import Fields, Layout, has, without
-from prompts.rows import MOST_FAULTS, BadRowError, RawRow, columns_left_out, faulty, read_rows
+from preceptor.constitution.errors import Fault
+from preceptor.prompts.errors import RowsError
+from preceptor.prompts.layouts import ranked, two_replies, whole_talks
+from preceptor.prompts.layouts.layout import Fields, Layout, has, without
+from preceptor.prompts.rows import MOST_FAULTS, BadRowError, RawRow, columns_left_out, faulty, read_rows
 
 Parsed = TypeVar("Parsed")
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from prompts.layouts.layout import (
+from preceptor.prompts.layouts.layout import (
     Fields,
     Layout,
     Talk,
@@ -20,7 +20,7 @@ from prompts.layouts.layout import (
     text,
     without,
 )
-from prompts.rows import BadRowError, kind_of
+from preceptor.prompts.rows import BadRowError, kind_of
 
 Said = tuple[str | None, float | None]
 """`a`, `b`, `tie` or None where nobody said, and the probability that a is the better where that is known."""

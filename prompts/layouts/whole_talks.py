@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from itertools import product
 from typing import Any
 
-from prompts.layouts.layout import (
+from preceptor.prompts.layouts.layout import (
     Fields,
     Layout,
     Talk,
@@ -21,7 +21,7 @@ from prompts.layouts.layout import (
     text,
     without,
 )
-from prompts.rows import BadRowError, kind_of
+from preceptor.prompts.rows import BadRowError, kind_of
 
 TURN = re.compile(r"\n\n(Human|Assistant):")
 NOT_TRL = frozenset({"conversations", "conversation", "instruction", "question", "input", "generations"})

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prompts.verdict import Unparsed, Verdict, parse
+from preceptor.prompts.verdict import Unparsed, Verdict, parse
 
 AB = {"a": "Verdict: A", "b": "Verdict: B"}
 ABT = {**AB, "tie": "Verdict: tie"}

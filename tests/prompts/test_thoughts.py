@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prompts.thoughts import Parts, blanked, split
+from preceptor.prompts.thoughts import Parts, blanked, split
 
 HARMONY = "<|channel|>analysis<|message|>Hm. Verdict: B<|end|><|start|>assistant<|channel|>final<|message|>Verdict: A"
 
