@@ -143,7 +143,8 @@ def read(
     - `failed`: the request was not answered;
     - `refused`: the provider says so, or there is no verdict and the words decline;
     - `unparsed`: empty, off-topic (no verdict on the menu), or truncated before the end that should hold the
-      verdict. Without reasoning the verdict comes first, so that a reply cut off after it still counts.
+      verdict. Of a reply that was to bring the verdict alone, one that is cut off counts where the verdict is the
+      first thing in it and the cut cannot have taken a part of it.
     """
     found = fault_of(outcome, request)
     if found.verdict is not None:
@@ -177,11 +178,21 @@ def fault_of(outcome: Outcome, request: Request) -> Found:
         fault = cast(Fault, reply.status)
         return Found(fault, STATUS[fault], reply.problem)
     verdict = parse(outcome.text, request.menu)
-    cut_off = reply.status == "truncated" and request.reasoning
-    if isinstance(verdict, Verdict) and not cut_off:
+    if isinstance(verdict, Verdict) and (
+        reply.status == "ok" or (not request.reasoning and survives_a_cut(outcome.text, verdict))
+    ):
         return Found("", "ok", "", verdict)
     fault = "refused" if looks_refused(reply.text) else "truncated" if reply.problem else "off-topic"
     return Found(fault, STATUS[fault], verdict.reason if isinstance(verdict, Unparsed) else reply.problem)
+
+
+def survives_a_cut(text: str, verdict: Verdict) -> bool:
+    """Whether a verdict counts although the reply is cut off: nothing stands before it, and it is not cut itself.
+
+    "Score: 1" may have been to become "Score: 10", and whatever comes after words of its own may be quoted by them.
+    """
+    whole = verdict.grade is None or verdict.end < len(text.rstrip())
+    return whole and not any(map(str.isalnum, text[: verdict.start]))
 
 
 def words_beside(text: str, verdict: Verdict) -> str:

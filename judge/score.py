@@ -113,11 +113,16 @@ def _read(outcome: Outcome, request: Request) -> Grade:
     return Grade(
         principle=request.principle,
         status="ok",
-        grade=float(verdict.letter) if expected is None else expected,
+        grade=_written(verdict) if expected is None else expected,
         parsed=expected is None,
         reason=compare.words_beside(outcome.text, verdict),
         call=request.key,
     )
+
+
+def _written(verdict: Verdict) -> float:
+    """The number that the judge wrote: 8.5 is neither 8 nor 9."""
+    return float(verdict.letter) if verdict.grade is None else verdict.grade
 
 
 def expected_grade(probabilities: Mapping[str, float] | None) -> float | None:

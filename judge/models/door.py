@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 from preceptor.judge.errors import Rejected, Unreadable
 from preceptor.judge.models.protocol import Completion, FinishReason, Request
 from preceptor.judge.models.reply_limits import billed_tokens
-from preceptor.judge.models.thoughts import part
 from preceptor.judge.models.token_estimates import likely_tokens, likely_tokens_in
 from preceptor.judge.models.verdict_tokens import TokenChoice, last_verdict, verdict_probabilities
+from preceptor.prompts.thoughts import split
 
 LARGEST_BODY = 32 * 2**20
 """Bytes of one reply that are read; the longest replies of today's models have a hundredth of it, with
@@ -124,7 +124,7 @@ def completion_of(arrived: Arrived, request: Request) -> Completion:
 def admitted(completion: Completion, request: Request) -> Completion:
     """A completion, made safe: its text can be written down and holds the answer alone. What is so already stays as it
     is."""
-    answer, thoughts = part(sound(completion.text))
+    thoughts, answer = split(sound(completion.text))
     given = "\n\n".join(filter(None, (sound(completion.thoughts).strip(), thoughts)))
     if answer == completion.text and given == completion.thoughts:
         return completion
