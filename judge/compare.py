@@ -156,6 +156,7 @@ def read(
         letter=None,
         status=found.status,
         reason=read_reply(outcome).text or found.problem,
+        thoughts=read_reply(outcome).thoughts,
         model=request.model,
         call=request.key,
         fault=found.fault,
@@ -179,7 +180,12 @@ def fault_of(outcome: Outcome, request: Request) -> Found:
         return Found(fault, STATUS[fault], reply.problem)
     verdict = parse(outcome.text, request.menu)
     if isinstance(verdict, Verdict) and (
-        reply.status == "ok" or (not request.reasoning and survives_a_cut(outcome.text, verdict))
+        reply.status == "ok"
+        or (
+            outcome.finish_reason == "length"
+            and not request.reasoning
+            and survives_a_cut(outcome.text, verdict)
+        )
     ):
         return Found("", "ok", "", verdict)
     fault = "refused" if looks_refused(reply.text) else "truncated" if reply.problem else "off-topic"
@@ -229,6 +235,7 @@ def _decided(
         probability=min(probability, 1.0),
         status="tie" if letter == "tie" else "ok",
         reason=words_beside(outcome.text, verdict),
+        thoughts=outcome.thoughts,
         model=request.model,
         call=request.key,
         sampled=total <= 0,

@@ -104,6 +104,7 @@ def _read(outcome: Outcome, request: Request) -> Grade:
             principle=request.principle,
             status=fault.status,
             reason=reply.text or fault.problem,
+            thoughts=reply.thoughts,
             call=request.key,
         )
     assert isinstance(outcome, Completion)
@@ -116,6 +117,7 @@ def _read(outcome: Outcome, request: Request) -> Grade:
         grade=_written(verdict) if expected is None else expected,
         parsed=expected is None,
         reason=compare.words_beside(outcome.text, verdict),
+        thoughts=outcome.thoughts,
         call=request.key,
     )
 

@@ -169,7 +169,9 @@ def _finish(arrived: Arrived) -> tuple[FinishReason, str]:
 
 def _usage(counts: Counts, request: Request, text: str) -> dict[str, Any]:
     """The fields of a completion that say what it used."""
-    read, wrote = _count(counts.tokens_in), _count(counts.tokens_out)
+    # a prompt has tokens, and so have words
+    read = _count(counts.tokens_in) or None
+    wrote = _count(counts.tokens_out) or (None if text.strip() else _count(counts.tokens_out))
     estimated = read is None or wrote is None
     read = likely_tokens_in(request) if read is None else read
     if wrote is None:
@@ -194,7 +196,8 @@ def _count(value: object) -> int | None:
 
 
 def _check_prompt_was_read(made: Completion, request: Request) -> None:
-    sent = likely_tokens_in(request)
+    # runs of blanks are few tokens
+    sent = sum(likely_tokens(" ".join(message.content.split())) + 4 for message in request.messages)
     if made.usage == "reported" and sent > SURELY_MORE_THAN and made.tokens_in < sent * READ_AT_LEAST:
         problem = (
             f"the server read {made.tokens_in} tokens of a prompt of about {sent}: it cuts long prompts in silence; "

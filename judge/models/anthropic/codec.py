@@ -103,8 +103,8 @@ def _counts(usage: object) -> Counts:
     fresh, cached, written = (
         usage.get(name) for name in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
     )
-    known = isinstance(fresh, int) and fresh >= 0
-    parts = [part for part in (fresh, cached, written) if isinstance(part, int) and part > 0]
+    known = type(fresh) is int and fresh >= 0
+    parts = [part for part in (fresh, cached, written) if type(part) is int and part > 0]
     return Counts(sum(parts) if known else None, usage.get("output_tokens"), cached, written)
 
 

@@ -78,7 +78,8 @@ class HttpModel:
     async def complete_with_headers(self, request: Request, on_headers: OnHeaders) -> Completion:
         """As `complete`; the rate-limit headers of every reply go to `on_headers`."""
         while True:
-            body = self._codec.body_of(request, self.learned)
+            known = self.learned
+            body = self._codec.body_of(request, known)
             try:
                 # the SDKs' typed methods check the parameters against their types once more and make an object of
                 # every token in the reply: a third of a call's CPU time (docs/labelling.md)
@@ -90,7 +91,9 @@ class HttpModel:
                 if fault is None:
                     raise self._codec.mapped(exc, self.asked, self.line.address) from exc
                 _tell(on_headers, fault.headers)
-                lesson = self._codec.lesson(fault, body, self.learned) if fault.status in TEACHING else None
+                if fault.status in TEACHING and known != self.learned:
+                    continue  # another call has learned something since this one left
+                lesson = self._codec.lesson(fault, body, known) if fault.status in TEACHING else None
                 if lesson is None:
                     raise error_of(fault) from exc
                 self.learned = lesson.learned
