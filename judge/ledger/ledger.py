@@ -19,12 +19,11 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sql
@@ -86,9 +85,13 @@ _LOSE = sql.text(
     "UPDATE calls SET status = 'lost', owner = NULL, leased_until = NULL WHERE status = 'intent' AND owner = :owner"
 )
 _RENEW = sql.text("UPDATE calls SET leased_until = :until WHERE status = 'intent' AND owner = :owner")
-UNPAID: Mapping[str, Any] = MappingProxyType(
-    {"tokens_in": 0, "tokens_out": 0, "tokens_cached": 0, "cost_usd": None, "usage": "reported"}
-)
+UNPAID: dict[str, Any] = {
+    "tokens_in": 0,
+    "tokens_out": 0,
+    "tokens_cached": 0,
+    "cost_usd": None,
+    "usage": "reported",
+}
 """The line on the bill of a call for which nothing came."""
 
 Row = dict[str, Any]
