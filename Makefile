@@ -7,7 +7,7 @@ CODE   := constitution prompts judge train preceptor tests benchmarks
 DATA   ?= data
 PEERS  := build/peers
 
-.PHONY: quickstart test test-wheel check golden bench-train bench-judge bench-recorded bench-label bench-ppo clean
+.PHONY: quickstart test test-wheel check golden docs bench-train bench-judge bench-recorded bench-label bench-ppo clean
 
 quickstart: $(VENV)/.train  ## the main job on the embedded default: no key, no network, no GPU
 	$(BIN)/preceptor quickstart
@@ -25,6 +25,9 @@ check: $(VENV)/.dev  ## ruff and mypy strict
 
 golden: $(VENV)/.dev  ## write the golden files anew; argue the change in the commit
 	GOLDEN=write $(BIN)/python -m pytest -q -m golden
+
+docs: $(VENV)/.dev  ## write docs/cli.md anew from the settings and commands
+	$(BIN)/python -m preceptor.cli.reference > docs/cli.md
 
 bench-train: $(VENV)/.dev  ## reward model and DPO against TRL, the output layer, what soft labels buy: a quarter of an hour
 	$(BIN)/python benchmarks/train_pairs.py compare

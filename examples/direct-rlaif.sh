@@ -7,7 +7,7 @@
 # front desk's. Then let another judge guard the training: --guard-judge openai/gpt-5 --guard-prompts held-out.jsonl.
 # More flags can follow the command: sh examples/direct-rlaif.sh --epochs 2
 exec preceptor train ppo front-desk \
-    --reward judge --judge embedded --constitution front-desk \
+    --judge embedded --constitution front-desk \
     --judge-mode group --principles each \
     --model embedded --out runs/direct-rlaif \
     --epochs 0.5 --batch-size 32 --samples 4 --learning-rate 1e-3 --kl-beta 0.05 --max-new-tokens 64 \

@@ -13,9 +13,9 @@ from typing import NamedTuple, cast
 from preceptor.constitution.checks import Exchange, looks_refused, run
 from preceptor.constitution.principle import Principle
 from preceptor.judge.models.protocol import Completion, Model, Outcome, Request
-from preceptor.judge.models.registry import CHECKS
 from preceptor.judge.records import Fault, Judgement, Letter, Order, Pair, Status
 from preceptor.judge.replies import read_reply
+from preceptor.judge.settings import CHECKS
 from preceptor.prompts.errors import TemplateError
 from preceptor.prompts.records import content_id
 from preceptor.prompts.template import Template, nonce

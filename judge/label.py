@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Literal, Self
-
-from pydantic import Field, model_validator
+from typing import Literal
 
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution, Principle
@@ -14,55 +12,12 @@ from preceptor.judge import compare
 from preceptor.judge.aggregate import Sum, sum_up, weights
 from preceptor.judge.errors import PairsError
 from preceptor.judge.models.protocol import Dialogue, Model
-from preceptor.judge.models.registry import CHECKS
 from preceptor.judge.records import Judgement, Label, Order, Pair
+from preceptor.judge.settings import CHECKS, LabelSettings
 from preceptor.prompts.errors import TemplateError
-from preceptor.prompts.records import Record
 from preceptor.prompts.template import Template, load
 
 BOTH: tuple[Order, Order] = ("original", "swapped")
-
-
-class LabelSettings(Record):
-    """How pairs are judged."""
-
-    principles: Literal["joint", "each", "sample"] = "joint"
-    """All applicable principles in one ask; one ask for each; or one of them drawn for each pair."""
-    orders: Literal["both", "original", "one"] = "both"
-    """`one`: the order in which a pair is shown is drawn by its id."""
-    reasoning: bool = False
-    """Whether the judge explains before its verdict. Without, the probability of the verdict is read
-    directly.
-    """
-    tie: bool = False
-    """Whether the judge may say tie."""
-    draws: int = Field(default=1, ge=1)
-    """With `sample`: how many different principles are drawn for each pair and averaged."""
-    shots: int = Field(default=0, ge=0)
-    """Most worked examples that each principle brings into an ask, from the constitution."""
-    structured: bool = False
-    """Whether the provider holds the judge's answer to a JSON schema."""
-    clamp: tuple[float, float] | None = None
-    """Bounds of a probability that was given after reasoning."""
-    max_tokens: int = Field(default=512, ge=1)
-    seed: int = 0
-    sample: int = 0
-    """Another number asks the same judge the same again, past what the ledger holds."""
-    template: str = ""
-    """File of one's own; empty: the shipped one in the judge's dialect."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.draws > 1 and self.principles != "sample":
-            raise ValueError(
-                f"draws is {self.draws} with principles {self.principles}; draws are for `sample`"
-            )
-        if self.clamp is not None:
-            if not 0 <= self.clamp[0] < 0.5 < self.clamp[1] <= 1:
-                raise ValueError(f"clamp is {self.clamp}; wanted two bounds with 0.5 between them: 0.4,0.6")
-            if not self.reasoning:
-                raise ValueError("clamp without reasoning; it bounds what a judge says after it has reasoned")
-        return self
 
 
 def template_for(judge: Model, settings: LabelSettings) -> Template:

@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-
 from preceptor.judge.models.protocol import Dialogue, Model, Request
 from preceptor.judge.records import Response
 from preceptor.judge.replies import read_reply
-from preceptor.prompts.records import Message, Prompt, Record, content_id
-
-
-class RespondSettings(Record):
-    """How replies are sampled."""
-
-    samples: int = Field(default=4, ge=1)
-    max_tokens: int = Field(default=512, ge=1)
-    temperature: float = Field(default=1.0, ge=0)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    seed: int = 0
-    system: str = ""
-    """System message for prompts that bring none of their own."""
+from preceptor.judge.settings import RespondSettings
+from preceptor.prompts.records import Message, Prompt, content_id
 
 
 def respond(prompt: Prompt, model: Model, settings: RespondSettings) -> Dialogue[tuple[Response, ...]]:

@@ -6,26 +6,14 @@ import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pydantic import Field
-
 from preceptor.constitution.checks import looks_refused
 from preceptor.constitution.principle import Constitution, Principle
 from preceptor.judge.models.protocol import Dialogue, Model, Request
 from preceptor.judge.records import Critique, ReplyStatus, Response, Revision
 from preceptor.judge.replies import Reply, read_reply
-from preceptor.prompts.records import Message, Record, content_id
+from preceptor.judge.settings import ReviseSettings
+from preceptor.prompts.records import Message, content_id
 from preceptor.prompts.template import load, nonce
-
-
-class ReviseSettings(Record):
-    """How replies are criticised and repaired."""
-
-    rounds: int = Field(default=2, ge=1)
-    max_tokens: int = Field(default=512, ge=1)
-    """Longest critique, and longest revised reply."""
-    temperature: float = Field(default=0.7, ge=0)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    seed: int = 0
 
 
 class _Round(NamedTuple):

@@ -18,15 +18,16 @@ from preceptor.constitution.files import load
 from preceptor.constitution.principle import Constitution
 from preceptor.judge.asking.fanout import Fanout, Limits
 from preceptor.judge.asking.prices import Prices
-from preceptor.judge.label import LabelSettings, label
+from preceptor.judge.label import label
 from preceptor.judge.label import template_for as comparing
 from preceptor.judge.ledger.ledger import open_ledger
 from preceptor.judge.models.protocol import Dialogue, Model, Row
 from preceptor.judge.models.registry import open_model
 from preceptor.judge.records import Group
-from preceptor.judge.score import Reply, ScoreSettings, score
+from preceptor.judge.score import Reply, score
 from preceptor.judge.score import template_for as grading
-from preceptor.judge.voting.ranking import Schedule, rank
+from preceptor.judge.settings import LabelSettings, Schedule, ScoreSettings
+from preceptor.judge.voting.ranking import rank
 from preceptor.prompts.records import Message, Prompt, Record, content_id
 
 Conversation = str | Sequence[dict[str, Any]]

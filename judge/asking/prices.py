@@ -15,7 +15,7 @@ from ruamel.yaml.error import YAMLError
 from preceptor.constitution.errors import UserError
 from preceptor.judge.models import registry
 from preceptor.judge.models.protocol import Completion, ModelName
-from preceptor.judge.models.provider import Price
+from preceptor.judge.settings import CHECKS, Price
 from preceptor.prompts.records import Record
 
 SNAPSHOT = re.compile(r"-(\d{8}|\d{4}-\d{2}-\d{2}|latest)$")
@@ -92,7 +92,7 @@ class Prices:
         if model in self._own:
             return self._own[model]
         provider = registry.declared(model)
-        if provider.free or model == registry.CHECKS:
+        if provider.free or model == CHECKS:
             return Price(input=0, output=0)
         if "" in self._own:
             return self._own[""]
@@ -172,20 +172,6 @@ def read_prices(path: str | Path) -> dict[str, Price]:
                 f"{{{', '.join(list(Price.model_fields)[:6])}}}, input and output at least"
             ) from exc
     return prices
-
-
-def price_from(text: str) -> tuple[str, Price]:
-    """(model, price) of `[MODEL=]IN,OUT`, in USD for a million tokens; no model: every one that is asked. Raises
-    UserError."""
-    name, _, numbers = text.rpartition("=")
-    try:
-        each_in, each_out = (float(number) for number in numbers.split(","))
-        return name, Price(input=each_in, output=each_out, source="--price")
-    except ValueError as exc:  # pydantic's ValidationError is one
-        raise UserError(
-            f"--price is {text!r}; wanted USD for a million tokens in and out, such as 0.25,2 or "
-            "openai/my-model=0.25,2"
-        ) from exc
 
 
 def _yaml(text: str) -> Any:

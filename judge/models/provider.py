@@ -11,33 +11,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import Field
-
 from preceptor.judge.models.batch_protocol import BatchProvider
 from preceptor.judge.models.protocol import Model, Request
-from preceptor.prompts.records import Record
+from preceptor.judge.settings import Price
 
 Opener = Callable[..., Model]
 """name, base_url=…, timeout_s=… -> the model, ready for requests; a model in this process takes its placement instead
 (dtype, device_map, four_bit). Options that the function has no parameter for are refused with a message."""
-
-
-class Price(Record):
-    """USD for a million tokens."""
-
-    input: float = Field(ge=0, allow_inf_nan=False)
-    output: float = Field(ge=0, allow_inf_nan=False)
-    cached_input: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    """Input that came from the provider's prompt cache; None: as `input`."""
-    cache_write: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    """Input that was written to the prompt cache; None: as `input`."""
-    batch_input: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    """Input through the provider's batch API; None: by the provider's discount, where it has one."""
-    batch_output: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    dated: str = ""
-    """Day on which it was last checked, YYYY-MM-DD."""
-    source: str = ""
-    """Where it was taken from."""
 
 
 def as_asked(request: Request) -> int:
@@ -57,6 +37,8 @@ class Provider:
     """What follows the provider's name: `/model`, nothing, or either."""
     example: str = ""
     """A model's name, shown where a name is wanted and something else came."""
+    takes_address: bool = False
+    """Its models are reached over a network: they take base_url and timeout_s."""
     loads_weights: bool = False
     """Its models run in this process: they take a placement and no address, and change with the files they lie in."""
     person: bool = False

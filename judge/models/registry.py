@@ -14,6 +14,7 @@ from preceptor.judge.errors import UnknownModel
 from preceptor.judge.models.batch_protocol import BatchProvider
 from preceptor.judge.models.protocol import Model, ModelName
 from preceptor.judge.models.provider import Provider, resolved
+from preceptor.judge.settings import CHECKS
 
 GROUP = "preceptor.models"
 """Entry-point group by which other packages add providers: name -> `Provider`, or a function that opens a model."""
@@ -35,9 +36,6 @@ OURS: Mapping[str, Provider | str] = MappingProxyType(
     }
 )
 """Providers that ship with this package, or `module:name` of them."""
-
-CHECKS = "checks"
-"""No model: the constitution's own machine checks, where a judge is named."""
 
 
 class BrokenProvider(UnknownModel):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from preceptor.constitution.errors import UserError
 from preceptor.judge.asking.prices import read_prices
-from preceptor.judge.models.provider import Price
+from preceptor.judge.settings import Price
 
 VARIABLE = "PRECEPTOR_PRICES"
 

@@ -25,13 +25,14 @@ from typing import Any
 
 from preceptor.asking.prices import user_prices
 from preceptor.asking.ray_worker import Batch, Plan, Worker, batch_of, table_of
-from preceptor.asking.stages import Asked, Asking, Cluster, Means, Watch
+from preceptor.asking.stages import Asked, Means, Watch
 from preceptor.constitution.errors import UserError
 from preceptor.judge.asking.fanout import GRACE_S, Progress
 from preceptor.judge.asking.first_rows import FirstRows, NothingUsable
 from preceptor.judge.asking.shared import Keeper, Stop
 from preceptor.judge.ledger.ledger import this_run
 from preceptor.judge.ledger.location import place_of
+from preceptor.settings import Asking, Cluster
 
 TOGETHER = 4
 """Batches that a worker has in hand at once: while the last calls of one are awaited, others go on."""

@@ -17,7 +17,7 @@ from preceptor.judge.asking.fanout import Fanout, Limits
 from preceptor.judge.asking.prices import Prices
 from preceptor.judge.asking.shared import BEAT_S, Line, SharedBudget, SharedGate, Stop, stop_of
 from preceptor.judge.ledger.ledger import open_ledger
-from preceptor.judge.models.provider import Price
+from preceptor.judge.settings import Price
 
 
 class Batch(NamedTuple):

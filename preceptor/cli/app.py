@@ -9,19 +9,82 @@ from types import FrameType
 
 import typer
 
-from preceptor.cli import (
-    amend,
-    audit,
-    constitution,
-    evaluate,
-    export,
-    feedback,
-    label,
-    ledger,
-    prompts,
-    runs,
-    train,
+from preceptor.cli.lazy import Entry, lazy
+
+START, DATA, LEARN, LOOK = (
+    "Start here",
+    "Judge and write",
+    "Train and compare",
+    "Runs, records, constitutions",
 )
+CLI = "preceptor.cli"
+
+COMMANDS = {
+    "quickstart": Entry(
+        f"{CLI}.runs:quickstart",
+        "The whole way on the embedded model: no key, no network, no GPU, three to four minutes.",
+        START,
+    ),
+    "init": Entry(
+        f"{CLI}.runs:init",
+        "A folder to start from: a constitution, prompts and a run file, all of which run as they are.",
+        START,
+    ),
+    "doctor": Entry(
+        f"{CLI}.runs:doctor",
+        "What is installed and what works here. Exit 1 where the embedded default could not run.",
+        START,
+    ),
+    "constitution": Entry(f"{CLI}.constitution:app", "Read, write and check constitutions.", LOOK),
+    "prompts": Entry(
+        f"{CLI}.prompts:app", "Prompt pools: list those that ship, show the rows of a file.", LOOK
+    ),
+    "respond": Entry(f"{CLI}.feedback:respond", "Sample replies to prompts.", DATA),
+    "revise": Entry(
+        f"{CLI}.feedback:revise", "Have replies criticised by the constitution and rewritten.", DATA
+    ),
+    "label": Entry(
+        f"{CLI}.label:label",
+        "Have judges say, in both orders, which reply follows the constitution better.",
+        DATA,
+    ),
+    "score": Entry(
+        f"{CLI}.feedback:score",
+        "Grade replies, each on its own: from 1 to 10 by a judge, or by the rewards of a trained model.",
+        DATA,
+    ),
+    "audit": Entry(
+        f"{CLI}.audit:audit",
+        "Measure judges against pairs whose better reply is known; they never see which.",
+        DATA,
+    ),
+    "train": Entry(f"{CLI}.train.app:app", "Train LoRA adapters: sft, a reward model, or a policy.", LEARN),
+    "evaluate": Entry(
+        f"{CLI}.evaluate:evaluate",
+        "Compare a policy with a baseline: judged on prompts in both orders, or by --probes for what tuning broke.",
+        LEARN,
+    ),
+    "export": Entry(
+        f"{CLI}.export:export",
+        "Write a trained model as others take it, with a model card that says where it comes from.",
+        LEARN,
+    ),
+    "ledger": Entry(
+        f"{CLI}.ledger:app", "The ledger of calls: what was asked, what it cost, what can go.", LOOK
+    ),
+    "run": Entry(
+        f"{CLI}.runs:run",
+        "Run a whole pipeline from a file; run again, it goes on where it stopped.",
+        LOOK,
+    ),
+    "report": Entry(f"{CLI}.runs:report", "Write the report of a run folder anew and print its path.", LOOK),
+    "verify": Entry(
+        f"{CLI}.runs:verify",
+        "Re-derive a folder's counts, hashes and lineage from what lies in it. Exit 1 where something differs.",
+        LOOK,
+    ),
+}
+"""The commands, in the order of the help."""
 
 app = typer.Typer(
     name="preceptor",
@@ -29,28 +92,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=True,
+    cls=lazy(COMMANDS),
 )
-app.command("quickstart")(runs.quickstart)
-app.command("init")(runs.init)
-app.command("doctor")(runs.doctor)
-constitution.app.command("edit")(amend.edit)
-constitution.app.command("diff")(amend.diff)
-constitution.app.command("test")(amend.try_examples)
-constitution.app.command("ablate")(amend.ablate)
-app.add_typer(constitution.app, name="constitution")
-app.add_typer(prompts.app, name="prompts")
-app.command("respond")(feedback.respond)
-app.command("revise")(feedback.revise)
-app.command("label")(label.label)
-app.command("score")(label.score)
-app.command("audit")(audit.audit)
-app.add_typer(train.app, name="train")
-app.command("evaluate")(evaluate.evaluate)
-app.add_typer(ledger.app, name="ledger")
-app.command("run")(runs.run)
-app.command("report")(runs.report)
-app.command("verify")(runs.verify)
-app.command("export")(export.export)
 
 INTERRUPTED = 130
 

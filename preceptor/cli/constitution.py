@@ -11,11 +11,37 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from preceptor.cli.lazy import Entry, lazy
+
 if TYPE_CHECKING:
     from preceptor.constitution.edit import Document
     from preceptor.constitution.lint import Remark
 
-app = typer.Typer(help="Read, write and check constitutions.", no_args_is_help=True)
+AMEND = "preceptor.cli.amend"
+app = typer.Typer(
+    help="Read, write and check constitutions.",
+    no_args_is_help=True,
+    cls=lazy(
+        {
+            "edit": Entry(
+                f"{AMEND}:edit",
+                "Edit a file in your own editor; a broken one never takes the place of a good one.",
+            ),
+            "diff": Entry(
+                f"{AMEND}:diff",
+                "What differs, principle by principle, and which labels would have to be asked again.",
+            ),
+            "test": Entry(
+                f"{AMEND}:try_examples",
+                "Does a judge apply every principle as its examples say? Exit code 1 where it does not.",
+            ),
+            "ablate": Entry(
+                f"{AMEND}:ablate",
+                "Leave out one principle at a time: which labels flip, and what it does to the agreement with gold.",
+            ),
+        }
+    ),
+)
 
 Source = Annotated[
     str, typer.Argument(help="A shipped name, or the path of a YAML file.", show_default=False)

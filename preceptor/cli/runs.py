@@ -18,8 +18,10 @@ QUICKSTART = Path(__file__).parent.parent / "quickstart.yaml"
 
 
 def quickstart(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Run folder.")] = Path("quickstart"),
-    seed: options.Seed = 0,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="PATH", help="Run folder.")] = Path(
+        "quickstart"
+    ),
+    seed: Annotated[int, typer.Option("--seed", metavar="INT", help="Equal seeds give equal results.")] = 0,
     as_json: options.Json = False,
 ) -> None:
     """The whole way on the embedded model: no key, no network, no GPU, three to four minutes."""
@@ -55,10 +57,12 @@ def carry_out(config: RunConfig, plan: bool, as_json: bool) -> None:
 
         show_plan(run_plan.asks(config), asking_of(config), as_json)
         return
+    from preceptor.cli.asking import tell_of_batches
     from preceptor.cli.screen import Terminal
     from preceptor.cli.summary import show
     from preceptor.run import pipeline
 
+    tell_of_batches(config)
     summary = pipeline.run(config, Terminal())
     if as_json:
         console.result(summary)

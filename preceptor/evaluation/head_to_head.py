@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, NamedTuple
 
 from preceptor.asking import stages
+from preceptor.asking.work import whole
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution
 from preceptor.evaluation.oracles import open_oracle
 from preceptor.judge.asking.fanout import Progress
-from preceptor.judge.label import LabelSettings
 from preceptor.judge.models.protocol import Dialogue, Model
-from preceptor.judge.models.registry import open_model
 from preceptor.judge.records import Label, Pair, Response
-from preceptor.judge.respond import RespondSettings, respond
+from preceptor.judge.respond import respond
+from preceptor.judge.settings import LabelSettings, RespondSettings
 from preceptor.judge.voting.cascade import together
 from preceptor.prompts.records import Prompt, Record, content_id
 from preceptor.records import HeldOut
+from preceptor.settings import Asking
 from preceptor.train.evaluation.compare import distinct_n, satisfied, win_rate
 
 
@@ -47,7 +49,7 @@ Bar = Callable[[str], AbstractContextManager[Callable[[Progress], None]]]
 
 
 def evaluate(
-    prompts: Sequence[Prompt], constitution: Constitution, settings: Settings, asking: stages.Asking, bar: Bar
+    prompts: Sequence[Prompt], constitution: Constitution, settings: Settings, asking: Asking, bar: Bar
 ) -> Compared:
     """Compare the two on every prompt. In the labels, response a is the policy's and b the baseline's.
 
@@ -66,11 +68,10 @@ def evaluate(
             f"of {len(prompts)} prompts none got a usable reply from both {settings.policy} and {settings.baseline}; "
             "try a larger --max-tokens, and look at what `preceptor respond` gets from each"
         )
-    judge = stages.open_judge(settings.judge, asking.base_url)
     labels: list[Label] = []
+    to_label = partial(stages.to_label, settings.judge, asking, constitution, settings.label)
     with bar("judge") as watch:
-        dialogues = list(stages.labelling(pairs, constitution, judge, settings.label))
-        asked = stages.whole(dialogues, judge, left, labels.append, watch)
+        asked = whole(stages.Work(pairs, to_label), left, labels.append, watch)
     rows = [
         HeldOut(
             id=label.id,
@@ -159,12 +160,11 @@ def _replies(
     name: str,
     prompts: Sequence[Prompt],
     settings: RespondSettings,
-    asking: stages.Asking,
+    asking: Asking,
     bar: Bar,
 ) -> tuple[list[Response], float]:
-    model = open_model(name)
     replies: list[Response] = []
+    to_respond = partial(stages.to_respond, name, asking, settings.model_copy(update={"samples": 1}))
     with bar(stage) as watch:
-        dialogues = list(stages.responding(prompts, model, settings.model_copy(update={"samples": 1})))
-        asked = stages.whole(dialogues, model, asking, replies.extend, watch)
+        asked = whole(stages.Work(prompts, to_respond), asking, replies.extend, watch)
     return replies, asked.progress.cost_usd

@@ -11,28 +11,27 @@ from datetime import UTC, datetime
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 from preceptor.asking import stages
-from preceptor.asking.stages import Asked, Asking, Means, Watch
+from preceptor.asking.stages import Asked, Means, Watch
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution
 from preceptor.judge.asking.shared import NOTHING_DONE
 from preceptor.judge.audit.audit import audit, drift
 from preceptor.judge.audit.canaries import attack_rates, from_constitution, is_canary, mixed
 from preceptor.judge.dataset.publish import CANARIES, LABELS, RANKINGS, LabelRun, publish, read_labels
-from preceptor.judge.label import LabelSettings
 from preceptor.judge.ledger.ledger import open_ledger
 from preceptor.judge.models.protocol import Dialogue, Model
-from preceptor.judge.models.registry import declared
 from preceptor.judge.records import Group, Label, Pair
+from preceptor.judge.settings import Combine, LabelSettings, Pairing, Schedule
 from preceptor.judge.voting.cascade import JOINED, Rule, Step
-from preceptor.judge.voting.panel import DAWID_SKENE, Combine, accuracy_by_step, recombine
-from preceptor.judge.voting.ranking import Pairing, Ranked, Schedule
+from preceptor.judge.voting.panel import DAWID_SKENE, accuracy_by_step, recombine
+from preceptor.judge.voting.ranking import Ranked
 from preceptor.label.finished import Source, finished, input_facts, stamp
 from preceptor.prompts.manifest import file_hash
 from preceptor.prompts.rows import writing
+from preceptor.settings import Access, Asking, in_this_process
 
 Bar = Callable[[str], Any]
 """Opens a progress bar for what it is told, and gives the watch that drives it."""
@@ -50,10 +49,8 @@ class Job(NamedTuple):
     panels: Sequence[tuple[Sequence[str], str]]
     """The judges of each step by name, and which pairs come to it: the first step gets every pair."""
     settings: LabelSettings
-    base_urls: Mapping[str, str] = MappingProxyType({})
-    """Server by judge's name; `""`: of all others."""
-    local: Mapping[str, Any] = MappingProxyType({})
-    """Placement of the judges in this process: dtype, device_map, four_bit."""
+    access: Access = Access()
+    """How the judges are reached."""
     combine: Combine = "mean"
     schedule: Schedule | None = None
     """None: the rows are pairs; else they are groups, compared by this schedule."""
@@ -79,7 +76,7 @@ class Job(NamedTuple):
         """Whether the same job gives the same labels whenever it is done: not with weights here that may have changed,
         nor where something is asked anew every day."""
         names = [name for names, _ in self.panels for name in names]
-        return not self.recheck and not any(declared(name).loads_weights for name in names)
+        return not self.recheck and not any(map(in_this_process, names))
 
     @property
     def resolved(self) -> dict[str, Any]:
@@ -87,8 +84,8 @@ class Job(NamedTuple):
         chosen = {
             "combine": self.combine,
             "panels": [[list(names), when] for names, when in self.panels],
-            "base_urls": dict(self.base_urls),
-            "local": dict(self.local),
+            "base_urls": dict(self.access.base_url),
+            "local": self.access.local,
             "schedule": self.schedule,
             "pairs": self.pairing if self.schedule else None,
             "canaries": self.canaries,
@@ -110,8 +107,7 @@ def job_of_folder(manifest: Mapping[str, Any], constitution: Constitution) -> Jo
         constitution=constitution,
         panels=[(names, when) for names, when in settings["panels"]],
         settings=LabelSettings.model_validate(known),
-        base_urls=settings["base_urls"],
-        local=settings["local"],
+        access=Access(base_url=settings["base_urls"], **settings["local"]),
         combine=settings["combine"],
     )
 
@@ -125,7 +121,7 @@ class Labelled(NamedTuple):
 
 def opened(job: Job) -> tuple[Step, ...]:
     """The job's judges, opened for one round of asking: their connections end with it."""
-    return stages.open_steps(job.panels, job.settings, job.base_urls, job.local)
+    return stages.open_steps(job.panels, job.settings, job.access)
 
 
 def at_hand(rows: Iterable[In]) -> Iterable[In]:
@@ -198,7 +194,7 @@ def label_folder(
     """
     if job.canaries and job.schedule is not None:
         raise UserError(
-            "canaries are comparisons, and --groups ranks; plant them with `preceptor audit --canaries`"
+            "canaries are comparisons, and --groups ranks; plant attacks with `preceptor audit --attacks`"
         )
     if job.canaries and not any(principle.examples for principle in job.constitution.principles):
         raise UserError(
@@ -307,12 +303,11 @@ def _ready(
         )
     from preceptor.asking import ray_engine
 
-    sent = job._replace(base_urls=dict(job.base_urls), local=dict(job.local))  # a proxy cannot be sent
     if isinstance(rows, Sized) or source is None:
-        items: Callable[[], Iterable[Any]] = partial(items_of, list(rows), sent)
+        items: Callable[[], Iterable[Any]] = partial(items_of, list(rows), job)
     else:
-        items = partial(_items_from, source, sent)
-    return partial(ray_engine.carry_out, items, partial(to_label, sent), asking)
+        items = partial(_items_from, source, job)
+    return partial(ray_engine.carry_out, items, partial(to_label, job), asking)
 
 
 def _items_from(source: Source, job: Job) -> Iterable[Pair | Group]:
@@ -325,7 +320,7 @@ def _walks(
     """In batches, every round begins with the first row again: of those that are held, or of the file, which is read to
     its end once before anything is sent, so that a faulty row costs nothing.
     """
-    if not asking.batch:
+    if not asking.in_batches:
         return dialogues_of(rows, job, steps)
     if isinstance(rows, Sized) or source is None:
         held = list(rows)
@@ -343,7 +338,7 @@ def _more(
     rows: Sequence[Pair], job: Job, asking: Asking, bar: Any, before: Asked
 ) -> tuple[list[Label], Asked]:
     """`_asked` under what is left of the cap, its counts added to those before."""
-    made, asked = _asked(rows, job, asking.model_copy(update={"max_cost_usd": _left(asking, before)}), bar)
+    made, asked = _asked(rows, job, asking.less(before.progress.cost_usd), bar)
     one, other = before.progress, asked.progress
     spent = one._replace(
         asked=one.asked + other.asked,
@@ -364,11 +359,6 @@ def _drift(
     )
     made, asked = _more([pair_of(label) for label in first], again, asking, bar("recheck"), before)
     return drift(first, made), asked
-
-
-def _left(asking: Asking, before: Asked) -> float | None:
-    cap = asking.max_cost_usd
-    return None if cap is None else max(0.0, cap - before.progress.cost_usd)
 
 
 def chosen(identity: str, share: float) -> bool:

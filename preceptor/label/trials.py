@@ -9,10 +9,10 @@ from preceptor.asking import stages
 from preceptor.constitution.principle import Constitution, Principle
 from preceptor.judge.aggregate import order_means, sum_up, weights, winner
 from preceptor.judge.audit.canaries import pair_of_example
-from preceptor.judge.label import LabelSettings
 from preceptor.judge.models.protocol import Dialogue, Model
-from preceptor.judge.models.registry import CHECKS
 from preceptor.judge.records import Label, Letter, Pair
+from preceptor.judge.settings import LabelSettings
+from preceptor.settings import CHECKS
 
 Came = Literal["passed", "failed", "flipped", "no verdict"]
 

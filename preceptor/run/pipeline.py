@@ -15,11 +15,13 @@ unfinished one had asked. Importing this module imports `train`, and so torch.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from preceptor import __version__, folder
 from preceptor.asking import stages
+from preceptor.asking.work import whole
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.files import dump
 from preceptor.constitution.files import load as load_constitution
@@ -153,10 +155,9 @@ def _revisions(run: Run) -> None:
         every = run.read(RESPONSES, Response)
         most = run.config.revised_samples
         responses = [response for response in every if most is None or response.sample < most]
-        model = stages.opened(critic, run.config.base_url)
         with run.screen.asking("revise") as watch, writing(run.path / REVISIONS) as write:
-            dialogues = list(stages.revising(responses, run.constitution, model, seeded))
-            asked = stages.whole(dialogues, model, run.asking, write, watch)
+            to_revise = partial(stages.to_revise, critic, run.asking, run.constitution, seeded)
+            asked = whole(stages.Work(responses, to_revise), run.asking, write, watch)
         beyond = len(every) - len(responses)
         aside = {"past revised_samples": beyond} if beyond else {}
         return Outcome(len(every), asked.rows, aside, asked.progress.cost_usd)

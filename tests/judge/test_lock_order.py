@@ -21,7 +21,7 @@ from preceptor.judge.errors import BudgetReached, ModelError, ProviderStopped, R
 from preceptor.judge.ledger.ledger import Ledger
 from preceptor.judge.models.http.faults import Crowded
 from preceptor.judge.models.protocol import Capabilities, Completion, Dialogue, Failure, Outcome, Request
-from preceptor.judge.models.provider import Price
+from preceptor.judge.settings import Price
 from preceptor.prompts.records import Message
 from tests.judge.virtual_time import Deadlock, run
 

@@ -9,7 +9,8 @@ import pytest
 from preceptor.constitution.principle import Constitution, Principle
 from preceptor.judge.models.protocol import Completion, Failure, Outcome, Request
 from preceptor.judge.records import ReplyStatus
-from preceptor.judge.revise import ReviseSettings, drawn, revise
+from preceptor.judge.revise import drawn, revise
+from preceptor.judge.settings import ReviseSettings
 from tests.judge.canned import BOTH, KIND, TRUE, Absent, drive, response, says
 
 BARE = Constitution(name="bare", principles=(Principle(id="plain", text="Choose the plain reply."),))

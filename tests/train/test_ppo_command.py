@@ -10,30 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from preceptor.cli.train import app
+from preceptor.cli.train.app import app
 from preceptor.constitution.errors import UserError
-from preceptor.train.settings import PpoSettings
 
 PROMPTS = "\n".join(json.dumps({"prompt": f"{number}: where is the pool?"}) for number in range(4))
 REWARD = (
     "def short(prompts, completions, **columns):\n    return [-float(len(text)) for text in completions]\n"
 )
-
-
-SOURCES = {
-    *(
-        "judge",
-        "constitution",
-        "judge_mode",
-        "principles",
-        "judge_base_url",
-        "max_cost",
-        "concurrency",
-        "ledger",
-    ),
-    *("rollouts", "base_url"),
-}
-"""Flags that say who rewards and who draws, and are no settings."""
 
 
 @pytest.fixture
@@ -101,42 +84,3 @@ def test_bad_input_is_told_and_leaves_nothing_behind(
     assert message in str(caught.value)
     assert caught.value.exit_code == 2
     assert not Path("out").exists()
-
-
-def test_the_defaults_shown_are_the_settings_own() -> None:
-    from typer.main import get_command
-
-    checked = 0
-    for option in get_command(app).commands["ppo"].params:  # type: ignore[attr-defined]
-        shown = getattr(option, "show_default", None)
-        if isinstance(shown, str) and option.name not in (
-            "model",
-            "pass_tokens",
-            "rollout_tokens",
-            "gradient_checkpointing",
-            "guard_text",
-        ):
-            default = PpoSettings.model_fields[option.name].default
-            assert shown == ("none" if default is None else str(default)), option.name
-            checked += 1
-    assert checked == 30
-
-
-def test_every_setting_that_changes_the_result_has_a_flag() -> None:
-    from typer.main import get_command
-
-    flags = {option.name for option in get_command(app).commands["ppo"].params}  # type: ignore[attr-defined]
-    left_out = {"normalise_rewards", "whiten_advantages", "warmup", "max_grad_norm"}
-    left_out |= {"compile", "report_to"}  # refused
-    others = {
-        "prompts",
-        "reward",
-        "out",
-        "json",
-        "plan",
-        "guard_judge",
-        "guard_prompts",
-        "guard_rule",
-        "guard_text",
-    }
-    assert set(PpoSettings.model_fields) - left_out == flags - others - SOURCES

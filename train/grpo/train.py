@@ -24,6 +24,7 @@ from datasets import Dataset
 from trl import GRPOConfig, RLOOConfig  # type: ignore[attr-defined]
 
 from preceptor.prompts.records import Prompt
+from preceptor.train.estimate.dry_run import skeleton
 from preceptor.train.estimate.plan import Plan
 from preceptor.train.grpo.trl_trainers import Group, Grpo, Rloo
 from preceptor.train.loop.output_folder import (
@@ -120,6 +121,19 @@ def _train(
     steps, wall_s = int(trainer.state.global_step), time.monotonic() - began_s
     return finish_folder(
         opened, Result(rows, ran.metrics, steps, wall_s, dict(read or {}), {}, ran.measured, ran.notes)
+    )
+
+
+def plan_group(kind: str, prompts: Sequence[Prompt], settings: GroupSettings, reward: RewardSource) -> Plan:
+    """What `train_grpo` or `train_rloo` would take, as far as it is known: its steps. Raises as they do for prompts,
+    models and reward."""
+    base = skeleton(settings.model, load_dtype(settings.precision))
+    asked, _ = encode_prompts(prompts, settings, base)
+    reward_identity(reward)  # one that is not there is told
+    reward_folder(reward)
+    plan = _unplanned(kind, settings, asked)
+    return plan._replace(
+        notes=("memory, time and disk are not foretold: TRL's trainer decides on its passes",)
     )
 
 

@@ -6,7 +6,8 @@ import os
 
 from preceptor.judge.errors import ProviderStopped
 from preceptor.judge.models.protocol import Capabilities, Completion, ModelName, Request
-from preceptor.judge.models.provider import Price, Provider
+from preceptor.judge.models.provider import Provider
+from preceptor.judge.settings import Price
 
 
 class Parrot:

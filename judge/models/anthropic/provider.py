@@ -15,6 +15,7 @@ PROVIDER = Provider(
     open_model="preceptor.judge.models.anthropic.model:open_model",
     open_batches="preceptor.judge.models.anthropic.batch:open_batches",
     example="anthropic/claude-sonnet-4-5",
+    takes_address=True,
     key="ANTHROPIC_API_KEY",
     libraries=("anthropic",),
     hidden_tokens=hidden_tokens,

@@ -37,6 +37,7 @@ PROVIDER = Provider(
     open_model="preceptor.judge.models.openai.model:open_model",
     open_batches="preceptor.judge.models.openai.batch:open_batches",
     example="openai/gpt-5-mini",
+    takes_address=True,
     key="OPENAI_API_KEY",
     libraries=("openai",),
     reply_tokens=reply_tokens,

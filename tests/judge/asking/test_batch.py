@@ -22,9 +22,9 @@ from preceptor.judge.ledger import batches as books
 from preceptor.judge.ledger.ledger import Ledger, open_ledger
 from preceptor.judge.models.batch_protocol import BatchLimits
 from preceptor.judge.models.protocol import Completion, Dialogue, Failure, Outcome, Request
-from preceptor.judge.models.provider import Price
 from preceptor.judge.models.registry import open_batches, open_model
 from preceptor.judge.models.scripted import ScriptedModel
+from preceptor.judge.settings import Price
 from preceptor.prompts.records import Message
 from tests.servers.batches import BatchServer, Plan
 from tests.servers.llm import serve

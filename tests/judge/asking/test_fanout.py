@@ -26,8 +26,8 @@ from preceptor.judge.models.anthropic import model as anthropic
 from preceptor.judge.models.http.faults import Crowded
 from preceptor.judge.models.openai import model as openai
 from preceptor.judge.models.protocol import Completion, Dialogue, Failure, Model, Outcome, Request
-from preceptor.judge.models.provider import Price
 from preceptor.judge.models.scripted import Line, ScriptedModel
+from preceptor.judge.settings import Price
 from preceptor.prompts.records import Message
 from tests.servers.llm import LLMServer
 

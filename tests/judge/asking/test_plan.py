@@ -12,8 +12,8 @@ from preceptor.judge.asking.plan import plan
 from preceptor.judge.asking.prices import Prices
 from preceptor.judge.ledger.ledger import Ledger, open_ledger
 from preceptor.judge.models.protocol import Completion, Dialogue, Request
-from preceptor.judge.models.provider import Price
 from preceptor.judge.models.scripted import ScriptedModel
+from preceptor.judge.settings import Price
 from preceptor.prompts.records import Message
 
 NAME = "openai/m"

@@ -16,9 +16,10 @@ from ruamel.yaml import YAML
 from preceptor.constitution.principle import Constitution
 from preceptor.judge.dataset.publish import LabelRun, preference, publish, read_labels, write_labels
 from preceptor.judge.errors import PairsError
-from preceptor.judge.label import LabelSettings, label
+from preceptor.judge.label import label
 from preceptor.judge.models.protocol import Completion, Request
 from preceptor.judge.records import Label
+from preceptor.judge.settings import LabelSettings
 from tests.judge.canned import KIND, SHORT, Absent, drive, pair, says
 
 SET = Constitution(name="set", principles=(KIND, SHORT.model_copy(update={"applies_to": ("short",)})))
