@@ -37,6 +37,7 @@ def respond(prompt: Prompt, model: Model, settings: RespondSettings) -> Dialogue
                 id=content_id("response", prompt.id, request.key),
                 prompt=prompt,
                 text=reply.text,
+                thoughts=reply.thoughts,
                 model=model.name,
                 sample=request.sample,
                 status=reply.status,

@@ -11,6 +11,9 @@ from pydantic import BeforeValidator, Field, model_validator
 from preceptor.constitution.errors import UserError
 from preceptor.prompts.records import Record, Settings
 
+CHECKS = "checks"
+"""The judge that is no model: the constitution's own machine checks."""
+
 Combine = Literal["mean", "majority", "dawid-skene"]
 """How a panel's votes add up."""
 Schedule = Literal["all", "circular", "swiss"]

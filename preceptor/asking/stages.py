@@ -17,6 +17,7 @@ from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution
 from preceptor.judge.asking.batch import Batches, warn_of_batches
 from preceptor.judge.asking.fanout import Fanout, Progress
+from preceptor.judge.asking.first_rows import FirstRows
 from preceptor.judge.asking.plan import Plan, plan
 from preceptor.judge.errors import BudgetReached, ProviderStopped
 from preceptor.judge.label import label, template_for
@@ -194,11 +195,14 @@ async def carry_out(
     """
     rows = 0
     stopped: BaseException | None = None
+    first_rows = FirstRows()
     async with asker((model for model in models if model), asking, watch) as run:
         try:
             async for row in _rows(run, dialogues):
                 write(row)
                 rows += 1
+                first_rows.see(row)
+            stopped = first_rows.end()
         except (BudgetReached, ProviderStopped) as reason:
             stopped = reason
         except asyncio.CancelledError:

@@ -116,7 +116,8 @@ def finish(result: dict[str, Any], work: Asked, as_json: bool) -> None:
         console.result({**result, "calls": spent, "complete": work.stopped is None})
     else:
         counts = ", ".join(f"{name} {value}" for name, value in result.items() if name != "out")
-        calls = f"{now.asked} calls asked, {now.from_ledger} from the ledger, ${now.cost_usd:.2f}"
+        guessed = f" ({now.estimated} calls by estimate: no usage reported)" if now.estimated else ""
+        calls = f"{now.asked} calls asked, {now.from_ledger} from the ledger, ${now.cost_usd:.2f}{guessed}"
         console.say(f"{result['out']}: {counts}; {calls}")
     if work.stopped is not None:
         console.say(f"stopped early: {result['out']} is valid, and the same command goes on where it stopped")

@@ -19,7 +19,7 @@ from preceptor.constitution.files import load as load_constitution
 from preceptor.constitution.principle import Constitution
 from preceptor.evaluation import head_to_head, probes
 from preceptor.evaluation.oracles import ORACLE
-from preceptor.judge.models.protocol import Completion, Dialogue, Model, Request
+from preceptor.judge.models.protocol import Capabilities, Completion, Dialogue, Model, Request
 from preceptor.judge.records import Pair, Response, Revision
 from preceptor.judge.respond import respond
 from preceptor.judge.settings import LabelSettings
@@ -41,6 +41,7 @@ class Untrained:
     name: str
     endpoint: str
     dialect: str
+    capabilities = Capabilities()
 
     async def complete(self, request: Request) -> Completion:
         """Never asked: a plan carries nothing out."""

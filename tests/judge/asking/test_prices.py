@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from preceptor.constitution.errors import UserError
-from preceptor.judge.asking.prices import Prices, likely_tokens_in, most_tokens_in, read_prices
+from preceptor.judge.asking.prices import Prices, read_prices
 from preceptor.judge.models.protocol import Completion, Request
+from preceptor.judge.models.token_estimates import likely_tokens_in, most_tokens_in
 from preceptor.judge.settings import Price, price_from
 from preceptor.prompts.records import Message
 
