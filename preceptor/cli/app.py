@@ -12,7 +12,9 @@ import typer
 from preceptor.cli import (
     amend,
     audit,
+    console,
     constitution,
+    convert,
     evaluate,
     export,
     feedback,
@@ -51,6 +53,7 @@ app.command("run")(runs.run)
 app.command("report")(runs.report)
 app.command("verify")(runs.verify)
 app.command("export")(export.export)
+app.command("convert")(convert.convert)
 
 INTERRUPTED = 130
 
@@ -74,6 +77,7 @@ def main() -> None:
     """Run the command line and end the process with the contract's exit code."""
     # OpenMP's threads spin while they wait: on busy cores that made a small model twenty times slower (EXPERIMENTS.md)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    console.relay("preceptor.prompts.layouts.recognition")
     signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's stop is as resumable as Ctrl-C
     try:
         app()

@@ -56,6 +56,7 @@ def audit(
     recheck: options.Recheck = None,
     max_tokens: Annotated[int, typer.Option(min=3, help="Longest answer of the judge.")] = 512,
     form: options.Format = "rows",
+    columns: options.Columns = None,
     limit: options.Limit = None,
     seed: options.Seed = 0,
     fail_if: options.FailIf = None,
@@ -82,6 +83,7 @@ def audit(
     from preceptor.judge.audit.canaries import from_gold
     from preceptor.judge.conditions import gate
     from preceptor.label.run import Job, audit_rows, dialogues_of, opened
+    from preceptor.prompts.columns import mapping_of
 
     rules = load(constitution)
     settings = label_settings(
@@ -120,7 +122,11 @@ def audit(
         rpm=rpm,
         tpm=tpm,
     )
-    rows = [pair for pair in islice(stages.pairs_from(gold, form), limit) if pair.preferred]
+    rows = [
+        pair
+        for pair in islice(stages.pairs_from(gold, form, mapping_of(columns or [])), limit)
+        if pair.preferred
+    ]
     require_gold(rows)
     planted = list(from_gold(rows, seed)) if canaries else []
     if plan:

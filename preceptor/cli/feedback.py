@@ -26,6 +26,7 @@ def respond(
     samples: Annotated[int, typer.Option(min=1, help="Replies to each prompt.")] = 4,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest reply.")] = 512,
     temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 1.0,
+    columns: options.Columns = None,
     limit: options.Limit = None,
     seed: options.Seed = 0,
     base_url: options.BaseUrl = None,
@@ -50,6 +51,7 @@ def respond(
     """Sample replies to prompts."""
     from preceptor.asking import stages
     from preceptor.judge.respond import RespondSettings
+    from preceptor.prompts.columns import mapping_of
     from preceptor.prompts.pool import prompts_from
 
     settings = RespondSettings(samples=samples, max_tokens=max_tokens, temperature=temperature, seed=seed)
@@ -58,7 +60,7 @@ def respond(
     asking = asking_of(
         ledger, concurrency, max_cost, base_url, price, rpm=rpm, tpm=tpm, cluster=cluster, **batches
     )
-    rows: list[Prompt] = list(islice(prompts_from(prompts), limit))
+    rows: list[Prompt] = list(islice(prompts_from(prompts, mapping_of(columns or [])), limit))
     local = local_of(dtype, device_map, four_bit)
     work = stages.Work(rows, partial(stages.to_respond, model, base_url, local, settings))
     if plan:

@@ -64,6 +64,7 @@ def label(
     recheck: options.Recheck = None,
     max_tokens: Annotated[int, typer.Option(min=3, help="Longest answer of the judge.")] = 512,
     form: options.Format = "rows",
+    columns: options.Columns = None,
     limit: options.Limit = None,
     seed: options.Seed = 0,
     fail_if: options.FailIf = None,
@@ -94,6 +95,7 @@ def label(
     from preceptor.judge.conditions import gate
     from preceptor.label.finished import Source
     from preceptor.label.run import Job, dialogues_of, label_folder, opened, rows_of
+    from preceptor.prompts.columns import mapping_of
 
     rules = load(constitution)
     settings = label_settings(
@@ -127,7 +129,9 @@ def label(
     asking = asking_of(
         ledger, concurrency, max_cost, None, price, rpm=rpm, tpm=tpm, cluster=cluster, **batches
     )
-    source = Source(pairs, f"groups {form}" if groups else form, limit)
+    source = Source(
+        pairs, f"groups {form}" if groups else form, limit, tuple(mapping_of(columns or []).items())
+    )
     rows = rows_of(source)
     if show:
         _show_asks(dialogues_of(islice(rows, 1), job, opened(job)))

@@ -112,8 +112,16 @@ Reasoning = Annotated[
 Tie = Annotated[bool, typer.Option("--tie/--no-tie", help="Whether the judge is offered a tie.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first rows of the file.")]
 Format = Annotated[
-    Literal["rows", "hh"],
-    typer.Option("--format", help="rows: one pair a row; hh: \\n\\nHuman: … \\n\\nAssistant: … transcripts."),
+    str,
+    typer.Option(
+        "--format", help="rows: by sight; or a layout's name, such as hh (`preceptor convert --help`)."
+    ),
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map", metavar="COLUMN=FIELD", help="A column under another name: prompt=question; repeatable."
+    ),
 ]
 
 Engine = Annotated[

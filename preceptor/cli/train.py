@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from preceptor.cli import console, launch, train_flags
-from preceptor.cli.options import Format, Json, Out, Seed
+from preceptor.cli.options import Columns, Format, Json, Out, Seed
 from preceptor.cli.planned import beside, tell_plan
 from preceptor.constitution.errors import UserError
 from preceptor.doctor import need_training
@@ -27,6 +27,7 @@ SomeSettings = TypeVar("SomeSettings", bound="LoopSettings")
 def sft(
     rows: Annotated[str, typer.Argument(help="Revisions, or rows of prompt and completion.")],
     out: Out,
+    columns: Columns = None,
     model: train_flags.BaseModelName = None,
     adapter: train_flags.Adapter = None,
     epochs: train_flags.Epochs = None,
@@ -54,11 +55,12 @@ def sft(
     """Teach the model its own revised replies. The same command again goes on where it stopped."""
     flags = dict(locals())
     need_training()
+    from preceptor.prompts.columns import mapping_of
     from preceptor.train.data.readers import read_demonstrations
     from preceptor.train.settings import SftSettings
 
     settings = settings_of(SftSettings, flags)
-    read = read_demonstrations(rows)
+    read = read_demonstrations(rows, mapping_of(columns or []))
     from preceptor.train.sft import (  # torch loads only now: a fault in the rows is told at once
         plan_sft,
         train_sft,
@@ -108,6 +110,7 @@ def reward(
     attention: train_flags.Attention = None,
     pass_tokens: train_flags.PassTokens = None,
     form: Format = "rows",
+    columns: Columns = None,
     seed: Seed = 0,
     precision: train_flags.Precision = None,
     gradient_checkpointing: train_flags.Checkpointing = None,
@@ -128,6 +131,7 @@ def reward(
     flags = dict(locals())
     need_training()
     from preceptor.judge.records import Response
+    from preceptor.prompts.columns import mapping_of
     from preceptor.prompts.rows import read_records
     from preceptor.train.data.readers import read_preferences
     from preceptor.train.settings import RewardSettings
@@ -135,7 +139,7 @@ def reward(
     if constitution is not None:
         flags |= _of_principles(constitution, per_principle)
     settings = settings_of(RewardSettings, flags)
-    read = read_preferences(rows, form)
+    read = read_preferences(rows, form, mapping_of(columns or []))
     sampled = [] if samples is None else list(read_records(samples, Response))
     from preceptor.train.reward import plan_reward, train_reward
 
@@ -177,6 +181,7 @@ def dpo(
     pass_tokens: train_flags.PassTokens = None,
     cache: train_flags.Cache = Path(".preceptor"),
     form: Format = "rows",
+    columns: Columns = None,
     seed: Seed = 0,
     precision: train_flags.Precision = None,
     gradient_checkpointing: train_flags.Checkpointing = None,
@@ -196,11 +201,12 @@ def dpo(
     """Train a policy on preferences. The same command again goes on where it stopped."""
     flags = dict(locals())
     need_training()
+    from preceptor.prompts.columns import mapping_of
     from preceptor.train.data.readers import read_preferences
     from preceptor.train.settings import DpoSettings
 
     settings = settings_of(DpoSettings, flags)
-    read = read_preferences(rows, form)
+    read = read_preferences(rows, form, mapping_of(columns or []))
     from preceptor.train.dpo import plan_dpo, train_dpo
 
     if plan:
