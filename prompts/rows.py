@@ -28,7 +28,7 @@ Parsed = TypeVar("Parsed")
 Row = TypeVar("Row", bound=Record)
 
 MOST_FAULTS = 10
-ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".parquet")
+ENDINGS = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".json", ".json.gz", ".parquet")
 LISTS_OF_ROWS = ("comparisons", "rows", "data", "examples", "records", "instances")
 """Keys under which a JSON file keeps its rows where it is an object and no list."""
 LIST_CELLS = frozenset({"messages", "responses", "tags"})

@@ -228,14 +228,14 @@ async def price(dialogues: Iterable[Dialogue[Row]], asking: Asking) -> Plan:
         return await plan(dialogues, ledger, asking.price_table)
 
 
-def pairs_from(source: str, form: Literal["rows", "hh"]) -> Iterable[Pair]:
-    """The pairs of a file: rows to judge, or what `preceptor respond` or `preceptor revise` wrote."""
+def pairs_from(source: str, form: str, columns: Mapping[str, str] | None = None) -> Iterable[Pair]:
+    """The pairs of a file: rows to judge in any layout, or what `preceptor respond` or `preceptor revise` wrote."""
     wrote = _wrote(source)
     if wrote is Response:
         return pairs_to_label(list(read_records(source, Response)), [])
     if wrote is Revision:
         return pairs_to_label([], list(read_records(source, Revision)))
-    return read_pairs(source, form)
+    return read_pairs(source, form, columns)
 
 
 def pairs_to_label(
