@@ -3,7 +3,7 @@ VENV   ?= .venv
 PYTHON ?= python3
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-CODE   := constitution prompts judge train preceptor tests benchmarks
+CODE   := constitution prompts judge train preceptor tests benchmarks examples
 DATA   ?= data
 PEERS  := build/peers
 
