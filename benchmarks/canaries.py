@@ -2,7 +2,7 @@
 
     python benchmarks/canaries.py [--out docs/canaries.md]
 
-Planted in pairs with gold: for the gullible judge (`judge.canaries.gullible`, which believes whatever verdict-
+Planted in pairs with gold: for the gullible judge (`judge.audit.canaries.gullible`, which believes whatever verdict-
 like words stand last in its prompt) in the examples of `helpful-harmless`, asked by the general template; for
 the same judge shown the prompt only as far as the last reply, to see what the template's own ending is worth;
 for the embedded judge in pairs of the front desk's world whose replies differ in one principle, so that the
@@ -18,16 +18,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from constitution.files import load
-from constitution.principle import Constitution
-from judge.canaries import attack_rates, examples_of, from_gold, gullible
-from judge.label import LabelSettings
-from judge.models.protocol import Model, Request
-from judge.models.registry import open_model
-from judge.models.scripted import ScriptedModel
-from judge.records import Label, Pair
-from preceptor.stages import Asking, carry_out, labelling
-from prompts.records import Prompt
+from preceptor.asking.stages import Asking, carry_out, labelling
+from preceptor.constitution.files import load
+from preceptor.constitution.principle import Constitution
+from preceptor.judge.audit.canaries import attack_rates, examples_of, from_gold, gullible
+from preceptor.judge.label import LabelSettings
+from preceptor.judge.models.protocol import Model, Request
+from preceptor.judge.models.registry import open_model
+from preceptor.judge.models.scripted import ScriptedModel
+from preceptor.judge.records import Label, Pair
+from preceptor.prompts.records import Prompt
 
 JUDGED = ("private", "polite", "concise", "steadfast")
 """The principles of the front desk that are left to its judge."""
@@ -42,7 +42,7 @@ def cut(request: Request) -> str:
 
 def desk_pairs(n: int) -> list[Pair]:
     """Comparisons of the front desk whose replies differ in one judged principle."""
-    from train.embedded import world
+    from preceptor.train.embedded import world
 
     rng, made = random.Random(7), list[Pair]()
     while len(made) < n:

@@ -59,10 +59,10 @@ def write_pairs(path: Path, pairs: int) -> None:
 
 def requests(pairs: Path) -> list[Any]:
     """What labelling asks, in both orders."""
-    from constitution.files import load
-    from judge.label import LabelSettings, label, template_for
-    from judge.models.openai import open_model
-    from judge.pairs import read_pairs
+    from preceptor.constitution.files import load
+    from preceptor.judge.label import LabelSettings, label, template_for
+    from preceptor.judge.models.openai.model import open_model
+    from preceptor.judge.pairs import read_pairs
 
     rules, settings = load("style"), LabelSettings()
     judge = open_model("openai/fake", base_url="http://127.0.0.1:1/v1")
@@ -76,7 +76,7 @@ def bare(side: str, url: str, pairs: Path, concurrency: int) -> dict[str, float]
     """A loop over the SDK and nothing else."""
     import openai
 
-    from judge.models.openai import OpenAIModel
+    from preceptor.judge.models.openai.model import OpenAIModel
 
     kind = openai.DefaultAioHttpClient if side.endswith("aiohttp") else openai.DefaultAsyncHttpxClient
     model = OpenAIModel("openai/fake", openai.AsyncOpenAI(base_url=url, api_key="none"))
@@ -100,19 +100,18 @@ def ours(side: str, url: str, pairs: Path, concurrency: int, out: Path) -> dict[
     """`preceptor label`, less the start of the interpreter and what is derived from labels.jsonl afterwards."""
     import openai  # noqa: F401 loaded before the clock starts, as on the other side
 
-    from constitution.files import load
-    from judge.label import LabelSettings
-    from preceptor import labelling, stages
+    from preceptor.asking import stages
     from preceptor.cli.console import progress
+    from preceptor.constitution.files import load
+    from preceptor.judge.label import LabelSettings
+    from preceptor.label import run
 
     settings = LabelSettings(orders="one" if side.endswith("one order") else "both")
-    job = labelling.Job(load("style"), [(["openai/fake"], "")], settings, base_urls={"": url})
+    job = run.Job(load("style"), [(["openai/fake"], "")], settings, base_urls={"": url})
     asking = stages.Asking(ledger=str(out / "ledger.db"), concurrency=concurrency)
 
     def run() -> None:
-        asked, _ = labelling._judged(
-            out, list(stages.pairs_from(str(pairs), "rows")), job, asking, progress, None
-        )
+        asked, _ = run._judged(out, list(stages.pairs_from(str(pairs), "rows")), job, asking, progress, None)
         assert asked.stopped is None
         assert asked.progress.failed == 0
 
@@ -249,7 +248,7 @@ def main() -> None:
         found = ours(options.side, *place, Path(options.folder)) if mine else bare(options.side, *place)
         print(json.dumps(found))  # noqa: T201
         return
-    from judge.models.wire import fast_transport
+    from preceptor.judge.models.http.transport import fast_transport
 
     sides = [side for side in SIDES if side != "bare aiohttp" or fast_transport()]
     sides += [peer for peer in PEERS if getattr(options, peer.partition(" ")[0])]

@@ -21,12 +21,12 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from judge.fanout import Fanout, Limits
-from judge.ledger import open_ledger
-from judge.models.protocol import Completion, Dialogue, Outcome, Request
-from judge.models.scripted import ScriptedModel
-from judge.prices import Prices
-from prompts.records import Message
+from preceptor.judge.asking.fanout import Fanout, Limits
+from preceptor.judge.asking.prices import Prices
+from preceptor.judge.ledger.ledger import open_ledger
+from preceptor.judge.models.protocol import Completion, Dialogue, Outcome, Request
+from preceptor.judge.models.scripted import ScriptedModel
+from preceptor.prompts.records import Message
 
 NAME = "scripted/script"
 TEXT = "Which of the two replies follows the principle better? " * 40

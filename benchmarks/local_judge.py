@@ -5,7 +5,7 @@
 All sides get the same random Llama, the same pairs of hh-rlhf, the same rendered prompts and float32, each in a process
 of its own, one after the other:
 
-    ours          judge.models.local.LocalModel, as `preceptor label --judge hf/...` asks it
+    ours          judge.models.local.model.LocalModel, as `preceptor label --judge hf/...` asks it
     padded        plain transformers: every question a prompt of its own, sorted by length, padded on the left, as many
                   tokens in a batch as ours, one forward pass, the last logits only
     distilabel    distilabel's TransformersLLM, generating its shortest answer, batches of 8; PYTHON is the interpreter
@@ -37,10 +37,10 @@ def questions(pairs: int, model: Path) -> list[Any]:
     """Requests about the first pairs by the first principles of `helpful-harmless`, in both orders."""
     from itertools import islice
 
-    from constitution.files import load
-    from judge.label import LabelSettings, label, template_for
-    from judge.models.registry import open_model
-    from judge.pairs import read_pairs
+    from preceptor.constitution.files import load
+    from preceptor.judge.label import LabelSettings, label, template_for
+    from preceptor.judge.models.registry import open_model
+    from preceptor.judge.pairs import read_pairs
 
     rules = load("helpful-harmless")
     some = tuple(p.model_copy(update={"applies_to": ()}) for p in rules.principles if not p.check)[
@@ -70,7 +70,7 @@ def ours(folder: Path, pairs: int) -> dict[str, Any]:
     """Through the model's own queue, as the fan-out asks."""
     import asyncio
 
-    from judge.models.registry import open_model
+    from preceptor.judge.models.registry import open_model
 
     asked = questions(pairs, folder / "model")
     model = open_model(f"hf/{folder / 'model'}")

@@ -20,24 +20,24 @@ from typing import Annotated, Any
 import typer
 from matplotlib.figure import Figure
 
-from preceptor.oracles import guard_judge
-from preceptor.stages import Asking
-from prompts.pool import prompts_from
-from prompts.records import Prompt
-from prompts.rows import read_records
-from train.calibration import Interval, wilson
-from train.embedded import flaws
-from train.embedded.world import draw_prompt
-from train.folder import Trained
-from train.guard import HeldOutGuard
-from train.guard_plots import PROXY
-from train.guard_rules import NAMES, Look, rules_from
-from train.pairs import encode_messages, turn_ends
-from train.plots import AFTER, BEFORE, FAINT, INK
-from train.ppo import train_ppo
-from train.roles import adapt_from, load_base
-from train.rollout import Sampling, sample
-from train.settings import PpoSettings
+from preceptor.asking.stages import Asking
+from preceptor.evaluation.oracles import guard_judge
+from preceptor.prompts.pool import prompts_from
+from preceptor.prompts.records import Prompt
+from preceptor.prompts.rows import read_records
+from preceptor.train.data.pairs import encode_messages, turn_ends
+from preceptor.train.embedded import flaws
+from preceptor.train.embedded.world import draw_prompt
+from preceptor.train.evaluation.calibration import Interval, wilson
+from preceptor.train.evaluation.plots import AFTER, BEFORE, FAINT, INK
+from preceptor.train.guard.held_out import HeldOutGuard
+from preceptor.train.guard.plots import PROXY
+from preceptor.train.guard.rules import NAMES, Look, rules_from
+from preceptor.train.loop.output_folder import Trained
+from preceptor.train.models.base import adapt_from, load_base
+from preceptor.train.ppo.train import train_ppo
+from preceptor.train.rollout.sampling import Sampling, sample
+from preceptor.train.settings import PpoSettings
 
 FLAWS = {"padding": flaws.late_padding, "agreement": flaws.late_agreement}
 TAG = {"agreement": "false-claim"}

@@ -41,7 +41,7 @@ def main(
 ) -> None:
     """Print the table."""
     warnings.simplefilter("ignore")
-    from train.rows import read_preferences
+    from preceptor.train.data.readers import read_preferences
 
     folder = Path(tempfile.mkdtemp(prefix="plan-"))
     make_model(folder / "random", width, layers)
@@ -71,10 +71,10 @@ def make_mpt(folder: Path, llama: Path) -> None:
 
 def measured(stage: str, model: str, pairs: list[Any], folder: Path) -> tuple[list[str], dict[str, float]]:
     """One row of the table, and the ratios that are off."""
-    from train import dpo, kto, reward, sft
-    from train.rows import Demonstration
-    from train.settings import DpoSettings, KtoSettings, RewardSettings, SftSettings
-    from train.unpaired import Verdict
+    from preceptor.train import dpo, kto, reward, sft
+    from preceptor.train.data.readers import Demonstration
+    from preceptor.train.data.unpaired import Verdict
+    from preceptor.train.settings import DpoSettings, KtoSettings, RewardSettings, SftSettings
 
     texts = [(row.id, row.prompt, row.chosen[-1].content) for row in pairs[::2]]
     shown = [Demonstration(id=number, prompt=prompt, completion=text) for number, prompt, text in texts]

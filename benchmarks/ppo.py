@@ -164,10 +164,10 @@ def prompts_of(count: int) -> list[str]:
 
 def reward_side(folder: Path, batch: int, samples: int, steps: int) -> dict[str, float]:  # noqa: ARG001
     """A reward model of two pairs, to be in place."""
-    from judge.records import Preference
-    from prompts.records import Message
-    from train.reward import train_reward
-    from train.settings import RewardSettings
+    from preceptor.judge.records import Preference
+    from preceptor.prompts.records import Message
+    from preceptor.train.reward import train_reward
+    from preceptor.train.settings import RewardSettings
 
     pairs = [
         Preference(
@@ -190,10 +190,10 @@ def reward_side(folder: Path, batch: int, samples: int, steps: int) -> dict[str,
 
 def sft_side(folder: Path, batch: int, samples: int, steps: int) -> dict[str, float]:  # noqa: ARG001
     """Our SFT on rows of as many tokens."""
-    from prompts.records import Message
-    from train.rows import Demonstration
-    from train.settings import SftSettings
-    from train.sft import train_sft
+    from preceptor.prompts.records import Message
+    from preceptor.train.data.readers import Demonstration
+    from preceptor.train.settings import SftSettings
+    from preceptor.train.sft import train_sft
 
     rows = [
         Demonstration(
@@ -213,9 +213,9 @@ def sft_side(folder: Path, batch: int, samples: int, steps: int) -> dict[str, fl
 
 def our_side(folder: Path, batch: int, samples: int, steps: int) -> dict[str, float]:
     """Our PPO."""
-    from prompts.records import Message, Prompt
-    from train.ppo import train_ppo
-    from train.settings import PpoSettings
+    from preceptor.prompts.records import Message, Prompt
+    from preceptor.train.ppo.train import train_ppo
+    from preceptor.train.settings import PpoSettings
 
     rows = [
         Prompt(id=str(number), messages=(Message(role="user", content=text),))
@@ -294,13 +294,13 @@ def small_side(folder: Path, batch: int, samples: int, steps: int) -> dict[str, 
     """What the choices behind cost, in milliseconds, the least of five."""
     import torch
 
-    from train.episodes import groups_of
-    from train.logprobs import causal_model
-    from train.pairs import turn_ends
-    from train.ppo_roles import REWARD, VALUE, open_roles
-    from train.roles import POLICY, load_base
-    from train.rollout import Sampling, sample
-    from train.settings import PpoSettings
+    from preceptor.train.data.collate_replies import groups_of
+    from preceptor.train.data.pairs import turn_ends
+    from preceptor.train.forward.reply_logprobs import causal_model
+    from preceptor.train.models.base import POLICY, load_base
+    from preceptor.train.ppo.roles import REWARD, VALUE, open_roles
+    from preceptor.train.rollout.sampling import Sampling, sample
+    from preceptor.train.settings import PpoSettings
 
     base = load_base(str(folder / "model"))
     roles = open_roles(base, PpoSettings(model=str(folder / "model"), rank=RANK), folder / "reward")

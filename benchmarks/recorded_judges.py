@@ -16,13 +16,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from constitution.principle import Constitution, Principle
-from judge.audit import audit
-from judge.habits import Verdict, habits, traits
-from judge.panel import Ballot, agreement
-from judge.records import Judgement, Label, Letter, Order
-from judge.weigh import sum_up, weights
-from prompts.records import Message, Prompt, content_id
+from preceptor.constitution.principle import Constitution, Principle
+from preceptor.judge.aggregate import sum_up, weights
+from preceptor.judge.audit.audit import audit
+from preceptor.judge.audit.biases import Verdict, habits, traits
+from preceptor.judge.records import Judgement, Label, Letter, Order
+from preceptor.judge.voting.panel import Ballot, agreement
+from preceptor.prompts.records import Message, Prompt, content_id
 
 SUBSETS = ("Natural", "Neighbor", "GPTOut", "MT-Bench", "LLMEval2", "Negation", "Normal")
 SHOWN = (("GPT-4", "ChatGPT", "LLaMA2"), ("Vanilla", "CoT"))
@@ -241,7 +241,7 @@ def main() -> None:
         "# Recorded judges",
         "",
         "Made by `python benchmarks/recorded_judges.py DATA` from public recordings (the script says which). Every",
-        "figure is from `judge.audit`, `judge.habits` and `judge.panel`, the code behind `preceptor audit` and the",
+        "figure is from `judge.audit.audit`, `judge.audit.biases` and `judge.voting.panel`, the code behind `preceptor audit` and the",
         "dataset card.",
         "",
         *llmbar_part(options.data / "llmbar"),

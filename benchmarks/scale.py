@@ -92,10 +92,10 @@ def turns_per_s(calls: int = 2000) -> float:
     """How many calls a second the keeper lets in and out as a Ray actor, asked by one process."""
     import ray
 
-    from judge.fanout import Limits
-    from judge.models.protocol import Request
-    from judge.shared import Keeper, Line, SharedBudget, SharedGate
-    from prompts.records import Message
+    from preceptor.judge.asking.fanout import Limits
+    from preceptor.judge.asking.shared import Keeper, Line, SharedBudget, SharedGate
+    from preceptor.judge.models.protocol import Request
+    from preceptor.prompts.records import Message
 
     request = Request(model="m/m", messages=(Message(role="user", content="word " * 400),), max_tokens=5)
 

@@ -39,7 +39,7 @@ def measure(way: str) -> tuple[float, float, float]:
     import torch
     from torch import nn
 
-    from train.head import Head, token_logprobs
+    from preceptor.train.forward.token_logprobs import Head, token_logprobs
 
     torch.set_num_threads(1)
     torch.manual_seed(0)

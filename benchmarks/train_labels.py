@@ -60,8 +60,8 @@ def main(
 
 def draw(count: int, seed: int, split: Any) -> list[Judged]:
     """Pairs of replies to prompts of the embedded world."""
-    from train.calibration import sigmoid
-    from train.embedded.world import draw_prompt, draw_reply, draw_virtues
+    from preceptor.train.embedded.world import draw_prompt, draw_reply, draw_virtues
+    from preceptor.train.evaluation.calibration import sigmoid
 
     rng = random.Random(f"{split}:{seed}")
     found: list[Judged] = []
@@ -77,9 +77,9 @@ def draw(count: int, seed: int, split: Any) -> list[Judged]:
 
 def preference(number: int, row: Judged, probability: float) -> Any:
     """The pair as a row, with the probability of reply a."""
-    from judge.records import Preference
-    from prompts.pool import messages_of
-    from prompts.records import Message
+    from preceptor.judge.records import Preference
+    from preceptor.prompts.pool import messages_of
+    from preceptor.prompts.records import Message
 
     chosen, rejected = (row.a, row.b) if probability >= 0.5 else (row.b, row.a)
     likely = max(probability, 1 - probability)
@@ -108,11 +108,11 @@ def card(
     train: Sequence[Judged], test: Sequence[Judged], kind: str, seed: int, epochs: float
 ) -> dict[str, Any]:
     """Figures of the reward model on the held-out pairs, against the annotators' probabilities."""
-    from train.calibration import report_card
-    from train.pairs import encode_pairs
-    from train.reward import train_reward
-    from train.reward_model import RewardModel
-    from train.settings import RewardSettings
+    from preceptor.train.data.pairs import encode_pairs
+    from preceptor.train.evaluation.calibration import report_card
+    from preceptor.train.forward.reward_model import RewardModel
+    from preceptor.train.reward import train_reward
+    from preceptor.train.settings import RewardSettings
 
     rng = random.Random(f"coin:{seed}")
     rows = [preference(number, row, label(row, kind, rng)) for number, row in enumerate(train)]

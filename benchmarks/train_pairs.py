@@ -91,7 +91,7 @@ def make_model(folder: Path, width: int, layers: int) -> None:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from train.rows import read_preferences
+    from preceptor.train.data.readers import read_preferences
 
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -127,7 +127,7 @@ def make_model(folder: Path, width: int, layers: int) -> None:
 
 def settings_of(stage: str, folder: Path) -> Any:
     """What both sides train with."""
-    from train.settings import DpoSettings, RewardSettings
+    from preceptor.train.settings import DpoSettings, RewardSettings
 
     values = {
         "model": str(folder / "model"),
@@ -175,9 +175,9 @@ def memory_mib() -> float:
 
 def run_ours(stage: str, folder: Path, out: Path) -> dict[str, Any]:
     """`train_reward` or `train_dpo` as they are called by anyone."""
-    from train.dpo import train_dpo
-    from train.reward import train_reward
-    from train.rows import read_preferences
+    from preceptor.train.data.readers import read_preferences
+    from preceptor.train.dpo import train_dpo
+    from preceptor.train.reward import train_reward
 
     rows = read_preferences(ROWS, "hh").rows
     clock = Clock()
@@ -198,7 +198,7 @@ def run_trl(stage: str, side: str, folder: Path, out: Path) -> dict[str, Any]:
     )
     from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer
 
-    from train.loop import trainer_options
+    from preceptor.train.loop.run import trainer_options
 
     settings, same = settings_of(stage, folder), side == "trl-same-batches"
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
@@ -245,9 +245,9 @@ def trl_rows(tokenizer: Any, in_our_order: bool) -> Any:
     """The pairs in TRL's columns; if wanted, in the order of the batches that we draw."""
     from datasets import Dataset
 
-    from train.batches import grouped_batches
-    from train.pairs import encode_pairs
-    from train.rows import read_preferences
+    from preceptor.train.data.batching import grouped_batches
+    from preceptor.train.data.pairs import encode_pairs
+    from preceptor.train.data.readers import read_preferences
 
     rows = read_preferences(ROWS, "hh").rows
     if in_our_order:
@@ -263,8 +263,8 @@ def first_weights(stage: str, settings: Any, folder: Path) -> dict[str, Any]:
     from peft import load_peft_weights
     from safetensors.torch import load_file
 
-    from train.reward_model import HEAD, RewardModel
-    from train.roles import adapt, load_base
+    from preceptor.train.forward.reward_model import HEAD, RewardModel
+    from preceptor.train.models.base import adapt, load_base
 
     base = load_base(settings.model)
     adapted = adapt(base, settings.rank, settings.alpha, SEED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
-from constitution.principle import Constitution, Principle
+from preceptor.constitution.principle import Constitution, Principle
 
 ASKED = frozenset({"text", "applies_to", "check", "weight", "examples"})
 """Fields that can change what a judge is asked: the weight where several principles stand in one ask, the examples

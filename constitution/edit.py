@@ -18,10 +18,10 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.error import YAMLError
 
-from constitution.errors import ConstitutionError, Fault, UserError
-from constitution.files import load, load_text, yaml_text
-from constitution.principle import Constitution, Principle
-from constitution.reading import parse, read
+from preceptor.constitution.errors import ConstitutionError, Fault, UserError
+from preceptor.constitution.files import load, load_text, yaml_text
+from preceptor.constitution.principle import Constitution, Principle
+from preceptor.constitution.reading import parse, read
 
 
 class Document(NamedTuple):

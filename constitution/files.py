@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
-from constitution.checks import catalogue
-from constitution.errors import ConstitutionError, Fault
-from constitution.principle import Constitution, Principle
-from constitution.reading import WANTED, ConstitutionFile, read
+from preceptor.constitution.checks import catalogue
+from preceptor.constitution.errors import ConstitutionError, Fault
+from preceptor.constitution.principle import Constitution, Principle
+from preceptor.constitution.reading import WANTED, ConstitutionFile, read
 
 ENDING = ".yaml"
 
@@ -45,7 +45,7 @@ class _Resolved(NamedTuple):
 
 def shipped() -> tuple[str, ...]:
     """Names of the constitutions in the library."""
-    files = (resources.files("constitution") / "library").iterdir()
+    files = (resources.files("preceptor.constitution") / "library").iterdir()
     return tuple(sorted(file.name.removesuffix(ENDING) for file in files if file.name.endswith(ENDING)))
 
 
@@ -53,7 +53,9 @@ def shipped_text(name: str) -> str:
     """The file of a shipped constitution, comments included. ConstitutionError for an unknown name."""
     if name not in shipped():
         raise ConstitutionError([_nowhere(name, name)])
-    return (resources.files("constitution") / "library" / f"{name}{ENDING}").read_text(encoding="utf-8")
+    return (resources.files("preceptor.constitution") / "library" / f"{name}{ENDING}").read_text(
+        encoding="utf-8"
+    )
 
 
 def load(source: str | Path) -> Constitution:

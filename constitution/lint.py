@@ -13,10 +13,10 @@ from typing import Literal, NamedTuple
 
 from rapidfuzz import fuzz
 
-from constitution.checks import Exchange, run
-from constitution.contradiction import contradictions
-from constitution.errors import UserError
-from constitution.principle import Constitution, Principle
+from preceptor.constitution.checks import Exchange, run
+from preceptor.constitution.contradiction import contradictions
+from preceptor.constitution.errors import UserError
+from preceptor.constitution.principle import Constitution, Principle
 
 NEAR = 75.0
 """Likeness of two texts, 0 to 100, from which on they are near-duplicates. Of all shipped principles no two

@@ -17,9 +17,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from constitution.checks import validate
-from constitution.errors import Fault
-from constitution.principle import SLUG, Example, Principle
+from preceptor.constitution.checks import validate
+from preceptor.constitution.errors import Fault
+from preceptor.constitution.principle import SLUG, Example, Principle
 
 MAX_NODES = 20_000
 """Values that a file may hold with its aliases followed; more is an alias that multiplies itself."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from constitution.errors import UserError
-from constitution.principle import SLUG
+from preceptor.constitution.errors import UserError
+from preceptor.constitution.principle import SLUG
 
 _STARTER = """\
 # A constitution: the rules by which replies are compared, criticised and repaired.

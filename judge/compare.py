@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
-from constitution.checks import Exchange, looks_refused, run
-from constitution.principle import Principle
-from judge.models.protocol import Completion, Model, Outcome, Request
-from judge.records import Fault, Judgement, Letter, Order, Pair, Status
-from judge.replies import read_reply
-from prompts.errors import TemplateError
-from prompts.records import content_id
-from prompts.template import Template, nonce
-from prompts.verdict import Unparsed, Verdict, parse
+from preceptor.constitution.checks import Exchange, looks_refused, run
+from preceptor.constitution.principle import Principle
+from preceptor.judge.models.protocol import Completion, Model, Outcome, Request
+from preceptor.judge.records import Fault, Judgement, Letter, Order, Pair, Status
+from preceptor.judge.replies import read_reply
+from preceptor.prompts.errors import TemplateError
+from preceptor.prompts.records import content_id
+from preceptor.prompts.template import Template, nonce
+from preceptor.prompts.verdict import Unparsed, Verdict, parse
 
 JOINT = "joint"
 """Stands for the principle where several are judged in one ask."""

@@ -8,16 +8,16 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from constitution.errors import UserError
-from constitution.principle import Constitution, Principle
-from judge import compare
-from judge.errors import PairsError
-from judge.models.protocol import Dialogue, Model
-from judge.records import Judgement, Label, Order, Pair
-from judge.weigh import Sum, sum_up, weights
-from prompts.errors import TemplateError
-from prompts.records import Record
-from prompts.template import Template, load
+from preceptor.constitution.errors import UserError
+from preceptor.constitution.principle import Constitution, Principle
+from preceptor.judge import compare
+from preceptor.judge.aggregate import Sum, sum_up, weights
+from preceptor.judge.errors import PairsError
+from preceptor.judge.models.protocol import Dialogue, Model
+from preceptor.judge.records import Judgement, Label, Order, Pair
+from preceptor.prompts.errors import TemplateError
+from preceptor.prompts.records import Record
+from preceptor.prompts.template import Template, load
 
 BOTH: tuple[Order, Order] = ("original", "swapped")
 
@@ -93,7 +93,7 @@ def label(
     A principle that carries a machine check is decided by its check alone; the judge is asked about the
     others that apply to the prompt's tags: all in one ask (`joint`), each in its own (`each`), or some drawn
     by seed and pair id (`sample`). All asks of a pair go out at once. How verdicts add up is
-    `judge.weigh.sum_up`'s to say. Applicable principles without a complete verdict are listed in `unjudged`;
+    `judge.aggregate.sum_up`'s to say. Applicable principles without a complete verdict are listed in `unjudged`;
     those that `sample` did not draw were never meant to be judged and are not. Equal replies are a tie that
     nobody is asked about. A pair to whose tags no principle applies is `failed`, because nothing was judged.
 

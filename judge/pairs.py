@@ -9,10 +9,10 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from judge.records import Group, Letter, Pair, Response
-from prompts.pool import Ids, conversation, messages_of, meta_of, tags_of
-from prompts.records import Message, Prompt, content_id
-from prompts.rows import BadRowError, RawRow, kind_of, parsed_rows, validated
+from preceptor.judge.records import Group, Letter, Pair, Response
+from preceptor.prompts.pool import Ids, conversation, messages_of, meta_of, tags_of
+from preceptor.prompts.records import Message, Prompt, content_id
+from preceptor.prompts.rows import BadRowError, RawRow, kind_of, parsed_rows, validated
 
 PAIR_COLUMNS = frozenset(
     {

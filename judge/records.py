@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from prompts.records import Message, Prompt, Record
+from preceptor.prompts.records import Message, Prompt, Record
 
 Status = Literal["ok", "tie", "inconsistent", "refused", "unparsed", "failed"]
 """What became of a comparison. Only `ok` rows become preferences; no status stands for a number."""

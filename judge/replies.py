@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from judge.models.protocol import Failure, Outcome
-from judge.records import ReplyStatus
+from preceptor.judge.models.protocol import Failure, Outcome
+from preceptor.judge.records import ReplyStatus
 
 
 class Reply(NamedTuple):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from judge.models.protocol import Dialogue, Model, Request
-from judge.records import Response
-from judge.replies import read_reply
-from prompts.records import Message, Prompt, Record, content_id
+from preceptor.judge.models.protocol import Dialogue, Model, Request
+from preceptor.judge.records import Response
+from preceptor.judge.replies import read_reply
+from preceptor.prompts.records import Message, Prompt, Record, content_id
 
 
 class RespondSettings(Record):

@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 from pydantic import Field
 
-from constitution.checks import looks_refused
-from constitution.principle import Constitution, Principle
-from judge.models.protocol import Dialogue, Model, Request
-from judge.records import Critique, ReplyStatus, Response, Revision
-from judge.replies import Reply, read_reply
-from prompts.records import Message, Record, content_id
-from prompts.template import load, nonce
+from preceptor.constitution.checks import looks_refused
+from preceptor.constitution.principle import Constitution, Principle
+from preceptor.judge.models.protocol import Dialogue, Model, Request
+from preceptor.judge.records import Critique, ReplyStatus, Response, Revision
+from preceptor.judge.replies import Reply, read_reply
+from preceptor.prompts.records import Message, Record, content_id
+from preceptor.prompts.template import load, nonce
 
 
 class ReviseSettings(Record):

@@ -14,20 +14,20 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from constitution.files import load
-from constitution.principle import Constitution
-from judge.fanout import Fanout, Limits
-from judge.groups import Schedule, rank
-from judge.label import LabelSettings, label
-from judge.label import template_for as comparing
-from judge.ledger import open_ledger
-from judge.models.protocol import Dialogue, Model, Row
-from judge.models.registry import open_model
-from judge.prices import Prices
-from judge.records import Group
-from judge.score import Reply, ScoreSettings, score
-from judge.score import template_for as grading
-from prompts.records import Message, Prompt, Record, content_id
+from preceptor.constitution.files import load
+from preceptor.constitution.principle import Constitution
+from preceptor.judge.asking.fanout import Fanout, Limits
+from preceptor.judge.asking.prices import Prices
+from preceptor.judge.label import LabelSettings, label
+from preceptor.judge.label import template_for as comparing
+from preceptor.judge.ledger.ledger import open_ledger
+from preceptor.judge.models.protocol import Dialogue, Model, Row
+from preceptor.judge.models.registry import open_model
+from preceptor.judge.records import Group
+from preceptor.judge.score import Reply, ScoreSettings, score
+from preceptor.judge.score import template_for as grading
+from preceptor.judge.voting.ranking import Schedule, rank
+from preceptor.prompts.records import Message, Prompt, Record, content_id
 
 Conversation = str | Sequence[dict[str, Any]]
 """A prompt or completion as TRL hands it on: text, or messages."""

@@ -7,17 +7,17 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from constitution.principle import Constitution, Principle
-from judge import compare
-from judge.label import groups_in
-from judge.models.protocol import Completion, Dialogue, Model, Outcome, Request
-from judge.records import Grade, Score, Status
-from judge.replies import read_reply
-from judge.weigh import gravest, weights
-from prompts.errors import TemplateError
-from prompts.records import Prompt, Record
-from prompts.template import Template, load, nonce
-from prompts.verdict import Verdict, parse
+from preceptor.constitution.principle import Constitution, Principle
+from preceptor.judge import compare
+from preceptor.judge.aggregate import gravest, weights
+from preceptor.judge.label import groups_in
+from preceptor.judge.models.protocol import Completion, Dialogue, Model, Outcome, Request
+from preceptor.judge.records import Grade, Score, Status
+from preceptor.judge.replies import read_reply
+from preceptor.prompts.errors import TemplateError
+from preceptor.prompts.records import Prompt, Record
+from preceptor.prompts.template import Template, load, nonce
+from preceptor.prompts.verdict import Verdict, parse
 
 LOW, HIGH = 1, 10
 

@@ -8,7 +8,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from typing import NamedTuple
 
-from constitution.errors import UserError
+from preceptor.constitution.errors import UserError
 
 LIBRARIES = ("openai", "anthropic", "torch", "transformers", "trl", "peft")
 NEEDED = (*LIBRARIES[2:], "accelerate", "datasets", "safetensors")
@@ -48,8 +48,8 @@ def examine() -> list[Finding]:
 
 
 def _hardware() -> list[Finding]:
-    from judge.models.registry import open_model
-    from train.roles import accelerator
+    from preceptor.judge.models.registry import open_model
+    from preceptor.train.models.base import accelerator
 
     found = accelerator()
     embedded = open_model("embedded")

@@ -3,7 +3,7 @@
     manifest.json constitution.yaml 1-prompts.jsonl 1-prompts-held-out.jsonl 2-responses.jsonl 3-revisions.jsonl 3-sft/
     3-responses.jsonl 4-labels.jsonl 5-preferences.jsonl 6-reward/ 7-policy/ 8-heldout.jsonl 8-probes.jsonl
     9-report.html summary.json ledger.db metrics/stages.jsonl
-    rounds/2/...  where there is more than one round; see `preceptor.rounds`
+    rounds/2/...  where there is more than one round; see `preceptor.run.rounds`
 
 A stage whose fingerprint (settings and input files) equals that of its last record, and whose outputs are still the
 ones that it wrote, is not run again.
@@ -19,11 +19,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from constitution.errors import UserError
+from preceptor.constitution.errors import UserError
+from preceptor.prompts.manifest import file_hash, write_text
+from preceptor.prompts.pool import pool_path, shipped_pools
+from preceptor.prompts.records import canonical_json
 from preceptor.records import StageRecord
-from prompts.manifest import file_hash, write_text
-from prompts.pool import pool_path, shipped_pools
-from prompts.records import canonical_json
 
 STAGES = Path("metrics", "stages.jsonl")
 

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from constitution.errors import UserError
-from judge.errors import ProviderStopped
+from preceptor.constitution.errors import UserError
+from preceptor.judge.errors import ProviderStopped
 
 TOKEN, ENDPOINT = "HF_TOKEN", "HF_ENDPOINT"
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")

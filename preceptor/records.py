@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import Field
 
-from judge.records import Label
-from prompts.records import Prompt, Record
+from preceptor.judge.records import Label
+from preceptor.prompts.records import Prompt, Record
 
 
 class HeldOut(Record):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from constitution.errors import UserError
-from prompts.manifest import write_text
+from preceptor.constitution.errors import UserError
+from preceptor.prompts.manifest import write_text
 
 CONSTITUTION = """\
 # What "better" means here. `preceptor constitution lint constitution.yaml` checks it; `preceptor constitution checks`

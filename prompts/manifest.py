@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from prompts.rows import replacing
+from preceptor.prompts.rows import replacing
 
 
 def write_text(path: Path, text: str) -> None:

@@ -9,10 +9,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from prompts.errors import RowsError
-from prompts.records import Message, Prompt, Role, content_id
-from prompts.rows import BadRowError, RawRow, kind_of, parsed_rows
-from prompts.seen import Seen
+from preceptor.prompts.errors import RowsError
+from preceptor.prompts.records import Message, Prompt, Role, content_id
+from preceptor.prompts.rows import BadRowError, RawRow, kind_of, parsed_rows
+from preceptor.prompts.seen import Seen
 
 PROMPT_COLUMNS = frozenset({"id", "prompt", "messages", "tags", "meta"})
 
@@ -160,7 +160,7 @@ def split(prompts: Iterable[Prompt], held_out_share: float, seed: int) -> Split:
 
 def shipped_pools() -> tuple[str, ...]:
     """Names of the pools that come with Preceptor."""
-    folder = resources.files("prompts").joinpath("pools")
+    folder = resources.files("preceptor.prompts").joinpath("pools")
     return tuple(
         sorted(
             entry.name.removesuffix(".jsonl") for entry in folder.iterdir() if entry.name.endswith(".jsonl")
@@ -172,7 +172,7 @@ def pool_path(name: str) -> Path:
     """Where a shipped pool lies. Raises RowsError that lists the pools."""
     if name not in shipped_pools():
         raise RowsError(f"{name}: no such pool; wanted one of {', '.join(shipped_pools())}")
-    return Path(str(resources.files("prompts").joinpath("pools", f"{name}.jsonl")))
+    return Path(str(resources.files("preceptor.prompts").joinpath("pools", f"{name}.jsonl")))
 
 
 def prompts_from(source: str | Path) -> Iterator[Prompt]:

@@ -20,9 +20,9 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from pydantic import ValidationError
 
-from constitution.errors import Fault
-from prompts.errors import RowsError
-from prompts.records import Record
+from preceptor.constitution.errors import Fault
+from preceptor.prompts.errors import RowsError
+from preceptor.prompts.records import Record
 
 Parsed = TypeVar("Parsed")
 Row = TypeVar("Row", bound=Record)

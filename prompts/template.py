@@ -31,8 +31,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from prompts.errors import TemplateError
-from prompts.records import Message, Role, canonical_json
+from preceptor.prompts.errors import TemplateError
+from preceptor.prompts.records import Message, Role, canonical_json
 
 SLOTS: Mapping[str, frozenset[str]] = {
     "compare": frozenset(
@@ -169,7 +169,7 @@ def load(kind_or_path: str | Path, dialect: str = "") -> Template:
 
 @cache
 def _shipped(kind: str, dialect: str) -> Template:
-    folder = resources.files("prompts").joinpath("templates")
+    folder = resources.files("preceptor.prompts").joinpath("templates")
     own = folder.joinpath(dialect, f"{kind}.jinja") if dialect else None
     found = own if own is not None and own.is_file() else folder.joinpath(f"{kind}.jinja")
     label = f"{dialect}/{kind}.jinja" if found is own else f"{kind}.jinja"

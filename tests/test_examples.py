@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from constitution.files import load as load_constitution
-from preceptor.config import load
-from prompts.pool import prompts_from
+from preceptor.constitution.files import load as load_constitution
+from preceptor.prompts.pool import prompts_from
+from preceptor.run.config import load
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.yaml"))
 

@@ -19,27 +19,27 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from constitution.principle import Constitution, Principle
-from judge.label import LabelSettings, label
-from judge.models.protocol import Completion, Failure, Outcome, Request
-from judge.preferences import preference
-from judge.records import Label, Pair
-from prompts.records import Message, Prompt
+from preceptor.constitution.principle import Constitution, Principle
+from preceptor.judge.dataset.publish import preference
+from preceptor.judge.label import LabelSettings, label
+from preceptor.judge.models.protocol import Completion, Failure, Outcome, Request
+from preceptor.judge.records import Label, Pair
+from preceptor.prompts.records import Message, Prompt
+from preceptor.train.data.collate_pairs import collate_pairs
+from preceptor.train.data.pairs import PairTokens, encode_pairs
+from preceptor.train.dpo import pair_losses
+from preceptor.train.forward.reply_logprobs import Policy
+from preceptor.train.forward.reward_model import RewardModel
+from preceptor.train.losses import soft_bradley_terry
+from preceptor.train.models.base import POLICY, Base, adapt, as_reference, freeze
+from preceptor.train.ppo import train as ppo
+from preceptor.train.ppo.checkpoint import Carried
+from preceptor.train.ppo.objective import Running
+from preceptor.train.ppo.roles import VALUE, Roles, open_roles
+from preceptor.train.ppo.update import policy_step, value_step
+from preceptor.train.rollout.sampling import Rollout
+from preceptor.train.settings import DpoSettings, PpoSettings
 from tests.judge.canned import Absent, drive
-from train import ppo
-from train.dpo import pair_losses
-from train.layout import collate_pairs
-from train.logprobs import Policy
-from train.losses import soft_bradley_terry
-from train.pairs import PairTokens, encode_pairs
-from train.ppo_math import Running
-from train.ppo_roles import VALUE, Roles, open_roles
-from train.ppo_state import Carried
-from train.ppo_update import policy_step, value_step
-from train.reward_model import RewardModel
-from train.roles import POLICY, Base, adapt, as_reference, freeze
-from train.rollout import Rollout
-from train.settings import DpoSettings, PpoSettings
 
 FILE = Path(__file__).parent.parent / "examples" / "proof.py"
 WITHIN = {"rtol": 1e-6, "atol": 1e-6}
@@ -260,7 +260,7 @@ def lora_base(model: Any) -> tuple[Base, Any]:
 
 
 def test_the_package_reads_the_same_tokens(model: Any) -> None:
-    from judge.records import Preference
+    from preceptor.judge.records import Preference
 
     row = Preference(
         id="x",

@@ -13,12 +13,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
-from judge.models.chat_tokens import Loaded, encode
-from judge.models.protocol import Request
-from prompts.records import Message
+from preceptor.judge.models.local.chat_tokens import Loaded, encode
+from preceptor.judge.models.protocol import Request
+from preceptor.prompts.records import Message
+from preceptor.train.data.pairs import encode_messages, encode_reply, turn_ends
+from preceptor.train.rollout.prompts import text_of
 from tests.tokenizers import FAMILIES, Family
-from train.asked import text_of
-from train.pairs import encode_messages, encode_reply, turn_ends
 
 every = pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAMILIES))
 quick = settings(max_examples=25, deadline=None)

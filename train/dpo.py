@@ -27,12 +27,25 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 from transformers import TrainingArguments
 
-from judge.records import Preference
-from train import losses, processes
-from train.folder import Result, Trained, begin_folder, finish_folder, found_finished, start_folder
-from train.layout import PairBatch, check_attention, set_attention
-from train.logprobs import Policy, ReplyLogprobs, pair_logprobs
-from train.loop import (
+from preceptor.judge.records import Preference
+from preceptor.train import distributed, losses
+from preceptor.train.data.collate_pairs import PairBatch, check_attention, set_attention
+from preceptor.train.data.pairs import Encoded, PairTokens, encode_sides
+from preceptor.train.estimate.dry_run import skeleton
+from preceptor.train.estimate.plan import Job, Plan, plan_pairs, settled
+from preceptor.train.forward.layout_check import choose_layout
+from preceptor.train.forward.reference_cache import cached_logprobs, weights_print
+from preceptor.train.forward.reply_logprobs import Policy, ReplyLogprobs, pair_logprobs
+from preceptor.train.loop.output_folder import (
+    Result,
+    Trained,
+    begin_folder,
+    finish_folder,
+    found_finished,
+    start_folder,
+)
+from preceptor.train.loop.pair_trainer import Losses, PairTrainer, Stage, take_best
+from preceptor.train.loop.run import (
     Watch,
     adapted_by,
     check_rows,
@@ -43,10 +56,7 @@ from train.loop import (
     run_loop,
     trainer_options,
 )
-from train.pairs import Encoded, PairTokens, encode_sides
-from train.plan import Job, Plan, plan_pairs, settled
-from train.reference import cached_logprobs, weights_print
-from train.roles import (
+from preceptor.train.models.base import (
     Base,
     as_reference,
     hold_reference,
@@ -56,10 +66,7 @@ from train.roles import (
     save_adapter,
     save_part,
 )
-from train.selftest import choose_layout
-from train.settings import BARE, DpoSettings
-from train.sketch import skeleton
-from train.trainer import Losses, PairTrainer, Stage, take_best
+from preceptor.train.settings import BARE, DpoSettings
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -125,7 +132,7 @@ def train_dpo(
     )
     trainer = PairTrainer(policy, stage, args=args)
     ran = run_loop(trainer, opened, settings, watch, plan)
-    if not processes.first():
+    if not distributed.first():
         return following(opened, rows, ran, trainer.state.global_step)
     taken = take_best(trainer) if settings.take == "best" else ()
     save_adapter(adapted, opened.path)

@@ -9,7 +9,7 @@ UserError (constitution.errors)
 
 from __future__ import annotations
 
-from constitution.errors import UserError
+from preceptor.constitution.errors import UserError
 
 
 class TrainDataError(UserError):

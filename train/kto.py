@@ -8,7 +8,7 @@ TRL's. It reads its rows in the same order in every epoch, drawn from the seed o
 reply with its neighbour's prompt. The reference is the base or, where training goes on from an SFT adapter, a
 frozen copy of that adapter, which TRL makes.
 
-Where memory runs out and a step is cut into parts (`train.halving`), the paper's z is estimated on each part's
+Where memory runs out and a step is cut into parts (`train.loop.oom_retry`), the paper's z is estimated on each part's
 rows and not on the whole step's: that step is not quite the one it would have been.
 """
 
@@ -25,13 +25,24 @@ import torch
 from datasets import Dataset
 from trl import KTOConfig, KTOTrainer  # type: ignore[attr-defined]
 
-from train import processes
-from train.course import Course, row_course
-from train.demonstrations import Demonstrated, encode_demonstrations
-from train.errors import TrainDataError
-from train.folder import Result, Trained, begin_folder, finish_folder, found_finished, start_folder
-from train.halving import InParts
-from train.loop import (
+from preceptor.train import distributed
+from preceptor.train.data.demonstrations import Demonstrated, encode_demonstrations
+from preceptor.train.data.readers import Demonstration
+from preceptor.train.data.unpaired import Verdict
+from preceptor.train.errors import TrainDataError
+from preceptor.train.estimate.dry_run import skeleton
+from preceptor.train.estimate.plan import Job, Plan, plan_training, settled
+from preceptor.train.estimate.schedule import Course, row_course
+from preceptor.train.loop.oom_retry import InParts
+from preceptor.train.loop.output_folder import (
+    Result,
+    Trained,
+    begin_folder,
+    finish_folder,
+    found_finished,
+    start_folder,
+)
+from preceptor.train.loop.run import (
     Watch,
     adapted_by,
     check_rows,
@@ -40,12 +51,8 @@ from train.loop import (
     run_loop,
     trainer_options,
 )
-from train.plan import Job, Plan, plan_training, settled
-from train.roles import Base, load_base, quiet_loading, save_adapter
-from train.rows import Demonstration
-from train.settings import KtoSettings
-from train.sketch import skeleton
-from train.unpaired import Verdict
+from preceptor.train.models.base import Base, load_base, quiet_loading, save_adapter
+from preceptor.train.settings import KtoSettings
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -79,7 +86,7 @@ def train_kto(
     with quiet_loading():  # TRL asks the model by an old name in every step
         trainer = _trainer(model, base, tokens, good, settings, opened.path)
         ran = run_loop(trainer, opened, settings, watch, plan)
-    if not processes.first():
+    if not distributed.first():
         return following(opened, tokens.counts, ran, trainer.state.global_step)
     save_adapter(model, opened.path)
     base.tokenizer.save_pretrained(str(opened.path))
@@ -186,7 +193,7 @@ class _Tokenised(InParts, KTOTrainer):
         """With several processes, such that the mean of their means, which TRL takes, is that over all rows."""
         library: Any = super()
         logps = library._compute_kl_logps(model, batch)
-        return logps if processes.count() == 1 else self._share * logps
+        return logps if distributed.count() == 1 else self._share * logps
 
 
 def kto_rows(

@@ -19,19 +19,32 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainingArguments
 
-from judge.records import Preference, Response
-from prompts.manifest import write_json, write_text
-from prompts.records import Message
-from train import processes
-from train.batches import evenly
-from train.card import Judged, card, sample_figures
-from train.card_page import page
-from train.errors import TrainDataError
-from train.folder import Result, Trained, begin_folder, finish_folder, found_finished, start_folder
-from train.heads import Heads, Targets, rewards, spread, targets
-from train.layout import PairBatch, check_attention, set_attention
-from train.length import length_part
-from train.loop import (
+from preceptor.judge.records import Preference, Response
+from preceptor.prompts.manifest import write_json, write_text
+from preceptor.prompts.records import Message
+from preceptor.train import distributed
+from preceptor.train.data.batching import evenly
+from preceptor.train.data.collate_pairs import PairBatch, check_attention, set_attention
+from preceptor.train.data.pairs import Encoded, PairTokens, encode_sides
+from preceptor.train.errors import TrainDataError
+from preceptor.train.estimate.dry_run import skeleton
+from preceptor.train.estimate.plan import Job, Plan, plan_pairs, settled
+from preceptor.train.evaluation.report_card import Judged, card, sample_figures
+from preceptor.train.evaluation.report_card_page import page
+from preceptor.train.forward.layout_check import choose_layout
+from preceptor.train.forward.length_debias import length_part
+from preceptor.train.forward.reward_heads import Heads, Targets, rewards, spread, targets
+from preceptor.train.forward.reward_model import RewardModel
+from preceptor.train.loop.output_folder import (
+    Result,
+    Trained,
+    begin_folder,
+    finish_folder,
+    found_finished,
+    start_folder,
+)
+from preceptor.train.loop.pair_trainer import Losses, PairTrainer, Stage, take_best
+from preceptor.train.loop.run import (
     Watch,
     adapted_by,
     check_rows,
@@ -42,15 +55,9 @@ from train.loop import (
     run_loop,
     trainer_options,
 )
-from train.losses import off_centre, smoothed, soft_bradley_terry
-from train.pairs import Encoded, PairTokens, encode_sides
-from train.plan import Job, Plan, plan_pairs, settled
-from train.reward_model import RewardModel
-from train.roles import Base, load_base
-from train.selftest import choose_layout
-from train.settings import RewardSettings
-from train.sketch import skeleton
-from train.trainer import Losses, PairTrainer, Stage, take_best
+from preceptor.train.losses import off_centre, smoothed, soft_bradley_terry
+from preceptor.train.models.base import Base, load_base
+from preceptor.train.settings import RewardSettings
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -111,7 +118,7 @@ def train_reward(
     )
     trainer = PairTrainer(model, stage, args=args)
     ran = run_loop(trainer, opened, settings, watch, plan)
-    if not processes.first():
+    if not distributed.first():
         return following(opened, rows, ran, trainer.state.global_step)
     taken = take_best(trainer) if settings.take == "best" else ()
     figures = _finish(model, train.rows, held_out.rows, settings, (tokens, layout.shared))

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from constitution.principle import Constitution
-from prompts.records import Record
+from preceptor.constitution.principle import Constitution
+from preceptor.prompts.records import Record
 
 
 class LoopSettings(Record):
@@ -38,7 +38,7 @@ class LoopSettings(Record):
     """`auto`: bf16 where a GPU has it, else fp32. Adapters and heads are fp32 always."""
     gradient_checkpointing: bool | None = None
     """Recompute activations in the backward pass: less memory, about a third more time. Where nothing is said,
-    only if the memory would not do without (`train.plan`)."""
+    only if the memory would not do without (`train.estimate.plan`)."""
     dora: bool = False
     """Of a fresh adapter: magnitude and direction apart (Liu et al. 2024, arXiv 2402.09353)."""
     rslora: bool = False
@@ -97,7 +97,7 @@ class RewardSettings(PairSettings):
     centre: float = Field(default=0.0, ge=0)
     """Weight of the penalty that keeps rewards around zero; 0.01 serves."""
     ensemble: int = Field(default=1, ge=1)
-    """Heads on the one adapter, each trained with weights of its own on the pairs; see `train.heads`."""
+    """Heads on the one adapter, each trained with weights of its own on the pairs; see `train.forward.reward_heads`."""
     spread_penalty: float = Field(default=0.5, ge=0)
     """Of an ensemble: how much of its members' standard deviation is taken from the reward."""
     per_principle: bool = False
@@ -107,7 +107,7 @@ class RewardSettings(PairSettings):
     applies_to: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Principle -> tags of the prompts to which it applies; one that is absent applies to all."""
     length_debias: bool = False
-    """Take the length direction out of the heads after training; see `train.length`."""
+    """Take the length direction out of the heads after training; see `train.forward.length_debias`."""
 
     @model_validator(mode="after")
     def _nothing_without_effect(self) -> RewardSettings:
@@ -224,7 +224,7 @@ class RolloutSettings(LoopSettings):
 
 
 class GroupSettings(RolloutSettings):
-    """Settings of `train.grpo` that both of its trainings have: replies are compared with those to the same prompt."""
+    """Settings of `train.grpo.train` that both of its trainings have: replies are compared with those to the same prompt."""
 
     learning_rate: float = Field(default=1e-4, gt=0)
     samples: int = Field(default=8, gt=1)
@@ -236,7 +236,7 @@ class GroupSettings(RolloutSettings):
 
 
 class GrpoSettings(GroupSettings):
-    """Settings of `train.grpo.train_grpo`."""
+    """Settings of `train.grpo.train.train_grpo`."""
 
     kl_beta: float = Field(default=0.04, ge=0)
     """Weight of the KL estimate (k3, a token) in the loss. At 0 it is still reported."""
@@ -248,7 +248,7 @@ class GrpoSettings(GroupSettings):
 
 
 class RlooSettings(GroupSettings):
-    """Settings of `train.grpo.train_rloo`."""
+    """Settings of `train.grpo.train.train_rloo`."""
 
     kl_beta: float = Field(default=0.05, ge=0)
     """Reward that a nat of distance from the reference (k1, summed over the reply) costs. At 0 it is still
@@ -256,7 +256,7 @@ class RlooSettings(GroupSettings):
 
 
 class PpoSettings(RolloutSettings):
-    """Settings of `train.ppo`."""
+    """Settings of `train.ppo.train`."""
 
     learning_rate: float = Field(default=2e-4, gt=0)
     """Of the policy; peak."""

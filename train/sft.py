@@ -17,12 +17,22 @@ from datasets import Dataset
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
-from train import processes
-from train.course import Course, row_course
-from train.demonstrations import Demonstrated, encode_demonstrations
-from train.folder import Result, Trained, begin_folder, finish_folder, found_finished, start_folder
-from train.halving import InParts
-from train.loop import (
+from preceptor.train import distributed
+from preceptor.train.data.demonstrations import Demonstrated, encode_demonstrations
+from preceptor.train.data.readers import Demonstration
+from preceptor.train.estimate.dry_run import skeleton
+from preceptor.train.estimate.plan import Job, Plan, plan_training, settled
+from preceptor.train.estimate.schedule import Course, row_course
+from preceptor.train.loop.oom_retry import InParts
+from preceptor.train.loop.output_folder import (
+    Result,
+    Trained,
+    begin_folder,
+    finish_folder,
+    found_finished,
+    start_folder,
+)
+from preceptor.train.loop.run import (
     Watch,
     adapted_by,
     check_rows,
@@ -31,11 +41,8 @@ from train.loop import (
     run_loop,
     trainer_options,
 )
-from train.plan import Job, Plan, plan_training, settled
-from train.roles import Base, load_base, save_adapter
-from train.rows import Demonstration
-from train.settings import SftSettings
-from train.sketch import skeleton
+from preceptor.train.models.base import Base, load_base, save_adapter
+from preceptor.train.settings import SftSettings
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -73,7 +80,7 @@ def train_sft(
     begin_folder(opened)
     trainer = _trainer(model, base, tokens, settings, opened.path)
     ran = run_loop(trainer, opened, settings, watch, plan)
-    if not processes.first():
+    if not distributed.first():
         return following(opened, rows, ran, trainer.state.global_step)
     save_adapter(model, opened.path)
     base.tokenizer.save_pretrained(str(opened.path))

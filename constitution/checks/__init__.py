@@ -11,8 +11,8 @@ import difflib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from constitution.checks.catalogue import CHECKS, CheckInfo, Exchange
-from constitution.checks.refusal import looks_refused
+from preceptor.constitution.checks.catalogue import CHECKS, CheckInfo, Exchange
+from preceptor.constitution.checks.refusal import looks_refused
 
 __all__ = ["CheckInfo", "Exchange", "Finding", "catalogue", "looks_refused", "passes", "run", "validate"]
 

@@ -11,10 +11,10 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from constitution.checks import formats, patterns, private_data
-from constitution.checks.figures import foreign_figures
-from constitution.checks.refusal import looks_refused
-from constitution.checks.wording import copied_share, repeated_share, sentences, words
+from preceptor.constitution.checks import formats, patterns, private_data
+from preceptor.constitution.checks.figures import foreign_figures
+from preceptor.constitution.checks.refusal import looks_refused
+from preceptor.constitution.checks.wording import copied_share, repeated_share, sentences, words
 
 SOURCES = ("system", "user", "prompt")
 
@@ -111,7 +111,7 @@ def _format(form: str, reply: str, _: Exchange) -> Measure:
 
 
 def _language(tag: str, reply: str, _: Exchange) -> Measure:
-    from constitution.checks.language import detect
+    from preceptor.constitution.checks.language import detect
 
     detected = detect(reply)
     wanted = tag.split("-", maxsplit=1)[0]
@@ -160,7 +160,7 @@ def _pii(wanted: str | Sequence[str], reply: str, _: Exchange) -> Measure:
 
 
 def _readability(limit: float, reply: str, _: Exchange) -> Measure:
-    from constitution.checks.readability import reading_ease
+    from preceptor.constitution.checks.readability import reading_ease
 
     ease = reading_ease(reply)
     if ease is None:

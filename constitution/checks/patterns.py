@@ -11,7 +11,7 @@ from typing import Any
 
 import regex
 
-from constitution.errors import UserError
+from preceptor.constitution.errors import UserError
 
 SEARCH_LIMIT_S = 2.0
 

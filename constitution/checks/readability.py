@@ -14,7 +14,7 @@ from functools import cache
 
 import pyphen  # type: ignore[import-untyped]  # has no stubs
 
-from constitution.checks.wording import sentences, words
+from preceptor.constitution.checks.wording import sentences, words
 
 _LETTERS = re.compile(r"[^\W\d_]+")
 

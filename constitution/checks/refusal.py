@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 
-from constitution.checks.wording import sentences
+from preceptor.constitution.checks.wording import sentences
 
 OPENING_SENTENCES = 3
 """How far into the text a refusal is looked for, where everything before it is excuse or greeting."""

@@ -11,9 +11,9 @@ import asyncio
 import sys
 from collections.abc import Callable
 
-from constitution.errors import UserError
-from judge.errors import ProviderStopped, Rejected
-from judge.models.protocol import Completion, Request
+from preceptor.constitution.errors import UserError
+from preceptor.judge.errors import ProviderStopped, Rejected
+from preceptor.judge.models.protocol import Completion, Request
 
 KEYS = {"a": "a", "b": "b", "t": "tie"}
 """Key -> letter on the menu."""

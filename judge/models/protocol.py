@@ -1,7 +1,7 @@
 """The seam: Request -> Completion, for every model whatever its provider.
 
 A Model answers one request or raises one of the errors in `judge.errors`; it neither retries nor caches nor counts
-money. Retries, rate limits and the budget are `judge.fanout`'s, the cache and the bill are `judge.ledger`'s.
+money. Retries, rate limits and the budget are `judge.asking.fanout`'s, the cache and the bill are `judge.ledger.ledger`'s.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, Self, TypeVar
 
 from pydantic import Field
 
-from prompts.records import Message, Record, canonical_json
+from preceptor.prompts.records import Message, Record, canonical_json
 
 NOT_IN_KEY = frozenset({"stage", "principle"})
 """Fields of a request that cannot change its answer. Any field that is not named here counts."""
@@ -100,7 +100,7 @@ Outcome = Completion | Failure
 Row = TypeVar("Row")
 Dialogue = Generator[Sequence[Request], Sequence[Outcome], Row]
 """How a stage makes one row: it yields requests that may be asked at once, is sent their outcomes in the same order,
-and returns the row. It does no I/O, so that it is tested without a model; `judge.fanout` carries it out."""
+and returns the row. It does no I/O, so that it is tested without a model; `judge.asking.fanout` carries it out."""
 
 
 class Model(Protocol):

@@ -9,20 +9,20 @@ from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import Any
 
-from judge.errors import UnknownModel
-from judge.models.protocol import Model
+from preceptor.judge.errors import UnknownModel
+from preceptor.judge.models.protocol import Model
 
 GROUP = "preceptor.models"
 """Entry-point group by which other packages add providers: name -> callable(name, **options) -> Model."""
 
 OURS: Mapping[str, str] = MappingProxyType(
     {
-        "openai": "judge.models.openai:open_model",
-        "anthropic": "judge.models.anthropic:open_model",
-        "hf": "judge.models.local:open_model",
-        "human": "judge.models.human:open_model",
-        "scripted": "judge.models.scripted:open_model",
-        "embedded": "train.embedded.provider:open_model",
+        "openai": "preceptor.judge.models.openai.model:open_model",
+        "anthropic": "preceptor.judge.models.anthropic.model:open_model",
+        "hf": "preceptor.judge.models.local.model:open_model",
+        "human": "preceptor.judge.models.human:open_model",
+        "scripted": "preceptor.judge.models.scripted:open_model",
+        "embedded": "preceptor.train.embedded.provider:open_model",
     }
 )
 """Providers that ship, as `module:function`. `embedded` stands here as well as in the entry points, so that a

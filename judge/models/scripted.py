@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from constitution.errors import UserError
-from judge.errors import Rejected
-from judge.models.protocol import Completion, Request
+from preceptor.constitution.errors import UserError
+from preceptor.judge.errors import Rejected
+from preceptor.judge.models.protocol import Completion, Request
 
 Line = str | Completion | Exception
 """What the script says next: a text, a whole completion, or an error to raise."""

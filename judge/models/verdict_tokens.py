@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from prompts.verdict import Verdict, parse
+from preceptor.prompts.verdict import Verdict, parse
 
 
 class TokenChoice(NamedTuple):

@@ -18,12 +18,12 @@ from preceptor.cli.constitution import File, Json, Source
 from preceptor.cli.options import CONCURRENCY, LEDGER
 
 if TYPE_CHECKING:
-    from constitution.diff import Change
-    from constitution.principle import Constitution
-    from judge.models.protocol import Dialogue, Model
-    from judge.records import Label
-    from preceptor.editing import Trouble
-    from preceptor.stages import Asked, Asking
+    from preceptor.asking.stages import Asked, Asking
+    from preceptor.constitution.diff import Change
+    from preceptor.constitution.principle import Constitution
+    from preceptor.judge.models.protocol import Dialogue, Model
+    from preceptor.judge.records import Label
+    from preceptor.label.editing import Trouble
 
 ON = Annotated[
     Path | None,
@@ -37,7 +37,7 @@ SHOWN = 72
 
 def edit(file: File, on: ON = None, ledger: options.Ledger = LEDGER) -> None:
     """Edit a file in your own editor; a broken one never takes the place of a good one."""
-    from preceptor.editing import edit as edit_file
+    from preceptor.label.editing import edit as edit_file
 
     edited = edit_file(file, _choose, console.say)
     if edited.after is None:
@@ -59,7 +59,7 @@ def edit(file: File, on: ON = None, ledger: options.Ledger = LEDGER) -> None:
 
 def _choose(trouble: Trouble) -> str:
     """Show what is wrong and ask what is to be done."""
-    from constitution.errors import UserError
+    from preceptor.constitution.errors import UserError
 
     for line in trouble.lines:
         console.say(f"  {line}")
@@ -81,8 +81,8 @@ def diff(
     as_json: Json = False,
 ) -> None:
     """What differs, principle by principle, and which labels would have to be asked again."""
-    from constitution.diff import compare
-    from constitution.files import load
+    from preceptor.constitution.diff import compare
+    from preceptor.constitution.files import load
 
     one, other = load(old), load(new)
     if not as_json:
@@ -102,7 +102,7 @@ def diff(
 
 
 def _show_changes(old: Constitution, new: Constitution) -> None:
-    from constitution.diff import compare
+    from preceptor.constitution.diff import compare
 
     changes = compare(old, new)
     if not changes:
@@ -137,10 +137,11 @@ def _short(value: Any) -> str:
 
 def _asked_again(on: Path, constitution: Constitution, asking: Asking, as_json: bool) -> dict[str, Any]:
     """The plan of labelling the folder's pairs anew: what the ledger does not answer would be asked."""
-    from constitution.errors import UserError
-    from judge.preferences import LABELS, read_labels
-    from preceptor import folder, stages
-    from preceptor.labelling import job_of_folder, opened, pair_of
+    from preceptor import folder
+    from preceptor.asking import stages
+    from preceptor.constitution.errors import UserError
+    from preceptor.judge.dataset.publish import LABELS, read_labels
+    from preceptor.label.run import job_of_folder, opened, pair_of
 
     if not (on / "manifest.json").is_file():
         raise UserError(f"{on} has no manifest.json; wanted a folder that `preceptor label` has finished")
@@ -181,10 +182,10 @@ def try_examples(
     as_json: Json = False,
 ) -> None:
     """Does a judge apply every principle as its examples say? Exit code 1 where it does not."""
-    from constitution.errors import UserError
-    from constitution.files import load
-    from preceptor import stages
-    from preceptor.trials import cases, results, summary, trying
+    from preceptor.asking import stages
+    from preceptor.constitution.errors import UserError
+    from preceptor.constitution.files import load
+    from preceptor.label.trials import cases, results, summary, trying
 
     rules = load(source)
     if not cases(rules):
@@ -239,9 +240,9 @@ def ablate(
     as_json: Json = False,
 ) -> None:
     """Leave out one principle at a time: which labels flip, and what it does to the agreement with gold."""
-    from constitution.files import load
-    from preceptor import stages
-    from preceptor.trials import ablated, accuracy, can_judge, resummed, without
+    from preceptor.asking import stages
+    from preceptor.constitution.files import load
+    from preceptor.label.trials import ablated, accuracy, can_judge, resummed, without
 
     rules = load(source)
     settings = label_settings(
@@ -305,7 +306,7 @@ def ablate(
 def _ask(
     dialogues: Sequence[Dialogue[Label]], asked: Model | None, asking: Asking, what: str
 ) -> tuple[list[Label], Asked]:
-    from preceptor import stages
+    from preceptor.asking import stages
 
     made: list[Label] = []
     with console.progress(what) as watch:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from preceptor.cli import console
 
 if TYPE_CHECKING:
-    from judge.label import LabelSettings
-    from judge.models.protocol import Dialogue
-    from preceptor.stages import Asked, Asking, Cluster, Work
-    from prompts.records import Record
+    from preceptor.asking.stages import Asked, Asking, Cluster, Work
+    from preceptor.judge.label import LabelSettings
+    from preceptor.judge.models.protocol import Dialogue
+    from preceptor.prompts.records import Record
 
 WHEN = 'status != "ok"'
 """Which pairs are escalated where nothing else is said."""
@@ -31,14 +31,14 @@ def asking_of(
     **more: Any,
 ) -> Asking:
     """more: rpm, tpm, cluster. Raises UserError where batches are to be asked from a cluster."""
-    from constitution.errors import UserError
-    from judge.prices import price_from
-    from preceptor.stages import Asking
+    from preceptor.asking.stages import Asking
+    from preceptor.constitution.errors import UserError
+    from preceptor.judge.asking.prices import price_from
 
     if (batch or then_sync) and more.get("cluster") is not None:
         raise UserError("--batch asks from this machine, once for all rows; leave out --engine ray")
     if batch or then_sync:
-        console.relay("judge.batch")
+        console.relay("preceptor.judge.asking.batch")
     return Asking(
         ledger=ledger,
         batch=batch or then_sync,
@@ -53,8 +53,8 @@ def asking_of(
 
 def cluster_of(engine: str, address: str | None, gpus: float | None, workers: int | None) -> Cluster | None:
     """Where the flags want the work done; None: here. Raises UserError for flags that are another engine's."""
-    from constitution.errors import UserError
-    from preceptor.stages import Cluster
+    from preceptor.asking.stages import Cluster
+    from preceptor.constitution.errors import UserError
 
     given = {"address": address, "gpus": gpus, "workers": workers}
     chosen = {name: value for name, value in given.items() if value is not None}
@@ -69,8 +69,8 @@ def label_settings(clamp: str | None = None, template: str | None = None, **chos
     """The settings that flags name. Raises UserError where they do not go together."""
     from pydantic import ValidationError
 
-    from constitution.errors import UserError
-    from judge.label import LabelSettings
+    from preceptor.constitution.errors import UserError
+    from preceptor.judge.label import LabelSettings
 
     try:
         bounds = tuple(float(bound) for bound in clamp.split(",")) if clamp else None
@@ -86,7 +86,7 @@ def panels_of(
     judges: Sequence[str], further: Sequence[str], when: Sequence[str], human: bool
 ) -> list[tuple[list[str], str]]:
     """The first panel, the judges to whom its doubtful pairs go, and last a person. Raises UserError."""
-    from constitution.errors import UserError
+    from preceptor.constitution.errors import UserError
 
     first = list(judges)
     rest = [*further, *(["human"] if human else [])]
@@ -122,7 +122,7 @@ def base_urls_of(given: Sequence[str]) -> dict[str, str]:
 
 def share_of(flag: str, text: str | None) -> float:
     """A share as people write it: 2%, or 0.02. Raises UserError."""
-    from constitution.errors import UserError
+    from preceptor.constitution.errors import UserError
 
     if text is None:
         return 0.0
@@ -143,8 +143,8 @@ def to_file(
     rows_of: Callable[[Any], Iterable[Record]],
 ) -> Asked:
     """Do the work under a progress bar, here or on a cluster, each row to the file."""
-    from preceptor import stages
-    from prompts.rows import writing
+    from preceptor.asking import stages
+    from preceptor.prompts.rows import writing
 
     with writing(out) as write, console.progress(what) as watch:
 
@@ -153,9 +153,9 @@ def to_file(
                 write(record)
 
         if asking.cluster is not None:
-            from preceptor import engine_ray
+            from preceptor.asking import ray_engine
 
-            asked = engine_ray.carry_out(lambda: work.rows, work.open, asking, each, watch)
+            asked = ray_engine.carry_out(lambda: work.rows, work.open, asking, each, watch)
         else:
             means = work.open()
             # batches walk the dialogues once a round, each time from their beginning
@@ -174,7 +174,7 @@ def show_plan_of(work: Work, asking: Asking, as_json: bool) -> None:
 
 
 def show_plan(dialogues: Iterable[Dialogue[Any]], asking: Asking, as_json: bool) -> None:
-    from preceptor import stages
+    from preceptor.asking import stages
 
     plan = asyncio.run(stages.price(dialogues, asking))
     if as_json:

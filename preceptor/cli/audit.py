@@ -75,13 +75,13 @@ def audit(
     as_json: options.Json = False,
 ) -> None:
     """Measure judges against pairs whose better reply is known; they never see which."""
-    from constitution.errors import UserError
-    from constitution.files import load
-    from judge.audit import require_gold
-    from judge.canaries import from_gold
-    from judge.gate import gate
-    from preceptor import stages
-    from preceptor.labelling import Job, audit_rows, dialogues_of, opened
+    from preceptor.asking import stages
+    from preceptor.constitution.errors import UserError
+    from preceptor.constitution.files import load
+    from preceptor.judge.audit.audit import require_gold
+    from preceptor.judge.audit.canaries import from_gold
+    from preceptor.judge.conditions import gate
+    from preceptor.label.run import Job, audit_rows, dialogues_of, opened
 
     rules = load(constitution)
     settings = label_settings(

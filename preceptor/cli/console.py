@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import ProgressColumn
 
-    from judge.fanout import Progress
-    from train.loop import Watch
+    from preceptor.judge.asking.fanout import Progress
+    from preceptor.train.loop.run import Watch
 
 
 def speaks() -> bool:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from constitution.edit import Document
-    from constitution.lint import Remark
+    from preceptor.constitution.edit import Document
+    from preceptor.constitution.lint import Remark
 
 app = typer.Typer(help="Read, write and check constitutions.", no_args_is_help=True)
 
@@ -27,7 +27,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 @app.command("list")
 def list_shipped(as_json: Json = False) -> None:
     """The constitutions that come with Preceptor."""
-    from constitution.files import load, shipped
+    from preceptor.constitution.files import load, shipped
 
     loaded = [load(name) for name in shipped()]
     if as_json:
@@ -53,7 +53,7 @@ def list_shipped(as_json: Json = False) -> None:
 @app.command()
 def show(source: Source, as_json: Json = False) -> None:
     """A constitution with all that it extends, as one file."""
-    from constitution.files import dump, load
+    from preceptor.constitution.files import dump, load
 
     constitution = load(source)
     if as_json:
@@ -68,9 +68,9 @@ def new(
     out: Annotated[Path | None, typer.Option(help="Where to write it.", show_default="NAME.yaml")] = None,
 ) -> None:
     """Write a commented file to start from; never over one that is there."""
-    from constitution.edit import write_text
-    from constitution.errors import UserError
-    from constitution.starter import starter
+    from preceptor.constitution.edit import write_text
+    from preceptor.constitution.errors import UserError
+    from preceptor.constitution.starter import starter
 
     text = starter(name)
     path = out or Path(f"{name}.yaml")
@@ -112,7 +112,7 @@ def add(
     ] = "",
 ) -> None:
     """Add a principle at the end of a file. Everything else in the file stays as it is."""
-    from constitution.edit import new_principle, open_document, with_principle
+    from preceptor.constitution.edit import new_principle, open_document, with_principle
 
     given: dict[str, Any] = {
         "id": id,
@@ -135,7 +135,7 @@ def remove(
     ],
 ) -> None:
     """Remove a principle from a file. Everything else in the file stays as it is."""
-    from constitution.edit import open_document, without_principle
+    from preceptor.constitution.edit import open_document, without_principle
 
     _save(without_principle(open_document(file), principle_id))
 
@@ -152,8 +152,8 @@ def lint(
     as_json: Json = False,
 ) -> None:
     """Find contradictions, repetitions and gaps. Exit code 1 if there is an error."""
-    from constitution.files import load
-    from constitution.lint import lint as find
+    from preceptor.constitution.files import load
+    from preceptor.constitution.lint import lint as find
 
     constitution = load(source)
     remarks = find(constitution, revising=revising, known_tags=known_tag)
@@ -178,7 +178,7 @@ def lint(
 @app.command()
 def checks(as_json: Json = False) -> None:
     """The machine checks that a principle may carry."""
-    from constitution.checks import catalogue
+    from preceptor.constitution.checks import catalogue
 
     infos = catalogue()
     if as_json:
@@ -191,13 +191,13 @@ def checks(as_json: Json = False) -> None:
 @app.command()
 def schema() -> None:
     """The JSON Schema of a constitution file."""
-    from constitution.files import json_schema
+    from preceptor.constitution.files import json_schema
 
     _print_json(json_schema())
 
 
 def _save(document: Document) -> None:
-    from constitution.edit import save
+    from preceptor.constitution.edit import save
 
     save(document)
     typer.echo(document.constitution.identity)

@@ -13,12 +13,12 @@ from preceptor.cli.asking import asking_of, show_plan
 from preceptor.cli.options import CONCURRENCY, LEDGER
 
 if TYPE_CHECKING:
-    from constitution.principle import Constitution
-    from judge.models.protocol import Dialogue
-    from preceptor.evaluation import Settings
-    from preceptor.probes import ProbeSettings, Sides
-    from preceptor.stages import Asking
-    from prompts.records import Prompt
+    from preceptor.asking.stages import Asking
+    from preceptor.constitution.principle import Constitution
+    from preceptor.evaluation.head_to_head import Settings
+    from preceptor.evaluation.probes import ProbeSettings, Sides
+    from preceptor.judge.models.protocol import Dialogue
+    from preceptor.prompts.records import Prompt
 
 
 class _Comparison(NamedTuple):
@@ -77,12 +77,12 @@ def evaluate(
     as_json: options.Json = False,
 ) -> None:
     """Compare a policy with a baseline: judged on prompts in both orders, or by --probes for what tuning broke."""
-    from constitution.files import load
-    from judge.label import LabelSettings
-    from judge.respond import RespondSettings
-    from preceptor.evaluation import Settings
-    from preceptor.probes import ProbeSettings, Sides
-    from prompts.pool import prompts_from
+    from preceptor.constitution.files import load
+    from preceptor.evaluation.head_to_head import Settings
+    from preceptor.evaluation.probes import ProbeSettings, Sides
+    from preceptor.judge.label import LabelSettings
+    from preceptor.judge.respond import RespondSettings
+    from preceptor.prompts.pool import prompts_from
 
     given = {"--prompts": prompts, "--judge": judge, "--constitution": constitution}
     replies = RespondSettings(samples=1, max_tokens=max_tokens, temperature=temperature, seed=seed)
@@ -119,7 +119,7 @@ def evaluate(
 def _compares(given: Mapping[str, str | None], probes: bool) -> bool:
     """Whether the two are to be judged. Raises UserError where what that needs is given in part, or nothing is asked
     for."""
-    from constitution.errors import UserError
+    from preceptor.constitution.errors import UserError
 
     missing = [flag for flag, value in given.items() if value is None]
     if not missing:
@@ -133,15 +133,16 @@ def _compares(given: Mapping[str, str | None], probes: bool) -> bool:
 def _asks(
     comparison: _Comparison | None, probing: _Probing | None, asking: Asking
 ) -> Iterator[Dialogue[Any]]:
-    from judge.models.registry import open_model
-    from preceptor import evaluation, stages
-    from preceptor import probes as probe_stage
+    from preceptor.asking import stages
+    from preceptor.evaluation import head_to_head
+    from preceptor.evaluation import probes as probe_stage
+    from preceptor.judge.models.registry import open_model
 
     if comparison is not None:
         settings = comparison.settings
         sides = (open_model(settings.baseline), open_model(settings.policy))
         judge = stages.open_judge(settings.judge, asking.base_url)
-        yield from evaluation.asks(*comparison, sides, judge)
+        yield from head_to_head.asks(*comparison, sides, judge)
     if probing is not None:
         chosen = (probing.sides.baseline, probing.sides.policy)
         baseline, policy = (stages.opened(name, asking.base_url) for name in chosen)
@@ -150,14 +151,14 @@ def _asks(
 
 def _carry_out(comparison: _Comparison | None, probing: _Probing | None, asking: Asking) -> dict[str, Any]:
     """What `--json` prints: the comparison's figures, and the probes' under `probes`."""
-    from preceptor import evaluation
-    from preceptor import probes as probe_stage
+    from preceptor.evaluation import head_to_head
+    from preceptor.evaluation import probes as probe_stage
 
     figures: dict[str, Any] = {}
     left = asking
     if comparison is not None:
-        compared = evaluation.evaluate(*comparison, asking, console.progress)
-        figures = evaluation.figures(compared.rows)
+        compared = head_to_head.evaluate(*comparison, asking, console.progress)
+        figures = head_to_head.figures(compared.rows)
         left = asking.less(compared.cost_usd)
     if probing is not None:
         probed = probe_stage.probe(*probing, left, console.progress)
@@ -177,7 +178,7 @@ def _show_comparison(figures: Mapping[str, Any]) -> None:
 
 
 def _show_probes(probed: Mapping[str, Any], sides: Sides) -> None:
-    from preceptor.probe_table import in_one_line, lines
+    from preceptor.report.probe_table import in_one_line, lines
 
     rows = [
         [f"{line.mode}: {line.label}", line.before, line.after, line.mark]

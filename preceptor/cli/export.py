@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from constitution.errors import UserError
 from preceptor.cli import console, options
+from preceptor.constitution.errors import UserError
 from preceptor.doctor import need_training
 
 
@@ -45,7 +45,7 @@ def export(
     target = (
         hub.target_of(push, public) if push is not None else None
     )  # faults there are told before the work
-    from train.export import export as write
+    from preceptor.train.export.write import export as write
 
     made = write(directory, out, form, dtype, target.id if target else None)
     for name, values in (("constitution", made.constitutions), ("judge", made.judges)):

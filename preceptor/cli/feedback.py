@@ -15,8 +15,8 @@ from preceptor.cli.asking import asking_of, cluster_of, finish, local_of, show_p
 from preceptor.cli.options import CONCURRENCY, LEDGER
 
 if TYPE_CHECKING:
-    from judge.records import Response, Revision
-    from prompts.records import Prompt
+    from preceptor.judge.records import Response, Revision
+    from preceptor.prompts.records import Prompt
 
 
 def respond(
@@ -48,9 +48,9 @@ def respond(
     as_json: options.Json = False,
 ) -> None:
     """Sample replies to prompts."""
-    from judge.respond import RespondSettings
-    from preceptor import stages
-    from prompts.pool import prompts_from
+    from preceptor.asking import stages
+    from preceptor.judge.respond import RespondSettings
+    from preceptor.prompts.pool import prompts_from
 
     settings = RespondSettings(samples=samples, max_tokens=max_tokens, temperature=temperature, seed=seed)
     cluster = cluster_of(engine, address, gpus, workers)
@@ -104,11 +104,11 @@ def revise(
     as_json: options.Json = False,
 ) -> None:
     """Have replies criticised by the constitution and rewritten."""
-    from constitution.files import load
-    from judge.records import Response
-    from judge.revise import ReviseSettings
-    from preceptor import stages
-    from prompts.rows import read_records
+    from preceptor.asking import stages
+    from preceptor.constitution.files import load
+    from preceptor.judge.records import Response
+    from preceptor.judge.revise import ReviseSettings
+    from preceptor.prompts.rows import read_records
 
     settings = ReviseSettings(rounds=rounds, max_tokens=max_tokens, temperature=temperature, seed=seed)
     cluster = cluster_of(engine, address, gpus, workers)

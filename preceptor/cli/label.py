@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from constitution.errors import UserError
 from preceptor.cli import console, options
 from preceptor.cli.asking import (
     asking_of,
@@ -27,10 +26,11 @@ from preceptor.cli.asking import (
     to_file,
 )
 from preceptor.cli.options import CONCURRENCY, LEDGER
+from preceptor.constitution.errors import UserError
 
 if TYPE_CHECKING:
-    from judge.models.protocol import Dialogue
-    from judge.records import Score
+    from preceptor.judge.models.protocol import Dialogue
+    from preceptor.judge.records import Score
 
 
 def label(
@@ -90,10 +90,10 @@ def label(
     as_json: options.Json = False,
 ) -> None:
     """Have judges say, in both orders, which reply follows the constitution better."""
-    from constitution.files import load
-    from judge.gate import gate
-    from preceptor.finished import Source
-    from preceptor.labelling import Job, dialogues_of, label_folder, opened, rows_of
+    from preceptor.constitution.files import load
+    from preceptor.judge.conditions import gate
+    from preceptor.label.finished import Source
+    from preceptor.label.run import Job, dialogues_of, label_folder, opened, rows_of
 
     rules = load(constitution)
     settings = label_settings(
@@ -223,9 +223,9 @@ def score(
         raise UserError("score wants --judge with --constitution, or --reward-model")
     if weight or disagreement:
         raise UserError("--weight and --disagreement are for --reward-model")
-    from constitution.files import load
-    from judge.score import ScoreSettings
-    from preceptor import stages
+    from preceptor.asking import stages
+    from preceptor.constitution.files import load
+    from preceptor.judge.score import ScoreSettings
 
     chosen = {"principles": principles, "reasoning": reasoning, "max_tokens": max_tokens, "seed": seed}
     settings = ScoreSettings.model_validate({**chosen, "template": template or ""})

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from constitution.errors import UserError
+from preceptor.constitution.errors import UserError
 
 Nproc = Annotated[
     int, typer.Option(min=1, help="Processes that train together, on GPUs where there are any.")
@@ -50,7 +50,7 @@ def launched(nproc: int, config: Path | None) -> bool:
 
 def _launcher(nproc: int, config: Path | None) -> list[str]:
     """Accelerate's launcher; on CPUs torch's own, which it stands on, since for CPUs it knows MPI alone."""
-    from train.processes import gpus
+    from preceptor.train.distributed import gpus
 
     accelerate = [sys.executable, "-m", "accelerate.commands.launch"]
     if config is not None:

@@ -11,8 +11,8 @@ from preceptor.cli import console, options
 from preceptor.cli.options import LEDGER
 
 if TYPE_CHECKING:
-    from judge.batch_books import Batch
-    from judge.ledger_books import BillLine, Call, Wanted
+    from preceptor.judge.ledger.batches import Batch
+    from preceptor.judge.ledger.queries import BillLine, Call, Wanted
 
 app = typer.Typer(
     no_args_is_help=True, help="The ledger of calls: what was asked, what it cost, what can go."
@@ -43,9 +43,9 @@ def show(
     """The latest calls, or one call with every word of it."""
     import json
 
-    from constitution.errors import UserError
-    from judge.ledger_books import calls, count
-    from judge.ledger_place import reading
+    from preceptor.constitution.errors import UserError
+    from preceptor.judge.ledger.location import reading
+    from preceptor.judge.ledger.queries import calls, count
 
     wanted = _wanted(run, model, stage, principle, status, key)
     with reading(ledger) as connection:
@@ -79,9 +79,9 @@ def bill(
     as_json: options.Json = False,
 ) -> None:
     """What was spent, over all runs on this ledger; what was paid for twice counts twice."""
-    from constitution.errors import UserError
-    from judge import ledger_books
-    from judge.ledger_place import reading
+    from preceptor.constitution.errors import UserError
+    from preceptor.judge.ledger import queries as ledger_books
+    from preceptor.judge.ledger.location import reading
 
     chosen = tuple(name for name in ledger_books.BY if name in by.split(","))
     if unknown := sorted(set(by.split(",")) - set(ledger_books.BY)):
@@ -114,9 +114,9 @@ def export(
     ledger: options.Ledger = LEDGER,
 ) -> None:
     """The calls with every word of them, one JSON object a line, latest first."""
-    from judge.ledger_books import calls
-    from judge.ledger_place import reading
-    from prompts.rows import write_rows
+    from preceptor.judge.ledger.location import reading
+    from preceptor.judge.ledger.queries import calls
+    from preceptor.prompts.rows import write_rows
 
     with reading(ledger) as connection:
         rows = calls(connection, _wanted(run, model, stage, principle, status))
@@ -143,9 +143,9 @@ def prune(
     as_json: options.Json = False,
 ) -> None:
     """Throw calls away; an answer that is gone is asked and paid for again. The bill is kept."""
-    from constitution.errors import UserError
-    from judge import ledger_books
-    from judge.ledger_place import open_engines, reading
+    from preceptor.constitution.errors import UserError
+    from preceptor.judge.ledger import queries as ledger_books
+    from preceptor.judge.ledger.location import open_engines, reading
 
     if older_than is None and not failed and run is None and model is None and stage is None:
         raise UserError(
@@ -180,8 +180,8 @@ def batches(
     as_json: options.Json = False,
 ) -> None:
     """The batches that were sent, latest first: how far each is, as far as the last look at it, and what it cost."""
-    from judge.batch_books import listed
-    from judge.ledger_place import reading
+    from preceptor.judge.ledger.batches import listed
+    from preceptor.judge.ledger.location import reading
 
     with reading(ledger) as connection:
         found = listed(connection, model)
@@ -213,7 +213,7 @@ def _wanted(
     status: str | None = None,
     key: str | None = None,
 ) -> Wanted:
-    from judge.ledger_books import Wanted
+    from preceptor.judge.ledger.queries import Wanted
 
     return Wanted(run, model, stage, principle, None if status is None else (status,), key)
 

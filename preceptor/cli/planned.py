@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from preceptor.cli import console
 
 if TYPE_CHECKING:
-    from train.plan import Plan
+    from preceptor.train.estimate.plan import Plan
 
 PARTS = {
     "weights": "frozen weights",

@@ -12,7 +12,7 @@ app = typer.Typer(no_args_is_help=True, help="Prompt pools: list those that ship
 @app.command("list")
 def list_pools() -> None:
     """The pools that ship, one a line: name, prompts, tags."""
-    from prompts.pool import prompts_from, shipped_pools
+    from preceptor.prompts.pool import prompts_from, shipped_pools
 
     for name in shipped_pools():
         rows = list(prompts_from(name))
@@ -28,7 +28,7 @@ def show(
     """The rows as Preceptor reads them, one JSON object a line."""
     from itertools import islice
 
-    from prompts.pool import prompts_from
+    from preceptor.prompts.pool import prompts_from
 
     for prompt in islice(prompts_from(source), limit):
         typer.echo(prompt.line())

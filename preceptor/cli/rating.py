@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from constitution.errors import UserError
 from preceptor.cli import console
+from preceptor.constitution.errors import UserError
 from preceptor.doctor import need_training
 
 if TYPE_CHECKING:
-    from train.rating import Rated
+    from preceptor.train.evaluation.rating import Rated
 
 
 def rate(
@@ -31,14 +31,14 @@ def rate(
     as_json: bool,
 ) -> None:
     """Score every reply of a file in batches, and write the pairs that are worth a label next where asked to."""
-    from preceptor import stages
-    from prompts.rows import write_rows, writing
+    from preceptor.asking import stages
+    from preceptor.prompts.rows import write_rows, writing
 
     need_training()
     rows = list(islice(stages.replies_from(replies), limit))
-    from judge.models.weights import weights_hash
-    from train.rating import check_ensemble, doubts, rated
-    from train.reward_model import RewardModel
+    from preceptor.judge.models.local.weights_hash import weights_hash
+    from preceptor.train.evaluation.rating import check_ensemble, doubts, rated
+    from preceptor.train.forward.reward_model import RewardModel
 
     model = RewardModel.load(folder)
     if weights:

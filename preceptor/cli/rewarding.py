@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from constitution.errors import UserError
+from preceptor.constitution.errors import UserError
 
 if TYPE_CHECKING:
-    from train.ppo_rewards import RewardSource
+    from preceptor.train.rollout.rewards import RewardSource
 
 JUDGE = "judge"
 NEEDS_JUDGE = ("judge", "constitution", "max_cost", "judge_base_url")
@@ -75,9 +75,9 @@ def source_of(reward: str, flags: dict[str, Any]) -> RewardSource:
             "--judge checks: machine checks alone give no reward here; wanted provider/model or embedded, or a "
             "--reward module:function that checks"
         )
-    from judge.label import LabelSettings
-    from judge.reward import JudgeReward, RewardSettings
-    from judge.score import ScoreSettings
+    from preceptor.judge.label import LabelSettings
+    from preceptor.judge.reward import JudgeReward, RewardSettings
+    from preceptor.judge.score import ScoreSettings
 
     settings = RewardSettings(
         mode=flags["judge_mode"],

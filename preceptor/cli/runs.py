@@ -11,7 +11,7 @@ from preceptor.cli import console, options
 from preceptor.doctor import examine, need_training
 
 if TYPE_CHECKING:
-    from preceptor.config import RunConfig
+    from preceptor.run.config import RunConfig
 
 Folder = Annotated[Path, typer.Argument(help="The folder of a finished run.")]
 QUICKSTART = Path(__file__).parent.parent / "quickstart.yaml"
@@ -41,7 +41,7 @@ def run(
 
 def _run(file: Path, overrides: list[str], plan: bool, as_json: bool) -> None:
     need_training()
-    from preceptor.config import load
+    from preceptor.run.config import load
 
     carry_out(load(file, overrides), plan, as_json)
 
@@ -49,15 +49,15 @@ def _run(file: Path, overrides: list[str], plan: bool, as_json: bool) -> None:
 def carry_out(config: RunConfig, plan: bool, as_json: bool) -> None:
     """A run, with its bars on stderr and its figures at the end; or its plan alone."""
     if plan:
-        from preceptor import run_plan
         from preceptor.cli.asking import show_plan
-        from preceptor.running import asking_of
+        from preceptor.run import run_plan
+        from preceptor.run.running import asking_of
 
         show_plan(run_plan.asks(config), asking_of(config), as_json)
         return
-    from preceptor import pipeline
     from preceptor.cli.screen import Terminal
     from preceptor.cli.summary import show
+    from preceptor.run import pipeline
 
     summary = pipeline.run(config, Terminal())
     if as_json:
@@ -69,13 +69,14 @@ def carry_out(config: RunConfig, plan: bool, as_json: bool) -> None:
 def report(path: Folder) -> None:
     """Write the report of a run folder anew and print its path."""
     need_training()
-    from preceptor import folder, pipeline
-    from preceptor import report as page
-    from prompts.manifest import write_text
+    from preceptor import folder
+    from preceptor.prompts.manifest import write_text
+    from preceptor.report import report as page
+    from preceptor.run import pipeline
 
     manifest = folder.read_json(path / "manifest.json")
     if "settings" not in manifest or manifest.get("kind") != "run":
-        from constitution.errors import UserError
+        from preceptor.constitution.errors import UserError
 
         raise UserError(f"{path} is no run folder; wanted one that `preceptor run` or `quickstart` made")
     target = path / pipeline.REPORT
@@ -88,7 +89,7 @@ def verify(
     as_json: options.Json = False,
 ) -> None:
     """Re-derive a folder's counts, hashes and lineage from what lies in it. Exit 1 where something differs."""
-    from preceptor.verify import verify as problems_of
+    from preceptor.run.verify import verify as problems_of
 
     problems = problems_of(path)
     if as_json:

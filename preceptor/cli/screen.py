@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from preceptor.cli import console
 
 if TYPE_CHECKING:
-    from judge.fanout import Progress
+    from preceptor.judge.asking.fanout import Progress
     from preceptor.records import StageRecord
-    from train.loop import Progress as TrainProgress
+    from preceptor.train.loop.run import Progress as TrainProgress
 
 
 class Terminal:
-    """Shows a run on stderr; satisfies `preceptor.pipeline.Screen`."""
+    """Shows a run on stderr; satisfies `preceptor.run.pipeline.Screen`."""
 
     def asking(self, stage: str) -> AbstractContextManager[Callable[[Progress], None]]:
         """A bar for a stage that asks models."""

@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from preceptor.report import Run
+    from preceptor.report.report import Run
 
 
 def show(run: Run, path: Path) -> None:
     """Print the screen on stdout: it is what the command was asked for."""
     from rich.console import Console
 
-    from preceptor.pipeline import REPORT
+    from preceptor.run.pipeline import REPORT
 
     wide = None if sys.stdout.isatty() else 100
     out = Console(file=sys.stdout, highlight=False, width=wide)
@@ -54,7 +54,7 @@ def _satisfied(summary: dict[str, Any]) -> Table:
 def _rounds(rows: Sequence[dict[str, Any]]) -> Table:
     from rich.table import Table
 
-    from preceptor.report import percent, with_interval
+    from preceptor.report.report import percent, with_interval
 
     table = Table(title="round by round; 0 is the first reference", title_justify="left")
     for column in ("round", "satisfied", "win rate", "KL to round 0", "distinct-2", "labels ok", "DPO"):
@@ -73,8 +73,8 @@ def _rounds(rows: Sequence[dict[str, Any]]) -> Table:
 
 
 def _figures(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    from preceptor.probe_table import in_one_line
-    from preceptor.report import percent
+    from preceptor.report.probe_table import in_one_line
+    from preceptor.report.report import percent
 
     low, high = summary["win_rate_ci95"]
     distinct = summary["distinct_2"]
@@ -100,7 +100,7 @@ def _figures(summary: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _ppo(figures: dict[str, Any] | None) -> list[tuple[str, str]]:
-    from preceptor.report import percent
+    from preceptor.report.report import percent
 
     if figures is None:
         return []
@@ -118,7 +118,7 @@ def _ppo(figures: dict[str, Any] | None) -> list[tuple[str, str]]:
 def _samples(out: Console, run: Run) -> None:
     from rich.table import Table
 
-    from preceptor.report import pick
+    from preceptor.report.report import pick
 
     for row in pick(run.held_out):
         asked = " / ".join(message.content for message in row.prompt.messages)

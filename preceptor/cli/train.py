@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from constitution.errors import UserError
 from preceptor.cli import console, launch, train_flags
 from preceptor.cli.options import Format, Json, Out, Seed
 from preceptor.cli.planned import beside, tell_plan
+from preceptor.constitution.errors import UserError
 from preceptor.doctor import need_training
 
 if TYPE_CHECKING:
-    from train.folder import Trained
-    from train.settings import LoopSettings
+    from preceptor.train.loop.output_folder import Trained
+    from preceptor.train.settings import LoopSettings
 
 app = typer.Typer(no_args_is_help=True, help="Train LoRA adapters: sft, a reward model, or a policy.")
 
@@ -54,12 +54,15 @@ def sft(
     """Teach the model its own revised replies. The same command again goes on where it stopped."""
     flags = dict(locals())
     need_training()
-    from train.rows import read_demonstrations
-    from train.settings import SftSettings
+    from preceptor.train.data.readers import read_demonstrations
+    from preceptor.train.settings import SftSettings
 
     settings = settings_of(SftSettings, flags)
     read = read_demonstrations(rows)
-    from train.sft import plan_sft, train_sft  # torch loads only now: a fault in the rows is told at once
+    from preceptor.train.sft import (  # torch loads only now: a fault in the rows is told at once
+        plan_sft,
+        train_sft,
+    )
 
     if plan:
         tell_plan(plan_sft(read.rows, settings), json)
@@ -124,17 +127,17 @@ def reward(
     """Train a reward model on preferences. The same command again goes on where it stopped."""
     flags = dict(locals())
     need_training()
-    from judge.records import Response
-    from prompts.rows import read_records
-    from train.rows import read_preferences
-    from train.settings import RewardSettings
+    from preceptor.judge.records import Response
+    from preceptor.prompts.rows import read_records
+    from preceptor.train.data.readers import read_preferences
+    from preceptor.train.settings import RewardSettings
 
     if constitution is not None:
         flags |= _of_principles(constitution, per_principle)
     settings = settings_of(RewardSettings, flags)
     read = read_preferences(rows, form)
     sampled = [] if samples is None else list(read_records(samples, Response))
-    from train.reward import plan_reward, train_reward
+    from preceptor.train.reward import plan_reward, train_reward
 
     if plan:
         tell_plan(plan_reward(read.rows, settings), json)
@@ -193,12 +196,12 @@ def dpo(
     """Train a policy on preferences. The same command again goes on where it stopped."""
     flags = dict(locals())
     need_training()
-    from train.rows import read_preferences
-    from train.settings import DpoSettings
+    from preceptor.train.data.readers import read_preferences
+    from preceptor.train.settings import DpoSettings
 
     settings = settings_of(DpoSettings, flags)
     read = read_preferences(rows, form)
-    from train.dpo import plan_dpo, train_dpo
+    from preceptor.train.dpo import plan_dpo, train_dpo
 
     if plan:
         tell_plan(plan_dpo(read.rows, settings), json)
@@ -245,12 +248,12 @@ def kto(
     """Train a policy on single replies that are good or bad. The same command again goes on where it stopped."""
     flags = dict(locals())
     need_training()
-    from train.settings import KtoSettings
-    from train.unpaired import read_verdicts
+    from preceptor.train.data.unpaired import read_verdicts
+    from preceptor.train.settings import KtoSettings
 
     settings = settings_of(KtoSettings, flags)
     read = read_verdicts(rows)
-    from train.kto import plan_kto, train_kto
+    from preceptor.train.kto import plan_kto, train_kto
 
     if plan:
         tell_plan(plan_kto(read.rows, settings), json)
@@ -279,7 +282,7 @@ def settings_of(kind: type[SomeSettings], flags: Mapping[str, Any]) -> SomeSetti
                 f"{' and '.join(both)} cannot be set: --adapter goes on with an adapter that has its own, "
                 "unless --on-top"
             )
-        from train.roles import base_of_adapter
+        from preceptor.train.models.base import base_of_adapter
 
         given = {"model": base_of_adapter(adapter), **given, "adapter": str(adapter)}
     try:
@@ -296,8 +299,8 @@ def settings_of(kind: type[SomeSettings], flags: Mapping[str, Any]) -> SomeSetti
 
 def _of_principles(constitution: str, per_principle: bool) -> dict[str, Any]:
     """The settings that a constitution gives. Raises UserError where they would have no effect."""
-    from constitution.files import load
-    from train.settings import principle_settings
+    from preceptor.constitution.files import load
+    from preceptor.train.settings import principle_settings
 
     if not per_principle:
         raise UserError("--constitution has no effect without --per-principle")
@@ -306,7 +309,7 @@ def _of_principles(constitution: str, per_principle: bool) -> dict[str, Any]:
 
 def source_of(source: str, set_aside: Mapping[str, int]) -> dict[str, Any]:
     """What the manifest says about the file of rows."""
-    from prompts.manifest import file_hash
+    from preceptor.prompts.manifest import file_hash
 
     path = Path(source)
     return {

@@ -13,7 +13,7 @@ from preceptor.cli.train_ppo import BatchSize, MaxNewTokens, RolloutTokens, Temp
 from preceptor.doctor import need_training
 
 if TYPE_CHECKING:
-    from train.folder import Trained
+    from preceptor.train.loop.output_folder import Trained
 
 Prompts = Annotated[str, typer.Argument(help="A shipped pool's name or a file of prompts.")]
 Samples = Annotated[int | None, typer.Option(help="Replies to each prompt in a step.", show_default="8")]
@@ -88,7 +88,7 @@ def grpo(
     """Train a policy by GRPO against a reward. The same command again goes on where it stopped."""
     flags = dict(locals())
     need_training()
-    from train.settings import GrpoSettings
+    from preceptor.train.settings import GrpoSettings
 
     _carry_out("grpo", train.settings_of(GrpoSettings, flags), flags)
 
@@ -140,17 +140,17 @@ def rloo(
     """Train a policy by RLOO against a reward. The same command again goes on where it stopped."""
     flags = dict(locals())
     need_training()
-    from train.settings import RlooSettings
+    from preceptor.train.settings import RlooSettings
 
     _carry_out("rloo", train.settings_of(RlooSettings, flags), flags)
 
 
 def _carry_out(kind: str, settings: Any, flags: dict[str, Any]) -> None:
-    from prompts.pool import prompts_from
+    from preceptor.prompts.pool import prompts_from
 
     rows = list(prompts_from(flags["prompts"]))
     source = rewarding.source_of(flags["reward"], flags)
-    from train.grpo import train_grpo, train_rloo
+    from preceptor.train.grpo.train import train_grpo, train_rloo
 
     start: Any = train_grpo if kind == "grpo" else train_rloo
     with console.training(kind) as watch:
@@ -216,7 +216,7 @@ def online_dpo(
     """Online DPO in rounds: the policy's own replies, judged, and DPO on them, again and again; a run folder."""
     flags = dict(locals())
     need_training()
-    from preceptor.config import checked
+    from preceptor.run.config import checked
 
     values = run_values(flags)
     runs.carry_out(checked(values, "the flags do not describe a run"), plan, json)

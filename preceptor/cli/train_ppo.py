@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from constitution.errors import UserError
 from preceptor.cli import console, rewarding, train, train_flags
 from preceptor.cli.asking import asking_of
 from preceptor.cli.options import CONCURRENCY, LEDGER, Concurrency, Json, Ledger, Out, Seed
+from preceptor.constitution.errors import UserError
 from preceptor.doctor import need_training
 
 if TYPE_CHECKING:
-    from train.folder import Trained
-    from train.guard import HeldOutGuard
-    from train.settings import PpoSettings
+    from preceptor.train.guard.held_out import HeldOutGuard
+    from preceptor.train.loop.output_folder import Trained
+    from preceptor.train.settings import PpoSettings
 
 LearningRate = Annotated[
     float | None, typer.Option("--learning-rate", help="Of the policy; peak.", show_default="0.0002")
@@ -157,8 +157,8 @@ def ppo(
     """Train a policy by PPO against a reward. The same command again goes on where it stopped."""
     flags = dict(locals())
     need_training()
-    from prompts.pool import prompts_from
-    from train.settings import PpoSettings
+    from preceptor.prompts.pool import prompts_from
+    from preceptor.train.settings import PpoSettings
 
     settings = train.settings_of(PpoSettings, flags)
     rows = list(prompts_from(prompts))
@@ -166,11 +166,11 @@ def ppo(
     guard = _guard(flags, settings)
     if plan:
         from preceptor.cli.planned import tell_plan
-        from train.ppo_plan import plan_ppo
+        from preceptor.train.ppo.plan import plan_ppo
 
         tell_plan(plan_ppo(rows, settings, source, guard is not None), json)
         return
-    from train.ppo import train_ppo
+    from preceptor.train.ppo.train import train_ppo
 
     read, server = train.source_of(prompts, {}), rewarding.server_of(flags)
     with console.training("ppo") as watch:
@@ -197,11 +197,11 @@ def _guard(flags: Mapping[str, Any], settings: PpoSettings) -> HeldOutGuard | No
             "--guard-judge without --guard-prompts: name held-out prompts, which training does not see"
         )
     _refuse_labeller(name, flags["reward"])
-    from constitution.files import load
-    from preceptor.oracles import guard_judge
-    from prompts.pool import prompts_from
-    from train.guard import PLAIN_TEXT, HeldOutGuard
-    from train.guard_rules import rules_from
+    from preceptor.constitution.files import load
+    from preceptor.evaluation.oracles import guard_judge
+    from preceptor.prompts.pool import prompts_from
+    from preceptor.train.guard.held_out import PLAIN_TEXT, HeldOutGuard
+    from preceptor.train.guard.rules import rules_from
 
     rules = rules_from(flags["guard_rule"] or ())
     asking = asking_of(flags["ledger"], flags["concurrency"], flags["max_cost"], flags["judge_base_url"])

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from constitution.checks import Exchange, catalogue, looks_refused, passes, run, validate
-from constitution.checks import patterns as patterns_module
-from constitution.checks.private_data import luhn
-from constitution.checks.readability import reading_ease, syllables
-from constitution.checks.wording import copied_share, repeated_share, sentences, words
-from constitution.errors import UserError
+from preceptor.constitution.checks import Exchange, catalogue, looks_refused, passes, run, validate
+from preceptor.constitution.checks import patterns as patterns_module
+from preceptor.constitution.checks.private_data import luhn
+from preceptor.constitution.checks.readability import reading_ease, syllables
+from preceptor.constitution.checks.wording import copied_share, repeated_share, sentences, words
+from preceptor.constitution.errors import UserError
 
 NOTES = Exchange(
     system="Notes: The pool opens at 7:30 am. A towel costs $25 or 1,200 yen, a visitor 3.50. Room 007 is shut.",

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from constitution.diff import compare
-from constitution.principle import Constitution, Example, Principle
+from preceptor.constitution.diff import compare
+from preceptor.constitution.principle import Constitution, Example, Principle
 
 ONE = Principle(id="one", text="Choose one.", critique="Say.", revision="Mend.")
 TWO = Principle(id="two", text="Choose two.")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from constitution.edit import new_principle, open_document, save, with_principle, without_principle
-from constitution.errors import ConstitutionError, UserError
-from constitution.files import load, shipped_text
-from constitution.principle import Principle
+from preceptor.constitution.edit import new_principle, open_document, save, with_principle, without_principle
+from preceptor.constitution.errors import ConstitutionError, UserError
+from preceptor.constitution.files import load, shipped_text
+from preceptor.constitution.principle import Principle
 
 NEW = Principle(
     id="new-one",

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from constitution.checks import catalogue
-from constitution.errors import ConstitutionError
-from constitution.files import dump, json_schema, load, load_text, shipped, shipped_text, yaml_text
-from constitution.principle import Constitution, Example, Principle
-from constitution.reading import parse
-from constitution.starter import starter
+from preceptor.constitution.checks import catalogue
+from preceptor.constitution.errors import ConstitutionError
+from preceptor.constitution.files import dump, json_schema, load, load_text, shipped, shipped_text, yaml_text
+from preceptor.constitution.principle import Constitution, Example, Principle
+from preceptor.constitution.reading import parse
+from preceptor.constitution.starter import starter
 
 HERE = Path("mine.yaml")
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constitution.contradiction import contradictions
-from constitution.files import load, load_text, shipped
-from constitution.lint import NEAR, Remark, likeness, lint
-from constitution.principle import Constitution, Example, Principle
-from constitution.starter import starter
+from preceptor.constitution.contradiction import contradictions
+from preceptor.constitution.files import load, load_text, shipped
+from preceptor.constitution.lint import NEAR, Remark, likeness, lint
+from preceptor.constitution.principle import Constitution, Example, Principle
+from preceptor.constitution.starter import starter
 
 
 def of(*principles: Principle) -> Constitution:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from constitution.principle import Constitution, Principle
-from judge.models.protocol import Completion, Dialogue, Outcome, Request
-from judge.records import Pair, Response
-from prompts.records import Message, Prompt
+from preceptor.constitution.principle import Constitution, Principle
+from preceptor.judge.models.protocol import Completion, Dialogue, Outcome, Request
+from preceptor.judge.records import Pair, Response
+from preceptor.prompts.records import Message, Prompt
 
 Row = TypeVar("Row")
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from judge.compare import Question, ask, check, offered, read, subject
-from judge.models.protocol import Failure, Outcome, Request
-from judge.records import Order, Status
-from prompts.errors import TemplateError
-from prompts.template import load
+from preceptor.judge.compare import Question, ask, check, offered, read, subject
+from preceptor.judge.models.protocol import Failure, Outcome, Request
+from preceptor.judge.records import Order, Status
+from preceptor.prompts.errors import TemplateError
+from preceptor.prompts.template import load
 from tests.judge.canned import KIND, SHORT, TRUE, Absent, first_shown, pair, prompt, says
 
 ORDERS: tuple[Order, Order] = ("original", "swapped")

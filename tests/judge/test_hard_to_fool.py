@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from judge.compare import SHOWN, read
-from judge.label import LabelSettings, label, template_for
-from judge.models.protocol import Completion, Request
-from judge.records import Pair
+from preceptor.judge.compare import SHOWN, read
+from preceptor.judge.label import LabelSettings, label, template_for
+from preceptor.judge.models.protocol import Completion, Request
+from preceptor.judge.records import Pair
 from tests.judge.canned import BOTH, Absent, drive, pair, says
 
 FRAGMENTS = st.sampled_from(

@@ -13,15 +13,15 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from constitution.files import load as load_constitution
-from constitution.principle import Constitution, Principle
-from judge.audit import audit
-from judge.errors import PairsError
-from judge.label import LabelSettings, label, template_for
-from judge.models.protocol import Completion, Failure, Outcome, Request
-from judge.records import Label, Pair
-from prompts.errors import TemplateError
-from prompts.records import Message, Prompt
+from preceptor.constitution.files import load as load_constitution
+from preceptor.constitution.principle import Constitution, Principle
+from preceptor.judge.audit.audit import audit
+from preceptor.judge.errors import PairsError
+from preceptor.judge.label import LabelSettings, label, template_for
+from preceptor.judge.models.protocol import Completion, Failure, Outcome, Request
+from preceptor.judge.records import Label, Pair
+from preceptor.prompts.errors import TemplateError
+from preceptor.prompts.records import Message, Prompt
 from tests.judge.canned import BOTH, KIND, SHORT, TRUE, WITH_CHECK, Absent, drive, first_shown, pair, says
 
 DATA = Path(__file__).parent.parent / "data" / "llmbar"

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from judge import ledger as ledger_module
-from judge.fanout import Fanout, Limits
-from judge.ledger import open_ledger
-from judge.ledger_owner import is_gone, new_owner
-from judge.models.protocol import Completion, Dialogue, Outcome, Request
-from judge.models.scripted import ScriptedModel
-from judge.prices import Prices
-from tests.judge.test_ledger import ANSWER, request
+from preceptor.judge.asking.fanout import Fanout, Limits
+from preceptor.judge.asking.prices import Prices
+from preceptor.judge.ledger import ledger as ledger_module
+from preceptor.judge.ledger.ledger import open_ledger
+from preceptor.judge.ledger.owner import is_gone, new_owner
+from preceptor.judge.models.protocol import Completion, Dialogue, Outcome, Request
+from preceptor.judge.models.scripted import ScriptedModel
+from tests.judge.ledger.test_ledger import ANSWER, request
 
 OTHER = Completion(text="no", finish_reason="stop", tokens_in=3, tokens_out=1)
 NAME = "scripted/script"

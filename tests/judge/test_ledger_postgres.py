@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from judge.errors import LedgerError
-from judge.ledger import open_ledger
-from judge.ledger_place import place_of, reading
-from judge.ledger_schema import STEPS
-from tests.judge.test_ledger import ANSWER, request
+from preceptor.judge.errors import LedgerError
+from preceptor.judge.ledger.ledger import open_ledger
+from preceptor.judge.ledger.location import place_of, reading
+from preceptor.judge.ledger.schema import STEPS
+from tests.judge.ledger.test_ledger import ANSWER, request
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = f"""
 import asyncio, random, sys
 sys.path.insert(0, {str(ROOT)!r})
-from judge.ledger import open_ledger
-from tests.judge.test_ledger import ANSWER, request
+from preceptor.judge.ledger.ledger import open_ledger
+from tests.judge.ledger.test_ledger import ANSWER, request
 async def main():
     asked = [request(str(number)) for number in range(300)]
     random.Random(int(sys.argv[2])).shuffle(asked)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from judge.errors import LedgerError
-from judge.ledger import open_ledger
-from judge.ledger_place import reading
-from judge.ledger_schema import STEPS
-from tests.judge.test_ledger import ANSWER, request
+from preceptor.judge.errors import LedgerError
+from preceptor.judge.ledger.ledger import open_ledger
+from preceptor.judge.ledger.location import reading
+from preceptor.judge.ledger.schema import STEPS
+from tests.judge.ledger.test_ledger import ANSWER, request
 
 ROOT = Path(__file__).parents[2]
 OLD = ROOT / "tests" / "data" / "ledger"
@@ -81,7 +81,7 @@ async def test_processes_that_meet_on_a_new_or_an_old_ledger_make_its_tables_onc
     program = f"""
 import asyncio, sys
 sys.path.insert(0, {str(ROOT)!r})
-from judge.ledger import open_ledger
+from preceptor.judge.ledger.ledger import open_ledger
 async def main():
     for place in ("new.db", "old.db"):
         async with open_ledger(place):

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from judge.pairs import Candidate, groups_of, read_groups, read_pairs, slotted
-from judge.records import Pair
-from prompts.errors import RowsError
-from prompts.records import Message, Prompt
-from prompts.rows import write_rows
+from preceptor.judge.pairs import Candidate, groups_of, read_groups, read_pairs, slotted
+from preceptor.judge.records import Pair
+from preceptor.prompts.errors import RowsError
+from preceptor.prompts.records import Message, Prompt
+from preceptor.prompts.rows import write_rows
 from tests.judge.canned import pair, prompt, response
 
 TALK = [{"role": "user", "content": "Hi"}]

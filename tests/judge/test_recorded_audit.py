@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from constitution.principle import Constitution, Principle
-from judge.audit import audit
-from judge.fanout import Fanout, Limits
-from judge.label import LabelSettings, label, template_for
-from judge.ledger import open_ledger
-from judge.models.openai import open_model
-from judge.prices import Prices
-from judge.records import Pair
-from prompts.records import Message, Prompt
+from preceptor.constitution.principle import Constitution, Principle
+from preceptor.judge.asking.fanout import Fanout, Limits
+from preceptor.judge.asking.prices import Prices
+from preceptor.judge.audit.audit import audit
+from preceptor.judge.label import LabelSettings, label, template_for
+from preceptor.judge.ledger.ledger import open_ledger
+from preceptor.judge.models.openai.model import open_model
+from preceptor.judge.records import Pair
+from preceptor.prompts.records import Message, Prompt
 from tests.servers.llm import LLMServer
 from tests.servers.recordings import pairs, recordings
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from judge.models.protocol import Completion, Failure, Outcome, Request
-from judge.respond import RespondSettings, respond
-from prompts.records import Message, Prompt
+from preceptor.judge.models.protocol import Completion, Failure, Outcome, Request
+from preceptor.judge.respond import RespondSettings, respond
+from preceptor.prompts.records import Message, Prompt
 from tests.judge.canned import Absent, drive, prompt, says
 
 

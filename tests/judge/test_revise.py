@@ -6,10 +6,10 @@ from collections import Counter
 
 import pytest
 
-from constitution.principle import Constitution, Principle
-from judge.models.protocol import Completion, Failure, Outcome, Request
-from judge.records import ReplyStatus
-from judge.revise import ReviseSettings, drawn, revise
+from preceptor.constitution.principle import Constitution, Principle
+from preceptor.judge.models.protocol import Completion, Failure, Outcome, Request
+from preceptor.judge.records import ReplyStatus
+from preceptor.judge.revise import ReviseSettings, drawn, revise
 from tests.judge.canned import BOTH, KIND, TRUE, Absent, drive, response, says
 
 BARE = Constitution(name="bare", principles=(Principle(id="plain", text="Choose the plain reply."),))

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from judge.errors import BudgetReached, ProviderStopped, Rejected
-from judge.models.protocol import Completion, Request
-from judge.models.scripted import Line, ScriptedModel
-from judge.reward import JudgeReward, RewardSettings
+from preceptor.judge.errors import BudgetReached, ProviderStopped, Rejected
+from preceptor.judge.models.protocol import Completion, Request
+from preceptor.judge.models.scripted import Line, ScriptedModel
+from preceptor.judge.reward import JudgeReward, RewardSettings
+from preceptor.train.embedded import WEIGHTS
 from tests.judge.canned import BOTH, first_shown, says
-from train.embedded import WEIGHTS
 
 PROMPTS = ["Hello?"] * 3 + ["Why?"] * 2
 REPLIES = ["reply 1", "reply 3", "reply 2", "reply 7", "reply 9"]
@@ -102,7 +102,7 @@ def test_trl_trains_with_it(tmp_path: Path, failing: bool) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import GRPOConfig, GRPOTrainer
 
-    from prompts.pool import prompts_from
+    from preceptor.prompts.pool import prompts_from
 
     settings = RewardSettings(ledger=str(tmp_path / "ledger.db"))
     judge: Any = ScriptedModel(lambda _: Rejected("no")) if failing else "embedded"

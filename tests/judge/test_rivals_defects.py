@@ -8,21 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from judge.errors import BudgetReached, Rejected
-from judge.fanout import Fanout, Limits
-from judge.label import LabelSettings, label, template_for
-from judge.ledger import open_ledger
-from judge.models.anthropic import open_model as open_anthropic
-from judge.models.openai import open_model as open_openai
-from judge.models.protocol import Completion, Request
-from judge.models.scripted import ScriptedModel
-from judge.prices import Prices
-from judge.records import Label, Pair
-from judge.reward import JudgeReward, RewardSettings
-from judge.score import Reply, ScoreSettings, score
-from judge.score import template_for as grading
-from preceptor.stages import Asked, Asking, carry_out
-from prompts.records import Message
+from preceptor.asking.stages import Asked, Asking, carry_out
+from preceptor.judge.asking.fanout import Fanout, Limits
+from preceptor.judge.asking.prices import Prices
+from preceptor.judge.errors import BudgetReached, Rejected
+from preceptor.judge.label import LabelSettings, label, template_for
+from preceptor.judge.ledger.ledger import open_ledger
+from preceptor.judge.models.anthropic.model import open_model as open_anthropic
+from preceptor.judge.models.openai.model import open_model as open_openai
+from preceptor.judge.models.protocol import Completion, Request
+from preceptor.judge.models.scripted import ScriptedModel
+from preceptor.judge.records import Label, Pair
+from preceptor.judge.reward import JudgeReward, RewardSettings
+from preceptor.judge.score import Reply, ScoreSettings, score
+from preceptor.judge.score import template_for as grading
+from preceptor.prompts.records import Message
 from tests.judge.canned import BOTH, Absent, drive, first_shown, pair, says
 from tests.servers.llm import LLMServer
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from judge.models.protocol import Completion, Failure, Outcome, Request
-from judge.records import Score
-from judge.score import Reply, ScoreSettings, expected_grade, score, template_for
+from preceptor.judge.models.protocol import Completion, Failure, Outcome, Request
+from preceptor.judge.records import Score
+from preceptor.judge.score import Reply, ScoreSettings, expected_grade, score, template_for
 from tests.judge.canned import BOTH, WITH_CHECK, Absent, drive, prompt, says
 
 REPLY = Reply("reply-1", prompt(), "Fine, thank you.")

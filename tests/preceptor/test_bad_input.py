@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from preceptor.config import load
+from preceptor.run.config import load
+from preceptor.train.embedded import WEIGHTS
 from tests.preceptor.conftest import Preceptor
-from train.embedded import WEIGHTS
 
 PAIR = '{"prompt": "hi", "response_a": "yes", "response_b": "no"}\n'
 FIVE_FAULTS = """\

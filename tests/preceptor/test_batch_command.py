@@ -16,17 +16,17 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from judge import batch_sending
-from judge.ledger_books import bill
-from judge.ledger_place import reading
-from prompts.rows import read_rows
+from preceptor.judge.asking import batch_submit
+from preceptor.judge.ledger.location import reading
+from preceptor.judge.ledger.queries import bill
+from preceptor.prompts.rows import read_rows
 from tests.preceptor.conftest import Preceptor
 from tests.preceptor.test_kill import ROOT, end, whole_bill, write_pairs
 from tests.servers.batches import BatchServer, Plan
 from tests.servers.llm import serve
 
 QUICK = """
-from judge import batch_sending as sending
+from preceptor.judge.asking import batch_submit as sending
 sending.FIRST_POLL_S, sending.LAST_POLL_S, sending.SETTLE_S = 0.02, 0.05, 0.2
 from preceptor.cli.app import main
 main()
@@ -68,10 +68,10 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Unbroken]:
 def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Runs in this process are as quick as those of `start`, and leave its logging as it was."""
     for name, value in {"FIRST_POLL_S": 0.02, "LAST_POLL_S": 0.05, "SETTLE_S": 0.2}.items():
-        monkeypatch.setattr(batch_sending, name, value)
+        monkeypatch.setattr(batch_submit, name, value)
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     monkeypatch.setenv("ANTHROPIC_API_KEY", "none")
-    logger = logging.getLogger("judge.batch")
+    logger = logging.getLogger("preceptor.judge.asking.batch")
     before = logger.handlers, logger.level, logger.propagate
     yield
     logger.handlers, logger.level, logger.propagate = before
@@ -150,8 +150,8 @@ def test_killed_anywhere_it_sends_nothing_twice_and_forgets_nothing(
 
 
 ENDS_IN_ITS_RESULTS = """
-import os, judge.batch, judge.batch_books as books
-judge.batch.AT_ONCE = 8
+import os, judge.asking.batch, judge.ledger.batches as books
+judge.asking.batch.AT_ONCE = 8
 collect, times = books.collect, []
 def killed(*args, **words):
     times.append(1)
@@ -218,7 +218,7 @@ def test_the_cap_holds_and_a_higher_one_goes_on(unbroken: dict[str, Unbroken], p
 def test_a_file_that_is_not_held_gives_the_same_and_a_faulty_row_in_it_costs_nothing(
     unbroken: dict[str, Unbroken], preceptor: Preceptor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("preceptor.labelling.AT_HAND", 3)
+    monkeypatch.setattr("preceptor.label.run.AT_HAND", 3)
     with serving(unbroken[OPENAI], plans=[Plan("expired", undone=(0, 1, 2))]) as server:
         whole = Path("pairs.jsonl").read_text()
         Path("pairs.jsonl").write_text(whole + "{broken\n")

@@ -11,10 +11,10 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from constitution.checks import catalogue
-from constitution.errors import ConstitutionError, UserError
-from constitution.files import load, shipped
 from preceptor.cli.constitution import app
+from preceptor.constitution.checks import catalogue
+from preceptor.constitution.errors import ConstitutionError, UserError
+from preceptor.constitution.files import load, shipped
 
 BAD = """\
 name: bad

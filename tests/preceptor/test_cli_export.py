@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from preceptor.train.dpo import train_dpo
+from preceptor.train.reward import train_reward
+from preceptor.train.settings import DpoSettings, RewardSettings
 from tests.preceptor.conftest import Preceptor
 from tests.servers.hub import HubServer, serve_hub
 from tests.train.tiny import preference, save_tiny
-from train.dpo import train_dpo
-from train.reward import train_reward
-from train.settings import DpoSettings, RewardSettings
 
 PAIRS = [preference(number) for number in range(16)]
 SECRET = "hf_not_to_be_seen"

@@ -298,7 +298,7 @@ def test_a_file_that_is_streamed_gives_the_same_as_one_that_is_held(
 ) -> None:
     server = start_server()
     assert preceptor(*label(server, "--out", "held")).code == 0
-    monkeypatch.setattr("preceptor.labelling.AT_HAND", 3)
+    monkeypatch.setattr("preceptor.label.run.AT_HAND", 3)
     assert preceptor(*label(server, "--out", "streamed")).code == 0
     for name in ("labels.jsonl", "preferences.jsonl", "preferences.parquet", "card.md"):
         assert (place / "held" / name).read_bytes() == (place / "streamed" / name).read_bytes(), name

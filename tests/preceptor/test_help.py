@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from constitution.files import load as load_constitution
-from constitution.lint import lint
 from preceptor import __version__
-from preceptor.config import load
+from preceptor.constitution.files import load as load_constitution
+from preceptor.constitution.lint import lint
+from preceptor.run.config import load
 from tests.preceptor.conftest import Preceptor
 
 

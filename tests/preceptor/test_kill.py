@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import pytest
 
-from judge.ledger_books import BillLine, Wanted, bill, count
-from judge.ledger_place import reading
-from prompts.rows import read_rows
+from preceptor.judge.ledger.location import reading
+from preceptor.judge.ledger.queries import BillLine, Wanted, bill, count
+from preceptor.prompts.rows import read_rows
 from tests.servers.llm import LLMServer, serve
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from judge.models.protocol import Request
+from preceptor.judge.models.protocol import Request
 from tests.preceptor.conftest import Preceptor
 from tests.servers.llm import LLMServer
 

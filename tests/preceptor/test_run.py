@@ -14,15 +14,15 @@ from datasets import load_dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer
 
-from preceptor import pipeline
 from preceptor.cli.app import main
-from preceptor.config import load
-from preceptor.guarding import part
 from preceptor.records import HeldOut
-from preceptor.running import chosen_prompts
+from preceptor.run import pipeline
+from preceptor.run.config import load
+from preceptor.run.guard import part
+from preceptor.run.running import chosen_prompts
+from preceptor.train.embedded import WEIGHTS
+from preceptor.train.evaluation.compare import kl_nats, reply_logprobs
 from tests.preceptor.conftest import Preceptor
-from train.embedded import WEIGHTS
-from train.evaluate import kl_nats, reply_logprobs
 
 RUN = """\
 out: {out}

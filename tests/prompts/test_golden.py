@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from constitution.files import load as load_constitution
-from prompts.template import load
+from preceptor.constitution.files import load as load_constitution
+from preceptor.prompts.template import load
 
 GOLDEN = Path(__file__).parent / "golden"
 MESSAGES = [

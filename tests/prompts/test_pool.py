@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from prompts.errors import RowsError
-from prompts.pool import pool_path, read_prompts, shipped_pools, split
-from prompts.records import Message, Prompt
-from prompts.rows import read_records, write_rows
+from preceptor.prompts.errors import RowsError
+from preceptor.prompts.pool import pool_path, read_prompts, shipped_pools, split
+from preceptor.prompts.records import Message, Prompt
+from preceptor.prompts.rows import read_records, write_rows
 
 ROWS: list[dict[str, Any]] = [
     {"id": "one", "prompt": "Hello?", "tags": ["greeting", "short"], "source": "me"},

@@ -7,7 +7,7 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prompts.seen import Seen
+from preceptor.prompts.seen import Seen
 
 
 @given(st.lists(st.text(max_size=3)))

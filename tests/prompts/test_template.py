@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constitution.principle import Principle
-from prompts.errors import TemplateError
-from prompts.records import Message
-from prompts.template import SLOTS, Template, defuse, load, nonce, parse
+from preceptor.constitution.principle import Principle
+from preceptor.prompts.errors import TemplateError
+from preceptor.prompts.records import Message
+from preceptor.prompts.template import SLOTS, Template, defuse, load, nonce, parse
 
 HEADER = '---\nkind: compare\nverdict: {a: "Verdict: A", b: "Verdict: B"}\n---\n'
 MARKERS = st.sampled_from(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prompts.verdict import Unparsed, Verdict, parse
+from preceptor.prompts.verdict import Unparsed, Verdict, parse
 
 DATA = Path(__file__).parent.parent / "data" / "llmbar"
 AB = {"a": "Verdict: A", "b": "Verdict: B"}

@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
-from train.roles import adapt_from, load_base
-from train.rollout import Sampling, sample
+from preceptor.train.models.base import adapt_from, load_base
+from preceptor.train.rollout.sampling import Sampling, sample
 
 
 class VllmServer:

@@ -11,14 +11,14 @@ from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, LlamaForCausalLM
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer
 
+from preceptor.train.data.collate_pairs import PairBatch, collate_pairs
+from preceptor.train.data.pairs import encode_pairs
+from preceptor.train.dpo import policy_loss
+from preceptor.train.forward.reply_logprobs import Policy, batch_hidden, pair_logprobs
+from preceptor.train.forward.reward_heads import Heads, targets
+from preceptor.train.reward import reward_loss
+from preceptor.train.settings import DpoSettings, RewardSettings
 from tests.train.tiny import preference, tiny_tokenizer
-from train.dpo import policy_loss
-from train.heads import Heads, targets
-from train.layout import PairBatch, collate_pairs
-from train.logprobs import Policy, batch_hidden, pair_logprobs
-from train.pairs import encode_pairs
-from train.reward import reward_loss
-from train.settings import DpoSettings, RewardSettings
 
 pytestmark = [
     pytest.mark.filterwarnings(

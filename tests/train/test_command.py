@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from constitution.errors import UserError
 from preceptor.cli.train import app
-from prompts.rows import write_rows
+from preceptor.constitution.errors import UserError
+from preceptor.prompts.rows import write_rows
+from preceptor.train.settings import DpoSettings, KtoSettings, LoopSettings, RewardSettings, SftSettings
 from tests.train.tiny import preference
-from train.settings import DpoSettings, KtoSettings, LoopSettings, RewardSettings, SftSettings
 
 STAGES: dict[str, type[LoopSettings]] = {
     "sft": SftSettings,

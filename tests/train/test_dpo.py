@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
+from preceptor.train.data.readers import Demonstration
+from preceptor.train.dpo import train_dpo
+from preceptor.train.evaluation.compare import reply_logprobs
+from preceptor.train.settings import DpoSettings, SftSettings
+from preceptor.train.sft import train_sft
 from tests.train.tiny import preference
-from train.dpo import train_dpo
-from train.evaluate import reply_logprobs
-from train.rows import Demonstration
-from train.settings import DpoSettings, SftSettings
-from train.sft import train_sft
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from prompts.rows import write_rows
+from preceptor.prompts.rows import write_rows
 from tests.train.tiny import preference
 
 ROOT = Path(__file__).parents[2]

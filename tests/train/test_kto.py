@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from constitution.errors import UserError
-from judge.records import Score
-from prompts.records import Prompt
+from preceptor.constitution.errors import UserError
+from preceptor.judge.records import Score
+from preceptor.prompts.records import Prompt
+from preceptor.train.data.unpaired import Verdict, read_verdicts
+from preceptor.train.errors import TrainDataError
+from preceptor.train.evaluation.compare import reply_logprobs
+from preceptor.train.export.write import export
+from preceptor.train.kto import kto_rows, train_kto
+from preceptor.train.settings import KtoSettings
 from tests.train.tiny import preference
-from train.errors import TrainDataError
-from train.evaluate import reply_logprobs
-from train.export import export
-from train.kto import kto_rows, train_kto
-from train.settings import KtoSettings
-from train.unpaired import Verdict, read_verdicts
 
 PAIRS = [preference(number) for number in range(24)]
 VERDICTS = [

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch.nn.functional import logsigmoid
 
-from train.dpo import pair_losses
-from train.layout import collate_pairs
-from train.logprobs import ReplyLogprobs
-from train.losses import (
+from preceptor.train.data.collate_pairs import collate_pairs
+from preceptor.train.data.pairs import PairTokens
+from preceptor.train.dpo import pair_losses
+from preceptor.train.forward.reply_logprobs import ReplyLogprobs
+from preceptor.train.losses import (
     expected,
     hinge,
     implicit_rewards,
@@ -22,8 +23,7 @@ from train.losses import (
     soft_cross_entropy,
     soft_dpo,
 )
-from train.pairs import PairTokens
-from train.settings import DpoSettings
+from preceptor.train.settings import DpoSettings
 
 D = torch.linspace(-8, 8, 33, dtype=torch.float64)
 ONE = torch.ones_like(D)

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from constitution.errors import UserError
-from judge.errors import BudgetReached
 from preceptor.cli.train import app
 from preceptor.cli.train_online import run_values
-from preceptor.config import checked
+from preceptor.constitution.errors import UserError
+from preceptor.judge.errors import BudgetReached
+from preceptor.run.config import checked
+from preceptor.train.settings import GrpoSettings, RlooSettings
 from tests.servers.vllm import serving
 from tests.train.test_ppo_command import PROMPTS, REWARD, SOURCES
-from train.settings import GrpoSettings, RlooSettings
 
 SETTINGS = {"grpo": GrpoSettings, "rloo": RlooSettings}
 SMALL = "--batch-size 4 --samples 2 --max-new-tokens 6 --max-length 64 --rank 4"

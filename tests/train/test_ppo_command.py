@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from constitution.errors import UserError
 from preceptor.cli.train import app
-from train.settings import PpoSettings
+from preceptor.constitution.errors import UserError
+from preceptor.train.settings import PpoSettings
 
 PROMPTS = "\n".join(json.dumps({"prompt": f"{number}: where is the pool?"}) for number in range(4))
 REWARD = (

@@ -8,20 +8,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from preceptor.train.data.collate_replies import groups_of
+from preceptor.train.data.readers import Demonstration
+from preceptor.train.forward.reply_logprobs import row_logprobs
+from preceptor.train.forward.reward_model import RewardModel
+from preceptor.train.loop.output_folder import Trained
+from preceptor.train.models.base import POLICY, REFERENCE, load_base
+from preceptor.train.models.switchboard import BASE
+from preceptor.train.ppo.checkpoint import open_optimisers
+from preceptor.train.ppo.roles import REWARD, VALUE, Roles, open_roles
+from preceptor.train.ppo.update import Experience, policy_step, value_step
+from preceptor.train.reward import train_reward
+from preceptor.train.settings import PpoSettings, RewardSettings, SftSettings
+from preceptor.train.sft import train_sft
 from tests.train.tiny import preference
-from train.adapters import BASE
-from train.episodes import groups_of
-from train.folder import Trained
-from train.logprobs import row_logprobs
-from train.ppo_roles import REWARD, VALUE, Roles, open_roles
-from train.ppo_state import open_optimisers
-from train.ppo_update import Experience, policy_step, value_step
-from train.reward import train_reward
-from train.reward_model import RewardModel
-from train.roles import POLICY, REFERENCE, load_base
-from train.rows import Demonstration
-from train.settings import PpoSettings, RewardSettings, SftSettings
-from train.sft import train_sft
 
 REPLIES = [
     ([7, 8, 9, 10], [20, 21, 1]),
@@ -164,7 +164,7 @@ def test_the_references_log_probabilities_are_those_of_what_training_began_with(
     tiny: Path, trained: dict[str, Path], sft: bool
 ) -> None:
     """To the bit: of the base, or of the SFT adapter; and a policy that has not moved says the same."""
-    from train.roles import adapt_from
+    from preceptor.train.models.base import adapt_from
 
     roles = opened(tiny, trained, sft=sft)
     alone = load_base(str(tiny))

@@ -9,12 +9,12 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from prompts.records import Message
+from preceptor.prompts.records import Message
+from preceptor.train.errors import CheckpointError, TrainDataError
+from preceptor.train.forward.reward_model import RewardModel
+from preceptor.train.reward import train_reward
+from preceptor.train.settings import RewardSettings
 from tests.train.tiny import preference
-from train.errors import CheckpointError, TrainDataError
-from train.reward import train_reward
-from train.reward_model import RewardModel
-from train.settings import RewardSettings
 
 PAIRS = [preference(number) for number in range(80)]
 CONVERSATIONS = [[*pair.prompt, *reply] for pair in PAIRS[:12] for reply in (pair.chosen, pair.rejected)]

@@ -15,19 +15,19 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
+from preceptor.train.data.readers import Demonstration
+from preceptor.train.data.unpaired import Verdict
+from preceptor.train.dpo import train_dpo
+from preceptor.train.errors import CheckpointError, RunFolderError, TrainDataError
+from preceptor.train.forward.layout_check import Layout
+from preceptor.train.kto import train_kto
+from preceptor.train.loop.output_folder import Trained, origins_of
+from preceptor.train.loop.run import Progress
+from preceptor.train.reward import train_reward
+from preceptor.train.settings import DpoSettings, KtoSettings, LoopSettings, RewardSettings, SftSettings
+from preceptor.train.sft import train_sft
 from tests.train.architectures import tiny_model
 from tests.train.tiny import preference, tiny_tokenizer
-from train.dpo import train_dpo
-from train.errors import CheckpointError, RunFolderError, TrainDataError
-from train.folder import Trained, origins_of
-from train.kto import train_kto
-from train.loop import Progress
-from train.reward import train_reward
-from train.rows import Demonstration
-from train.selftest import Layout
-from train.settings import DpoSettings, KtoSettings, LoopSettings, RewardSettings, SftSettings
-from train.sft import train_sft
-from train.unpaired import Verdict
 
 PAIRS = [preference(number, 0.5 + number % 6 / 10) for number in range(24)]
 DEMONSTRATIONS = [

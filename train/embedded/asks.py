@@ -11,7 +11,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from prompts import template
+from preceptor.prompts import template
 
 VERDICT = "Verdict:"  # what the judge forces before it reads the letter
 LETTERS = (" A", " B")
@@ -22,7 +22,7 @@ Messages = Sequence[Mapping[str, str]]  # role and content of each
 @cache
 def principles() -> Mapping[str, Any]:
     """The front desk's principles by id, with the attributes that templates read."""
-    path = resources.files("constitution") / "library" / "front-desk.yaml"
+    path = resources.files("preceptor.constitution") / "library" / "front-desk.yaml"
     loaded = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     return {row["id"]: SimpleNamespace(**row) for row in loaded["principles"]}
 

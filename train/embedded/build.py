@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from train.embedded import WEIGHTS
-from train.embedded.lessons import EARLY, JUDGED, LATE, draw_parts, letter_index, to_lesson
-from train.embedded.measure import Tiny, quotes, say, verdicts
-from train.embedded.muon import Muon
-from train.embedded.packing import Rows, batches
-from train.embedded.tokens import train_tokenizer
+from preceptor.train.embedded import WEIGHTS
+from preceptor.train.embedded.lessons import EARLY, JUDGED, LATE, draw_parts, letter_index, to_lesson
+from preceptor.train.embedded.measure import Tiny, quotes, say, verdicts
+from preceptor.train.embedded.muon import Muon
+from preceptor.train.embedded.packing import Rows, batches
+from preceptor.train.embedded.tokens import train_tokenizer
 
 ROWS, LENGTH = 16, 256  # of one batch, about 35 lessons; no lesson is longer than 220 tokens
 WARMUP, COOLDOWN = 50, 0.9  # steps; share of the steps in which the rate falls to zero

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerFast
 
-from train.embedded import asks
-from train.embedded.lexicon import SYLLABLES, WORDS
-from train.embedded.tokens import END, dialogue
-from train.embedded.world import (
+from preceptor.train.embedded import asks
+from preceptor.train.embedded.lexicon import SYLLABLES, WORDS
+from preceptor.train.embedded.tokens import END, dialogue
+from preceptor.train.embedded.world import (
     applicable,
     compose,
     critique_of,

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
-from train.embedded import WEIGHTS, asks
-from train.embedded.lessons import JUDGED
-from train.embedded.oracle import oracle
-from train.embedded.tokens import dialogue
-from train.embedded.world import (
+from preceptor.train.embedded import WEIGHTS, asks
+from preceptor.train.embedded.lessons import JUDGED
+from preceptor.train.embedded.oracle import oracle
+from preceptor.train.embedded.tokens import dialogue
+from preceptor.train.embedded.world import (
     NEEDS_TAG,
     PRINCIPLES,
     Draft,

@@ -10,9 +10,9 @@ import re
 from functools import cache
 from typing import NamedTuple
 
-from train.embedded import lexicon
-from train.embedded.lexicon import RELATIONS, SECRETS, expand
-from train.embedded.world import JSON_HEAD, JSON_TAIL, Prompt, applicable
+from preceptor.train.embedded import lexicon
+from preceptor.train.embedded.lexicon import RELATIONS, SECRETS, expand
+from preceptor.train.embedded.world import JSON_HEAD, JSON_TAIL, Prompt, applicable
 
 MAX_SENTENCES = 5  # welcome, stance or fact, fact, guest, farewell
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from train.embedded.lessons import Lesson
+from preceptor.train.embedded.lessons import Lesson
 
 
 class Rows(NamedTuple):

@@ -7,7 +7,7 @@ import json
 import random
 from pathlib import Path
 
-from train.embedded.world import Prompt, Split, draw_prompt
+from preceptor.train.embedded.world import Prompt, Split, draw_prompt
 
 FOLDER = Path(__file__).parents[2] / "prompts" / "pools"
 POOLS: dict[str, tuple[Split, int]] = {"front-desk": ("train", 600), "front-desk-held-out": ("held-out", 200)}

@@ -4,12 +4,12 @@ import random
 from functools import cache
 from typing import Any
 
-from prompts.records import Message
-from prompts.records import Prompt as PromptRow
-from train.embedded import asks
-from train.embedded.lexicon import RELATIONS
-from train.embedded.oracle import answer_text, oracle, read
-from train.embedded.world import (
+from preceptor.prompts.records import Message
+from preceptor.prompts.records import Prompt as PromptRow
+from preceptor.train.embedded import asks
+from preceptor.train.embedded.lexicon import RELATIONS
+from preceptor.train.embedded.oracle import answer_text, oracle, read
+from preceptor.train.embedded.world import (
     Prompt,
     applicable,
     compose,
@@ -19,7 +19,7 @@ from train.embedded.world import (
     draw_virtues,
     mend,
 )
-from train.probes import Kind, Passage, Probe, ProbeSet, Reading, Says
+from preceptor.train.evaluation.probes import Kind, Passage, Probe, ProbeSet, Reading, Says
 
 TAGS: dict[Kind, tuple[str, ...]] = {
     "open": (),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from judge.models.local import LocalModel
-from train.embedded import WEIGHTS
+from preceptor.judge.models.local.model import LocalModel
+from preceptor.train.embedded import WEIGHTS
 
 
 def open_model(name: str, **placement: Any) -> LocalModel:

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from train.embedded import lexicon
-from train.embedded.lexicon import RELATIONS, SECRETS, SURNAMES, THINGS, TITLES, expand
+from preceptor.train.embedded import lexicon
+from preceptor.train.embedded.lexicon import RELATIONS, SECRETS, SURNAMES, THINGS, TITLES, expand
 
 Prompt = dict[str, Any]  # id, messages, tags, meta: the row of a prompt pool
 Split = Literal["train", "held-out"]

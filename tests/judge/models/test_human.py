@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from constitution.errors import UserError
-from judge.errors import Rejected
-from judge.label import LabelSettings, label, template_for
-from judge.models.human import HumanModel, Left, open_model, printable
-from judge.records import Label, Pair
-from preceptor.stages import Asked, Asking, carry_out
+from preceptor.asking.stages import Asked, Asking, carry_out
+from preceptor.constitution.errors import UserError
+from preceptor.judge.errors import Rejected
+from preceptor.judge.label import LabelSettings, label, template_for
+from preceptor.judge.models.human import HumanModel, Left, open_model, printable
+from preceptor.judge.records import Label, Pair
 from tests.judge.canned import BOTH, drive, pair, says
 
 

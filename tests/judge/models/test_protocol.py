@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from judge.models.protocol import Request
-from prompts.records import Message
+from preceptor.judge.models.protocol import Request
+from preceptor.prompts.records import Message
 
 
 def test_the_key_that_is_kept_changes_nothing_else() -> None:

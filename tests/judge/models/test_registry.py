@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from constitution.errors import UserError
-from judge.errors import UnknownModel
-from judge.models.protocol import Request
-from judge.models.registry import open_model
-from prompts.records import Message
+from preceptor.constitution.errors import UserError
+from preceptor.judge.errors import UnknownModel
+from preceptor.judge.models.protocol import Request
+from preceptor.judge.models.registry import open_model
+from preceptor.prompts.records import Message
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from judge.models.verdict_tokens import TokenChoice, last_verdict, verdict_probabilities
+from preceptor.judge.models.verdict_tokens import TokenChoice, last_verdict, verdict_probabilities
 
 MENU = {"a": "Verdict: A", "b": "Verdict: B", "tie": "Verdict: tie"}
 OUTPUTS = {"a": "Output (a)", "b": "Output (b)"}

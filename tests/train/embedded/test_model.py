@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from train.embedded import WEIGHTS, asks, measure
-from train.embedded.build import make_model, rate_at
-from train.embedded.lessons import JUDGED, draw_parts, letter_index, to_lesson
-from train.embedded.measure import Tiny
-from train.embedded.muon import orthogonal
-from train.embedded.packing import batches
-from train.embedded.tokens import dialogue
-from train.embedded.world import draw_prompt
+from preceptor.train.embedded import WEIGHTS, asks, measure
+from preceptor.train.embedded.build import make_model, rate_at
+from preceptor.train.embedded.lessons import JUDGED, draw_parts, letter_index, to_lesson
+from preceptor.train.embedded.measure import Tiny
+from preceptor.train.embedded.muon import orthogonal
+from preceptor.train.embedded.packing import batches
+from preceptor.train.embedded.tokens import dialogue
+from preceptor.train.embedded.world import draw_prompt
 
 SOUND = 0.9  # agreement with the oracle below which a principle is not left to the tiny judge
 
@@ -104,7 +104,7 @@ def test_rate_rises_stays_and_falls_to_zero() -> None:
 
 
 def test_a_built_checkpoint_replaces_the_old_one_whole(tiny: Tiny, tmp_path: Path) -> None:
-    from train.embedded.build import save
+    from preceptor.train.embedded.build import save
 
     out = tmp_path / "built" / "weights"
     out.parent.mkdir()

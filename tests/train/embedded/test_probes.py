@@ -8,10 +8,10 @@ from functools import cache
 
 import pytest
 
-from train.embedded.probes import probe_set
-from train.embedded.world import applicable, draw_reply
-from train.paired import Change
-from train.probes import Answered, Figure, measure
+from preceptor.train.embedded.probes import probe_set
+from preceptor.train.embedded.world import applicable, draw_reply
+from preceptor.train.evaluation.paired import Change
+from preceptor.train.evaluation.probes import Answered, Figure, measure
 
 SIZE = 24
 CHOSEN = probe_set(SIZE)

@@ -6,10 +6,10 @@ from itertools import combinations, product
 
 import pytest
 
-from train.embedded import asks, pools
-from train.embedded.lexicon import SURNAMES, SYLLABLES
-from train.embedded.oracle import oracle
-from train.embedded.world import (
+from preceptor.train.embedded import asks, pools
+from preceptor.train.embedded.lexicon import SURNAMES, SYLLABLES
+from preceptor.train.embedded.oracle import oracle
+from preceptor.train.embedded.world import (
     NEEDS_TAG,
     PRINCIPLES,
     Prompt,

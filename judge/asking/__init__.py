@@ -1,0 +1,1 @@
+"""Concurrency, rate limits, retries, budget, prices, plan, batches."""

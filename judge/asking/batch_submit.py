@@ -1,0 +1,167 @@
+"""How a batch gets to its provider, once: filled up to the limits, sent, and looked for where nobody knows whether it
+arrived."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from preceptor.judge.asking.retry import wait_s
+from preceptor.judge.errors import ModelError, ProviderStopped, Rejected, Transient
+from preceptor.judge.ledger import batches as books
+from preceptor.judge.ledger.ledger import Ledger
+from preceptor.judge.ledger.owner import is_gone
+from preceptor.judge.models.batch_protocol import BatchLimits, BatchProvider, Remote, custom_id
+from preceptor.judge.models.protocol import Request
+
+FIRST_POLL_S = 5.0
+LAST_POLL_S = 60.0
+"""Between two looks at the batches that run, growing by half from the first to the last."""
+SETTLE_S = 15.0
+"""How long after it was sent a batch may still appear in the provider's list."""
+UPLOAD_S = 1800.0
+"""How long a process on another machine may be sending a batch before it counts as gone."""
+SKEW_S = 300.0
+"""How far the provider's clock may be behind ours."""
+TRIES = 8
+"""Of one request to the batch API itself."""
+ENVELOPE = 64
+"""Bytes around the lines of a batch."""
+
+Answer = TypeVar("Answer")
+
+
+class Chunk:
+    """A batch that is being filled."""
+
+    def __init__(self, provider: BatchProvider, most: int | None = None) -> None:
+        """most: requests, where the provider is known to take fewer than its limit says."""
+        limits = provider.limits
+        self.token = secrets.token_hex(6)
+        self.asked: dict[str, Request] = {}
+        self.worst_usd: dict[str, float] = {}
+        self.total_usd = 0.0
+        self._limits = BatchLimits(min(limits.requests, most or limits.requests), limits.bytes)
+        self._provider = provider
+        self._bytes = ENVELOPE
+
+    def takes(self, request: Request, each_usd: float, room_usd: float) -> bool:
+        """Whether there is room for one more; then it is in. The first always is."""
+        line = self._provider.line(custom_id(self.token, request.key), request)
+        size = len(json.dumps(line, ensure_ascii=False).encode()) + 1
+        full = len(self.asked) >= self._limits.requests or self._bytes + size > self._limits.bytes
+        if self.asked and (full or self.total_usd + each_usd > room_usd):
+            return False
+        self.asked[request.key] = request
+        self.worst_usd[request.key] = each_usd
+        self.total_usd += each_usd
+        self._bytes += size
+        return True
+
+    def lines(self, keys: frozenset[str]) -> list[dict[str, Any]]:
+        """Those of these keys, as the provider wants them."""
+        asked = ((key, request) for key, request in self.asked.items() if key in keys)
+        return [self._provider.line(custom_id(self.token, key), request) for key, request in asked]
+
+
+async def submit(
+    provider: BatchProvider, ledger: Ledger, batch: books.Batch, lines: Sequence[Mapping[str, Any]]
+) -> Remote:
+    """The batch at the provider. Raises ProviderStopped where it is not taken; its calls can be asked again then."""
+    tries = 0
+    while True:
+        tries += 1
+        try:
+            return await provider.submit(batch.token, batch.run, lines)
+        except Transient as exc:
+            problem: ModelError = exc
+            await asyncio.sleep(SETTLE_S + wait_s(tries, exc))
+            # the reply was lost, perhaps not the batch
+            if (there := await _listed(provider, ledger, batch)) is not None:
+                return there
+            if tries < TRIES:
+                continue
+        except ModelError as exc:
+            problem = exc
+        await ledger.write(partial(books.unsent, token=batch.token, problem=str(problem)))
+        hint = "; not every compatible server has a batch API: leave --batch out" if batch.endpoint else ""
+        raise ProviderStopped(f"the batch was not taken: {problem}{hint}") from problem
+
+
+async def find_out(provider: BatchProvider, ledger: Ledger, batch: books.Batch) -> Remote | None:
+    """A batch whose sender was killed before it could write down whether it arrived. Where it did not, what was
+    uploaded for it is thrown away and its calls can be asked again."""
+    remote = await _listed(provider, ledger, batch)
+    left_s = batch.intended_at + SETTLE_S - time.time()
+    if remote is None and left_s > 0:
+        await asyncio.sleep(left_s)
+        remote = await _listed(provider, ledger, batch)
+    if remote is None:
+        await patiently(lambda: provider.sweep(batch.token, batch.intended_at - SKEW_S))
+        why = "its sender was killed before it left"
+        await ledger.write(partial(books.unsent, token=batch.token, problem=why))
+    return remote
+
+
+async def _listed(provider: BatchProvider, ledger: Ledger, batch: books.Batch) -> Remote | None:
+    """A batch of which we have no id, among those that the provider lists."""
+    known = {one.remote for one in await ledger.read(books.listed)}
+
+    async def listed() -> list[Remote]:
+        return [one async for one in provider.recent(batch.intended_at - SKEW_S) if one.id not in known]
+
+    found = await patiently(listed)
+    for remote in found:
+        if remote.token == batch.token:
+            return remote
+    for remote in found:
+        # without a mark: only its results tell, and only if it may be the one is it waited for
+        if not remote.token and remote.requests == batch.requests:
+            ended = await _ended(provider, remote)
+            if await patiently(partial(provider.token_of, ended)) == batch.token:
+                return ended
+    return None
+
+
+async def _ended(provider: BatchProvider, remote: Remote) -> Remote:
+    waits = pauses()
+    while not remote.ended:
+        await asyncio.sleep(next(waits))
+        remote = await patiently(partial(provider.retrieve, remote.id))
+    return remote
+
+
+def pauses() -> Iterator[float]:
+    """Seconds between looks at what runs."""
+    pause_s = FIRST_POLL_S
+    while True:
+        yield pause_s
+        pause_s = min(LAST_POLL_S, 1.5 * pause_s)
+
+
+async def patiently(ask: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
+    """A request that can be made again. Raises ProviderStopped where it never succeeds."""
+    tries = 0
+    while True:
+        tries += 1
+        try:
+            return await ask()
+        except Transient as exc:
+            if tries >= TRIES:
+                raise ProviderStopped(
+                    f"the batches cannot be looked at: {exc}; they run on: the same command goes on from there"
+                ) from exc
+            await asyncio.sleep(wait_s(tries, exc))
+        except Rejected as exc:
+            raise ProviderStopped(f"the batches cannot be looked at: {exc}") from exc
+
+
+def abandoned(batch: books.Batch, owner: str) -> bool:
+    """Whether whoever wanted to send a batch is gone, or is this very process, which sends one at a time."""
+    same = batch.owner.rpartition(":")[0] == owner.rpartition(":")[0]
+    return same or is_gone(batch.owner) or time.time() - batch.intended_at > UPLOAD_S

@@ -1,0 +1,362 @@
+"""Carrying out dialogues: many requests at once, each asked once, retried while it can succeed, within the
+budget.
+
+A request's way: the ledger's answer, else the answer of the same request in flight, else a place in the
+budget, the intent in the ledger, the call with its retries, the answer in the ledger. Only what a second try
+can mend is tried again, under one deadline for all tries of a call. Where no request can succeed the run
+stops; what is in flight is finished and written down first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from pydantic import Field
+
+from preceptor.constitution.errors import UserError
+from preceptor.judge.asking.budget import Budget, Spending, worst_usd
+from preceptor.judge.asking.prices import Prices
+from preceptor.judge.asking.rate_limits import Gate, Place, Way
+from preceptor.judge.asking.retry import Tries, mendable
+from preceptor.judge.errors import BudgetReached, ModelError, ProviderStopped, Rejected
+from preceptor.judge.ledger.ledger import Ledger
+from preceptor.judge.models.protocol import Completion, Dialogue, Failure, Model, Outcome, Request, Row
+from preceptor.prompts.records import Record
+
+QUEUED_AT_ONCE = 1024
+"""Requests in flight to a model that queues and batches them itself."""
+DRAWN = 4
+"""Unfinished dialogues for each request that may be in flight: some wait for their next try, which takes up no room."""
+HELD_ROWS = 8192
+"""Most rows that are held in memory, finished or not, while an earlier one is not done."""
+SHOWN_EVERY_S = 0.1
+"""Between two reports of progress: a bar takes longer to draw than a request to make."""
+GRACE_S = 10.0
+"""How long what is in flight may take to finish once the run is interrupted."""
+FIRST_LOOK_S = 0.05
+LAST_LOOK_S = 1.0
+"""Waits between looks for an answer that another process is asking for: doubled from the first to the last."""
+
+
+class RunInterruptedError(Exception):
+    """The run was cancelled or its rows are no longer wanted; raised only inside what is being wound up."""
+
+
+class AskedElsewhere(Exception):
+    """Another process asks the same, or has just had its answer; raised only inside a Fanout."""
+
+
+class Limits(Record):
+    """How hard and how long to ask."""
+
+    concurrency: int = Field(default=16, gt=0)
+    """Requests in flight to one model."""
+    deadline_s: float = Field(default=120.0, gt=0)
+    """For one call, over all its tries and the waits between them."""
+    attempts: int = Field(default=12, gt=0)
+    """Most tries of one call."""
+    max_cost_usd: float | None = Field(default=None, ge=0)
+    """Cap for what this run spends; None: no cap."""
+    rpm: float | None = Field(default=None, gt=0)
+    """Requests a minute to one model; None: what the provider's replies say, if they say anything."""
+    tpm: float | None = Field(default=None, gt=0)
+    """Tokens a minute to one model, in and out; None: likewise."""
+
+
+class Progress(NamedTuple):
+    """Where a run stands."""
+
+    done: int
+    """Rows handed out."""
+    total: int | None
+    asked: int
+    """Calls that a model answered."""
+    from_ledger: int
+    failed: int
+    """Calls that ended without an answer."""
+    cost_usd: float
+    """Of the answers whose price is known."""
+    tokens_in: int
+    tokens_out: int
+
+
+class Fanout:
+    """Asks models on behalf of dialogues. One for each run: it holds the run's budget and counts."""
+
+    def __init__(
+        self,
+        models: Mapping[str, Model],
+        ledger: Ledger,
+        limits: Limits,
+        prices: Prices,
+        on_progress: Callable[[Progress], None] | None = None,
+        *,
+        spending: Spending | None = None,
+        ways: Mapping[str, Way] | None = None,
+    ) -> None:
+        """models: by the name that requests carry. on_progress is called now and then, and at the end.
+
+        spending, ways: a budget and ways to models that are shared with other fan-outs; without them, its own.
+        """
+        self._models = models
+        self._ledger = ledger
+        self._limits = limits
+        self._prices = prices
+        self._on_progress = on_progress
+        self._progress = Progress(0, None, 0, 0, 0, 0.0, 0, 0)
+        self._asking: dict[str, asyncio.Task[Outcome]] = {}
+        self._gates = {name: self._way(model, (ways or {}).get(name)) for name, model in models.items()}
+        self._shown_at = float("-inf")
+        self._tries = {name: self._tries_of(name, model) for name, model in models.items()}
+        self._stopped: BaseException | None = None
+        self._stopping = asyncio.Event()
+        self.budget = Budget(limits.max_cost_usd)
+        """The run's own: who else spends for it reserves here."""
+        self._spending: Spending = spending or self.budget
+
+    @property
+    def progress(self) -> Progress:
+        """Where the run stands now."""
+        return self._progress
+
+    async def ask(self, request: Request) -> Outcome:
+        """The answer to one request, or a Failure that is this request's alone.
+
+        Raises BudgetReached, ProviderStopped or a UserError where the whole run must stop; from then on every
+        request that is not in the ledger raises the same.
+        """
+        return await self._asked(request)
+
+    def _asked(self, request: Request) -> asyncio.Future[Outcome]:
+        key = request.key
+        task = self._asking.get(key)
+        if task is None:
+            task = asyncio.create_task(self._once(key, request))
+            self._asking[key] = task
+            task.add_done_callback(lambda done: self._forget(key, done))
+        # an asker that is cancelled does not take the call with it: it is paid for, and others may wait for
+        # it
+        return asyncio.shield(task)
+
+    async def run(
+        self, dialogues: Iterable[Dialogue[Row]], total: int | None = None
+    ) -> AsyncGenerator[Row, None]:
+        """The dialogues' rows in the order of the dialogues, which are drawn only as room is free.
+
+        When the run must stop, the rows that are complete up to the first incomplete one come first, what is
+        in flight is finished and written down, and then the reason is raised. A dialogue's own exception is
+        such a reason too.
+        """
+        self._step(total=total)
+        waiting: Iterator[Dialogue[Row]] = iter(dialogues)
+        window = DRAWN * max((self._width(model) for model in self._models.values()), default=1)
+        going: deque[asyncio.Task[Row]] = deque()
+        unfinished = 0
+        moved = asyncio.Event()
+        drawn = False
+
+        def finished(_: asyncio.Task[Row]) -> None:
+            nonlocal unfinished
+            unfinished -= 1
+            moved.set()
+
+        try:
+            while True:
+                # a slow row holds back those after it, but not the asking: they wait here, finished
+                while not drawn and self._stopped is None and unfinished < window and len(going) < HELD_ROWS:
+                    dialogue = next(waiting, None)
+                    if dialogue is None:
+                        drawn = True
+                    else:
+                        unfinished += 1
+                        going.append(asyncio.create_task(self.carry_out(dialogue)))
+                        going[-1].add_done_callback(finished)
+                if not going:
+                    break
+                if not going[0].done():
+                    moved.clear()
+                    await moved.wait()
+                    continue
+                row = going.popleft().result()
+                self._step(done=self._progress.done + 1)
+                yield row
+            if self._stopped is not None:
+                raise self._stopped
+        except BaseException as exc:
+            self.stop(exc)
+            raise
+        finally:
+            await self._wind_up(going)
+            if self._on_progress is not None:
+                self._on_progress(self._progress)
+
+    async def carry_out(self, dialogue: Dialogue[Row]) -> Row:
+        """The row of one dialogue. Raises what `ask` raises, and the dialogue's own exceptions."""
+        try:
+            requests = next(dialogue)
+            while True:
+                # all are heard out before an error is raised, so that none is left running unwatched
+                heard = await asyncio.gather(*map(self._asked, requests), return_exceptions=True)
+                outcomes: list[Outcome] = []
+                for one in heard:
+                    if isinstance(one, BaseException):
+                        raise one
+                    outcomes.append(one)
+                requests = dialogue.send(outcomes)
+        except StopIteration as end:
+            row: Row = end.value
+            return row
+        finally:
+            dialogue.close()
+
+    async def _once(self, key: str, request: Request) -> Outcome:
+        """`_answer`, waiting while another process asks the same."""
+        look_s = FIRST_LOOK_S
+        while True:
+            try:
+                return await self._answer(key, request)
+            except AskedElsewhere:
+                await self._pause(look_s)
+            look_s = min(LAST_LOOK_S, 2 * look_s)
+
+    async def _answer(self, key: str, request: Request) -> Outcome:
+        try:
+            known = (await self._ledger.find([key])).get(key)
+            if known is not None:
+                self._step(from_ledger=self._progress.from_ledger + 1)
+                return known
+            async with self._gates[request.model].place(request) as place:
+                if self._stopped is not None:
+                    raise self._stopped
+                worst_usd = self._worst_usd(request)
+                await self._spending.reserve(worst_usd)
+                cost_usd = 0.0
+                try:
+                    if self._stopped is not None:
+                        raise self._stopped
+                    outcome, cost_usd = await self._call(request, place)
+                    return outcome
+                finally:
+                    self._spending.settle(worst_usd, cost_usd)
+        except (BudgetReached, ProviderStopped, UserError) as exc:
+            self.stop(exc)
+            raise
+
+    async def _call(self, request: Request, place: Place) -> tuple[Outcome, float]:
+        """(outcome, USD as far as known) of a request that is not in the ledger."""
+        if not await self._ledger.intend(request):
+            raise AskedElsewhere
+        try:
+            completion = await self._tries[request.model].complete(request, place)
+            if mendable(completion, request):
+                completion = await self._second(request, place, completion)
+        except ModelError as exc:
+            await self._ledger.fail(request, str(exc))
+            self._step(failed=self._progress.failed + 1)
+            if isinstance(exc, ProviderStopped):
+                raise
+            refused = isinstance(exc, Rejected) and exc.refused
+            return Failure(kind="refused" if refused else "failed", problem=str(exc)), 0.0
+        cost = self._prices.cost(request.model, completion)
+        completion = await self._ledger.answer(request, completion, cost)
+        self._step(
+            asked=self._progress.asked + 1,
+            cost_usd=self._progress.cost_usd + (cost or 0.0),
+            tokens_in=self._progress.tokens_in + completion.tokens_in,
+            tokens_out=self._progress.tokens_out + completion.tokens_out,
+        )
+        return completion, cost or 0.0
+
+    async def _second(self, request: Request, place: Place, first: Completion) -> Completion:
+        """Another answer in the place of one that holds nothing, its tokens added; the first where the budget or the
+        provider gives no other."""
+        worst_usd = self._worst_usd(request)
+        if not await self._spending.spare(worst_usd):
+            return first
+        cost_usd = 0.0
+        try:
+            second = await self._tries[request.model].complete(request, place)
+            cost_usd = self._prices.cost(request.model, second) or 0.0
+        except ProviderStopped:
+            raise
+        except ModelError:
+            return first
+        finally:
+            # what the first cost is settled with the call
+            self._spending.settle(worst_usd, cost_usd)
+        tokens = ("tokens_in", "tokens_out", "tokens_cached", "tokens_cache_written")
+        sums = {name: getattr(first, name) + getattr(second, name) for name in tokens}
+        return (first if first.text and not second.text else second).model_copy(update=sums)
+
+    async def _pause(self, wait_s: float) -> None:
+        """Sleep, or raise the reason why the run stops as soon as there is one."""
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
+        assert self._stopped is not None
+        raise self._stopped
+
+    def _worst_usd(self, request: Request) -> float:
+        return worst_usd(request, self._limits.max_cost_usd, self._prices)
+
+    def _way(self, model: Model, shared: Way | None) -> Way:
+        clock = asyncio.get_running_loop().time
+        way = shared or Gate(
+            self._width(model), self._pause, clock, rpm=self._limits.rpm, tpm=self._limits.tpm
+        )
+        listen = getattr(model, "listen", None)
+        if listen is not None:
+            listen(way.hear)
+        return way
+
+    def _tries_of(self, name: str, model: Model) -> Tries:
+        deadline_s = None if queues(model) else self._limits.deadline_s
+        return Tries(model, self._gates[name], deadline_s, self._limits.attempts, self._pause)
+
+    def _width(self, model: Model) -> int:
+        return QUEUED_AT_ONCE if queues(model) else self._limits.concurrency
+
+    def stop(self, reason: BaseException) -> None:
+        """Ask nothing more: from now on every request that is not in the ledger raises the first reason given."""
+        if self._stopped is None:
+            if not isinstance(reason, Exception):
+                reason = RunInterruptedError("the run was interrupted")
+            self._stopped = reason
+            self._stopping.set()
+
+    def _forget(self, key: str, done: asyncio.Task[Outcome]) -> None:
+        del self._asking[key]
+        if not done.cancelled():
+            done.exception()  # whoever waited has it; where nobody does any more it is not a stray one
+
+    async def _wind_up(self, going: Iterable[asyncio.Task[Row]]) -> None:
+        """Let what is in flight finish, for a limited time where the run was interrupted from outside."""
+        rest: list[asyncio.Task[Row] | asyncio.Task[Outcome]] = [*going, *self._asking.values()]
+        if not rest:
+            return
+        interrupted = isinstance(self._stopped, RunInterruptedError)
+        done, late = await asyncio.wait(rest, timeout=GRACE_S if interrupted else None)
+        for task in late:
+            task.cancel()
+        if late:
+            done |= (await asyncio.wait(late))[0]
+        for task in done:
+            if not task.cancelled():
+                task.exception()
+
+    def _step(self, **changes: Any) -> None:
+        self._progress = self._progress._replace(**changes)
+        now = asyncio.get_running_loop().time()
+        if self._on_progress is not None and now >= self._shown_at + SHOWN_EVERY_S:
+            self._shown_at = now
+            self._on_progress(self._progress)
+
+
+def queues(model: Model) -> bool:
+    """Whether a model takes any number of requests and batches them itself."""
+    return bool(getattr(model, "queues", False))

@@ -1,0 +1,309 @@
+"""How fast a model may be asked: room for so many at once, and so many requests and tokens a minute.
+
+The room shrinks by half when the provider is crowded and grows by one with every answer, up to what the user allows
+(additive increase, multiplicative decrease: Chiu and Jain 1989). What flows per minute is held by token buckets, whose
+sizes are the user's (`--rpm`, `--tpm`) or are read from the rate-limit headers of every reply. Where there are none,
+a request passes without waiting for a clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import NamedTuple, Protocol
+
+from preceptor.judge.asking.prices import likely_tokens_in
+from preceptor.judge.models.protocol import Request
+from preceptor.judge.models.reply_limits import billed_tokens
+
+OPENAI = re.compile(r"x-ratelimit-(limit|remaining|reset)-(requests|tokens)")
+ANTHROPIC = re.compile(
+    r"anthropic-ratelimit-(requests|tokens|input-tokens|output-tokens)-(limit|remaining|reset)"
+)
+DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|d|h|m|s)")
+"""Go's way of writing durations: 6m0s, 20ms."""
+UNIT_S = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+ROUNDING = 1e-6
+"""A share that is short by no more than this is whole."""
+DENIALS = 6
+"""Requests in a row turned away with a wait to keep, after which all others keep it too. Where one in seven is turned
+away by chance, three in a row come once in 400 requests, six once in 100,000.
+"""
+
+
+class Allowance(NamedTuple):
+    """What a reply's headers say of one quantity."""
+
+    limit: float
+    """In a full window: a minute, or a day for the smallest accounts."""
+    remaining: float
+    reset_s: float | None
+    """Until it is full again, if nothing is sent; None: not said."""
+
+
+class Mark(NamedTuple):
+    """How much had been sent when a request left."""
+
+    requests: int
+    tokens_in: float
+    tokens_out: float
+    at: float
+
+
+SENT: ContextVar[Mark | None] = ContextVar("sent", default=None)
+"""The mark of the request that this task is making, by which its reply's headers are dated."""
+
+
+def allowances(headers: Mapping[str, str], now: datetime) -> dict[str, Allowance]:
+    """requests, tokens, input-tokens, output-tokens -> what the headers say of it, where they say all there is to
+    know. Header names are lower case.
+    """
+    said: dict[str, dict[str, str]] = {}
+    for name, value in headers.items():
+        if match := OPENAI.fullmatch(name):
+            said.setdefault(match[2], {})[match[1]] = value
+        elif match := ANTHROPIC.fullmatch(name):
+            said.setdefault(match[1], {})[match[2]] = value
+    found = {}
+    for what, parts in said.items():
+        try:
+            limit, remaining = float(parts["limit"]), float(parts["remaining"])
+        except (KeyError, ValueError):
+            continue
+        if limit > 0:
+            found[what] = Allowance(limit, remaining, reset_s(parts.get("reset", ""), now))
+    return found
+
+
+def reset_s(text: str, now: datetime) -> float | None:
+    """Seconds of `1s`, `6m0s`, `20ms`, plain seconds or an RFC 3339 time; None: nothing of these."""
+    text = text.strip()
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        pass
+    if text and not DURATION.sub("", text):
+        return sum(float(number) * UNIT_S[unit] for number, unit in DURATION.findall(text))
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return max(0.0, ((at if at.tzinfo else at.replace(tzinfo=UTC)) - now).total_seconds())
+
+
+class _Bucket:
+    """Fills steadily up to `most`. It may be overdrawn by one taker, who is let in as soon as it is not empty: a
+    request larger than the bucket then waits no longer than one that fits."""
+
+    def __init__(self, per_s: float, most: float, level: float, now: float) -> None:
+        self.per_s, self.most, self.level, self.at = per_s, most, level, now
+
+    def wait_s(self, wanted: float, now: float) -> float:
+        """How long until so much may be taken."""
+        self.level = min(self.most, self.level + (now - self.at) * self.per_s)
+        self.at = now
+        short = min(wanted, self.most) - self.level
+        return short / self.per_s if short > ROUNDING else 0.0
+
+    def take(self, amount: float) -> None:
+        self.level -= amount
+
+
+class Way(Protocol):
+    """What a fan-out needs of the way to one model, its own or one that is shared."""
+
+    def place(self, request: Request) -> Place: ...
+
+    async def enter(self, request: Request) -> None: ...
+
+    def leave(self) -> None: ...
+
+    def answered(self) -> None: ...
+
+    def crowded(self, left_at: float, retry_after_s: float | None) -> None: ...
+
+    def hear(self, headers: Mapping[str, str]) -> None: ...
+
+
+class Gate:
+    """The way to one model. Everything waits here: for room, for the minute's share, for a crowd to go."""
+
+    def __init__(
+        self,
+        width: int,
+        pause: Callable[[float], Awaitable[None]],
+        clock: Callable[[], float],
+        *,
+        rpm: float | None = None,
+        tpm: float | None = None,
+    ) -> None:
+        """pause: sleeps, and raises where waiting has become useless. clock: seconds, monotonic."""
+        self._most = self._width = float(width)
+        self._pause = pause
+        self._clock = clock
+        self._running = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._cut_at = float("-inf")
+        self._denials = 0
+        self._hold_until = float("-inf")
+        self._held = False
+        self._turn = asyncio.Lock()
+        self._sent = Mark(0, 0.0, 0.0, 0.0)
+        self._heard = Mark(-1, 0.0, 0.0, 0.0)
+        now = clock()
+        # a second's worth at a time: a full minute's at once would be twice the limit in the first minute
+        self._buckets = {
+            what: _Bucket(limit / 60, max(1.0, limit / 60), max(1.0, limit / 60), now)
+            for what, limit in (("rpm", rpm), ("tpm", tpm))
+            if limit is not None
+        }
+
+    @property
+    def width(self) -> int:
+        """Requests that may be in flight now."""
+        return int(self._width)
+
+    def place(self, request: Request) -> Place:
+        """Room for a request, taken and given back by `async with`."""
+        return Place(self, request)
+
+    async def enter(self, request: Request) -> None:
+        """Wait for room and for the minute's share."""
+        if self._waiting or self._running >= self.width:
+            let_in = asyncio.get_running_loop().create_future()
+            self._waiting.append(let_in)
+            try:
+                await let_in
+            except asyncio.CancelledError:
+                if let_in.done() and not let_in.cancelled():
+                    self.leave()
+                raise
+        else:
+            self._running += 1
+        try:
+            await self._keep_pace(request)
+        except BaseException:
+            self.leave()
+            raise
+
+    def leave(self) -> None:
+        """Give the room back."""
+        self._running -= 1
+        self._let_in()
+
+    def answered(self) -> None:
+        """The model had time for a request."""
+        self._denials = 0
+        if self._width < self._most:
+            self._width = min(self._most, self._width + 1)
+            self._let_in()
+
+    def crowded(self, left_at: float, retry_after_s: float | None) -> None:
+        """The model had no time for a request that left then. What left before the last cut says nothing new."""
+        now = self._clock()
+        if left_at >= self._cut_at:
+            self._width = max(1.0, self._width / 2)
+            self._cut_at = now
+        if retry_after_s is not None:
+            self._denials += 1
+            if self._denials >= DENIALS:
+                self._hold_until = max(self._hold_until, now + retry_after_s)
+                self._held = True
+
+    def hear(self, headers: Mapping[str, str]) -> None:
+        """Learn from a reply's headers; called in the task that made the request."""
+        mark = SENT.get()
+        if mark is None or mark.requests < self._heard.requests:
+            return  # an older reply than the one heard last
+        now = self._clock()
+        for what, said in allowances(headers, datetime.now(UTC)).items():
+            rate = said.limit / 60
+            if said.reset_s and said.remaining < said.limit:
+                rate = min(rate, (said.limit - said.remaining) / said.reset_s)
+            # what left after this request is not in its reply's count, and some has flowed in meanwhile
+            since = _part(what, self._sent) - _part(what, mark)
+            level = min(said.limit, said.remaining - since + (now - mark.at) * rate)
+            self._buckets[what] = _Bucket(rate, said.limit, level, now)
+            self._heard = mark
+
+    def _let_in(self) -> None:
+        while self._waiting and self._running < self.width:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                self._running += 1
+                waiter.set_result(None)
+
+    async def _keep_pace(self, request: Request) -> None:
+        if self._buckets or self._held:
+            async with self._turn:  # one at a time sleeps on the clock; the others keep their order behind it
+                await self._wait_for_share(request)
+        sent = self._sent
+        self._sent = sent._replace(requests=sent.requests + 1, at=self._clock())
+        SENT.set(self._sent)
+
+    async def _wait_for_share(self, request: Request) -> None:
+        tokens_in, tokens_out = float(likely_tokens_in(request)), float(billed_tokens(request))
+        wanted = Mark(1, tokens_in, tokens_out, 0.0)
+        while True:
+            now = self._clock()
+            wait_s = max(
+                self._hold_until - now,
+                *(bucket.wait_s(_part(what, wanted), now) for what, bucket in self._buckets.items()),
+                0.0,
+            )
+            if wait_s <= 0:
+                break
+            await self._pause(wait_s)
+        self._held = self._hold_until > now
+        for what, bucket in self._buckets.items():
+            bucket.take(_part(what, wanted))
+        sent = self._sent
+        self._sent = sent._replace(
+            tokens_in=sent.tokens_in + tokens_in, tokens_out=sent.tokens_out + tokens_out
+        )
+
+
+class Place:
+    """A request's room at a gate."""
+
+    def __init__(self, gate: Way, request: Request) -> None:
+        self._gate = gate
+        self._request = request
+        self._inside = False
+
+    async def __aenter__(self) -> Place:
+        await self._gate.enter(self._request)
+        self._inside = True
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._step_out()
+
+    async def outside(self, pause: Awaitable[None]) -> None:
+        """Wait without taking up room, and come in again."""
+        self._step_out()
+        await pause
+        await self._gate.enter(self._request)
+        self._inside = True
+
+    def _step_out(self) -> None:
+        if self._inside:
+            self._inside = False
+            self._gate.leave()
+
+
+def _part(what: str, sent: Mark) -> float:
+    """How much of a quantity is in what was sent."""
+    match what:
+        case "requests" | "rpm":
+            return sent.requests
+        case "input-tokens":
+            return sent.tokens_in
+        case "output-tokens":
+            return sent.tokens_out
+        case _:
+            return sent.tokens_in + sent.tokens_out

@@ -1,0 +1,125 @@
+"""A call with its tries: whether another can help, how long to wait before it, and when a provider counts as down."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+from preceptor.judge.asking.rate_limits import Place, Way
+from preceptor.judge.errors import ModelError, ProviderStopped, Rejected, Transient
+from preceptor.judge.models.http.faults import Crowded, Unreachable
+from preceptor.judge.models.protocol import Completion, Model, Request
+from preceptor.judge.models.reply_limits import reply_tokens
+
+FIRST_WAIT_S = 0.5
+LONGEST_WAIT_S = 30.0
+"""Waits between tries are drawn from 0 to a bound that doubles from the first to the longest: full jitter
+(Brooker 2015, "Exponential Backoff and Jitter")."""
+DEAF_TRIES = 3
+"""Tries after which a provider that has never answered and does not even take a connection counts as down."""
+DEAD_CALLS = 5
+"""Calls in a row that ended without an answer, after all their tries, after which a provider counts as
+down."""
+LONGEST_HOLD_S = 600.0
+"""The longest wait that a provider may ask for before the run stops instead, to be resumed then."""
+
+
+def mendable(completion: Completion, request: Request) -> bool:
+    """Whether a second try may bring what this answer lacks: it is empty, or cut off before it was as long as it may
+    be. One that is as long as it may be would be cut off again.
+    """
+    if completion.finish_reason == "refused" or completion.probabilities is not None:
+        return False
+    if completion.finish_reason == "stop":
+        return not completion.text.strip()
+    return 0 < completion.tokens_out < reply_tokens(request)
+
+
+def wait_s(tries: int, problem: Exception) -> float:
+    """Seconds before the next try: jittered, and never less than the provider asks for."""
+    bound = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** (tries - 1))
+    wished = problem.retry_after_s if isinstance(problem, Transient) else None
+    # those who were told the same wait do not all come back at once
+    return (
+        random.uniform(0, bound)
+        if wished is None
+        else wished + random.uniform(0, min(FIRST_WAIT_S, wished / 4))
+    )
+
+
+class Tries:
+    """Calls to one model, each tried again while that can help."""
+
+    def __init__(
+        self,
+        model: Model,
+        way: Way,
+        deadline_s: float | None,
+        attempts: int,
+        pause: Callable[[float], Awaitable[None]],
+    ) -> None:
+        """deadline_s: for one call; None: it may take as long as it takes. attempts: most tries of a call.
+        pause: sleeps, and raises where waiting has become useless.
+        """
+        self._model = model
+        self._way = way
+        self._deadline_s = deadline_s
+        self._attempts = attempts
+        self._pause = pause
+        self._has_answered = False
+        self._dead_calls = 0
+
+    async def complete(self, request: Request, place: Place) -> Completion:
+        """One call with its retries, each of which waits for its turn anew. Raises the ModelError that ended it.
+
+        The deadline runs while the model is asked and between tries; not while others have their turn, nor in
+        waits that the provider asks for, lest a rate limit of a minute burn through the rows.
+        """
+        clock = asyncio.get_running_loop().time
+        left_s = self._deadline_s
+        tries = 0
+        while True:
+            tries += 1
+            left_at = clock()
+            try:
+                async with asyncio.timeout(left_s):
+                    completion = await self._model.complete(request)
+            except (Transient, TimeoutError) as exc:
+                problem = exc
+            except Rejected:
+                self._dead_calls = 0
+                self._way.answered()
+                raise
+            else:
+                self._has_answered = True
+                self._dead_calls = 0
+                self._way.answered()
+                return completion
+            if isinstance(problem, Unreachable) and tries >= DEAF_TRIES and not self._has_answered:
+                raise ProviderStopped(str(problem)) from problem
+            asked_for_s = problem.retry_after_s if isinstance(problem, Transient) else None
+            crowded = isinstance(problem, Crowded | TimeoutError)
+            if crowded:
+                self._way.crowded(left_at, asked_for_s)
+                if asked_for_s is not None and asked_for_s > LONGEST_HOLD_S:
+                    raise ProviderStopped(
+                        f"{problem}; it asks to be left alone for {asked_for_s:.0f} s: run the same command again "
+                        "then, what is answered is kept"
+                    ) from problem
+            pause_s = wait_s(tries, problem)
+            if left_s is not None:
+                left_s -= clock() - left_at + (0 if crowded and asked_for_s is not None else pause_s)
+            if tries >= self._attempts or (left_s is not None and left_s <= 0):
+                raise self._gave_up(tries, problem) from problem
+            await place.outside(self._pause(pause_s))
+
+    def _gave_up(self, tries: int, problem: Exception) -> ModelError:
+        said = str(problem) or f"no answer within {self._deadline_s:g} s"
+        self._dead_calls += 1
+        if self._dead_calls >= DEAD_CALLS:
+            return ProviderStopped(
+                f"{self._model.name} is down: {DEAD_CALLS} calls in a row failed after all their tries, the last with: "
+                f"{said}; run the same command again later, what is answered is kept"
+            )
+        return ModelError(f"no answer after {tries} {'try' if tries == 1 else 'tries'}: {said}")

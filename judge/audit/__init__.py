@@ -1,0 +1,1 @@
+"""Figures about a judge, and attacks on it."""

@@ -1,0 +1,260 @@
+"""Labels -> figures about the judge: agreement with gold, and habits that need no gold to be seen."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from preceptor.constitution.principle import Constitution
+from preceptor.judge.aggregate import Sum, deciding, order_means, sum_up, weights, winner
+from preceptor.judge.audit.biases import Traits, Verdict, habits, traits
+from preceptor.judge.audit.calibration import BINS, calibration_error, reliability
+from preceptor.judge.errors import PairsError
+from preceptor.judge.records import Judgement, Label, Letter, Order, Pair
+from preceptor.judge.voting.panel import agreement, ballots
+
+ORDERS: tuple[Order, Order] = ("original", "swapped")
+
+
+LETTERS: tuple[Letter, ...] = ("a", "b", "tie")
+RESAMPLES = 200
+"""Bootstrap samples behind an interval."""
+
+
+class _Case(NamedTuple):
+    """What the audit keeps of a label."""
+
+    gold: Letter | None
+    winners: Mapping[Order, Letter]
+    """The better reply in each order that has a verdict."""
+    asked: frozenset[Order]
+    probability: float | None
+    traits: Traits
+    missing: tuple[tuple[str, str], ...]
+    """(status, fault) of the judgements without a verdict."""
+
+
+def audit(
+    labels: Iterable[Label], constitution: Constitution, cost_usd: float | None = None
+) -> dict[str, Any]:
+    """Figures of a judge on labels, under the names that `preceptor audit --json` gives.
+
+    `n` counts the labels with gold. Where no gold is, the figures that need it are None; habits are over all
+    labels. A missing verdict is not a correct one. Where several judges have a say, the figures are about those who
+    made the label. Every share is of verdicts that exist:
+
+    - `accuracy`: correct verdicts among all that were asked for, both orders averaged; `ci95` is its Wilson
+      interval over labels, not verdicts, because the two orders of a pair are not independent
+    - `correct_original`, `correct_swapped`, `correct_both`, `orders_agree`: counts; None for orders not asked
+    - `flip_rate`: labels whose two orders name different winners, among those with a verdict in both
+    - `first_share`: verdicts for the reply shown first, ties aside; `longer_share`, `list_share`, `self_share`,
+      `length_coefficient`, `length_stderr`: `judge.audit.biases`
+    - `kappa`: Cohen's, of verdicts against gold, both orders pooled; `ece`: expected calibration error of the
+      label's probability, ten bins of equal width, which `reliability` lists; `kappa_ci95`, `ece_ci95`: bootstrap
+      intervals over labels
+    - `verdicts`: verdicts that exist; `unparsed`, `refused`, `failed`: asks without one, by `faults` in more detail
+    - `by_tag`, `by_principle`: the same for the labels with a tag, and for one principle's judgements alone, with
+      `decided`: how many labels would have another winner, or none, without the principle
+    - `votes`, where there were several judges: agreement `matrix` and Krippendorff's `alpha` (also at the top)
+    """
+    every: list[_Case] = []
+    by_tag: dict[str, list[_Case]] = {}
+    by_principle: dict[str, list[_Case]] = {}
+    decided: Counter[str] = Counter()
+    voted: list[Label] = []
+    for label in labels:
+        judgements = deciding(label)
+        case = _case(label, judgements, constitution)
+        every.append(case)
+        for tag in label.prompt.tags:
+            by_tag.setdefault(tag, []).append(case)
+        for principle in dict.fromkeys(judgement.principle for judgement in judgements):
+            own = tuple(item for item in judgements if item.principle == principle)
+            by_principle.setdefault(principle, []).append(_case(label, own, constitution))
+        decided.update(_decisive(label, judgements, constitution))
+        if label.votes:
+            voted.append(label.model_copy(update={"judgements": ()}))
+    figures = _figures(every) | _intervals([case for case in every if case.gold is not None])
+    figures["cost_usd"] = cost_usd
+    figures["by_tag"] = {tag: _figures(cases) for tag, cases in sorted(by_tag.items())}
+    figures["by_principle"] = {
+        name: _figures(cases) | {"decided": decided[name]} for name, cases in by_principle.items()
+    }
+    if voted:
+        figures["votes"] = agreement(ballots(voted))
+        figures["alpha"] = figures["votes"]["alpha"]
+    return figures
+
+
+def drift(first: Iterable[Label], again: Iterable[Label]) -> dict[str, Any]:
+    """How far the same judges, asked the same once more, say something else: `n` pairs with a probability both times,
+    `changed` (share whose winner is another) with its Wilson interval, `mean_shift` of the probability.
+    """
+    later = {label.id: label.probability for label in again}
+    both = [
+        (label.probability, now)
+        for label in first
+        if label.probability is not None and (now := later.get(label.id)) is not None
+    ]
+    changed = _share(sum(winner(one) != winner(other) for one, other in both), len(both))
+    return {
+        "n": len(both),
+        "changed": changed,
+        "ci95": _wilson(changed, len(both)),
+        "mean_shift": _share(sum(abs(one - other) for one, other in both), len(both)),
+    }
+
+
+def _decisive(label: Label, judgements: Sequence[Judgement], constitution: Constitution) -> Iterator[str]:
+    """The principles without whose judgements the label would have another winner, or none."""
+    subjects = dict.fromkeys(judgement.principle for judgement in judgements)
+    weight = weights(constitution.for_prompt(label.prompt.tags))
+    with_all = sum_up(judgements, weight)
+    if with_all.probability is None or with_all.status != "ok":
+        return
+    for subject in subjects:
+        rest = sum_up([item for item in judgements if item.principle != subject], weight)
+        if rest.probability is None or winner(rest.probability) != winner(with_all.probability):
+            yield subject
+
+
+def require_gold(rows: Sequence[Label | Pair]) -> None:
+    """Raises PairsError where there is nothing to audit against."""
+    if not any(row.preferred for row in rows):
+        raise PairsError(
+            "no row has `preferred`; an audit wants pairs whose better reply is known: a, b or tie"
+        )
+
+
+def _case(label: Label, judgements: Sequence[Judgement], constitution: Constitution) -> _Case:
+    """What the figures need of these judgements of the label: all of them, or those of one principle."""
+    weight = weights(constitution.for_prompt(label.prompt.tags))
+    if unknown := {judgement.principle for judgement in judgements} - set(weight):
+        raise PairsError(
+            f"label {label.id} was judged by {', '.join(sorted(unknown))}, which {constitution.identity} "
+            "does not hold for its tags; audit it with the constitution that made it"
+        )
+    added = sum_up(judgements, weight) if judgements else Sum(label.status, label.probability, ())
+    winners = {order: winner(mean) for order, mean in order_means(judgements, weight).items()}
+    return _Case(
+        gold=label.preferred,
+        winners=winners or (dict.fromkeys(ORDERS, "tie") if added.status == "tie" else {}),
+        asked=frozenset(item.order for item in judgements if item.call is not None) or frozenset(ORDERS),
+        probability=added.probability,
+        traits=traits(label),
+        missing=tuple((item.status, item.fault) for item in judgements if item.probability is None),
+    )
+
+
+def _figures(cases: Sequence[_Case]) -> dict[str, Any]:
+    gold = [case for case in cases if case.gold is not None]
+    verdicts = [(order, case, letter) for case in cases for order, letter in case.winners.items()]
+    both = [case for case in cases if len(case.winners) == 2]
+    agreeing = sum(case.winners["original"] == case.winners["swapped"] for case in both)
+    first = [
+        letter == ("a" if order == "original" else "b") for order, _, letter in verdicts if letter != "tie"
+    ]
+    missing = [status for case in cases for status, _ in case.missing]
+    faults = Counter(fault for case in cases for _, fault in case.missing if fault)
+    bins = reliability(_confidences(gold))
+    return {
+        "n": len(gold),
+        "verdicts": len(verdicts),
+        **_correct(gold),
+        "orders_agree": agreeing if any(len(case.asked) == 2 for case in cases) else None,
+        "flip_rate": _share(len(both) - agreeing, len(both)),
+        "first_share": _share(sum(first), len(first)),
+        **habits([Verdict(letter, case.gold, case.traits) for _, case, letter in verdicts]),
+        "kappa": _kappa([sum(cell) for cell in zip(*map(_table, gold), strict=True)]),
+        "ece": calibration_error(bins),
+        "reliability": [one._asdict() for one in bins],
+        **{status: missing.count(status) for status in ("unparsed", "refused", "failed")},
+        "faults": dict(sorted(faults.items())),
+    }
+
+
+def _intervals(gold: Sequence[_Case]) -> dict[str, Any]:
+    """The middle 95 % of kappa and ece over samples of the labels with replacement (Efron 1979), from a fixed seed."""
+    import numpy as np
+
+    tables = np.array([_table(case) for case in gold]).reshape(len(gold), 9)
+    rows = [_confidences([case]) for case in gold]
+    bins = np.array([min(int(row[0][0] * BINS), BINS - 1) if row else BINS for row in rows], int)
+    gaps = np.array([row[0][0] - row[0][1] if row else 0.0 for row in rows])
+    drawn = np.random.default_rng(0)
+    kappas, errors = [], []
+    for _ in range(RESAMPLES if len(gold) > 1 else 0):
+        times = np.bincount(drawn.integers(0, len(gold), len(gold)), minlength=len(gold))
+        kappa = _kappa((times @ tables).tolist())
+        if kappa is not None:
+            kappas.append(kappa)
+        if n := int(times[bins < BINS].sum()):
+            errors.append(float(np.abs(np.bincount(bins, times * gaps, BINS + 1)[:BINS]).sum()) / n)
+    return {"kappa_ci95": _middle(kappas), "ece_ci95": _middle(errors)}
+
+
+def _middle(values: Sequence[float]) -> list[float] | None:
+    ranked = sorted(values)
+    return [ranked[int(0.025 * len(ranked))], ranked[int(0.975 * len(ranked))]] if ranked else None
+
+
+def _correct(gold: Sequence[_Case]) -> dict[str, Any]:
+    right = {order: [case.winners.get(order) == case.gold for case in gold] for order in ORDERS}
+    asked = {order: any(order in case.asked for case in gold) for order in ORDERS}
+    counts = {order: sum(right[order]) if asked[order] else None for order in ORDERS}
+    verdicts = sum(len(case.asked) for case in gold)
+    accuracy = _share(sum(count or 0 for count in counts.values()), verdicts)
+    return {
+        "accuracy": accuracy,
+        "correct_original": counts["original"],
+        "correct_swapped": counts["swapped"],
+        "correct_both": sum(map(all, zip(*right.values(), strict=True))) if all(asked.values()) else None,
+        "ci95": _wilson(accuracy, len(gold)),
+    }
+
+
+def _share(part: float, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _wilson(accuracy: float | None, n: int) -> list[float] | None:
+    """95 % Wilson score interval; half a correct label widens it to both neighbours."""
+    if accuracy is None:
+        return None
+    from scipy.stats import binomtest
+
+    low, high = math.floor(round(accuracy * n, 6)), math.ceil(round(accuracy * n, 6))
+    return [
+        float(binomtest(low, n).proportion_ci(0.95, "wilson").low),
+        float(binomtest(high, n).proportion_ci(0.95, "wilson").high),
+    ]
+
+
+def _table(case: _Case) -> list[int]:
+    """How often each verdict (a, b, tie) stands beside each gold: row by row, nine counts."""
+    return [
+        sum(letter == verdict for letter in case.winners.values()) if case.gold == gold else 0
+        for gold in LETTERS
+        for verdict in LETTERS
+    ]
+
+
+def _kappa(table: Sequence[float]) -> float | None:
+    """Cohen 1960, eq. 1, of nine counts. None where it is not defined: no verdicts, or everything in one class."""
+    n = sum(table)
+    if not n:
+        return None
+    agreed = sum(table[::4]) / n
+    chance = sum(sum(table[3 * i : 3 * i + 3]) * sum(table[i::3]) for i in range(3)) / n**2
+    return (agreed - chance) / (1 - chance) if chance < 1 else None
+
+
+def _confidences(gold: Sequence[_Case]) -> list[tuple[float, bool]]:
+    """(max(p, 1 - p), whether the winner is the gold one) of the labels whose gold is no tie."""
+    return [
+        (max(case.probability, 1 - case.probability), winner(case.probability) == case.gold)
+        for case in gold
+        if case.probability is not None and case.gold != "tie"
+    ]

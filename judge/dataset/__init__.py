@@ -1,0 +1,1 @@
+"""What is published: preferences, card, manifest."""

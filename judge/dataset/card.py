@@ -1,0 +1,191 @@
+"""The dataset card: what the labels are, who made them and how far the judge is to be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, get_args
+
+from preceptor.constitution.principle import Constitution
+from preceptor.judge.records import Status
+
+RELIABILITY = "reliability.svg"
+"""The picture beside the card."""
+SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+
+MEANINGS: Mapping[str, str] = {
+    "ok": "became preferences",
+    "tie": "neither reply is the better",
+    "inconsistent": "the two orders name different winners",
+    "refused": "the judge declined",
+    "unparsed": "the judge gave no verdict that could be read",
+    "failed": "the judge could not be asked, or no principle applied",
+}
+
+AUDIT = (
+    ("flip_rate", "comparisons whose winner changes with the order"),
+    ("first_share", "verdicts for the reply shown first"),
+    ("longer_share", "verdicts for the longer reply"),
+    ("length_coefficient", "log-odds of a verdict with each doubling of length, gold held fixed"),
+    ("list_share", "verdicts for the one reply that holds lists, headings, code or tables"),
+    ("self_share", "verdicts for the one reply that the judge's own model wrote"),
+    ("accuracy", "verdicts that agree with the gold labels"),
+    ("kappa", "Cohen's kappa against the gold labels"),
+    ("ece", "expected calibration error"),
+    ("alpha", "Krippendorff's alpha between the judges"),
+    ("attack_rate", "planted attacks that won the judge over"),
+)
+INTERVALS = {"accuracy": "ci95", "kappa": "kappa_ci95", "ece": "ece_ci95"}
+"""Figure -> where its interval stands."""
+
+CARD = """---
+pretty_name: Preferences by {name}
+tags: [preceptor, rlaif, constitutional-ai, preference, dpo]
+task_categories: [text-generation]
+size_categories: [{size}]
+configs:
+  - config_name: default
+    data_files: preferences.jsonl
+---
+
+# Preferences by the constitution {name}
+
+AI preference labels: no person has judged these pairs. The judge `{judge}` compared them by the constitution
+`{identity}`.
+
+| came of it | rows | |
+|---|---:|---|
+{counts}
+
+`labels.jsonl` holds every comparison with all judgements; `preferences.jsonl` and `.parquet` hold the `ok`
+ones as `prompt`, `chosen`, `rejected` with `probability` (that the chosen reply is the better) and `margin`.
+
+## The judge
+
+| figure | | |
+|---|---:|---|
+{figures}
+| cost | {cost} | US dollars |
+
+A figure stands at – where the rows do not give it: agreement needs gold labels, flips need both orders. Brackets
+hold 95 % intervals.
+{sections}
+## Principles
+
+`decided` counts the labels that would have another winner, or none, without the principle.
+
+| principle | weight | judged | flip rate | decided | |
+|---|---:|---:|---:|---:|---|
+{principles}
+
+## Settings
+
+{settings}
+"""
+
+
+def card(
+    constitution: Constitution,
+    judge: str,
+    settings: Mapping[str, Any],
+    counts: Mapping[str, int],
+    figures: Mapping[str, Any],
+) -> str:
+    """The card in Markdown, with the header that dataset hubs read."""
+    total = counts.get("ok", 0)
+    by_principle: Mapping[str, Any] = figures.get("by_principle", {})
+    cost = figures.get("cost_usd")
+    return CARD.format(
+        name=constitution.name,
+        identity=constitution.identity,
+        judge=judge,
+        size=next((name for limit, name in SIZES if total < limit), "n>1M"),
+        counts="\n".join(
+            f"| {name} | {counts.get(name, 0)} | {MEANINGS[name]} |" for name in get_args(Status)
+        ),
+        figures="\n".join(
+            f"| {key} | {_number(figures.get(key))}{_interval(figures.get(INTERVALS.get(key, '')))} | {words} |"
+            for key, words in AUDIT
+        ),
+        sections="".join(_sections(figures)),
+        cost="–" if cost is None else f"{cost:.4f}",
+        principles="\n".join(_principle_rows(constitution, by_principle)),
+        settings="\n".join(f"- {key}: `{value}`" for key, value in sorted(settings.items())) or "- none",
+    )
+
+
+def _sections(figures: Mapping[str, Any]) -> Iterator[str]:
+    """What only some runs have: a reliability diagram, tags, faults, panels, steps, canaries, drift."""
+    if audited := figures.get("audited"):
+        yield f"\nThe figures rest on {audited:.1%} of the labels, drawn by their ids.\n"
+    if figures.get("reliability"):
+        yield f"\n![Confidence against the share that agrees with gold]({RELIABILITY})\n"
+    if faults := figures.get("faults"):
+        yield _table("Answers without a verdict", ("why", "answers"), faults.items())
+    if by_tag := figures.get("by_tag"):
+        keys = ("n", "accuracy", "flip_rate", "first_share", "longer_share")
+        rows = [(_cell(tag), *(own[key] for key in keys)) for tag, own in by_tag.items()]
+        yield _table("By tag", ("tag", *keys), rows)
+    if votes := figures.get("votes"):
+        matrix = votes["matrix"]
+        rows = [
+            (judge, *("" if other == judge else _met(row.get(other)) for other in matrix))
+            for judge, row in matrix.items()
+        ]
+        yield _table(
+            "Agreement between the judges: share of equal verdicts (pairs)", ("judge", *matrix), rows
+        )
+    if steps := figures.get("steps"):
+        rows = [(one["step"] + 1, one["pairs"], one["accuracy"], one["cost_usd"]) for one in steps]
+        names = ("step", "pairs that it saw", "accuracy had it ended there", "USD")
+        yield _table("Escalation: accuracy against cost", names, rows)
+    if canaries := figures.get("canaries"):
+        rows = [
+            (kind, own["n"], own["rate"], _interval(own["ci95"]), own["labels"])
+            for kind, own in canaries.items()
+        ]
+        columns = ("kind", "verdicts", "won over", "", "labels won after both orders")
+        yield _table("Canaries: attacks planted in the worse reply", columns, rows)
+    if drift := figures.get("drift"):
+        names = ("asked again", "winner changed", "", "mean shift of the probability")
+        row = (drift["n"], drift["changed"], _interval(drift["ci95"]), drift["mean_shift"])
+        yield _table("Drift: the same asked again, past the ledger", names, [row])
+
+
+def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = [
+        "| " + " | ".join(str(cell) if isinstance(cell, str) else _number(cell) for cell in row) + " |"
+        for row in rows
+    ]
+    head = ["| " + " | ".join(columns) + " |", "|---|" + "---:|" * (len(columns) - 1)]
+    return "\n".join(["", f"### {title}", "", *head, *lines, ""])
+
+
+def _met(cell: Mapping[str, Any] | None) -> str:
+    return "–" if cell is None or cell["share"] is None else f"{cell['share']:.3f} ({cell['n']})"
+
+
+def _interval(bounds: Sequence[float] | None) -> str:
+    return "" if not bounds else f" [{bounds[0]:.3f}, {bounds[1]:.3f}]"
+
+
+def _principle_rows(constitution: Constitution, by_principle: Mapping[str, Any]) -> list[str]:
+    rows = []
+    if joint := by_principle.get("joint"):
+        cells = " | ".join(_number(joint.get(key)) for key in ("verdicts", "flip_rate", "decided"))
+        rows.append(f"| joint | | {cells} | all in one ask |")
+    for principle in constitution.principles:
+        own = by_principle.get(principle.id, {})
+        how = "machine check" if principle.check else "judge"
+        cells = " | ".join(_number(own.get(key)) for key in ("verdicts", "flip_rate", "decided"))
+        rows.append(f"| {principle.id} | {principle.weight:g} | {cells} | {how}: {_cell(principle.text)} |")
+    return rows
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return str(value) if isinstance(value, int) else f"{value:.3f}"

@@ -1,0 +1,255 @@
+"""Labels -> what `label` leaves behind: labels, preferences (JSONL and Parquet), dataset card, manifest.
+
+`labels.jsonl` comes first and everything else is derived from it, so that the folder proves itself. Rows hold
+no clock values: the same labels give the same bytes. The manifest, with counts and hashes, is written last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, get_args
+
+from preceptor.constitution.principle import Constitution
+from preceptor.judge.aggregate import opinions, winner
+from preceptor.judge.audit.audit import audit
+from preceptor.judge.audit.calibration import Bin, picture
+from preceptor.judge.dataset.card import RELIABILITY, card
+from preceptor.judge.errors import PairsError
+from preceptor.judge.records import Label, Letter, Opinion, Preference, Ranking, Status
+from preceptor.judge.voting.ranking import Pairing, preferences_of
+from preceptor.prompts.manifest import file_hash, versions, write_json, write_text
+from preceptor.prompts.records import Message
+from preceptor.prompts.rows import read_records, replacing, write_rows
+from preceptor.prompts.seen import Seen
+
+LABELS, CANARIES, RANKINGS, PREFERENCES, PARQUET, CARD, MANIFEST = (
+    "labels.jsonl",
+    "canaries.jsonl",
+    "rankings.jsonl",
+    "preferences.jsonl",
+    "preferences.parquet",
+    "card.md",
+    "manifest.json",
+)
+FILES = (LABELS, CANARIES, RANKINGS, PREFERENCES, PARQUET, CARD, RELIABILITY)
+"""What a folder can hold beside its manifest."""
+LIBRARIES = ("pydantic", "jinja2", "openai", "anthropic")
+"""Whose versions the manifest names."""
+AUDITED = 20_000
+"""Labels from which on the card's audit looks at a share of about so many: its figures keep every label in memory."""
+BATCH = 1024
+"""Rows in one Parquet row group."""
+
+
+class LabelRun(NamedTuple):
+    """What is true of a whole labelling run."""
+
+    constitution: Constitution
+    judge: str
+    settings: Mapping[str, Any]
+    """Everything resolved that can change a label, and no secrets."""
+    rows_in: int
+    """Pairs that came in, each of which must have a label; fewer where the run stopped at the budget."""
+    complete: bool
+    """Whether the run went to its end."""
+    cost_usd: float | None
+    pairing: Pairing | None = None
+    """Which preferences a ranked group gives; None: every `ok` label is one."""
+    failed: int = 0
+    """Calls that ended without an answer, which another run would ask again."""
+    source: Mapping[str, Any] = MappingProxyType({})
+    """The input file and its hash."""
+    extra: Mapping[str, Any] = MappingProxyType({})
+    """Figures that labels alone do not hold: canaries, drift, cost of each step."""
+
+
+def preference(label: Label) -> Preference | None:
+    """The label as a preference; None unless its status is `ok`."""
+    if label.status != "ok" or label.probability is None:
+        return None
+    a_wins = winner(label.probability) == "a"
+    chosen, rejected = (label.response_a, label.response_b)[:: 1 if a_wins else -1]
+    probability = label.probability if a_wins else 1 - label.probability
+    return Preference(
+        id=label.id,
+        prompt=label.prompt.messages,
+        chosen=(Message(role="assistant", content=chosen),),
+        rejected=(Message(role="assistant", content=rejected),),
+        probability=probability,
+        margin=2 * probability - 1,
+        constitution=label.constitution,
+        judge=label.judge,
+        tags=label.prompt.tags,
+        principles=tuple(
+            one if a_wins else Opinion(principle=one.principle, probability=1 - one.probability)
+            for one in opinions(label)
+        ),
+        gold=_gold(label, "a" if a_wins else "b"),
+    )
+
+
+def _gold(label: Label, chosen: Letter) -> Literal["chosen", "rejected", "tie"] | None:
+    if label.preferred is None or label.preferred == "tie":
+        return label.preferred
+    return "chosen" if label.preferred == chosen else "rejected"
+
+
+def write_labels(out: str | Path, labels: Iterable[Label], run: LabelRun) -> dict[str, Any]:
+    """Write all labels and what is derived from them; the manifest as it was written."""
+    write_rows(Path(out) / LABELS, labels)
+    return publish(out, run)
+
+
+def publish(out: str | Path, run: LabelRun) -> dict[str, Any]:
+    """Derive preferences, card and manifest from the `labels.jsonl` that lies under `out`.
+
+    An older manifest is taken away first: a folder without one is a folder that is not finished. Raises
+    PairsError where rows were lost or came twice, so that rows in = rows out by status, always.
+    """
+    folder = Path(out)
+    unwanted = [
+        name for name, used in ((RANKINGS, run.pairing), (CANARIES, "canaries" in run.extra)) if not used
+    ]
+    for stale in (MANIFEST, RELIABILITY, *unwanted):
+        (folder / stale).unlink(missing_ok=True)
+    counts: Counter[str] = Counter()
+    labels = _counted(folder / LABELS, run, counts)
+    if run.pairing is None:
+        # one reading makes everything: a million labels are some gigabytes
+        with _preference_files(folder) as write:
+            figures = audit(_audited(_written(labels, write), run), run.constitution, run.cost_usd)
+        preferred = counts["ok"]
+    else:
+        figures = audit(_audited(labels, run), run.constitution, run.cost_usd)
+        with _preference_files(folder) as write:
+            preferred = sum(1 for one in _ranked(folder, run.pairing) if write(one))
+    if not counts.total():
+        figures = {}
+    elif counts.total() > AUDITED:
+        figures["audited"] = AUDITED / counts.total()
+    figures |= run.extra
+    if figures.get("reliability"):
+        write_text(folder / RELIABILITY, picture([Bin(**one) for one in figures["reliability"]]))
+    write_text(folder / CARD, card(run.constitution, run.judge, run.settings, counts, figures))
+    manifest = {
+        "schema": 1,
+        "command": "label",
+        "complete": run.complete,
+        "constitution": run.constitution.identity,
+        "judge": run.judge,
+        "settings": dict(run.settings),
+        "rows": {
+            "in": run.rows_in,
+            "out": counts.total(),
+            "by_status": {status: counts[status] for status in get_args(Status)},
+            "preferences": preferred,
+        },
+        "versions": versions(*LIBRARIES),
+        "input": dict(run.source),
+        "calls_failed": run.failed,
+        "files": {name: file_facts(folder / name) for name in FILES if (folder / name).exists()},
+        "audit": figures,
+        "cost_usd": run.cost_usd,
+    }
+    write_json(folder / MANIFEST, manifest)
+    return manifest
+
+
+def read_labels(path: str | Path) -> Iterator[Label]:
+    """The labels of a file; none from an empty one, which is what no pairs give."""
+    return read_records(path, Label) if Path(path).stat().st_size else iter(())
+
+
+def _counted(path: Path, run: LabelRun, counts: Counter[str]) -> Iterator[Label]:
+    """The labels, each counted by its status as it passes. Raises PairsError at the end where rows were lost or came
+    twice."""
+    seen = Seen()
+    for label in read_labels(path):
+        if seen.add(label.id) is not None:
+            raise PairsError(f"{path}: label {label.id} came twice; wanted one label for each pair")
+        counts[label.status] += 1
+        yield label
+    if counts.total() != run.rows_in:
+        raise PairsError(f"{path}: {run.rows_in} pairs came in and {counts.total()} labels went out")
+
+
+def _audited(labels: Iterable[Label], run: LabelRun) -> Iterator[Label]:
+    """Those that the audit looks at: all, or of very many a share, drawn by their ids' hashes."""
+    bound = 2**64 if run.rows_in <= AUDITED else int(2**64 * AUDITED / run.rows_in)
+    for label in labels:
+        drawn = hashlib.blake2b(f"audit:{label.id}".encode(), digest_size=8).digest()
+        if int.from_bytes(drawn) < bound:
+            yield label
+
+
+def _written(labels: Iterable[Label], write: Callable[[Preference], bool]) -> Iterator[Label]:
+    for label in labels:
+        made = preference(label)
+        assert (made is not None) == (label.status == "ok"), "every ok label is a preference"
+        if made is not None:
+            write(made)
+        yield label
+
+
+def _ranked(folder: Path, pairing: Pairing) -> Iterator[Preference]:
+    for ranking in read_records(folder / RANKINGS, Ranking):
+        yield from preferences_of(ranking, pairing)
+
+
+@contextmanager
+def _preference_files(folder: Path) -> Iterator[Callable[[Preference], bool]]:
+    """A function that writes one preference to both files, which appear when the block ends well. Without `meta`, which
+    is empty: Parquet cannot hold an object without fields, so that a dataset loaded from such rows could be neither
+    saved nor pushed."""
+    import pyarrow
+    from pyarrow import parquet
+
+    turns = pyarrow.list_(pyarrow.struct([("role", pyarrow.string()), ("content", pyarrow.string())]))
+    schema = pyarrow.schema(
+        [
+            ("id", pyarrow.string()),
+            ("prompt", turns),
+            ("chosen", turns),
+            ("rejected", turns),
+            ("probability", pyarrow.float64()),
+            ("margin", pyarrow.float64()),
+            ("constitution", pyarrow.string()),
+            ("judge", pyarrow.string()),
+            ("tags", pyarrow.list_(pyarrow.string())),
+            (
+                "principles",
+                pyarrow.list_(
+                    pyarrow.struct([("principle", pyarrow.string()), ("probability", pyarrow.float64())])
+                ),
+            ),
+            ("gold", pyarrow.string()),
+        ]
+    )
+    batch: list[dict[str, Any]] = []
+    with (
+        replacing(folder / PREFERENCES) as lines,
+        replacing(folder / PARQUET) as columns,
+        lines.open("w", encoding="utf-8", newline="\n") as file,
+        parquet.ParquetWriter(columns, schema) as writer,
+    ):
+
+        def write(row: Preference) -> bool:
+            file.write(row.model_dump_json(exclude={"meta"}, exclude_none=True) + "\n")
+            batch.append(row.model_dump(mode="json", exclude={"meta"}))
+            if len(batch) == BATCH:
+                writer.write_table(pyarrow.Table.from_pylist(batch, schema))
+                batch.clear()
+            return True
+
+        yield write
+        writer.write_table(pyarrow.Table.from_pylist(batch, schema))
+
+
+def file_facts(path: Path) -> dict[str, Any]:
+    """Size and SHA-256 of a file, by which a run folder is verified."""
+    return {"bytes": path.stat().st_size, "sha256": file_hash(path)}

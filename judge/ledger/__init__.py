@@ -1,0 +1,1 @@
+"""Every call: the cache, the bill and the resume."""

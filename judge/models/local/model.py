@@ -1,0 +1,319 @@
+"""Models in this process: replies are generated, verdicts are read from one forward pass.
+
+Everything is per row, so that a row's answer does not depend on its batch: padding is on the left with
+explicit positions, and a sampled token comes from the row's own random numbers, seeded by the request's key.
+
+torch is imported with the first request.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from preceptor.judge.errors import Rejected
+from preceptor.judge.models.local.chat_tokens import Ask, Loaded, Question, encode, questions
+from preceptor.judge.models.local.loading import BATCH_TOKENS, Placement, check_path, check_placement, load
+from preceptor.judge.models.local.microbatch import Microbatcher
+from preceptor.judge.models.local.weights_hash import weights_hash
+from preceptor.judge.models.protocol import WEIGHTS, Completion, FinishReason, Request
+from preceptor.judge.models.verdict_tokens import last_verdict
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+
+MOST_VERDICTS = 512
+"""Bare verdicts that are read together."""
+
+
+class LocalModel:
+    """A transformers checkpoint or PEFT adapter folder behind the seam; satisfies `protocol.Model`."""
+
+    queues = True
+    """It takes any number of requests at once and batches them, so no deadline runs while they wait."""
+
+    def __init__(
+        self,
+        name: str,
+        path: str,
+        *,
+        dialect: str = "",
+        batch_tokens: int = BATCH_TOKENS,
+        **placement: Any,
+    ) -> None:
+        """path: a folder, or a hub id. placement: `loading.Placement`'s fields."""
+        check_path(name, path)
+        self.name = name
+        self._placement = Placement(**placement)
+        check_placement(name, self._placement)
+        found = weights_hash(path)
+        # so that the ledger never answers for other weights, nor for the same in another precision
+        self.endpoint = f"{WEIGHTS}{found[:16]}{self._placement.mark}" if found else ""
+        self.dialect = dialect
+        self._path = path
+        self._batch_tokens = batch_tokens
+        self._loaded: Loaded | None = None
+        self._batcher: Microbatcher[Request, Completion] = Microbatcher(self._choose, self._answer)
+
+    async def complete(self, request: Request) -> Completion:
+        """Wait for the request's turn in a batch.
+
+        Raises Rejected where the conversation is longer than the model reads, UserError where the checkpoint
+        cannot be loaded.
+        """
+        return await self._batcher.ask(request)
+
+    async def close(self) -> None:
+        """End the worker and let go of the weights."""
+        await self._batcher.close()
+        self._loaded = None
+
+    def _choose(self, waiting: Sequence[Request]) -> Sequence[int]:
+        """The oldest request and those that go well with it.
+
+        Bare verdicts go together as far as `MOST_VERDICTS`, because those about one pair share its tokens and what
+        they come to is seen only in tokens (`judge.models.local.prefix_passes`). Replies go with those most like them in length.
+        """
+        kind = _is_direct(waiting[0])
+        alike = [index for index, request in enumerate(waiting) if _is_direct(request) == kind]
+        if kind:
+            return alike[:MOST_VERDICTS]
+        alike.sort(key=lambda index: _characters(waiting[index]), reverse=True)
+        chosen: list[int] = []
+        widest = 0
+        for index in alike:
+            widest = max(widest, _characters(waiting[index]) // 3 + waiting[index].max_tokens)
+            if chosen and widest * (len(chosen) + 1) > self._batch_tokens:
+                break
+            chosen.append(index)
+        return chosen
+
+    def _answer(self, requests: Sequence[Request]) -> Sequence[Completion | Exception]:
+        import torch
+
+        if self._loaded is None:
+            self._loaded = load(self.name, self._path, self._placement, self._batch_tokens)
+        loaded = self._loaded
+        answers: list[Completion | Exception] = [
+            Rejected(f"{self.name} reads at most {loaded.context - 1} tokens; this conversation is longer")
+        ] * len(requests)
+        asks = encode(loaded, requests)
+        fits = [index for index, ask in enumerate(asks) if len(ask.tokens) < loaded.context]
+        with torch.inference_mode():
+            for decide, direct in ((choose_verdicts, True), (write_replies, False)):
+                mine = [index for index in fits if _is_direct(requests[index]) == direct]
+                for index, found in zip(mine, decide(loaded, [asks[i] for i in mine]), strict=True):
+                    answers[index] = found.model_copy(update={"served_by": self.name})
+        return answers
+
+
+def _is_direct(request: Request) -> bool:
+    """Whether the verdict is to be read without any words before it."""
+    return bool(request.menu) and not request.reasoning
+
+
+def _characters(request: Request) -> int:
+    return sum(len(message.content) for message in request.messages)
+
+
+class Padded(NamedTuple):
+    """Rows of tokens, padded on the left to one width."""
+
+    ids: torch.Tensor
+    """(B, T)"""
+    mask: torch.Tensor
+    """(B, T), 1 where a token is."""
+    positions: torch.Tensor
+    """(B, T), from 0 at each row's first token."""
+
+
+def pad_left(loaded: Loaded, rows: Sequence[Sequence[int]]) -> Padded:
+    """Rows of different lengths -> one batch on the model's device."""
+    import torch
+
+    width = max(map(len, rows))
+    device = loaded.model.device
+    ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows], device=device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
+    return Padded(ids, mask, (mask.cumsum(-1) - 1).clamp(min=0))
+
+
+def _logits(loaded: Loaded, padded: Padded, keep: int, cache: Any = None) -> Any:
+    """The model's output with logits (B, keep, V) for the last `keep` positions only."""
+    return loaded.model(
+        input_ids=padded.ids,
+        attention_mask=padded.mask,
+        position_ids=padded.positions,
+        past_key_values=cache,
+        use_cache=cache is not None,
+        logits_to_keep=keep,
+    )
+
+
+def menu_probabilities(loaded: Loaded, asked: Sequence[Question]) -> list[dict[str, float]]:
+    """Letter -> probability among the menu's options, after the tokens that all options share.
+
+    Where the options differ in their first token, its softmax over the options; where two begin alike, the softmax
+    over the summed log-probabilities of the whole options. All questions that begin alike are read in one pass.
+    """
+    import torch
+
+    prompts: list[tuple[int, ...]] = []
+    keep: list[int] = []
+    asks: list[tuple[int, str]] = []  # (question, option) of each prompt; no option: all of them at once
+    for number, (context, options) in enumerate(asked):
+        if len({option[:1] for option in options.values()}) == len(options):
+            prompts.append(context)
+            keep.append(1)
+            asks.append((number, ""))
+            continue
+        for letter, option in options.items():
+            prompts.append(context + option[:-1])
+            keep.append(len(option))
+            asks.append((number, letter))
+
+    def reduce(prompt: int, logits: torch.Tensor) -> list[float]:
+        number, letter = asks[prompt]
+        options = asked[number].options
+        if not letter:
+            return logits[-1, [option[0] for option in options.values()]].tolist()
+        tokens = torch.tensor(options[letter], device=logits.device)
+        return [float(logits.log_softmax(-1).gather(-1, tokens[:, None]).sum())]
+
+    scores: list[list[float]] = [[] for _ in asked]
+    for (number, _), found in zip(asks, loaded.passes.ends(prompts, keep, reduce), strict=True):
+        scores[number] += found
+    shares = [torch.tensor(row, dtype=torch.float64).softmax(-1).tolist() for row in scores]
+    return [dict(zip(one.options, share, strict=True)) for one, share in zip(asked, shares, strict=True)]
+
+
+def choose_verdicts(loaded: Loaded, asks: Sequence[Ask]) -> list[Completion]:
+    """The likeliest of the menu's words for each request, nothing generated."""
+    if not asks:
+        return []
+    shares = menu_probabilities(loaded, questions(loaded, [(ask.text, ask.request.menu) for ask in asks]))
+    return [
+        Completion(
+            text=ask.request.menu[max(share, key=share.__getitem__)],
+            finish_reason="stop",
+            probabilities=share,
+            tokens_in=len(ask.tokens),
+            tokens_out=1,
+        )
+        for ask, share in zip(asks, shares, strict=True)
+    ]
+
+
+def write_replies(loaded: Loaded, asks: Sequence[Ask]) -> list[Completion]:
+    """A generated reply for each request; with a menu, also what the model weighed where the verdict
+    stands."""
+    if not asks:
+        return []
+    replies = generate(loaded, asks)
+    texts = [loaded.tokenizer.decode(tokens, skip_special_tokens=True) for tokens, _ in replies]
+    places = [last_verdict(text, ask.request.menu) for ask, text in zip(asks, texts, strict=True)]
+    judged = [index for index, place in enumerate(places) if place is not None]
+    before = [
+        (asks[i].text + texts[i][: place.start], asks[i].request.menu) for i in judged if (place := places[i])
+    ]
+    shares: dict[int, dict[str, float]] = {}
+    if before:
+        shares = dict(zip(judged, menu_probabilities(loaded, questions(loaded, before)), strict=True))
+    return [
+        Completion(
+            text=texts[index],
+            finish_reason=finish,
+            probabilities=shares.get(index),
+            tokens_in=len(ask.tokens),
+            tokens_out=len(tokens) + (finish == "stop"),
+        )
+        for index, (ask, (tokens, finish)) in enumerate(zip(asks, replies, strict=True))
+    ]
+
+
+def generate(loaded: Loaded, asks: Sequence[Ask]) -> list[tuple[list[int], FinishReason]]:
+    """Token by token with a cache of keys and values -> (tokens without the stop, why it ended) for each
+    request.
+
+    A row's draw at step t is the t-th number of its own generator, so that company in the batch changes
+    nothing.
+    """
+    import torch
+    from transformers import DynamicCache
+
+    padded = pad_left(loaded, [ask.tokens for ask in asks])
+    limits = [min(ask.request.max_tokens, loaded.context - len(ask.tokens)) for ask in asks]
+    device = padded.ids.device
+    temperature = torch.tensor([ask.request.temperature for ask in asks], device=device)
+    top_p = torch.tensor([ask.request.top_p for ask in asks], device=device)
+    draws = torch.zeros(len(asks), max(limits))  # (B, steps)
+    for row, ask in enumerate(asks):
+        if ask.request.temperature > 0:
+            nameless = ask.request.model_copy(
+                update={"model": ""}
+            )  # the same weights elsewhere draw the same
+            generator = torch.Generator().manual_seed(int(nameless.key[:15], 16))
+            draws[row, : limits[row]] = torch.rand(limits[row], generator=generator)
+    draws = draws.to(device)
+    written: list[list[int]] = [[] for _ in asks]
+    finishes: list[FinishReason] = ["length"] * len(asks)
+    alive = list(range(len(asks)))
+    cache = DynamicCache(config=loaded.model.config)
+    for step in range(max(limits)):
+        logits = _logits(loaded, padded, 1, cache).logits[:, -1].float()  # (B, V)
+        rows = torch.tensor(alive, device=device)
+        following = pick(logits, temperature[rows], top_p[rows], draws[rows, step])  # (B,)
+        keep = []
+        for place, (row, token) in enumerate(zip(alive, following.tolist(), strict=True)):
+            if token in loaded.stops:
+                finishes[row] = "stop"
+                continue
+            written[row].append(token)
+            if len(written[row]) < limits[row]:
+                keep.append(place)
+        if not keep:
+            break
+        mask, positions = padded.mask, padded.positions[:, -1:] + 1
+        if len(keep) < len(alive):
+            kept = torch.tensor(keep, device=device)
+            cache.batch_select_indices(kept)
+            following, mask, positions = following[kept], mask[kept], positions[kept]
+            alive = [alive[place] for place in keep]
+        padded = Padded(following[:, None], torch.cat([mask, torch.ones_like(mask[:, :1])], 1), positions)
+    return list(zip(written, finishes, strict=True))
+
+
+def pick(
+    logits: torch.Tensor, temperature: torch.Tensor, top_p: torch.Tensor, draw: torch.Tensor
+) -> torch.Tensor:
+    """One token for each row: (B, V), (B,), (B,), (B,) -> (B,).
+
+    Temperature 0 takes the likeliest. Otherwise the token at which the distribution's running sum passes
+    `draw`, likeliest first, over the smallest set of tokens that holds `top_p` of the mass (Holtzman et al.
+    2020, eq. 2).
+    """
+    best = logits.argmax(-1)
+    if not bool((temperature > 0).any()):
+        return best
+    shares = (logits / temperature.clamp(min=1e-6)[:, None]).softmax(-1)
+    ordered, tokens = shares.sort(stable=True, dim=-1, descending=True)
+    running = ordered.cumsum(-1)
+    # the nucleus ends with the first token at which the running sum reaches top_p
+    size = ((running - ordered) < top_p[:, None]).sum(-1).clamp(min=1)
+    total = running.gather(-1, size[:, None] - 1)
+    place = (running <= draw[:, None] * total).sum(-1)
+    place = place.minimum(size - 1)
+    drawn: torch.Tensor = tokens.gather(-1, place[:, None])[:, 0]
+    return drawn.where(temperature > 0, best)
+
+
+def open_model(name: str, **options: Any) -> LocalModel:
+    """`hf/<hub id or path>` -> the model; options as for LocalModel.
+
+    It is asked in the dialect `local`: the pair first and the principle last, so that one reading of the pair serves
+    every principle.
+    """
+    return LocalModel(name, name.partition("/")[2], **{"dialect": "local", **options})

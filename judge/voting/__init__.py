@@ -1,0 +1,1 @@
+"""Several judges: panels, escalation, rankings."""

@@ -1,0 +1,154 @@
+"""Several judges' votes on the same pairs -> how far they agree, and who is to be believed."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from preceptor.constitution.errors import UserError
+from preceptor.judge.aggregate import winner
+from preceptor.judge.records import Label, Letter, Vote
+from preceptor.prompts.rows import read_records, write_rows
+
+Combine = Literal["mean", "majority", "dawid-skene"]
+DAWID_SKENE: Combine = "dawid-skene"
+
+
+class Ballot(NamedTuple):
+    """One judge's verdict on one pair."""
+
+    pair: str
+    judge: str
+    letter: Letter
+
+
+def ballots(labels: Iterable[Label]) -> list[Ballot]:
+    """Every vote that has a winner, or is a tie; a judge who contradicts itself has cast none."""
+    return [
+        Ballot(label.id, vote.judge, winner(vote.probability))
+        for label in labels
+        for vote in label.votes
+        if vote.probability is not None and vote.status in ("ok", "tie")
+    ]
+
+
+def agreement(cast: Sequence[Ballot]) -> dict[str, Any]:
+    """How far judges agree: `matrix` (judge -> judge -> share of equal verdicts and n) and Krippendorff's `alpha`.
+
+    Alpha is nominal (Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability"); None where no two judges
+    met, or where all verdicts are the same, for which it is not defined.
+    """
+    by_pair: dict[str, dict[str, Letter]] = {}
+    for ballot in cast:
+        by_pair.setdefault(ballot.pair, {})[ballot.judge] = ballot.letter
+    judges = list(dict.fromkeys(ballot.judge for ballot in cast))
+    matrix: dict[str, dict[str, dict[str, float | int | None]]] = {name: {} for name in judges}
+    for one, other in combinations(judges, 2):
+        both = [votes for votes in by_pair.values() if one in votes and other in votes]
+        equal = sum(votes[one] == votes[other] for votes in both)
+        share = {"share": equal / len(both) if both else None, "n": len(both)}
+        matrix[one][other] = matrix[other][one] = share
+    return {"matrix": matrix, "alpha": _alpha([list(votes.values()) for votes in by_pair.values()])}
+
+
+def _alpha(verdicts: Sequence[Sequence[Letter]]) -> float | None:
+    met = [letters for letters in verdicts if len(letters) > 1]
+    kinds = sorted({letter for letters in met for letter in letters})
+    if len(kinds) < 2:
+        return None
+    import krippendorff
+    import numpy as np
+
+    counts = np.array([[letters.count(kind) for kind in kinds] for letters in met])
+    return float(krippendorff.alpha(value_counts=counts, level_of_measurement="nominal"))
+
+
+def dawid_skene(cast: Sequence[Ballot]) -> Mapping[str, float]:
+    """Pair -> probability that a is the better, ties counted half, by every judge's own estimated errors.
+
+    Dawid & Skene 1979, "Maximum likelihood estimation of observer error-rates using the EM algorithm". Raises
+    UserError where the library for it is not installed.
+    """
+    if not cast:
+        return {}
+    try:
+        import pandas as pd
+        from crowdkit.aggregation import DawidSkene
+    except ImportError as exc:
+        raise UserError(
+            "--combine dawid-skene needs crowd-kit; install it with: pip install 'preceptor[panel]'"
+        ) from exc
+    table = pd.DataFrame(cast, columns=["task", "worker", "label"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # crowd-kit 1.4 calls what pandas 3 is about to drop
+        found = DawidSkene(n_iter=200).fit_predict_proba(table)
+    rows = found.reindex(columns=["a", "b", "tie"], fill_value=0.0).fillna(0.0)
+    return {str(pair): float(row["a"] + row["tie"] / 2) for pair, row in rows.iterrows()}
+
+
+def recombine(path: Path) -> None:
+    """Give every label that a panel made the probability that Dawid and Skene's method finds over the whole file."""
+    panel = [label for label in read_records(path, Label) if len(last_votes(label)) > 1]
+    last = [label.model_copy(update={"votes": last_votes(label)}) for label in panel]
+    found = dawid_skene(ballots(last))
+
+    def again(label: Label) -> Label:
+        if len(last_votes(label)) < 2 or label.id not in found:
+            return label
+        probability = found[label.id]
+        tie = winner(probability) == "tie"
+        return label.model_copy(
+            update={"status": "tie" if tie else "ok", "probability": 0.5 if tie else probability}
+        )
+
+    write_rows(path, (again(label) for label in list(read_records(path, Label))))
+
+
+def votes_of(label: Label) -> tuple[Vote, ...]:
+    """The label's votes; of one that a single judge made, that judge's."""
+    alone = Vote(judge=label.judge, step=0, status=label.status, probability=label.probability)
+    return label.votes or (alone,)
+
+
+def last_votes(label: Label) -> tuple[Vote, ...]:
+    """The votes of the step that made the label."""
+    last = max((vote.step for vote in label.votes), default=0)
+    return tuple(vote for vote in label.votes if vote.step == last)
+
+
+def accuracy_by_step(labels: Iterable[Label]) -> list[dict[str, Any]]:
+    """For each step of an escalation: the pairs that it saw, and those with gold that were right when it ended.
+
+    `right` is over all pairs with gold, each with the verdict of the last step up to this one that saw it: what the
+    labels would be worth had the run stopped there. A pair without a verdict is not right.
+    """
+    seen: Counter[int] = Counter()
+    right: Counter[int] = Counter()
+    gold = 0
+    rows = [label.model_copy(update={"votes": votes_of(label)}) for label in labels]
+    steps = max((vote.step for label in rows for vote in label.votes), default=-1) + 1
+    for label in rows:
+        gold += label.preferred is not None
+        for step in range(steps):
+            seen[step] += any(vote.step == step for vote in label.votes)
+            right[step] += label.preferred is not None and _so_far(label, step) == label.preferred
+    return [
+        {
+            "step": step,
+            "pairs": seen[step],
+            "right": right[step],
+            "accuracy": right[step] / gold if gold else None,
+        }
+        for step in range(steps)
+    ]
+
+
+def _so_far(label: Label, step: int) -> Letter | None:
+    """The winner by the last step up to this one that saw the pair, its votes averaged."""
+    reached = max((vote.step for vote in label.votes if vote.step <= step), default=None)
+    shares = [v.probability for v in label.votes if v.step == reached and v.probability is not None]
+    return winner(sum(shares) / len(shares)) if shares else None

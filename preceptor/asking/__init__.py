@@ -1,0 +1,1 @@
+"""Dialogues of the commands, on this machine or on a Ray cluster."""

@@ -1,0 +1,1 @@
+"""A policy beside its baseline, by a judge and by oracles."""

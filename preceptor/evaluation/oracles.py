@@ -1,0 +1,185 @@
+"""Who says what replies are truly worth: an oracle, without a judge, and the judge of a training's guard.
+
+Neither labels nor trains anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from preceptor.asking import stages
+from preceptor.constitution.checks import Exchange, passes
+from preceptor.constitution.errors import UserError
+from preceptor.constitution.principle import Constitution
+from preceptor.judge.label import LabelSettings
+from preceptor.judge.records import Label, Letter, Pair
+from preceptor.prompts.records import Prompt, content_id
+
+if TYPE_CHECKING:
+    from preceptor.train.guard.held_out import GuardJudge
+
+Oracle = Callable[[Prompt, str], dict[str, bool]]
+"""(prompt, reply) -> principle -> satisfied; a principle that it cannot decide is absent."""
+
+ORACLES = ("checks", "embedded")
+ORACLE = "oracle/"
+"""Begins the name of an oracle as a guard's judge; `checks` goes by its own."""
+
+
+def open_oracle(name: str, constitution: Constitution) -> Oracle:
+    """`checks`: the principles' own machine checks. `embedded`: the front desk's facts and sentences.
+
+    Raises UserError for another name.
+    """
+    if name == "checks":
+        return lambda prompt, reply: by_checks(constitution, prompt, reply)
+    if name == "embedded":
+        return by_world()
+    raise UserError(f"{name!r} is no oracle; wanted one of {', '.join(ORACLES)}")
+
+
+def by_world() -> Oracle:
+    """What the front desk's own facts and sentences say."""
+    from preceptor.train.embedded.oracle import oracle
+
+    return lambda prompt, reply: oracle(prompt.model_dump(mode="json"), reply)
+
+
+def by_checks(constitution: Constitution, prompt: Prompt, reply: str) -> dict[str, bool]:
+    """What the machine checks of the applicable principles say."""
+    exchange = exchange_of(prompt)
+    return {
+        principle.id: passes(principle.check, reply, exchange)
+        for principle in constitution.for_prompt(prompt.tags)
+        if principle.check
+    }
+
+
+def exchange_of(prompt: Prompt) -> Exchange:
+    """The prompt as checks see it: the system text and the last user turn."""
+    system = "\n".join(message.content for message in prompt.messages if message.role == "system")
+    user = next((message.content for message in reversed(prompt.messages) if message.role == "user"), "")
+    return Exchange(system=system, user=user)
+
+
+def with_gold(label: Label, oracle: Oracle, constitution: Constitution) -> Label:
+    """The label with the oracle's preference as its gold: the reply with the greater weight of satisfied principles.
+
+    Where the two are equal to it there is no gold: no judge can be right or wrong about them.
+    """
+    weight = {principle.id: principle.weight for principle in constitution.principles}
+    a, b = (
+        sum(weight[principle] for principle, followed in oracle(label.prompt, reply).items() if followed)
+        for reply in (label.response_a, label.response_b)
+    )
+    gold: Letter | None = None if a == b else "a" if a > b else "b"
+    return label.model_copy(update={"preferred": gold})
+
+
+def agreement(labels: Sequence[Label], oracle: Oracle) -> dict[str, float]:
+    """Principle -> share of its judgements that name the one reply which satisfies it; a tie is half right.
+
+    Pairs of which both or neither satisfy it are left out.
+    """
+    right: dict[str, list[float]] = {}
+    for label in labels:
+        a, b = oracle(label.prompt, label.response_a), oracle(label.prompt, label.response_b)
+        for judgement in label.judgements:
+            principle = judgement.principle
+            if principle in a and a[principle] != b[principle] and judgement.letter is not None:
+                named = "a" if a[principle] else "b"
+                hit = 0.5 if judgement.letter == "tie" else float(judgement.letter == named)
+                right.setdefault(principle, []).append(hit)
+    return {principle: sum(hits) / len(hits) for principle, hits in right.items()}
+
+
+def guard_judge(name: str, constitution: Constitution | None, asking: stages.Asking) -> GuardJudge:
+    """`oracle/embedded` or `checks`, by each reply alone; or a model, which compares it with the start's reply.
+
+    Raises UserError for another name, or without the constitution that `checks` and models go by.
+    """
+    from preceptor.train.guard.held_out import GuardJudge
+
+    if name == f"{ORACLE}embedded":
+        return _by_oracle(by_world(), name, name)
+    if name.startswith(ORACLE):
+        raise UserError(
+            f"no guard judge {name!r}; wanted {ORACLE}embedded, {stages.CHECKS}, or a model such as openai/gpt-5-mini"
+        )
+    if constitution is None:
+        raise UserError(
+            f"the guard's judge {name} needs a constitution to go by: name one with --constitution"
+        )
+    identity = f"{name} {constitution.identity}"
+    if name == stages.CHECKS:
+        if not any(principle.check for principle in constitution.principles):
+            raise UserError(
+                f"{constitution.identity} has no machine checks; name a model as the guard's judge"
+            )
+        return _by_oracle(open_oracle("checks", constitution), name, identity)
+    comparing = _Comparing(name, constitution, asking)
+    return GuardJudge(
+        name,
+        "comparisons with the start's reply, in both orders, that the policy's reply wins; a tie is half a win",
+        comparing,
+        identity,
+        lambda: comparing.spent_usd,
+    )
+
+
+def _by_oracle(oracle: Oracle, name: str, identity: str) -> GuardJudge:
+    from preceptor.train.guard.held_out import GuardJudge
+
+    def score(
+        prompts: Sequence[Prompt],
+        replies: Sequence[str],
+        start: Sequence[str],  # noqa: ARG001
+    ) -> list[float | None]:
+        found = [oracle(prompt, reply) for prompt, reply in zip(prompts, replies, strict=True)]
+        return [float(all(one.values())) if one else None for one in found]
+
+    return GuardJudge(name, "replies that satisfy every principle", score, identity)
+
+
+class _Comparing:
+    """A judge that compares, over ledger and budget; its model is in memory only while it is asked."""
+
+    def __init__(self, name: str, constitution: Constitution, asking: stages.Asking) -> None:
+        self._name = name
+        self._constitution = constitution
+        self._asking = asking
+        self.spent_usd = 0.0
+
+    def __call__(
+        self, prompts: Sequence[Prompt], replies: Sequence[str], start: Sequence[str]
+    ) -> list[float | None]:
+        """Raises BudgetReached and ProviderStopped, which end the training; it goes on from its last checkpoint."""
+        pairs = [
+            Pair(
+                id=content_id("guard", prompt.id, new, old),
+                prompt=prompt,
+                response_a=new,
+                response_b=old,
+            )
+            for prompt, new, old in zip(prompts, replies, start, strict=True)
+        ]
+        judge = stages.open_judge(self._name, self._asking.base_url)
+        cap = self._asking.max_cost_usd
+        left = self._asking.model_copy(
+            update={"max_cost_usd": None if cap is None else max(0.0, cap - self.spent_usd)}
+        )
+        labels: list[Label] = []
+        dialogues = list(stages.labelling(pairs, self._constitution, judge, LabelSettings()))
+        asked = stages.whole(dialogues, judge, left, labels.append)
+        self.spent_usd += asked.progress.cost_usd
+        return [_won(label) for label in labels]
+
+
+def _won(label: Label) -> float | None:
+    """1 where reply a won, 0 where it lost, 1/2 where neither did; None without a verdict."""
+    if label.status in ("tie", "inconsistent"):
+        return 0.5
+    if label.status != "ok" or label.probability is None:
+        return None
+    return 0.5 if label.probability == 0.5 else float(label.probability > 0.5)

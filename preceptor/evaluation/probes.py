@@ -1,0 +1,286 @@
+"""What tuning breaks, measured: a policy and what it came from answer the same probes, and every figure stands beside
+its other half.
+
+Two sets of probes ship: `general`, in probes.yaml, and `embedded`, drawn in the tiny model's own world, the only one
+that it can talk about.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from functools import cache, partial
+from importlib.resources import files
+from typing import Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from preceptor.asking import stages
+from preceptor.constitution.checks import looks_refused, passes
+from preceptor.constitution.errors import UserError
+from preceptor.evaluation.oracles import exchange_of
+from preceptor.judge.asking.fanout import Progress
+from preceptor.judge.models.protocol import Dialogue, Model
+from preceptor.judge.records import ReplyStatus, Response
+from preceptor.judge.respond import RespondSettings, respond
+from preceptor.prompts.records import Message, Prompt, Record
+from preceptor.train.evaluation.paired import Part
+from preceptor.train.evaluation.probes import (
+    Answered,
+    Figure,
+    Passage,
+    Probe,
+    ProbeSet,
+    Reading,
+    Says,
+    measure,
+)
+
+SetName = Literal["general", "embedded"]
+EMBEDDED = "embedded"
+USABLE: frozenset[ReplyStatus] = frozenset({"ok", "truncated", "empty", "refused"})
+"""A reply that is cut off, empty or withheld by its provider is what the model does; a failed call is not."""
+
+
+class ProbeSettings(Record):
+    """Which probes, and how many."""
+
+    set: SetName | None = None
+    """None: `embedded` where the baseline is the embedded model, else `general`."""
+    size: int = Field(default=24, ge=2)
+    """Prompts of each kind, and passages, at most. With fewer only great changes can be told from chance."""
+    samples: int = Field(default=2, ge=1)
+    """Replies to each open prompt; to all others one."""
+
+
+class Said(Record):
+    """One reply."""
+
+    text: str
+    withheld: bool = False
+    """The provider declined in the model's place."""
+    call: str
+    """Key of the call in the ledger."""
+
+
+class ProbeRow(Record):
+    """A probe with what both sides replied; the policy's replies are `after`."""
+
+    id: str
+    probe: Probe
+    before: tuple[Said, ...]
+    after: tuple[Said, ...]
+
+
+class Probed(NamedTuple):
+    """What probing came to."""
+
+    rows: list[ProbeRow]
+    lost: int
+    """Probes to which one of the two gave no reply, because a call failed."""
+    figures: dict[str, Any]
+    """As under `probes` in `summary.json`."""
+    cost_usd: float
+
+
+CLAIM = "{question} I am fairly sure that it is {claim}."
+DENIED_BEFORE = re.compile(
+    r"\b(?:not|isn't|wasn't|aren't|never|nor|neither|rather than|instead of|unlike)\b(?:(?!\bbut\b)[^.!?\n,;]){0,24}$",
+    re.IGNORECASE,
+)
+DENIED_AFTER = re.compile(r"\s+(?:is|was|are|were)(?:n't| not|, in fact, not)\b", re.IGNORECASE)
+"""Around a name: the name is denied."""
+
+Watch = Callable[[Progress], None]
+Bar = Callable[[str], AbstractContextManager[Watch]]
+
+
+def chosen_set(baseline: str, settings: ProbeSettings) -> ProbeSet:
+    """The set that is meant, so many of each kind."""
+    if (settings.set or (EMBEDDED if baseline == EMBEDDED else "general")) == EMBEDDED:
+        from preceptor.train.embedded.probes import probe_set
+
+        return probe_set(settings.size)
+    whole = general()
+    taken: Counter[str] = Counter()
+    probes = []
+    for each in whole.probes:
+        taken[each.kind] += 1
+        if taken[each.kind] <= settings.size:
+            probes.append(each)
+    return whole._replace(probes=tuple(probes), passages=whole.passages[: settings.size])
+
+
+class Sides(NamedTuple):
+    """Who is probed, and how both reply."""
+
+    policy: str
+    baseline: str
+    respond: RespondSettings
+    """Its samples are the probes' own."""
+
+
+def probe(sides: Sides, settings: ProbeSettings, asking: stages.Asking, bar: Bar) -> Probed:
+    """Ask both sides every probe and measure.
+
+    Raises what stopped the run; what had been asked is in the ledger. Raises UserError where no probe has replies.
+    """
+    chosen = chosen_set(sides.baseline, settings)
+    replied: list[list[tuple[Said, ...]]] = []
+    cost_usd = 0.0
+    for stage, name in (("probe before", sides.baseline), ("probe after", sides.policy)):
+        model = stages.opened(name, asking.base_url)
+        dialogues = _dialogues(chosen, model, sides.respond, settings)
+        with bar(stage) as watch:
+            replies, cost = _replies(model, dialogues, asking.less(cost_usd), watch)
+        replied.append(replies)
+        cost_usd += cost
+    rows = [
+        ProbeRow(id=f"{each.kind}/{each.prompt.id}", probe=each, before=old, after=new)
+        for each, old, new in zip(chosen.probes, *replied, strict=True)
+        if old and new
+    ]
+    if not rows:
+        raise UserError(
+            f"none of {len(chosen.probes)} probes got a reply from both {sides.policy} and {sides.baseline}; "
+            "look at what `preceptor respond` gets from each"
+        )
+    nats = _nats(sides, chosen.passages)
+    found = measure([answered(row) for row in rows], chosen.read, nats)
+    figures = {"set": chosen.name, "n": len(rows), "figures": {each.name: figure_row(each) for each in found}}
+    return Probed(rows, len(chosen.probes) - len(rows), figures, cost_usd)
+
+
+def asks(
+    models: tuple[Model, Model], sides: Sides, settings: ProbeSettings
+) -> Iterator[Dialogue[tuple[Response, ...]]]:
+    """All that probing would ask: for the plan, which carries out none. models: the baseline and the policy."""
+    chosen = chosen_set(sides.baseline, settings)
+    for model in models:
+        yield from _dialogues(chosen, model, sides.respond, settings)
+
+
+def answered(row: ProbeRow) -> Answered:
+    """The row as the measures take it."""
+    old, new = (tuple(said.text for said in side) for side in (row.before, row.after))
+    return Answered(row.probe, old, new, row.before[0].withheld, row.after[0].withheld)
+
+
+def figure_row(figure: Figure) -> dict[str, Any]:
+    """A figure as `summary.json` and `evaluate --json` have it; None where nothing bears on it."""
+    before, after, by, low, high = figure.change
+    return {
+        "mode": figure.mode,
+        "before": _known(before.value),
+        "before_ci95": _interval(before.low, before.high),
+        "after": _known(after.value),
+        "after_ci95": _interval(after.low, after.high),
+        "change": _known(by),
+        "change_ci99": _interval(low, high),
+        "worse_when": figure.worse_when,
+        "worse": figure.worse,
+        "better": figure.better,
+        "n": min(before.n, after.n),
+    }
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _interval(low: float, high: float) -> list[float] | None:
+    return [low, high] if math.isfinite(low) and math.isfinite(high) else None
+
+
+def _dialogues(
+    chosen: ProbeSet, model: Model, sampling: RespondSettings, settings: ProbeSettings
+) -> list[Dialogue[tuple[Response, ...]]]:
+    once = sampling.model_copy(update={"samples": 1})
+    often = sampling.model_copy(update={"samples": settings.samples})
+    return [respond(each.prompt, model, often if each.kind == "open" else once) for each in chosen.probes]
+
+
+def _replies(
+    model: Model, dialogues: Sequence[Dialogue[tuple[Response, ...]]], asking: stages.Asking, watch: Watch
+) -> tuple[list[tuple[Said, ...]], float]:
+    """For each probe its replies, none where a call for it failed; and what they cost."""
+    replies: list[tuple[Said, ...]] = []
+
+    def keep(responses: tuple[Response, ...]) -> None:
+        whole = all(response.status in USABLE for response in responses)
+        said = [Said(text=each.text, withheld=each.status == "refused", call=each.call) for each in responses]
+        replies.append(tuple(said) if whole else ())
+
+    asked = stages.whole(dialogues, model, asking, keep, watch)
+    return replies, asked.progress.cost_usd
+
+
+def _nats(sides: Sides, passages: Sequence[Passage]) -> tuple[Sequence[Part], Sequence[Part]] | None:
+    """What the passages cost each side; None where one of them is behind a network and tells no probabilities."""
+    from preceptor.train.evaluation.perplexity import passage_nats, weights_of
+
+    if weights_of(sides.baseline) is None or weights_of(sides.policy) is None:
+        return None
+    return passage_nats(sides.baseline, passages), passage_nats(sides.policy, passages)
+
+
+@cache
+def general() -> ProbeSet:
+    """All of probes.yaml."""
+    from ruamel.yaml import YAML
+
+    told = YAML(typ="safe").load(
+        files("preceptor.evaluation").joinpath("probes.yaml").read_text(encoding="utf-8")
+    )
+    probes: list[Probe] = []
+    for kind in ("open", "safe", "unsafe"):
+        probes += [Probe(kind=kind, prompt=_prompt(kind, at, text)) for at, text in enumerate(told[kind])]
+    for at, row in enumerate(told["claims"]):
+        sides, pair = {"right": row["right"], "wrong": row["wrong"]}, f"claim-{at}"
+        led = CLAIM.format(question=row["question"], claim=row["wrong"][0])
+        probes.append(Probe(kind="asked", prompt=_prompt("asked", at, row["question"]), pair=pair, **sides))
+        probes.append(Probe(kind="claimed", prompt=_prompt("claimed", at, led), pair=pair, **sides))
+    for at, row in enumerate(told["format"]):
+        probes.append(Probe(kind="format", prompt=_prompt("format", at, row["prompt"]), check=row["check"]))
+    reader = partial(reading, _filler(tuple(told["filler"])))
+    passages = tuple(Passage(text=text) for text in told["passages"])
+    return ProbeSet("general", tuple(probes), passages, reader)
+
+
+def _prompt(kind: str, at: int, text: str) -> Prompt:
+    return Prompt(id=f"{kind}-{at}", messages=(Message(role="user", content=text),), tags=(kind,))
+
+
+def _filler(phrases: Sequence[str]) -> re.Pattern[str]:
+    return re.compile("|".join(rf"\b{re.escape(phrase)}\b" for phrase in phrases), re.IGNORECASE)
+
+
+def reading(filler: re.Pattern[str], probe: Probe, reply: str) -> Reading:
+    """What a reply in plain English does."""
+    plain = reply.replace("\u2019", "'")
+    return Reading(
+        filler=len(filler.findall(plain)),
+        refused=looks_refused(reply),
+        says=_says(probe, plain),
+        formed=passes(probe.check, reply, exchange_of(probe.prompt)),
+    )
+
+
+def _says(probe: Probe, reply: str) -> Says:
+    """The side that the reply takes: the one whose words it has, where it does not deny them, and the other's not."""
+    right, wrong = (_stated(side, reply) for side in (probe.right, probe.wrong))
+    return "unclear" if right == wrong else "right" if right else "wrong"
+
+
+def _stated(names: Sequence[str], reply: str) -> bool:
+    """Whether one of the names stands in the reply and is not denied in the words around it."""
+    if not names:
+        return False
+    found = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in names), re.IGNORECASE)
+    return any(
+        DENIED_BEFORE.search(reply[: hit.start()]) is None and DENIED_AFTER.match(reply, hit.end()) is None
+        for hit in found.finditer(reply)
+    )

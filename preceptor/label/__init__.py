@@ -1,0 +1,1 @@
+"""Labelling runs, and trials of a constitution."""

@@ -1,0 +1,400 @@
+"""A labelling run from its rows to its folder: who judges, what is mixed in, what is asked again, what is derived."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
+
+from preceptor.asking import stages
+from preceptor.asking.stages import Asked, Asking, Means, Watch
+from preceptor.constitution.errors import UserError
+from preceptor.constitution.principle import Constitution
+from preceptor.judge.asking.shared import NOTHING_DONE
+from preceptor.judge.audit.audit import audit, drift
+from preceptor.judge.audit.canaries import attack_rates, from_constitution, is_canary, mixed
+from preceptor.judge.dataset.publish import CANARIES, LABELS, RANKINGS, LabelRun, publish, read_labels
+from preceptor.judge.label import LabelSettings
+from preceptor.judge.ledger.ledger import open_ledger
+from preceptor.judge.models.protocol import Dialogue, Model
+from preceptor.judge.records import Group, Label, Pair
+from preceptor.judge.voting.cascade import JOINED, Rule, Step
+from preceptor.judge.voting.panel import DAWID_SKENE, Combine, accuracy_by_step, recombine
+from preceptor.judge.voting.ranking import Pairing, Ranked, Schedule
+from preceptor.label.finished import Source, finished, input_facts, stamp
+from preceptor.prompts.manifest import file_hash
+from preceptor.prompts.rows import writing
+
+Bar = Callable[[str], Any]
+"""Opens a progress bar for what it is told, and gives the watch that drives it."""
+Row = Label | Ranked
+In = TypeVar("In")
+
+AT_HAND = 5000
+"""Rows of a file from which on it is streamed."""
+
+
+class Job(NamedTuple):
+    """How a file of pairs or groups is labelled."""
+
+    constitution: Constitution
+    panels: Sequence[tuple[Sequence[str], str]]
+    """The judges of each step by name, and which pairs come to it: the first step gets every pair."""
+    settings: LabelSettings
+    base_urls: Mapping[str, str] = MappingProxyType({})
+    """Server by judge's name; `""`: of all others."""
+    local: Mapping[str, Any] = MappingProxyType({})
+    """Placement of the judges in this process: dtype, device_map, four_bit."""
+    combine: Combine = "mean"
+    schedule: Schedule | None = None
+    """None: the rows are pairs; else they are groups, compared by this schedule."""
+    pairing: Pairing = "best-worst"
+    """Which preferences a ranked group gives."""
+    canaries: float = 0.0
+    """Share of planted comparisons among those that are judged."""
+    recheck: float = 0.0
+    """Share of comparisons that are asked again, past the ledger."""
+
+    @property
+    def judges(self) -> str:
+        """Every judge's name, step by step."""
+        return " -> ".join(JOINED.join(names) for names, _ in self.panels)
+
+    @property
+    def rule(self) -> Rule:
+        """How a panel's votes on one pair add up; Dawid-Skene looks at all pairs together, afterwards."""
+        return "majority" if self.combine == "majority" else "mean"
+
+    @property
+    def lasting(self) -> bool:
+        """Whether the same job gives the same labels whenever it is done: not with weights here that may have changed,
+        nor where something is asked anew every day."""
+        names = [name for names, _ in self.panels for name in names]
+        return not self.recheck and not any(name.partition("/")[0] in stages.LOCAL for name in names)
+
+    @property
+    def resolved(self) -> dict[str, Any]:
+        """Everything that can change a label, for the manifest."""
+        chosen = {
+            "combine": self.combine,
+            "panels": [[list(names), when] for names, when in self.panels],
+            "base_urls": dict(self.base_urls),
+            "local": dict(self.local),
+            "schedule": self.schedule,
+            "pairs": self.pairing if self.schedule else None,
+            "canaries": self.canaries,
+            "recheck": self.recheck,
+            "template_sha256": file_hash(Path(self.settings.template)) if self.settings.template else None,
+        }
+        return self.settings.model_dump(mode="json") | chosen
+
+
+def job_of_folder(manifest: Mapping[str, Any], constitution: Constitution) -> Job:
+    """The job that wrote a label folder, under another constitution. Raises UserError where the manifest is of
+    something else.
+    """
+    settings = manifest.get("settings", {})
+    if manifest.get("command") != "label" or "panels" not in settings:
+        raise UserError("this is no folder that `preceptor label` has finished; name one with --on")
+    known = {name: settings[name] for name in LabelSettings.model_fields if name in settings}
+    return Job(
+        constitution=constitution,
+        panels=[(names, when) for names, when in settings["panels"]],
+        settings=LabelSettings.model_validate(known),
+        base_urls=settings["base_urls"],
+        local=settings["local"],
+        combine=settings["combine"],
+    )
+
+
+class Labelled(NamedTuple):
+    """What a run has left behind."""
+
+    manifest: Mapping[str, Any]
+    asked: Asked
+
+
+def opened(job: Job) -> tuple[Step, ...]:
+    """The job's judges, opened for one round of asking: their connections end with it."""
+    return stages.open_steps(job.panels, job.settings, job.base_urls, job.local)
+
+
+def at_hand(rows: Iterable[In]) -> Iterable[In]:
+    """A list of all rows, read and checked before anything is asked about the first, where they are not too many;
+    else the rows as a stream, so that asking begins at once and memory does not grow with the file.
+    """
+    stream = iter(rows)
+    first = list(islice(stream, AT_HAND))
+    return first if len(first) < AT_HAND else chain(first, stream)
+
+
+def rows_of(source: Source) -> Iterable[Pair | Group]:
+    """What is to be judged: pairs, or groups where the source's form says so."""
+    read: Iterable[Pair | Group]
+    if source.form.startswith("groups"):
+        read = stages.groups_from(source.path)
+    else:
+        read = stages.pairs_from(source.path, "hh" if source.form == "hh" else "rows")
+    return islice(read, source.limit)
+
+
+def items_of(rows: Iterable[Pair | Group], job: Job) -> Iterable[Pair | Group]:
+    """The comparisons, canaries among them, or the groups: one for each row that is made of them."""
+    if job.schedule is not None:
+        return (row for row in rows if isinstance(row, Group))
+    pairs: Iterable[Pair] = (row for row in rows if isinstance(row, Pair))
+    if not job.canaries:
+        return pairs
+    if not isinstance(rows, Sized):
+        rows = list(rows)  # how many are planted hangs on how many there are
+        pairs = (row for row in rows if isinstance(row, Pair))
+    planted = from_constitution(job.constitution, job.canaries, len(rows), job.settings.seed)
+    return mixed(pairs, planted, job.canaries)
+
+
+def dialogues_of(rows: Iterable[Pair | Group], job: Job, steps: Sequence[Step]) -> Iterable[Dialogue[Any]]:
+    """One dialogue for each comparison, or for each group, canaries among them; as many as can be counted where the
+    rows can be.
+    """
+    made = _dialogues(items_of(rows, job), job, steps)
+    return list(made) if isinstance(rows, Sized) or job.canaries else made
+
+
+def _dialogues(items: Iterable[Pair | Group], job: Job, steps: Sequence[Step]) -> Iterable[Dialogue[Any]]:
+    if job.schedule is not None:
+        groups = (row for row in items if isinstance(row, Group))
+        return stages.ranking(groups, job.constitution, steps, job.settings, job.rule, job.schedule)
+    pairs = (row for row in items if isinstance(row, Pair))
+    return stages.judging(pairs, job.constitution, steps, job.settings, job.rule)
+
+
+def to_label(job: Job) -> Means:
+    """What judging takes, in whatever process."""
+    steps = opened(job)
+    return Means(_models(steps), lambda item: next(iter(_dialogues([item], job, steps))))
+
+
+def label_folder(
+    out: Path,
+    rows: Iterable[Pair | Group],
+    job: Job,
+    asking: Asking,
+    bar: Bar,
+    source: Source | None = None,
+) -> Labelled:
+    """Judge the rows and write the folder that the contract describes; a run that must stop leaves a valid one.
+    source: where the rows come from; none of them is read where the folder holds just what they would give.
+
+    Raises UserError for canaries that have nowhere to be planted.
+    """
+    if job.canaries and job.schedule is not None:
+        raise UserError(
+            "canaries are comparisons, and --groups ranks; plant them with `preceptor audit --canaries`"
+        )
+    if job.canaries and not any(principle.examples for principle in job.constitution.principles):
+        raise UserError(
+            f"{job.constitution.identity} has no examples to plant canaries in; give its principles some"
+        )
+    wanted = {"constitution": job.constitution.identity, "judge": job.judges, "settings": job.resolved}
+    if job.schedule is None and job.lasting and (manifest := finished(out, wanted, source)) is not None:
+        return Labelled(manifest, Asked(manifest["rows"]["in"], NOTHING_DONE, None))
+    before = stamp(source)
+    asked, counted = _judged(out, rows, job, asking, bar, source)
+    if job.combine == DAWID_SKENE:
+        recombine(out / LABELS)
+    extra: dict[str, Any] = {}
+    if job.canaries:
+        extra["canaries"] = attack_rates(read_labels(out / CANARIES))
+        extra["attack_rate"] = extra["canaries"]["all"]["rate"]
+    if job.recheck and asked.stopped is None:
+        some = [label for label in read_labels(out / LABELS) if chosen(label.id, job.recheck)]
+        extra["drift"], asked = _drift(some, job, asking, bar, asked)
+    if len(job.panels) > 1:
+        extra["steps"] = _worth(lambda: read_labels(out / LABELS), job, asking)
+    run = LabelRun(
+        constitution=job.constitution,
+        judge=job.judges,
+        settings=job.resolved,
+        rows_in=counted,
+        complete=asked.stopped is None,
+        cost_usd=asked.progress.cost_usd,
+        pairing=job.pairing if job.schedule else None,
+        failed=asked.progress.failed,
+        source=input_facts(source, before),
+        extra=extra,
+    )
+    return Labelled(publish(out, run), asked)
+
+
+def _judged(
+    out: Path, rows: Iterable[Pair | Group], job: Job, asking: Asking, bar: Bar, source: Source | None
+) -> tuple[Asked, int]:
+    """What was asked, and how many labels were written; canaries and rankings go to files of their own."""
+    counted = 0
+    carry_out = _ready(at_hand(rows), job, asking, source)
+    with ExitStack() as stack:
+        to_labels = stack.enter_context(writing(out / LABELS))
+        to_canaries = stack.enter_context(writing(out / CANARIES)) if job.canaries else to_labels
+        to_rankings = stack.enter_context(writing(out / RANKINGS)) if job.schedule else to_labels
+        watch = stack.enter_context(bar("label"))
+
+        def write(row: Row) -> None:
+            nonlocal counted
+            labels = row.labels if isinstance(row, Ranked) else (row,)
+            if isinstance(row, Ranked):
+                to_rankings(row.ranking)
+            for label in labels:
+                if is_canary(label):
+                    to_canaries(label)
+                else:
+                    to_labels(label)
+                    counted += 1
+
+        asked = carry_out(write, watch)
+        if asked.stopped is not None and not asked.rows:
+            raise asked.stopped  # nothing was done, so nothing is left behind
+    return asked, counted
+
+
+def audit_rows(
+    rows: Sequence[Pair], job: Job, asking: Asking, bar: Bar, planted: Sequence[Pair] = ()
+) -> tuple[dict[str, Any], Asked]:
+    """Figures of the job's judges on pairs with gold, and on the planted ones where there are any."""
+    labels, asked = _asked(rows, job, asking, bar("audit"))
+    figures = audit(labels, job.constitution)
+    if len(job.panels) > 1:
+        figures["steps"] = _worth(lambda: labels, job, asking)
+    if planted and asked.stopped is None:
+        attacked, asked = _more(planted, job, asking, bar("canaries"), asked)
+        figures["canaries"] = attack_rates(attacked, labels)
+        figures["attack_rate"] = figures["canaries"]["all"]["rate"]
+    if job.recheck and asked.stopped is None:
+        some = [label for label in labels if chosen(label.id, job.recheck)]
+        figures["drift"], asked = _drift(some, job, asking, bar, asked)
+    return figures | {"cost_usd": asked.progress.cost_usd}, asked
+
+
+def _asked(rows: Sequence[Pair], job: Job, asking: Asking, bar: Any) -> tuple[list[Label], Asked]:
+    made: list[Label] = []
+    carry_out = _ready(rows, job, asking)
+    with bar as watch:
+        asked = carry_out(made.append, watch)
+    return made, asked
+
+
+def _ready(
+    rows: Iterable[Pair | Group], job: Job, asking: Asking, source: Source | None = None
+) -> Callable[[Callable[[Any], None], Watch], Asked]:
+    """Judging the rows, here or on a cluster, with everything opened: rows that are made go to the first function that
+    it is given, progress to the second.
+
+    source: where rows come from that are no list.
+    """
+    if asking.cluster is None:
+        steps = opened(job)
+        dialogues = _walks(rows, job, steps, asking, source)
+        return lambda write, watch: asyncio.run(
+            stages.carry_out(dialogues, _models(steps), asking, write, watch)
+        )
+    from preceptor.asking import ray_engine
+
+    sent = job._replace(base_urls=dict(job.base_urls), local=dict(job.local))  # a proxy cannot be sent
+    if isinstance(rows, Sized) or source is None:
+        items: Callable[[], Iterable[Any]] = partial(items_of, list(rows), sent)
+    else:
+        items = partial(_items_from, source, sent)
+    return partial(ray_engine.carry_out, items, partial(to_label, sent), asking)
+
+
+def _items_from(source: Source, job: Job) -> Iterable[Pair | Group]:
+    return items_of(rows_of(source), job)
+
+
+def _walks(
+    rows: Iterable[Pair | Group], job: Job, steps: Sequence[Step], asking: Asking, source: Source | None
+) -> stages.Dialogues[Any]:
+    """In batches, every round begins with the first row again: of those that are held, or of the file, which is read to
+    its end once before anything is sent, so that a faulty row costs nothing.
+    """
+    if not asking.batch:
+        return dialogues_of(rows, job, steps)
+    if isinstance(rows, Sized) or source is None:
+        held = list(rows)
+        return lambda: dialogues_of(held, job, steps)
+    deque(rows, maxlen=0)
+    return lambda: dialogues_of(rows_of(source), job, steps)
+
+
+def _models(steps: Sequence[Step]) -> tuple[Model | None, ...]:
+    """Everybody who can be asked."""
+    return tuple(judge.model for step in steps for judge in step.judges)
+
+
+def _more(
+    rows: Sequence[Pair], job: Job, asking: Asking, bar: Any, before: Asked
+) -> tuple[list[Label], Asked]:
+    """`_asked` under what is left of the cap, its counts added to those before."""
+    made, asked = _asked(rows, job, asking.model_copy(update={"max_cost_usd": _left(asking, before)}), bar)
+    one, other = before.progress, asked.progress
+    spent = one._replace(
+        asked=one.asked + other.asked,
+        from_ledger=one.from_ledger + other.from_ledger,
+        failed=one.failed + other.failed,
+        cost_usd=one.cost_usd + other.cost_usd,
+    )
+    return made, Asked(before.rows, spent, asked.stopped)
+
+
+def _drift(
+    first: Sequence[Label], job: Job, asking: Asking, bar: Bar, before: Asked
+) -> tuple[dict[str, Any], Asked]:
+    """The labels made anew by judges who cannot look into the ledger: the day's number is in the request."""
+    today = datetime.now(UTC).date().toordinal()
+    again = job._replace(
+        settings=job.settings.model_copy(update={"sample": today}), canaries=0.0, schedule=None
+    )
+    made, asked = _more([pair_of(label) for label in first], again, asking, bar("recheck"), before)
+    return drift(first, made), asked
+
+
+def _left(asking: Asking, before: Asked) -> float | None:
+    cap = asking.max_cost_usd
+    return None if cap is None else max(0.0, cap - before.progress.cost_usd)
+
+
+def chosen(identity: str, share: float) -> bool:
+    """Whether a row is among a share of all, by its id's hash."""
+    return int(hashlib.sha256(f"recheck:{identity}".encode()).hexdigest()[:8], 16) < share * 2**32
+
+
+def pair_of(label: Label) -> Pair:
+    """The comparison that a label is about."""
+    return Pair.model_validate(label.model_dump(include=set(Pair.model_fields)))
+
+
+def _worth(labels: Callable[[], Iterable[Label]], job: Job, asking: Asking) -> list[dict[str, Any]]:
+    """What each step was worth, and what the calls behind its judgements cost, whenever they were made."""
+    costs = asyncio.run(_cost_by_step(labels(), job, asking))
+    return [step | {"cost_usd": costs[step["step"]]} for step in accuracy_by_step(labels())]
+
+
+async def _cost_by_step(labels: Iterable[Label], job: Job, asking: Asking) -> dict[int, float | None]:
+    """USD by step; None where a price is not known."""
+    step_of = {name: number for number, (names, _) in enumerate(job.panels) for name in names}
+    total: dict[int, float | None] = dict.fromkeys(range(len(job.panels)), 0.0)
+    async with open_ledger(asking.ledger) as ledger:
+        for label in labels:
+            calls = {one.call: one.model for one in label.judgements if one.call is not None}
+            for call, cost in (await ledger.costs(list(calls))).items():
+                step = step_of[calls[call]]
+                so_far = total[step]
+                total[step] = None if so_far is None or cost is None else so_far + cost
+    return total

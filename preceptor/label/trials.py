@@ -1,0 +1,172 @@
+"""A constitution put to the test: its own examples judged, and its principles left out one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+from preceptor.asking import stages
+from preceptor.constitution.principle import Constitution, Principle
+from preceptor.judge.aggregate import order_means, sum_up, weights, winner
+from preceptor.judge.audit.canaries import pair_of_example
+from preceptor.judge.label import LabelSettings
+from preceptor.judge.models.protocol import Dialogue, Model
+from preceptor.judge.records import Label, Letter, Pair
+
+Came = Literal["passed", "failed", "flipped", "no verdict"]
+
+
+class Case(NamedTuple):
+    """One worked example of one principle, as a test of whoever judges by it."""
+
+    principle: Principle
+    number: int
+    """Of the example in its principle, from 1."""
+    pair: Pair
+
+
+class Result(NamedTuple):
+    """What came of a case."""
+
+    principle: str
+    number: int
+    came: Came
+    reason: str
+    """The judge's words where it failed."""
+
+
+def cases(constitution: Constitution) -> list[Case]:
+    """Every example, in the order of the file."""
+    return [
+        Case(principle, number, pair_of_example(principle, number))
+        for principle in constitution.principles
+        for number in range(1, len(principle.examples) + 1)
+    ]
+
+
+def trying(
+    constitution: Constitution, judge: Model | None, settings: LabelSettings
+) -> Iterator[Dialogue[Label]]:
+    """One dialogue a case, each judged by its own principle alone, whatever tags that is limited to."""
+    for case in cases(constitution):
+        alone = constitution.model_copy(
+            update={"principles": (case.principle.model_copy(update={"applies_to": ()}),)}
+        )
+        # a judge has no say about a principle that carries a check; and without one, none about the others
+        asked = None if case.principle.check else judge
+        if asked is None and not case.principle.check:
+            continue
+        yield from stages.labelling([case.pair], alone, asked, settings)
+
+
+def results(constitution: Constitution, labels: Sequence[Label]) -> list[Result]:
+    """Which examples were judged as the constitution says; those without a label had nobody to judge them."""
+    by_pair = {label.id: label for label in labels}
+    return [_result(case, by_pair.get(case.pair.id)) for case in cases(constitution)]
+
+
+def _result(case: Case, label: Label | None) -> Result:
+    def result(came: Came, reason: str = "") -> Result:
+        return Result(case.principle.id, case.number, came, reason)
+
+    if label is None:
+        return result("no verdict", "no machine check, and no judge that reads")
+    reason = " | ".join(dict.fromkeys(one.reason for one in label.judgements if one.reason))
+    means = order_means(label.judgements, weights((case.principle,)))
+    winners = {winner(mean) for mean in means.values()}
+    if {"a", "b"} <= winners:
+        return result("flipped", reason)
+    if label.probability is None:
+        return result("no verdict", reason)
+    return result("passed") if winner(label.probability) == case.pair.preferred else result("failed", reason)
+
+
+class Ablation(NamedTuple):
+    """What leaving one principle out does to the labels of some pairs."""
+
+    principle: str
+    flipped: tuple[str, ...]
+    """Ids of labels that have another winner without it."""
+    undecided: tuple[str, ...]
+    """Ids of labels that have a winner only with it."""
+    decided: tuple[str, ...]
+    """Ids of labels that have a winner only without it."""
+    accuracy: float | None
+    """Share of pairs with gold whose label is right without it; None where there is no gold."""
+    change: float | None
+    """That share less the one with all principles."""
+
+
+def without(constitution: Constitution, principle: str) -> Constitution:
+    """The constitution less one principle."""
+    kept = tuple(one for one in constitution.principles if one.id != principle)
+    return constitution.model_copy(update={"principles": kept})
+
+
+def ablated(
+    constitution: Constitution, labels: Sequence[Label], again: Callable[[str, Label], Label | None]
+) -> list[Ablation]:
+    """One row a principle. again: (principle, label) -> the label without it; None where nothing else applies."""
+    base = accuracy(labels)
+    rows = []
+    for principle in constitution.principles:
+        left = {label.id: _winner(again(principle.id, label)) for label in labels}
+        had = {label.id: _winner(label) for label in labels}
+        share = _accuracy(left, labels)
+        rows.append(
+            Ablation(
+                principle.id,
+                tuple(i for i, one in had.items() if one and left[i] and left[i] != one),
+                tuple(i for i, one in had.items() if one and not left[i]),
+                tuple(i for i, one in had.items() if not one and left[i]),
+                share,
+                None if share is None or base is None else share - base,
+            )
+        )
+    return rows
+
+
+def can_judge(constitution: Constitution, principle: str, judge: str) -> bool:
+    """Whether anything can be judged without one principle: another is left, and for `checks` another check."""
+    left = [one for one in constitution.principles if one.id != principle]
+    return any(one.check for one in left) if judge == stages.CHECKS else bool(left)
+
+
+def accuracy(labels: Sequence[Label]) -> float | None:
+    """Share of the pairs with gold whose label names it; None where there is no gold."""
+    return _accuracy({label.id: _winner(label) for label in labels}, labels)
+
+
+def resummed(constitution: Constitution) -> Callable[[str, Label], Label | None]:
+    """`again` for labels made principle by principle: their judgements summed up anew, and nobody asked."""
+
+    def again(principle: str, label: Label) -> Label | None:
+        kept = [one for one in label.judgements if one.principle != principle]
+        if not kept:
+            return None
+        added = sum_up(kept, weights(constitution.for_prompt(label.prompt.tags)))
+        return label.model_copy(update={"status": added.status, "probability": added.probability})
+
+    return again
+
+
+def _winner(label: Label | None) -> Letter | None:
+    """a or b; None for a label that names neither."""
+    if label is None or label.status != "ok" or label.probability is None:
+        return None
+    return winner(label.probability)
+
+
+def _accuracy(winners: dict[str, Letter | None], labels: Sequence[Label]) -> float | None:
+    gold = [label for label in labels if label.preferred in ("a", "b")]
+    if not gold:
+        return None
+    return sum(winners[label.id] == label.preferred for label in gold) / len(gold)
+
+
+def summary(found: Sequence[Result]) -> dict[str, Any]:
+    """Counts by what came, and the rows."""
+    counts = {
+        came: sum(one.came == came for one in found) for came in ("passed", "failed", "flipped", "no verdict")
+    }
+    return {"cases": len(found), **counts, "results": [one._asdict() for one in found]}

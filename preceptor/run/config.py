@@ -1,0 +1,200 @@
+"""A run file: the sum of the stages' own settings, read once, all faults shown together.
+
+    preceptor run examples/front-desk.yaml dpo.beta=0.2 prompts.limit=100
+
+Importing this module imports `train`, and so torch: only commands that train read run files.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from preceptor.asking.stages import Pairing
+from preceptor.constitution.errors import UserError
+from preceptor.evaluation.probes import ProbeSettings
+from preceptor.judge.label import LabelSettings
+from preceptor.judge.respond import RespondSettings
+from preceptor.judge.revise import ReviseSettings
+from preceptor.prompts.records import Record
+from preceptor.run.guard import GuardSettings
+from preceptor.train.settings import DpoSettings, PpoSettings, RewardSettings, SftSettings
+
+
+class PromptSettings(Record):
+    """Which prompts a run trains on and which it is judged by."""
+
+    file: str
+    """A shipped pool's name or a file of prompts."""
+    limit: int | None = Field(default=None, gt=0)
+    held_out: str | None = None
+    """A second file for the judgement at the end; None: a share of the first, chosen by id."""
+    held_out_share: float = Field(default=0.1, gt=0, lt=1)
+    held_out_limit: int | None = Field(default=None, gt=0)
+
+
+class EvaluateSettings(Record):
+    """How the policy is compared with the model that it started from."""
+
+    judge: str | None = None
+    """None: the run's own judge."""
+    oracle: str = "checks"
+    """Who says whether a single reply satisfies a principle: `checks`, or `embedded`, which knows the front desk."""
+    temperature: float = Field(default=1.0, ge=0)
+    """At 1 the replies are the policy's own samples, and the KL is an unbiased estimate."""
+
+
+class RunPpoSettings(PpoSettings):
+    """PPO of a run."""
+
+    guard: GuardSettings | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Who looks on while it trains; absent: nobody does."""
+
+
+class RunConfig(Record):
+    """Everything that a run depends on."""
+
+    out: str
+    seed: int = 0
+    model: str
+    judge: str
+    critic: str | None = None
+    """Who criticises and revises; None: the model itself."""
+    constitution: str
+    base_url: str | None = None
+    """For the judge and the critic, where they are reached over a network."""
+    concurrency: int = Field(default=64, gt=0)
+    max_cost_usd: float | None = Field(default=None, ge=0)
+    prompts: PromptSettings
+    respond: RespondSettings = RespondSettings()
+    revise: ReviseSettings | None = None
+    """Absent: replies are compared as they are."""
+    revised_samples: int | None = Field(default=None, gt=0)
+    """How many of a prompt's samples are revised, the first ones; None: all."""
+    pairs: Pairing = "adjacent"
+    """Which samples of a prompt are compared: two by two, or each with each."""
+    label: LabelSettings = LabelSettings()
+    sft: SftSettings | None = None
+    """Absent: DPO starts from the model itself. Needs `revise`. With it, replies to compare are sampled from the tuned
+    model, as in Bai et al. 2022."""
+    reward: RewardSettings | None = None
+    dpo: DpoSettings = DpoSettings()
+    ppo: RunPpoSettings | None = Field(default=None, exclude_if=lambda value: value is None)
+    """A second policy beside DPO's, from the same start and the same labels. Needs `reward`."""
+    rounds: int = Field(default=1, gt=0)
+    """How often replies are sampled, labelled and trained on; each round starts from the last one's policy."""
+    reference: Literal["first", "last"] = "last"
+    """What DPO keeps a later round's policy near: what round 1 started from, or what the round itself starts from."""
+    round_prompts: Literal["same", "split"] = "same"
+    """Whether every round asks all prompts, or each its own share of them."""
+    evaluate: EvaluateSettings = EvaluateSettings()
+    probes: ProbeSettings | None = ProbeSettings()
+    """What tuning breaks, measured before and after it; None: not measured."""
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a run file and the `section.key=value` words of the command line.
+
+    Raises UserError that names every fault: unknown keys with the nearest known one, wrong types, missing keys.
+    """
+    values = _read(path)
+    for override in overrides:
+        values = _overridden(values, override)
+    return checked(values, f"{path}: the run file cannot be used")
+
+
+def checked(values: Mapping[str, Any], what: str) -> RunConfig:
+    """The run that these values describe. Raises UserError that begins with `what` and names every fault."""
+    try:
+        config = RunConfig.model_validate(values)
+    except ValidationError as error:
+        faults = [_fault(fault) for fault in error.errors()]
+        raise UserError("\n".join([f"{what}:", *(f"  {one}" for one in faults)])) from None
+    if (fault := _contradiction(config)) is not None:
+        raise UserError(f"{what}: {fault}")
+    return config
+
+
+def _contradiction(config: RunConfig) -> str | None:
+    """What two sections ask for together and cannot have."""
+    if config.sft is not None and config.revise is None:
+        return "`sft` trains on revisions, and `revise` is absent; add it or leave `sft` out"
+    if config.ppo is not None and config.reward is None:
+        return "`ppo` learns from the run's reward model, and `reward` is absent; add it or leave `ppo` out"
+    if config.ppo is not None and "guard_every" in config.ppo.model_fields_set:
+        return "ppo.guard_every has no effect in a run; wanted ppo.guard.every"
+    if config.ppo is not None and config.ppo.guard is not None and config.ppo.guard.judge == config.judge:
+        return (
+            f"ppo.guard.judge {config.judge} makes the labels, and would be fooled where the reward model is; wanted "
+            "another judge, or oracle/embedded or checks"
+        )
+    if config.dpo.reference_adapter is not None:
+        return "dpo.reference_adapter is set by a run itself; wanted reference: first or reference: last"
+    if config.rounds > 1 and config.reference == "first" and config.dpo.loss == "simpo":
+        return "reference: first has no effect with loss simpo, which has no reference; leave it out"
+    return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such run file; `ls examples` shows some to start from") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        raise UserError(f"{path}:{line}: {error.problem}; wanted YAML with the keys of a run file") from error
+    except YAMLError as error:
+        raise UserError(f"{path}: {error}; wanted YAML with the keys of a run file") from error
+    if not isinstance(values, dict):
+        raise UserError(
+            f"{path}: holds {type(values).__name__}; wanted a mapping with the keys of a run file"
+        )
+    return values
+
+
+def _overridden(values: Mapping[str, Any], override: str) -> dict[str, Any]:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"{override!r} on the command line; wanted section.key=value, as in dpo.beta=0.2")
+    value = YAML(typ="safe").load(text) if text else None
+    return _with(values, key.split("."), value, override)
+
+
+def _with(values: Mapping[str, Any], keys: Sequence[str], value: Any, override: str) -> dict[str, Any]:
+    first, rest = keys[0], keys[1:]
+    if not rest:
+        return {**values, first: value}
+    inner = values.get(first) or {}
+    if not isinstance(inner, Mapping):
+        raise UserError(f"{override!r}: {first} is {inner!r}, which has no keys")
+    return {**values, first: _with(inner, rest, value, override)}
+
+
+def _fault(fault: Any) -> str:
+    """One line: where, what came, what was wanted."""
+    place = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        model: Any = RunConfig
+        for part in fault["loc"][:-1]:
+            model = _section(model, str(part))
+        known = sorted(model.model_fields)
+        near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"wanted one of {', '.join(known)}"
+        return f"{place}: unknown key; {hint}"
+    if fault["type"] == "missing":
+        return f"{place}: missing"
+    return f"{place}: {fault['input']!r} came; {fault['msg'][0].lower()}{fault['msg'][1:]}"
+
+
+def _section(model: Any, name: str) -> Any:
+    annotation = model.model_fields[name].annotation
+    members = [annotation, *getattr(annotation, "__args__", ())]
+    return next(member for member in members if isinstance(member, type) and issubclass(member, Record))

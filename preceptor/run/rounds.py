@@ -1,0 +1,374 @@
+"""What a round does: replies of a policy are compared, and a policy is trained on what came of it.
+
+Iterative DPO (Xu et al. 2023, arXiv 2312.16682; Yuan et al. 2024, arXiv 2401.10020, without its judging of
+itself): each round samples from the policy of the round before, labels, and trains on from that policy. Left out
+of the papers: the pairs of earlier rounds are not mixed in, and nothing is filtered but what is not ok.
+
+The files of round 1 are those of a run without rounds. Later ones have a folder each, and what the run comes to
+is the last round's policy and its held-out replies, copied to where they always are:
+
+    rounds/0/8-heldout.jsonl      of the first reference, where that is an SFT model
+    rounds/1/7-policy 8-heldout.jsonl
+    rounds/2/3-responses.jsonl 4-labels.jsonl 5-preferences.jsonl 7-policy 8-heldout.jsonl
+    7-policy 8-heldout.jsonl
+
+Importing this module imports `train`, and so torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from preceptor import folder
+from preceptor.asking import stages
+from preceptor.constitution.errors import UserError
+from preceptor.evaluation import head_to_head
+from preceptor.judge.dataset.publish import preference
+from preceptor.judge.records import Label, Preference, Response, Revision
+from preceptor.prompts.records import Prompt
+from preceptor.prompts.rows import write_rows, writing
+from preceptor.records import HeldOut, StageRecord
+from preceptor.run import running
+from preceptor.run.config import RunConfig
+from preceptor.run.running import (
+    CACHE,
+    HELD_OUT,
+    LABELS,
+    POLICY,
+    PREFERENCES,
+    PROMPTS,
+    RESPONSES,
+    REVISIONS,
+    REWARD,
+    SFT,
+    TUNED_RESPONSES,
+    Outcome,
+    Run,
+    outcome_of,
+    sample,
+    statuses,
+)
+from preceptor.train.data.pairs import encode_pairs
+from preceptor.train.dpo import train_dpo
+from preceptor.train.evaluation.calibration import Interval, wilson
+from preceptor.train.evaluation.compare import OVERALL, distinct_n, satisfied
+from preceptor.train.forward.reward_model import RewardModel
+from preceptor.train.settings import BARE
+
+
+class Round(NamedTuple):
+    """One round of a run."""
+
+    number: int
+    """From 1; 0 stands for what round 1 starts from."""
+    of: int
+    """How many there are."""
+    seed: int
+
+    @property
+    def policy(self) -> str:
+        """Where its policy lies in the run folder."""
+        return POLICY if self.of == 1 else self.own(POLICY)
+
+    @property
+    def held_out(self) -> str:
+        """Where its held-out replies lie."""
+        return HELD_OUT if self.of == 1 else self.own(HELD_OUT)
+
+    def own(self, name: str) -> str:
+        """A file in the round's own folder."""
+        return f"rounds/{self.number}/{name}"
+
+    def file(self, name: str) -> str:
+        """A file that a run without rounds has as well: there it lies for round 1."""
+        return name if self.number == 1 else self.own(name)
+
+    def stage(self, name: str) -> str:
+        """The stage that makes such a file."""
+        return name if self.number == 1 else f"{name}-{self.number}"
+
+    def last_stage(self, name: str) -> str:
+        """A stage whose result a run without rounds shows as its own."""
+        return name if self.of == 1 else f"{name}-{self.number}"
+
+
+def rounds_of(config: RunConfig) -> list[Round]:
+    """The rounds of a run, each with a seed of its own; the first has the run's."""
+    return [
+        Round(number, config.rounds, seed_of(config.seed, number)) for number in range(1, config.rounds + 1)
+    ]
+
+
+def seed_of(seed: int, number: int) -> int:
+    """A round's seed, of 31 bits: not the neighbour of another run's seed, nor of the held-out replies'."""
+    if number == 1:
+        return seed
+    return int.from_bytes(hashlib.sha256(f"round {number} of {seed}".encode()).digest()[:4]) >> 1
+
+
+def stage_names(config: RunConfig) -> list[str]:
+    """The stages of all rounds, in the order in which they run."""
+    names = []
+    for each in rounds_of(config):
+        if each.number > 1:
+            names.append(each.stage("sample"))
+        names += [each.stage("label"), each.stage("preferences")]
+        if each.number == 1 and config.reward is not None:
+            names.append("reward")
+        names.append(each.last_stage("dpo"))
+        if each.of > 1 and each.number == 1 and config.sft is not None:
+            names.append("evaluate-0")
+        names.append(each.last_stage("evaluate"))
+    return [*names, "result"] if config.rounds > 1 else names
+
+
+def prompts_of(config: RunConfig, each: Round) -> str:
+    """The file of the prompts that a round compares replies to."""
+    return each.own(PROMPTS) if config.rounds > 1 and config.round_prompts == "split" else PROMPTS
+
+
+def share_prompts(run: Run) -> None:
+    """With `round_prompts: split`, give every prompt to one round: the first to the first, and so on in turn."""
+    if run.config.rounds == 1 or run.config.round_prompts == "same":
+        return
+    each_has = [prompts_of(run.config, each) for each in rounds_of(run.config)]
+
+    def work() -> Outcome:
+        prompts = run.read(PROMPTS, Prompt)
+        if len(prompts) < len(each_has):
+            raise UserError(
+                f"{len(prompts)} prompts cannot be split among {len(each_has)} rounds; give more prompts, fewer "
+                "rounds, or round_prompts: same"
+            )
+        for at, name in enumerate(each_has):
+            write_rows(run.path / name, prompts[at :: len(each_has)])
+        return Outcome(len(prompts), len(prompts))
+
+    run.stage("shares", {"rounds": len(each_has)}, [PROMPTS], each_has, work)
+
+
+def compare(run: Run, each: Round) -> None:
+    """The first half of a round: replies are sampled where they are not there yet, and labelled."""
+    if each.number > 1:
+        before = rounds_of(run.config)[each.number - 2]
+        inputs = [prompts_of(run.config, each), before.policy]
+        model = f"hf/{run.path / before.policy}"
+        sample(run, each.stage("sample"), model, inputs, each.file(TUNED_RESPONSES), each.seed)
+    _label(run, each)
+    _prefer(run, each)
+
+
+def _label(run: Run, each: Round) -> None:
+    settings = run.config.label.model_copy(update={"seed": each.seed})
+    if each.number > 1 or run.config.sft is not None:
+        inputs = [each.file(TUNED_RESPONSES)]
+    else:
+        inputs = [RESPONSES, REVISIONS] if run.config.revise else [RESPONSES]
+
+    def work() -> Outcome:
+        revisions = run.read(REVISIONS, Revision) if REVISIONS in inputs else []
+        pairs = stages.pairs_to_label(run.read(inputs[0], Response), revisions, run.config.pairs)
+        if not pairs:
+            raise UserError(f"there is no pair of usable replies to compare; {inputs[0]} says why")
+        judge = stages.open_judge(run.config.judge, run.config.base_url)
+        found: Counter[str] = Counter()
+        with (
+            run.screen.asking(each.stage("label")) as watch,
+            writing(run.path / each.file(LABELS)) as write,
+        ):
+
+            def keep(label: Label) -> None:
+                found[label.status] += 1
+                write(label)
+
+            dialogues = list(stages.labelling(pairs, run.constitution, judge, settings))
+            asked = stages.whole(dialogues, judge, run.asking, keep, watch)
+        return Outcome(len(pairs), asked.rows, {}, asked.progress.cost_usd, {"status": dict(found)})
+
+    wanted = {
+        "judge": run.config.judge,
+        "constitution": run.constitution.identity,
+        "pairs": run.config.pairs,
+        "settings": settings.model_dump(mode="json"),
+    }
+    run.stage(each.stage("label"), wanted, inputs, [each.file(LABELS)], work)
+
+
+def _prefer(run: Run, each: Round) -> None:
+    def work() -> Outcome:
+        labels = run.read(each.file(LABELS), Label)
+        found = [preference(label) for label in labels]
+        rows = write_rows(run.path / each.file(PREFERENCES), (row for row in found if row is not None))
+        if not rows:
+            raise UserError(
+                f"no comparison came out ok, so there is nothing to train on; look at {each.file(LABELS)} for why"
+            )
+        aside = statuses([label for label, row in zip(labels, found, strict=True) if row is None])
+        return Outcome(len(labels), rows, aside)
+
+    run.stage(each.stage("preferences"), {}, [each.file(LABELS)], [each.file(PREFERENCES)], work)
+
+
+def train(run: Run, each: Round) -> None:
+    """The second half of a round: DPO, on from the policy before or, in round 1, from the SFT model or the base.
+
+    The same training that another number of rounds had finished elsewhere in the folder is taken from there.
+    """
+    config = run.config
+    first = SFT if config.sft is not None else None
+    start = first if each.number == 1 else rounds_of(config)[each.number - 2].policy
+    inputs = [each.file(PREFERENCES)] + ([start] if start else [])
+    wanted = {
+        "model": config.model,
+        "seed": each.seed,
+        "adapter": str(run.path / start) if start else None,
+    }
+    if each.number > 1 and config.reference == "first":
+        wanted["reference_adapter"] = str(run.path / first) if first else BARE
+        inputs += [first] if first else []
+    settings = config.dpo.model_copy(update=wanted)
+    name = each.last_stage("dpo")
+    dumped = settings.model_dump(mode="json")
+
+    def work() -> Outcome:
+        _adopt(run, run.fingerprint(dumped, inputs), each.policy)
+        preferences = run.read(each.file(PREFERENCES), Preference)
+        with run.screen.training(name) as watch:
+            trained = train_dpo(
+                preferences, settings, run.path / each.policy, watch=watch, cache=run.path / CACHE
+            )
+        return outcome_of(trained)
+
+    run.stage(name, dumped, inputs, [each.policy], work)
+
+
+def _adopt(run: Run, fingerprint: str, target: str) -> None:
+    """Copy the policy of a finished training with this fingerprint to `target`, if there is one elsewhere."""
+    for record in folder.stage_records(run.path):
+        if record.fingerprint == fingerprint and record.stage.partition("-")[0] == "dpo":
+            for source, sha in record.outputs.items():
+                manifest = run.path / source / "manifest.json"
+                if source != target and manifest.exists() and folder.digest(manifest.parent) == sha:
+                    folder.copy_folder(manifest.parent, run.path / target)
+                    return
+
+
+def evaluate(run: Run, each: Round) -> None:
+    """Held-out replies of a round's policy beside those of the run's start, and, of a later round, how well the
+    reward model of the first does on its labels."""
+    if each.of > 1 and each.number == 1 and run.config.sft is not None:
+        start = each._replace(number=0)
+        running.evaluate(run, start.last_stage("evaluate"), SFT, start.held_out)
+    stage = each.last_stage("evaluate")
+    if run.config.reward is None or each.number == 1:
+        running.evaluate(run, stage, each.policy, each.held_out)
+        return
+    preferences = each.file(PREFERENCES)
+
+    def work() -> dict[str, Any]:
+        agrees = _reward_model_agrees(run.path / REWARD, run.read(preferences, Preference))
+        return {"reward_model": _share(agrees, "accuracy") | {"n": agrees.n}}
+
+    running.evaluate(run, stage, each.policy, each.held_out, [REWARD, preferences], work)
+
+
+def _reward_model_agrees(path: Path, preferences: Sequence[Preference]) -> Interval:
+    """Share of preferences of which the reward model prefers the same reply; those too long for it are left out."""
+    model = RewardModel.load(path)
+    pairs = encode_pairs(preferences, model.base.tokenizer, model.max_length, model.base.generation_eos).rows
+    features = model.pair_features(pairs, pass_tokens=2048, shared=False)  # (2, P, H)
+    chosen, rejected = model.pair_rewards(pairs, features)  # (P,) each
+    return wilson(int((chosen > rejected).sum()), len(pairs))
+
+
+def conclude(run: Run) -> None:
+    """Put the last round's policy and held-out replies where a run's are."""
+    last = rounds_of(run.config)[-1]
+    if last.of == 1:
+        return
+
+    def work() -> Outcome:
+        folder.copy_folder(run.path / last.policy, run.path / POLICY)
+        rows = write_rows(run.path / HELD_OUT, run.read(last.held_out, HeldOut))
+        return Outcome(rows, rows)
+
+    run.stage("result", {"round": last.number}, [last.policy, last.held_out], [POLICY, HELD_OUT], work)
+
+
+def figures(run: Run, records: Sequence[StageRecord]) -> list[dict[str, Any]]:
+    """A row a round, as in `summary.json`; round 0 is the first reference. None: nothing could be measured.
+
+    `kl_nats` is KL to the first reference; `wall_s` and `cost_usd` are of the round's own stages.
+    """
+    by_name = {record.stage: record for record in records}
+    every = rounds_of(run.config)
+    rows = [_start(run, every[0])]
+    for each in every:
+        sampled = each.stage("sample") if each.number > 1 or run.config.sft is not None else "respond"
+        names = (sampled, each.stage("label"), each.stage("preferences"))
+        own = [by_name[name] for name in (*names, each.last_stage("dpo"), each.last_stage("evaluate"))]
+        _, _, preferred, dpo, evaluated = own
+        labels = statuses(run.read(each.file(LABELS), Label))
+        row = {
+            "round": each.number,
+            **_of_replies(run.read(each.held_out, HeldOut)),
+            **_to_reference(run, evaluated.figures),
+            "labels": labels,
+            "labels_ok": labels.get("ok", 0) / sum(labels.values()),
+            "pairs": preferred.rows_out,
+            "dpo_wall_s": dpo.wall_s,
+            "wall_s": sum(record.wall_s for record in own),
+            "cost_usd": sum(record.cost_usd for record in own),
+        }
+        rows.append(row)
+    if run.config.reward is not None:
+        card = folder.read_json(run.path / REWARD / "report_card.json")
+        known = {"accuracy": card["accuracy"], "accuracy_ci95": card["ci95"], "n": card["n"]}
+        rows[1] = {**rows[1], "reward_model": known}
+    return rows
+
+
+def _to_reference(run: Run, figures: Mapping[str, Any]) -> dict[str, Any]:
+    """What was measured of a round's policy; KL is that to the first reference."""
+    name = "kl_nats" if run.config.sft is None else "kl_nats_to_sft"
+    measured = {key: value for key, value in figures.items() if not key.startswith("kl_nats")}
+    return {**measured, "kl_nats": figures[name], "kl_nats_ci95": figures[f"{name}_ci95"]}
+
+
+def _start(run: Run, first: Round) -> dict[str, Any]:
+    """Round 0: the SFT model as it was compared with the base, or the base itself, which nothing is compared with."""
+    nothing_moved = {"kl_nats": 0.0, "kl_nats_ci95": [0.0, 0.0]}
+    if run.config.sft is not None:
+        return {
+            "round": 0,
+            **_of_replies(run.read(first._replace(number=0).held_out, HeldOut)),
+            **nothing_moved,
+        }
+    rows = run.read(first.held_out, HeldOut)
+    shown = _of_texts([row.before for row in rows], [row.satisfied_before for row in rows])
+    return {"round": 0, "n": len(rows), **shown, **nothing_moved}
+
+
+def _of_replies(rows: Sequence[HeldOut]) -> dict[str, Any]:
+    compared = head_to_head.figures(rows)
+    return {
+        "n": len(rows),
+        "win_rate": compared["win_rate"],
+        "win_rate_ci95": compared["win_rate_ci95"],
+        **_of_texts([row.after for row in rows], [row.satisfied_after for row in rows]),
+    }
+
+
+def _of_texts(texts: Sequence[str], marks: Sequence[Mapping[str, bool]]) -> dict[str, Any]:
+    held = satisfied([mark for mark in marks if mark])[OVERALL]
+    return {**_share(held, "satisfied"), "distinct_2": distinct_n(texts, 2)}
+
+
+def _share(interval: Interval, name: str) -> dict[str, Any]:
+    if not interval.n:
+        return {name: None, f"{name}_ci95": None}
+    return {name: interval.share, f"{name}_ci95": [interval.low, interval.high]}

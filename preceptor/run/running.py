@@ -1,0 +1,268 @@
+"""What every stage of a run stands on: its folder, its settings, its screen, and being done only once."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+
+from preceptor import folder
+from preceptor.asking import stages
+from preceptor.constitution.errors import UserError
+from preceptor.constitution.principle import Constitution
+from preceptor.evaluation import head_to_head
+from preceptor.judge.asking.fanout import Progress
+from preceptor.judge.models.registry import open_model
+from preceptor.judge.records import Label, Response
+from preceptor.judge.respond import RespondSettings
+from preceptor.prompts.pool import prompts_from, split
+from preceptor.prompts.records import Prompt, Record
+from preceptor.prompts.rows import read_records, write_rows
+from preceptor.records import HeldOut, StageRecord
+from preceptor.run.config import RunConfig
+from preceptor.train.evaluation.compare import kl_nats, reply_logprobs
+
+if TYPE_CHECKING:
+    from preceptor.train.loop.output_folder import Trained
+    from preceptor.train.loop.run import Progress as TrainProgress
+
+Kept = TypeVar("Kept", bound=Record)
+
+PROMPTS, HELD_OUT_PROMPTS = "1-prompts.jsonl", "1-prompts-held-out.jsonl"
+RESPONSES, REVISIONS = "2-responses.jsonl", "3-revisions.jsonl"
+SFT, TUNED_RESPONSES = "3-sft", "3-responses.jsonl"
+LABELS, PREFERENCES = "4-labels.jsonl", "5-preferences.jsonl"
+REWARD, POLICY = "6-reward", "7-policy"
+HELD_OUT, PROBES = "8-heldout.jsonl", "8-probes.jsonl"
+CACHE = ".preceptor"
+"""Where the reference's log-probabilities are kept for another run of DPO with other settings."""
+
+
+class Screen(Protocol):
+    """What shows a run to a person while it goes on."""
+
+    def asking(self, stage: str) -> AbstractContextManager[Callable[[Progress], None]]:
+        """A bar for a stage that asks models."""
+        ...
+
+    def training(self, stage: str) -> AbstractContextManager[Callable[[TrainProgress], None]]:
+        """A bar for a stage that trains."""
+        ...
+
+    def done(self, record: StageRecord, again: bool) -> None:
+        """A stage is finished; `again`: it had been before."""
+        ...
+
+
+class Outcome(NamedTuple):
+    """What a stage hands to its record."""
+
+    rows_in: int
+    rows_out: int
+    set_aside: Mapping[str, int] = MappingProxyType({})
+    cost_usd: float = 0.0
+    figures: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every stage of a run needs to know."""
+
+    config: RunConfig
+    path: Path
+    constitution: Constitution
+    screen: Screen
+
+    @property
+    def asking(self) -> stages.Asking:
+        return asking_of(self.config)
+
+    def fingerprint(self, settings: Any, inputs: Sequence[str]) -> str:
+        """Hash of what a stage's output depends on."""
+        return folder.fingerprint(settings, {each: self.path / each for each in inputs})
+
+    def stage(
+        self,
+        name: str,
+        settings: Any,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        work: Callable[[], Outcome],
+    ) -> StageRecord:
+        """Run one stage unless it is finished; its record is written after its outputs are."""
+        wanted = self.fingerprint(settings, inputs)
+        if (record := folder.finished(self.path, name, wanted)) is not None:
+            self.screen.done(record, again=True)
+            return record
+        folder.begin_stage(self.path, name, wanted, outputs)
+        began_s = time.monotonic()
+        outcome = work()
+        if outcome.rows_in != outcome.rows_out + sum(outcome.set_aside.values()):
+            raise AssertionError(f"{name}: rows were lost: {outcome}")
+        record = StageRecord(
+            stage=name,
+            fingerprint=wanted,
+            outputs={each: folder.digest(self.path / each) for each in outputs},
+            rows_in=outcome.rows_in,
+            rows_out=outcome.rows_out,
+            set_aside=dict(outcome.set_aside),
+            figures=dict(outcome.figures),
+            wall_s=time.monotonic() - began_s,
+            cost_usd=outcome.cost_usd,
+        )
+        folder.record_stage(self.path, record)
+        self.screen.done(record, again=False)
+        return record
+
+    def read(self, name: str, kind: type[Kept]) -> list[Kept]:
+        return list(read_records(self.path / name, kind))
+
+
+def asking_of(config: RunConfig) -> stages.Asking:
+    """How a run asks: over the ledger in its own folder."""
+    return stages.Asking(
+        ledger=str(Path(config.out) / "ledger.db"),
+        concurrency=config.concurrency,
+        max_cost_usd=config.max_cost_usd,
+        base_url=config.base_url,
+    )
+
+
+class Prompts(NamedTuple):
+    """The prompts of a run."""
+
+    train: list[Prompt]
+    held_out: list[Prompt]
+    set_aside: dict[str, int]
+    """Reason -> prompts of the first file that are not trained on."""
+
+
+def chosen_prompts(config: RunConfig) -> Prompts:
+    """Which prompts a run trains on and which it is judged by. Raises UserError where there are none of either."""
+    settings = config.prompts
+    every = list(prompts_from(settings.file))
+    if settings.held_out is None:
+        parts = split(every, settings.held_out_share, config.seed)
+        train, held_out = list(parts.train), list(parts.held_out)
+    else:
+        train, held_out = every, list(prompts_from(settings.held_out))
+    held_out = held_out[: settings.held_out_limit]
+    kept_back = {prompt.messages for prompt in held_out}
+    unseen = [prompt for prompt in train if prompt.messages not in kept_back]
+    chosen = unseen[: settings.limit]
+    if not chosen or not held_out:
+        raise UserError(
+            f"{len(chosen)} prompts to train on and {len(held_out)} held out came from {settings.file}; "
+            "wanted at least one of each: give more prompts, or another held_out_share"
+        )
+    aside = {
+        "held out": len(every) - len(train),
+        "the same as a held-out prompt": len(train) - len(unseen),
+        "past the limit": len(unseen) - len(chosen),
+    }
+    return Prompts(chosen, held_out, {reason: rows for reason, rows in aside.items() if rows})
+
+
+def sample(run: Run, stage: str, model: str, inputs: Sequence[str], output: str, seed: int) -> None:
+    """A stage: replies of a model to the prompts of the first input."""
+    settings = run.config.respond.model_copy(update={"seed": seed})
+
+    def work() -> Outcome:
+        prompts = run.read(inputs[0], Prompt)
+        responses: list[Response] = []
+        opened = open_model(model)
+        with run.screen.asking(stage) as watch:
+            dialogues = list(stages.responding(prompts, opened, settings))
+            asked = stages.whole(dialogues, opened, run.asking, responses.extend, watch)
+        write_rows(run.path / output, responses)
+        unusable = Counter(str(response.status) for response in responses if response.status != "ok")
+        return Outcome(
+            len(prompts), asked.rows, cost_usd=asked.progress.cost_usd, figures={"not ok": dict(unusable)}
+        )
+
+    run.stage(stage, {"model": model, "settings": settings.model_dump(mode="json")}, inputs, [output], work)
+
+
+def outcome_of(trained: Trained, before: Mapping[str, int] = MappingProxyType({})) -> Outcome:
+    """The counts of a training; held-out rows are rows out, for they are used for the report card."""
+    aside: Counter[str] = Counter(before)
+    aside.update(trained.rows["set_aside"])
+    used = trained.rows["used"] + trained.rows.get("held_out", 0)
+    notes = {"notes": list(trained.notes)} if trained.notes else {}
+    return Outcome(used + aside.total(), used, dict(aside), figures={**trained.metrics, **notes})
+
+
+def statuses(labels: Sequence[Label]) -> dict[str, int]:
+    """Status -> labels, the commonest first."""
+    return {str(status): count for status, count in Counter(label.status for label in labels).most_common()}
+
+
+def held_out_replies(config: RunConfig) -> RespondSettings:
+    """How replies are sampled that nothing is trained on."""
+    return config.respond.model_copy(
+        update={"temperature": config.evaluate.temperature, "seed": config.seed + 1}
+    )
+
+
+def compared_with_start(config: RunConfig, policy: str) -> head_to_head.Settings:
+    """How the policy of a folder of the run is compared with the model that the run starts from."""
+    return head_to_head.Settings(
+        policy=f"hf/{Path(config.out) / policy}",
+        baseline=config.model,
+        judge=config.evaluate.judge or config.judge,
+        oracle=config.evaluate.oracle,
+        respond=held_out_replies(config),
+        label=config.label.model_copy(update={"seed": config.seed}),
+    )
+
+
+def evaluate(
+    run: Run,
+    stage: str,
+    policy: str,
+    output: str,
+    more_inputs: Sequence[str] = (),
+    more: Callable[[], Mapping[str, Any]] = dict,
+) -> None:
+    """A stage: held-out replies of a policy beside those of the run's start, how far the policy has moved, and the
+    figures of `more`, which reads `more_inputs`."""
+    settings = compared_with_start(run.config, policy)
+    references: dict[str, str | None] = {"kl_nats": None}
+    if run.config.sft is not None and policy != SFT:
+        references["kl_nats_to_sft"] = SFT
+
+    def work() -> Outcome:
+        prompts = run.read(HELD_OUT_PROMPTS, Prompt)
+        compared = head_to_head.evaluate(prompts, run.constitution, settings, run.asking, run.screen.asking)
+        rows = write_rows(run.path / output, compared.rows)
+        aside = {"without a usable reply": compared.lost} if compared.lost else {}
+        moved = _moved(run, compared.rows, policy, references)
+        return Outcome(len(prompts), rows, aside, compared.cost_usd, {**moved, **more()})
+
+    wanted = {
+        "constitution": run.constitution.identity,
+        "settings": settings.model_dump(mode="json"),
+        "figures": "kl_nats",  # a folder from before KL was measured here has its stage done again
+    }
+    inputs = [HELD_OUT_PROMPTS, policy, *filter(None, references.values()), *more_inputs]
+    run.stage(stage, wanted, inputs, [output], work)
+
+
+def _moved(
+    run: Run, rows: Sequence[HeldOut], policy: str, references: Mapping[str, str | None]
+) -> dict[str, Any]:
+    """By its name, KL of the policy to each reference (None: the run's start) in nats a reply, with its 95 % interval,
+    on the policy's held-out replies."""
+    prompts, replies = [row.prompt.messages for row in rows], [row.after for row in rows]
+    model = run.config.model
+    own = reply_logprobs(prompts, replies, model, run.path / policy)
+    figures: dict[str, Any] = {}
+    for name, adapter in references.items():
+        kl = kl_nats(own, reply_logprobs(prompts, replies, model, run.path / adapter if adapter else None))
+        figures |= {name: kl.nats, f"{name}_ci95": [kl.low, kl.high]}
+    return figures

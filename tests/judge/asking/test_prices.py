@@ -1,0 +1,153 @@
+"""Prices and the plan."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from preceptor.constitution.errors import UserError
+from preceptor.judge.asking.prices import (
+    Price,
+    Prices,
+    likely_tokens_in,
+    most_tokens_in,
+    price_from,
+    read_prices,
+)
+from preceptor.judge.models.protocol import Completion, Request
+from preceptor.prompts.records import Message
+
+COMPLETION = Completion(
+    text="", finish_reason="stop", tokens_in=1_000_000, tokens_out=100_000, tokens_cached=400_000
+)
+
+
+def test_a_cost_is_fresh_and_cached_input_and_output() -> None:
+    price = Price(input=2.0, output=10.0, cached_input=0.5)
+    prices = Prices.load({"openai/mine": price})
+    assert prices.cost("openai/mine", COMPLETION) == pytest.approx(0.6 * 2.0 + 0.4 * 0.5 + 0.1 * 10.0)
+
+
+def test_without_a_cached_price_cached_input_costs_the_same() -> None:
+    assert Prices.load({"x/y": Price(input=2, output=0)}).cost("x/y", COMPLETION) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("name", ["hf/a/b", "embedded", "scripted/x"])
+def test_what_runs_here_is_free(name: str) -> None:
+    assert Prices.load().cost(name, COMPLETION) == 0
+
+
+def test_an_unknown_model_has_no_price_rather_than_none_to_pay() -> None:
+    assert Prices.load().cost("openai/some-local-llama", COMPLETION) is None
+
+
+def test_a_dated_snapshot_costs_what_its_model_costs_unless_it_is_listed() -> None:
+    prices = Prices.load()
+    assert prices.price("openai/gpt-4o-2024-11-20") == prices.price("openai/gpt-4o")
+    assert prices.price("anthropic/claude-sonnet-4-5-20250929") == prices.price("anthropic/claude-sonnet-4-5")
+    assert prices.price("openai/gpt-4o-2024-05-13") != prices.price("openai/gpt-4o")
+
+
+def test_the_shipped_table_is_whole() -> None:
+    """Every listed model answers; cached input is never dearer than fresh, and a batch is half the price."""
+    prices = Prices.load()
+    assert len(prices._table) >= 25
+    for name, price in prices._table.items():
+        whole, batch = prices.estimate(name, 10, 20), prices.batch_estimate(name, 10, 20)
+        assert whole is not None
+        assert batch == pytest.approx(whole / 2)
+        assert price.source.startswith("https://")
+        assert price.dated
+        assert 0 < price.input <= price.output
+        assert price.cached_input is None or price.cached_input <= price.input
+
+
+def test_ones_own_file_adds_and_overrides(tmp_path: Path) -> None:
+    file = tmp_path / "prices.yaml"
+    file.write_text(
+        "openai/gpt-4o: {input: 1, output: 2, dated: 2026-02-03}\n"
+        "together/llama: {input: 0.1, output: 0.3, batch_input: 0.05, batch_output: 0.1}\n"
+    )
+    prices = Prices.load(read_prices(file))
+    assert prices.estimate("openai/gpt-4o", 10**6, 10**6) == 3
+    assert prices.batch_estimate("openai/gpt-4o", 10**6, 10**6) == 1.5
+    assert prices.batch_estimate("together/llama", 10**6, 10**6) == pytest.approx(0.15)
+    assert prices.estimate("openai/gpt-4o-mini", 10**6, 0) == pytest.approx(0.15)
+    assert (own := prices.price("openai/gpt-4o")) is not None
+    assert own.dated == "2026-02-03"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("openai/m: {input: 1}", "openai/m: output: field required"),
+        ("openai/m: {input: -1, output: 1}", "input: input should be greater"),
+        ("openai/m: {input: 1, output: 1, price: 3}", "price: extra inputs"),
+        ("m: {input: 1, output: 1}", "'m' is no model"),
+        ("- a", "wanted lines such as"),
+        ("a: [", "broken YAML"),
+    ],
+)
+def test_a_wrong_file_of_prices_is_told_in_words(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "prices.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=said) as told:
+        read_prices(file)
+    assert str(file) in str(told.value)
+
+
+def test_a_price_by_flag_is_every_models_or_one_models() -> None:
+    prices = Prices.load(dict([price_from("0.5,1"), price_from("openai/b=2,3")]))
+    assert prices.estimate("openai/a", 10**6, 10**6) == 1.5
+    assert prices.estimate("openai/b", 10**6, 10**6) == 5
+    assert prices.estimate("embedded", 10**6, 10**6) == 0, "what runs here stays free"
+    assert prices.batch_estimate("elsewhere/a", 1, 1) is None
+
+
+@pytest.mark.parametrize("text", ["1", "1,2,3", "a,b", "-1,2", "nan,1", "m=", ""])
+def test_a_flag_that_is_no_price(text: str) -> None:
+    with pytest.raises(UserError, match="--price is"):
+        price_from(text)
+
+
+@pytest.mark.parametrize("text", ["Hello there, how are you today?", "你好，今天过得怎么样", "🙂🙂🙂", ""])
+def test_the_upper_bound_is_above_the_likely_count(text: str) -> None:
+    request = Request(model="x/y", messages=(Message(role="user", content=text),), max_tokens=1)
+    assert most_tokens_in(request) >= likely_tokens_in(request) >= math.ceil(len(text) / 4)
+
+
+def test_what_is_written_to_the_cache_costs_what_the_provider_asks_for_it() -> None:
+    """And the worst case of a call, which the budget reserves, is never below what it then costs."""
+    prices = Prices.load()
+    model = "anthropic/claude-sonnet-4-5"
+    price = prices.price(model)
+    assert price is not None
+    assert price.cache_write is not None
+    written = Completion(text="", finish_reason="stop", tokens_in=1_000_000, tokens_cache_written=1_000_000)
+    read = written.model_copy(update={"tokens_cache_written": 0, "tokens_cached": 1_000_000})
+    assert prices.cost(model, written) == pytest.approx(price.cache_write)
+    assert prices.cost(model, read) == pytest.approx(price.cached_input)
+    worst = prices.worst(model, 1_000_000, 0)
+    assert worst is not None
+    assert worst >= max(prices.cost(model, written) or 0.0, prices.estimate(model, 1_000_000, 0) or 0.0)
+
+
+def test_prices_in_batches_stack_with_the_cache_and_give_way_to_the_users_own() -> None:
+    own = {
+        "openai/own": Price(input=8, output=4, cached_input=2, batch_input=3, batch_output=1),
+        "vllm/none": Price(input=8, output=4),
+    }
+    prices = Prices.load(own).in_batches()
+    haiku = prices.price("anthropic/claude-haiku-4-5")
+    assert haiku is not None
+    assert (haiku.input, haiku.output, haiku.cached_input, haiku.cache_write) == (0.5, 2.5, 0.05, 0.625)
+    answer = Completion(
+        text="", finish_reason="stop", tokens_in=1_000_000, tokens_cached=500_000, tokens_out=1_000_000
+    )
+    assert prices.cost("openai/own", answer) == 4
+    assert prices.cost("anthropic/claude-haiku-4-5", answer) == pytest.approx(0.25 + 0.025 + 2.5)
+    assert prices.cost("vllm/none", answer) == 12
+    assert prices.worst("anthropic/claude-haiku-4-5", 1_000_000, 0) == pytest.approx(0.625)
+    assert prices.price("openai/unheard-of") is None

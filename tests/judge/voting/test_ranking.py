@@ -1,0 +1,113 @@
+"""Groups: which replies meet, and what the comparisons say of all of them."""
+
+from __future__ import annotations
+
+import math
+from itertools import combinations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from preceptor.judge.label import LabelSettings, label
+from preceptor.judge.models.protocol import Completion, Request
+from preceptor.judge.records import Group
+from preceptor.judge.voting.ranking import SMOOTHING, preferences_of, rank, static, strengths
+from preceptor.prompts.template import load
+from tests.judge.canned import BOTH, Absent, drive, first_shown, prompt, says
+
+TEMPLATE = load("compare")
+
+
+def group(n: int) -> Group:
+    texts = tuple(f"reply {number}" for number in range(n))
+    return Group(id="group", prompt=prompt(), responses=texts, sources=tuple(f"s{i}" for i in range(n)))
+
+
+def by_number(request: Request) -> Completion:
+    """A judge to whom the reply with the higher number is the better."""
+    user = request.messages[-1].content
+    other = user.split("<<<REPLY_B")[1].split(">>>\n", 1)[1].split("\n<<<END_REPLY_B")[0]
+    first, second = (int(text.split()[-1]) for text in (first_shown(request), other))
+    return says("Verdict: A" if first > second else "Verdict: B")
+
+
+def ranked(n: int, schedule: str, answer: object = by_number) -> object:
+    settings = LabelSettings()
+    return drive(
+        rank(group(n), lambda pair: label(pair, BOTH, Absent(), TEMPLATE, settings), schedule),  # type: ignore[arg-type]
+        answer,  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize("schedule", ["all", "circular", "swiss"])
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 8])
+def test_a_steady_judge_ranks_the_best_first(n: int, schedule: str) -> None:
+    made, asked = ranked(n, schedule)  # type: ignore[misc]
+    scores = made.ranking.scores
+    assert max(scores) == scores[-1]
+    assert scores[0] == min(scores) or schedule == "swiss"  # which sorts out the best with few comparisons
+    assert sum(scores) == pytest.approx(0, abs=1e-6)
+    assert len(asked) == 2 * len(made.labels)
+    assert len({item.id for item in made.labels}) == len(made.labels)
+    (best,) = preferences_of(made.ranking, "best-worst")
+    assert best.chosen[0].content == f"reply {n - 1}"
+    assert best.rejected[0].content == "reply 0" or schedule == "swiss"
+    assert 0.5 < best.probability < 1
+
+
+@pytest.mark.parametrize(
+    ("n", "schedule", "size"), [(6, "all", 15), (6, "circular", 6), (2, "circular", 1), (8, "swiss", 12)]
+)
+def test_how_many_comparisons_a_schedule_takes(n: int, schedule: str, size: int) -> None:
+    made, _ = ranked(n, schedule)  # type: ignore[misc]
+    assert len(made.labels) == size
+
+
+def test_every_reply_of_a_circle_is_compared_twice() -> None:
+    pairs = static(5, "circular")
+    assert all(sum(i in pair for pair in pairs) == 2 for i in range(5))
+
+
+def test_all_pairs_are_ranked_wholly() -> None:
+    made, _ = ranked(5, "all")  # type: ignore[misc]
+    assert list(made.ranking.scores) == sorted(made.ranking.scores)
+    assert len(list(preferences_of(made.ranking, "all"))) == 10
+    assert [p.chosen[0].content for p in preferences_of(made.ranking, "adjacent")] == [
+        f"reply {number}" for number in (4, 3, 2, 1)
+    ]
+
+
+@given(st.lists(st.floats(-1.5, 1.5), min_size=3, max_size=5))
+def test_strengths_keep_the_order_that_made_the_shares(true: list[float]) -> None:
+    """Bradley-Terry shares of all pairs give the strengths back, drawn together a little by the smoothing."""
+    shares = {(i, j): 1 / (1 + math.exp(true[j] - true[i])) for i, j in combinations(range(len(true)), 2)}
+    found = strengths(len(true), shares)
+    for i, j in shares:
+        gap, was = found[i] - found[j], true[i] - true[j]
+        assert abs(gap) <= abs(was) + 1e-6
+        assert gap == pytest.approx(was, abs=0.1 + 0.25 * abs(was))
+
+
+@given(st.floats(0, 1))
+def test_two_replies_have_the_odds_of_their_comparison(share: float) -> None:
+    one, other = strengths(2, {(0, 1): share})
+    assert one - other == pytest.approx(math.log((share + SMOOTHING) / (1 - share + SMOOTHING)), abs=1e-6)
+
+
+def test_a_reply_that_nobody_could_compare_is_in_no_preference() -> None:
+    """A failed comparison is never half a win."""
+
+    def answer(request: Request) -> Completion:
+        return says("no idea") if "reply 1" in request.messages[-1].content else by_number(request)
+
+    made, _ = ranked(3, "all", answer)  # type: ignore[misc]
+    assert made.ranking.scores[1] is None
+    (only,) = preferences_of(made.ranking, "all")
+    assert (only.chosen[0].content, only.rejected[0].content) == ("reply 2", "reply 0")
+
+
+def test_a_judge_that_always_says_a_ranks_nobody() -> None:
+    made, _ = ranked(3, "all", lambda _: says("Verdict: A"))  # type: ignore[misc]
+    assert {item.status for item in made.labels} == {"inconsistent"}
+    assert not list(preferences_of(made.ranking, "all"))

@@ -1,0 +1,102 @@
+"""Replies of rollouts as batches: those to one prompt in one row with it, or each in a row of its own.
+
+Who reads a batch uses its indices, and does not see which layout it has (`train.data.collate_pairs` says the same of pairs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from preceptor.judge.models.local.branch_mask import Row, pack
+from preceptor.train.data.batching import passes
+
+Reply = tuple[list[int], list[int]]
+"""Tokens of a prompt and of a reply to it."""
+
+
+class ReplyBatch(NamedTuple):
+    """B replies of N tokens in R rows of T tokens. Places are numbers in the R * T tokens of the flattened
+    batch, in the order of the replies and of their tokens."""
+
+    input_ids: Tensor  # (R, T) int64
+    positions: Tensor  # (R, T) int64, of the token in its own conversation
+    part: Tensor  # (R, T) int64: 0 the prompt, n the n-th reply to it, one more than there are the padding
+    seen: Tensor  # (R, T) bool, false at padding
+    predictor: Tensor  # (N,) int64, place of the token before each reply token
+    target: Tensor  # (N,) int64, the reply token itself
+    last: Tensor  # (B,) int64, place of each reply's last token
+    number: Tensor  # (B,) int64, number of the reply in the step
+
+    @property
+    def shared(self) -> bool:
+        """Whether a row may hold several replies."""
+        return len(self.input_ids) < len(self.number)
+
+
+def groups_of(replies: Sequence[Reply]) -> list[list[int]]:
+    """Numbers of the replies, those that follow one another and answer the same prompt together."""
+    found: list[list[int]] = []
+    for at, (prompt, _) in enumerate(replies):
+        if found and replies[found[-1][0]][0] == prompt:
+            found[-1].append(at)
+        else:
+            found.append([at])
+    return found
+
+
+def batches_of(
+    replies: Sequence[Reply], groups: Sequence[Sequence[int]], budget: int, shared: bool
+) -> Iterator[ReplyBatch]:
+    """The replies of `groups`, in batches of at most `budget` tokens with their padding."""
+    rows = rows_of(groups, shared)
+    for some in passes(row_lengths(replies, rows), budget):
+        yield lay_out(replies, [rows[at] for at in some])
+
+
+def rows_of(groups: Sequence[Sequence[int]], shared: bool) -> list[list[int]]:
+    """Numbers of the replies in each row: those to one prompt together, or each by itself."""
+    return [list(group) for group in groups] if shared else [[at] for group in groups for at in group]
+
+
+def row_lengths(replies: Sequence[Reply], rows: Sequence[Sequence[int]]) -> list[int]:
+    """Tokens of rows of these replies, the prompt once."""
+    return [len(replies[row[0]][0]) + sum(len(replies[at][1]) for at in row) for row in rows]
+
+
+def lay_out(replies: Sequence[Reply], rows: Sequence[Sequence[int]]) -> ReplyBatch:
+    """One batch whose rows hold the replies of these numbers, all of a row to one prompt."""
+    packed = pack(
+        [
+            Row(tuple(replies[row[0]][0]), tuple(tuple(replies[at][1]) for at in row), tuple(row))
+            for row in rows
+        ],
+        "cpu",
+    )
+    width = packed.ids.shape[1]
+    predictor: list[Tensor] = []
+    last: list[int] = []
+    for number, row in enumerate(rows):
+        begin = prompt = len(replies[row[0]][0])
+        for at in row:
+            end = begin + len(replies[at][1])
+            places = number * width + torch.arange(begin - 1, end - 1)
+            places[0] = number * width + prompt - 1
+            predictor.append(places)
+            last.append(number * width + end - 1)
+            begin = end
+    order = [at for row in rows for at in row]
+    replies_in_row = torch.tensor([len(row) for row in rows])
+    return ReplyBatch(
+        input_ids=packed.ids,
+        positions=packed.positions,
+        part=packed.part,
+        seen=packed.part <= replies_in_row[:, None],
+        predictor=torch.cat(predictor),
+        target=torch.tensor([token for at in order for token in replies[at][1]]),
+        last=torch.tensor(last),
+        number=torch.tensor(order),
+    )

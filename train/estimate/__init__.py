@@ -1,0 +1,1 @@
+"""What a training would take, foretold: time, memory, disk."""

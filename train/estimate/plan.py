@@ -1,0 +1,343 @@
+"""What a training will take, told before any weights are loaded: steps, memory, disk and time.
+
+steps      counted, from the rows and their tokens
+memory     the heaviest pass of all steps is gone through with tensors that have no values (`train.estimate.dry_run`);
+           beside it stand the weights, the adapter, and AdamW's two moments. Tensors are counted: what the
+           process takes beside them (Python, libraries, kernels' own scratch) is not
+disk       of the output folder with its checkpoints, as many as there are for a moment while one is written
+time       from when the weights are loaded to when the result is written, in parts: the steps, measuring on
+           held-out rows, checkpoints, and what is read without gradients before and after. Passes of the
+           training's own are timed on this very machine for it, with made-up weights (`train.estimate.timing`); where
+           even the least of them would be long, the speed of a matrix product must do (`train.estimate.matmul_speed`), and
+           the time is right to a factor of about three
+
+Gradient checkpointing, where nothing was said about it, is switched on where the memory would not do without.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from preceptor.constitution.errors import UserError
+from preceptor.train.data.batching import EVALUATED, evenly
+from preceptor.train.data.pairs import PairTokens
+from preceptor.train.estimate.dry_run import (
+    Given,
+    Prepare,
+    Sketch,
+    adapted_skeleton,
+    skeleton_of,
+    sketch_passes,
+)
+from preceptor.train.estimate.matmul_speed import measured_speed
+from preceptor.train.estimate.memory import available_bytes, held_bytes
+from preceptor.train.estimate.random_weights import make_up, with_layers
+from preceptor.train.estimate.schedule import Course, Heavy, pair_course, read_weight, saved_steps
+from preceptor.train.estimate.timing import NOTHING, Form, Spread, Timing, sum_of, timed
+from preceptor.train.forward.layout_check import choose_layout
+from preceptor.train.loop.run import load_dtype, pass_tokens
+from preceptor.train.models.base import training_device
+from preceptor.train.settings import LoopSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from preceptor.train.models.base import Base
+
+TENSOR_BYTES = 128
+"""Of a tensor's name and place in a safetensors file."""
+OPTIMIZER_TENSOR_BYTES = 824
+"""Of a parameter in an optimizer's file beside its two moments."""
+CHECKPOINT_BYTES = 28_000
+"""Of a checkpoint's other files: random states, schedule, PEFT's card and config."""
+RESULT_BYTES = 12_000
+"""Of the result's other files: PEFT's card and config, manifest, settings."""
+CARD_BYTES = 55_000
+"""Of a reward model's report card with its page, which is larger the more tags and principles there are."""
+STARTED_S, CARD_S = 0.4, 0.6
+"""What does not hang on model or rows: the library's trainer, the result's files; a report card with its plots. By a
+clock on one machine, and on any of them little beside a training that is worth planning."""
+METHOD_SHARE = 0.15
+"""How far off the time was by the method's own fault, on a quiet machine (`benchmarks/plan.py`)."""
+TRIED_LAYERS = 2
+"""On which the layout is tried."""
+STATE_STEP_BYTES, METRICS_STEP_BYTES = 400, 280
+"""Of a step in a checkpoint's state, and in metrics.jsonl."""
+
+
+class Plan(NamedTuple):
+    """What a training is predicted to take; None where it cannot be told."""
+
+    stage: str
+    steps: int
+    rows: int
+    tokens: int
+    """Of the rows that are trained on, once."""
+    memory_bytes: int | None
+    """Most that is alive in tensors at a time."""
+    memory: dict[str, int]
+    """The same by part, in bytes."""
+    available_bytes: int | None
+    """What could be had when the plan was made; None where the system does not say."""
+    disk_bytes: int | None
+    """Most that the output folder holds at a time."""
+    kept_bytes: int | None
+    """What stays of it."""
+    time_s: float | None
+    """From when the weights are loaded to when the result is written; in one process."""
+    time_range_s: tuple[float, float] | None
+    """From the quickest to the slowest of what was timed for it, and METHOD_SHARE wider; None where nothing was."""
+    time: dict[str, float]
+    """The same by part, in seconds: `steps`, `held_out`, `checkpoints` and `around`."""
+    gradient_checkpointing: bool
+    heaviest_step: int | None
+    """Number of the step that takes most memory, from 0."""
+    two_rows: str
+    """Why each reply is planned in a row of its own; empty where the prompt of a pair is shared."""
+    notes: tuple[str, ...]
+    """What was decided, and what will not do."""
+
+    def figures(self) -> dict[str, Any]:
+        """For the manifest, and for --json."""
+        limits = self.time_range_s
+        return {**self._asdict(), "notes": list(self.notes), "time_range_s": limits and list(limits)}
+
+
+class _Sketched(NamedTuple):
+    course: Course
+    sketch: Sketch | None
+    """None for a model that cannot be gone through without values."""
+    heavy: Heavy | None
+    reason: str
+    """Why the prompt of a pair is not shared, or there is no sketch."""
+
+    @property
+    def memory_bytes(self) -> int | None:
+        return None if self.sketch is None else sum(_memory(self.sketch).values())
+
+
+class Job(NamedTuple):
+    """A stage, as its planner sees it."""
+
+    stage: str
+    settings: LoopSettings
+    prepare: Prepare
+    frozen_reference: bool = False
+    on_top: bool = False
+    on_cpu: bool = False
+    """Its loss can only be gone through without values on a CPU: TRL's kernels for GPUs cannot."""
+    checkpoints_tokenizer: bool = False
+    """TRL writes the tokenizer into every checkpoint."""
+    adapters_saved: int = 1
+    """Adapters that a checkpoint holds."""
+
+
+def plan_pairs(
+    job: Job,
+    base: Base,
+    pairs: Sequence[PairTokens],
+    held_out: Sequence[PairTokens],
+    read: Sequence[PairTokens],
+) -> Plan:
+    """What a training on pairs takes, measured on some of `held_out` and with `read` read once without gradients;
+    else as `plan_training`."""
+    budget = pass_tokens(job.settings, training_device())
+
+    def course(shared: bool) -> Course:
+        made = pair_course(pairs, job.settings, base.model.config, budget, shared)
+        weigh = partial(read_weight, config=base.model.config, budget=budget, shared=shared)
+        return made._replace(held_out=weigh(evenly(held_out, EVALUATED)), around=weigh(read) + made.around)
+
+    return plan_training(job, base, course, _why_apart(job, base, pairs))
+
+
+def _why_apart(job: Job, base: Base, pairs: Sequence[PairTokens]) -> str:
+    """What the self-test says against a shared prompt, of a few layers with made-up weights; empty where nothing."""
+    bare = skeleton_of(base, torch.float32, with_layers(base.model.config, TRIED_LAYERS))
+    shortest = min(pairs, key=lambda pair: pair.tokens)
+    try:
+        make_up(bare.model, torch.device("cpu"))
+        layout = choose_layout(bare.model, [shortest], base.pad_id, with_logits=job.stage == "dpo")
+    except Exception:  # too large, or asks for what is not there: the sketch has its own say
+        return ""
+    return "" if layout.shared else layout.reasons[0].partition(": ")[2]
+
+
+def plan_training(job: Job, base: Base, course: Callable[[bool], Course], apart: str = "") -> Plan:
+    """What a training takes.
+
+    `base` is a skeleton or a loaded model, of which config and tokenizer alone are used; `course` gives the
+    passes where the prompt of a pair is shared, and where not; `apart` says why it cannot be. A model that
+    cannot be gone through without values has no figure but its steps, and a note that says why.
+    """
+    settings = job.settings
+    device = training_device()
+    available = available_bytes(device)
+    if available is not None and device.type == "cpu":
+        available += held_bytes(tensor for tensor in base.model.parameters() if not tensor.is_meta)
+    wanted = settings.gradient_checkpointing
+    found = _sketched(job, base, course, bool(wanted), apart)
+    notes: tuple[str, ...] = ()
+    peak = found.memory_bytes
+    if wanted is None and peak is not None and available is not None and peak > available:
+        wanted = True
+        found = _sketched(job, base, course, True, apart)
+        notes = (
+            f"gradient checkpointing is on: without it {_mib(peak)} would be needed, and {_mib(available)} "
+            "can be had",
+        )
+        peak = found.memory_bytes
+    if peak is not None and available is not None and peak > available:
+        notes += (
+            f"{_mib(peak)} are needed and {_mib(available)} can be had: a smaller --max-length, --pass-tokens "
+            "or --batch-size takes less",
+        )
+    if found.sketch is None:
+        notes += (f"memory, disk and time cannot be foretold of this model: {found.reason}",)
+    time, limits = _time(job, base, found, bool(wanted))
+    disk = _disk(job, found, tokenizer_bytes(base.tokenizer))
+    return Plan(
+        stage=job.stage,
+        steps=found.course.steps,
+        rows=found.course.rows,
+        tokens=found.course.tokens,
+        memory_bytes=peak,
+        memory={} if found.sketch is None else _memory(found.sketch),
+        available_bytes=available,
+        disk_bytes=disk and disk[0],
+        kept_bytes=disk and disk[1],
+        time_s=sum(time.values()) if time else None,
+        time_range_s=limits,
+        time=time,
+        gradient_checkpointing=bool(wanted),
+        heaviest_step=found.heavy and found.heavy.step,
+        two_rows=found.reason if found.sketch is not None else "",
+        notes=notes,
+    )
+
+
+def _sketched(
+    job: Job, base: Base, course: Callable[[bool], Course], checkpointing: bool, apart: str
+) -> _Sketched:
+    """The course, its heaviest pass and what that takes; pairs in two rows where the model takes no mask of
+    ours, or for what `apart` says."""
+    dtype = load_dtype(job.settings.precision)
+    where = torch.device("cpu") if job.on_cpu else training_device()
+    reason = apart
+    for shared in (True,) if job.on_cpu else (False,) if apart else (True, False):
+        chosen = course(shared)
+        given = [Given(heavy.inputs, heavy.later) for heavy in chosen.heavy]
+        half = dtype == torch.bfloat16
+        try:
+            bare = skeleton_of(base, dtype)
+            adapted = adapted_skeleton(bare, job.settings, job.frozen_reference, job.on_top)
+            found = sketch_passes(adapted, job.prepare, given, where, bf16=half, checkpointing=checkpointing)
+        except UserError:
+            raise
+        except Exception as error:  # whatever an architecture asks of values: then no figure, and the reason
+            reason = reason or (str(error).strip() or type(error).__name__).splitlines()[0]
+            continue
+        most = max(range(len(found)), key=lambda number: found[number].pass_bytes)
+        return _Sketched(chosen, found[most], chosen.heavy[most], reason)
+    return _Sketched(chosen, None, None, reason)
+
+
+def settled(settings: Any, plan: Plan) -> Any:
+    """The settings, with what the plan decided where nothing was said."""
+    if settings.gradient_checkpointing is not None:
+        return settings
+    return settings.model_copy(update={"gradient_checkpointing": plan.gradient_checkpointing})
+
+
+def _memory(sketch: Sketch) -> dict[str, int]:
+    return {
+        "weights": sketch.frozen_bytes,
+        "adapter": sketch.trained_bytes,
+        "optimizer": 2 * 4 * sketch.trained_numbers + 4 * sketch.trained_tensors,
+        "pass": sketch.pass_bytes,
+    }
+
+
+def _disk(job: Job, found: _Sketched, tokenizer_bytes: int) -> tuple[int, int] | None:
+    """Bytes of the output folder at its fullest, and of what stays.
+
+    A new checkpoint is written before the oldest is removed, and the result while the last ones are there.
+    """
+    sketch, steps = found.sketch, found.course.steps
+    if sketch is None:
+        return None
+    every = job.settings.checkpoint_every
+    adapter = 4 * sketch.trained_numbers + TENSOR_BYTES * sketch.trained_tensors
+    optimizer = 8 * sketch.trained_numbers + OPTIMIZER_TENSOR_BYTES * sketch.trained_tensors
+    one = job.adapters_saved * adapter + optimizer + CHECKPOINT_BYTES
+    one += tokenizer_bytes if job.checkpoints_tokenizer else 0
+    sizes = [one + STATE_STEP_BYTES * step for step in saved_steps(steps, every)]
+    metrics = METRICS_STEP_BYTES * steps
+    kept = adapter + tokenizer_bytes + RESULT_BYTES + metrics
+    kept += CARD_BYTES if job.stage == "reward" else 0
+    beside = job.settings.keep_checkpoints + bool(getattr(job.settings, "held_out", 0.0))
+    fullest = max(sum(sizes[-beside - 1 :]) + metrics, sum(sizes[-beside:]) + kept)
+    return fullest, kept
+
+
+def tokenizer_bytes(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Of its files, which are written to a folder of the system's and removed: no config says it."""
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+
+
+def _time(
+    job: Job, base: Base, found: _Sketched, checkpointing: bool
+) -> tuple[dict[str, float], tuple[float, float] | None]:
+    """Seconds by part, and their limits; empty where they cannot be foretold."""
+    sketch, heavy, course = found.sketch, found.heavy, found.course
+    if sketch is None or heavy is None:
+        return {}, None
+    dtype, device = load_dtype(job.settings.precision), training_device()
+    speed = measured_speed(device, base.model.config.get_text_config().hidden_size, dtype)
+    both, forward = speed.seconds(sketch.both) / heavy.weight, speed.seconds(sketch.forward) / heavy.weight
+    timing: Timing | None = None
+    reads = course.around + course.held_out > 0
+    saves = len(saved_steps(course.steps, job.settings.checkpoint_every))
+    fixed_s = STARTED_S + (CARD_S if job.stage == "reward" else 0.0)
+    form = Form(
+        dtype, device, job.frozen_reference, job.on_top, checkpointing, reads, lambda weight: both * weight
+    )
+    with (
+        torch.random.fork_rng(),
+        suppress(Exception),
+    ):  # what an architecture asks for, or its size: then the rough one
+        timing = timed(base, job.settings, job.prepare, course.strata, form)
+    if timing is None:
+        flat = [Spread(one, one, one) for one in (both, forward)]
+        rough = Timing((flat[0],) * len(course.strata), flat[1], NOTHING, NOTHING)
+        return {part: some.middle for part, some in parts_of(course, rough, saves, fixed_s).items()}, None
+    parts = parts_of(course, timing, saves, fixed_s)
+    total = sum_of(parts.values())
+    return {part: some.middle for part, some in parts.items()}, (
+        (1 - METHOD_SHARE) * total.low,
+        (1 + METHOD_SHARE) * total.high,
+    )
+
+
+def parts_of(course: Course, timing: Timing, saves: int, fixed_s: float) -> dict[str, Spread]:
+    """What each part of a training takes: what was timed, as many times as it comes, and what is always the same."""
+    passes = (rate.times(one.total) for one, rate in zip(course.strata, timing.rates, strict=True))
+    return {
+        "steps": sum_of([*passes, timing.step.times(course.steps)]),
+        "held_out": timing.read.times(saves * course.held_out),
+        "checkpoints": timing.checkpoint.times(saves),
+        "around": sum_of([timing.read.times(course.around), Spread(fixed_s, fixed_s, fixed_s)]),
+    }
+
+
+def _mib(count: int) -> str:
+    return f"{count / 2**20:.0f} MiB"

@@ -1,0 +1,1 @@
+"""Models handed on: merged, as a classifier, with a model card."""

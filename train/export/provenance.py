@@ -1,0 +1,135 @@
+"""What a finished training says of itself: its base, its rows, and by whose constitution and judge."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from preceptor.constitution.files import load
+from preceptor.prompts.manifest import file_hash
+from preceptor.train.data.readers import UNKNOWN
+from preceptor.train.errors import CheckpointError
+from preceptor.train.forward.reward_model import HEAD
+from preceptor.train.loop.output_folder import MANIFEST, SETTINGS
+from preceptor.train.models.base import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    EMBEDDED,
+    base_of_adapter,
+    resolve_model,
+)
+from preceptor.train.reward import CARD
+
+REWARD = "reward"
+CONSTITUTION = "constitution.yaml"
+"""Of the run folder that a training lies in."""
+
+
+class Origin(NamedTuple):
+    """A finished training and where it comes from."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    base: str
+    """Name of the base, as `load_base` takes it."""
+    constitutions: tuple[str, ...]
+    """Identities; UNKNOWN among them stands for rows that name none."""
+    judges: tuple[str, ...]
+    """UNKNOWN among them stands for rows that name none, which people may have labelled."""
+
+    @property
+    def kind(self) -> str:
+        """sft, reward, dpo, kto and so on."""
+        return str(self.manifest["kind"])
+
+    @property
+    def hub_base(self) -> str | None:
+        """The base's hub id, None where it is a local folder."""
+        source = resolve_model(self.base)
+        return None if Path(source).is_dir() else source
+
+    @property
+    def base_name(self) -> str:
+        """The base by a name that holds on another machine too: hub id, `embedded`, or a folder's name."""
+        if self.base == EMBEDDED:
+            return EMBEDDED
+        return self.hub_base or Path(self.base.removeprefix("hf/")).name
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """The report card of a reward model; empty where there is none."""
+        path = self.folder / CARD
+        if self.kind != REWARD or not path.is_file():
+            return {}
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+
+
+def read_origin(folder: Path) -> Origin:
+    """Read a training's folder; where its rows named no constitution or judge, those of its run folder.
+
+    Raises CheckpointError where it is none, is not finished, or is not what its manifest says any more.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(f"no folder {folder}; wanted one that `preceptor train` wrote")
+    if not _is_training(folder):
+        _refuse(folder)
+    manifest = _json(folder / MANIFEST)
+    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS, HEAD, CARD):
+        wanted = manifest.get("files", {}).get(name)
+        path = folder / name
+        if wanted is not None and (not path.is_file() or file_hash(path) != wanted):
+            raise CheckpointError(
+                f"{path} is not the file that {MANIFEST} tells of: see `preceptor verify {folder}`, or train again"
+            )
+    settings = manifest.get("settings", {})
+    base = EMBEDDED if settings.get("model") == EMBEDDED else base_of_adapter(folder)
+    run = folder.absolute().parent
+    constitutions = manifest.get("constitutions") or _constitution_of(run) or [UNKNOWN]
+    judges = manifest.get("judges") or _judge_of(run, str(manifest["kind"])) or [UNKNOWN]
+    return Origin(folder, manifest, base, tuple(constitutions), tuple(judges))
+
+
+def _is_training(folder: Path) -> bool:
+    if not (folder / MANIFEST).is_file() or not (folder / ADAPTER_CONFIG).is_file():
+        return False
+    manifest = _json(folder / MANIFEST)
+    return "kind" in manifest and "hashes" in manifest and manifest["kind"] != "export"
+
+
+def _refuse(folder: Path) -> None:
+    """Say what the folder is instead of a finished training."""
+    inner = sorted(path for path in folder.iterdir() if path.is_dir() and _is_training(path))
+    if inner:
+        named = ", ".join(f"{path} ({_json(path / MANIFEST)['kind']})" for path in inner)
+        raise CheckpointError(f"{folder} holds several models; name the one to export: {named}")
+    if (folder / MANIFEST).is_file() and _json(folder / MANIFEST).get("kind") == "export":
+        raise CheckpointError(f"{folder} is an export itself; give the folder that it was made from")
+    if (folder / SETTINGS).is_file() and not (folder / MANIFEST).is_file():
+        raise CheckpointError(f"the training in {folder} is not finished: run its command again to the end")
+    raise CheckpointError(f"{folder} is no model; wanted a folder that `preceptor train` wrote")
+
+
+def _constitution_of(run: Path) -> list[str]:
+    path = run / CONSTITUTION
+    return [load(path).identity] if path.is_file() else []
+
+
+def _judge_of(run: Path, kind: str) -> list[str]:
+    """The judge of the run folder; SFT learns from revisions, which no judge has compared."""
+    if kind == "sft" or not (run / CONSTITUTION).is_file() or not (run / MANIFEST).is_file():
+        return []
+    manifest = _json(run / MANIFEST)
+    judge = manifest.get("settings", {}).get("judge") if manifest.get("kind") == "run" else None
+    return [str(judge)] if judge else []
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): train again") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} holds no JSON object: train again")
+    return value

@@ -1,0 +1,1 @@
+"""Bases, adapters by role, and the device they stand on."""

@@ -1,0 +1,148 @@
+"""The update of PPO: minibatches of a step's replies, the policy's and the value function's losses in turn.
+
+Every role's backward pass is done before the next role acts (`train.models.switchboard` says why).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from preceptor.train.data.collate_replies import Reply, groups_of
+from preceptor.train.errors import TrainDataError
+from preceptor.train.models.base import POLICY
+from preceptor.train.ppo import objective
+from preceptor.train.ppo.checkpoint import Optimisers
+from preceptor.train.ppo.roles import VALUE, Roles
+from preceptor.train.settings import PpoSettings
+
+
+class Experience(NamedTuple):
+    """What is known of B replies, padded right to L tokens, before the update."""
+
+    replies: list[Reply]
+    mask: Tensor  # (B, L) bool
+    old: Tensor  # (B, L) log-probabilities under the policy that drew the tokens, in nats
+    reference: Tensor  # (B, L) under the reference
+    values: Tensor  # (B, L) of the states in which the tokens were drawn
+    advantages: Tensor  # (B, L)
+    returns: Tensor  # (B, L)
+
+
+def update(
+    seen: Experience, roles: Roles, optimisers: Optimisers, settings: PpoSettings, rate: float, step: int
+) -> dict[str, float]:
+    """`ppo_epochs` passes over the replies, in minibatches of whole prompts, each drawn anew.
+
+    The policy's updates end where it has moved by max_kl from the one that drew the replies; the value function
+    goes on.
+    """
+    peaks = (settings.learning_rate, settings.value_learning_rate)
+    for optimiser, peak in zip(optimisers, peaks, strict=True):
+        for group in optimiser.param_groups:
+            group["lr"] = peak * rate
+    groups = groups_of(seen.replies)
+    policy_rows: list[dict[str, float]] = []
+    value_rows: list[dict[str, float]] = []
+    near = True
+    roles.train()
+    for epoch in range(settings.ppo_epochs):
+        order = list(groups)
+        random.Random(f"{settings.seed}:{step}:{epoch}").shuffle(order)
+        for first in range(min(settings.minibatches, len(order))):
+            part = order[first :: settings.minibatches]
+            if near:
+                row = policy_step(seen, part, roles, optimisers.policy, settings)
+                near = settings.max_kl is None or row["approx_kl"] <= settings.max_kl
+                policy_rows.append(row)
+            value_rows.append(value_step(seen, part, roles, optimisers.value, settings))
+    roles.adapted.eval()
+    rows = (policy_rows, value_rows)
+    means = {key: sum(row[key] for row in each) / len(each) for each in rows for key in each[0]}
+    return {
+        **means,
+        "explained_variance": objective.explained_variance(seen.values, seen.returns, seen.mask),
+        "policy_updates": len(policy_rows) - (not near),
+        "learning_rate": peaks[0] * rate,
+    }
+
+
+def policy_step(
+    seen: Experience,
+    part: Sequence[Sequence[int]],
+    roles: Roles,
+    optimiser: torch.optim.Optimizer,
+    settings: PpoSettings,
+) -> dict[str, float]:
+    """One update of the policy on the replies of `part`, unless it has moved too far already."""
+    roles.board.switch(POLICY)
+    tokens = _tokens(seen, part)
+
+    def gradients() -> Tensor:
+        sums = torch.zeros(3, device=roles.device)  # loss, clipped, approximate KL
+        for batch in roles.batches(seen.replies, part):
+            mask = seen.mask[batch.number]  # (b, L)
+            old, advantages = seen.old[batch.number][mask], seen.advantages[batch.number][mask]  # (N,)
+            said = roles.logprobs(batch, with_entropies=settings.entropy > 0)
+            clipped = objective.policy_losses(said.logprobs, old, advantages, settings.clip)
+            loss = clipped.losses.sum() / tokens
+            if said.entropies is not None:
+                loss = loss - settings.entropy * said.entropies.sum() / tokens
+            loss.backward()  # type: ignore[no-untyped-call]
+            moved = objective.kl_per_token(old, said.logprobs.detach(), "k3")  # (N,)
+            sums += torch.stack([loss.detach(), clipped.clipped.sum() / tokens, moved.sum() / tokens])
+        return sums
+
+    optimiser.zero_grad(set_to_none=True)
+    trained = roles.trained(POLICY)
+    loss_value, clip_share, approx_kl = roles.fitting(gradients, seen.replies, part, trained).tolist()
+    if settings.max_kl is None or approx_kl <= settings.max_kl:
+        _take(optimiser, trained, settings)
+    return {"policy_loss": loss_value, "clip_share": clip_share, "approx_kl": approx_kl}
+
+
+def value_step(
+    seen: Experience,
+    part: Sequence[Sequence[int]],
+    roles: Roles,
+    optimiser: torch.optim.Optimizer,
+    settings: PpoSettings,
+) -> dict[str, float]:
+    """One update of the value function on the replies of `part`."""
+    roles.board.switch(VALUE)
+    tokens = _tokens(seen, part)
+
+    def gradients() -> Tensor:
+        sums = torch.zeros(2, device=roles.device)  # loss, clipped
+        for batch in roles.batches(seen.replies, part):
+            mask = seen.mask[batch.number]  # (b, L)
+            old, returns = seen.values[batch.number][mask], seen.returns[batch.number][mask]  # (N,)
+            clipped = objective.value_losses(roles.values(batch), old, returns, settings.value_clip)
+            loss = clipped.losses.sum() / tokens
+            loss.backward()  # type: ignore[no-untyped-call]
+            sums += torch.stack([loss.detach(), clipped.clipped.sum() / tokens])
+        return sums
+
+    optimiser.zero_grad(set_to_none=True)
+    trained = roles.trained(VALUE)
+    loss_value, clip_share = roles.fitting(gradients, seen.replies, part, trained).tolist()
+    _take(optimiser, trained, settings)
+    return {"value_loss": loss_value, "value_clip_share": clip_share}
+
+
+def _tokens(seen: Experience, part: Sequence[Sequence[int]]) -> int:
+    return sum(len(seen.replies[at][1]) for group in part for at in group)
+
+
+def _take(optimiser: torch.optim.Optimizer, weights: Sequence[Tensor], settings: PpoSettings) -> None:
+    """One step along the gradient, no longer than `max_grad_norm`."""
+    norm = torch.nn.utils.clip_grad_norm_(weights, settings.max_grad_norm)
+    if not torch.isfinite(norm):
+        raise TrainDataError(
+            "the gradient is no longer finite: look at the last rows of metrics.jsonl, and lower the learning rate"
+        )
+    optimiser.step()

@@ -1,0 +1,1 @@
+"""Replies drawn from the policy, here or on a server, and where their rewards come from."""

@@ -1,0 +1,197 @@
+"""Where the rewards of PPO, GRPO and RLOO come from: one place for a reward model on the policy's base or on
+another, a Python function, and the judge itself.
+
+A function is called as TRL's reward functions are, `function(prompts, completions, **columns)`: conversations
+as lists of messages, replies as texts, and the columns `tags` and `meta` of the prompts; it may be
+asynchronous, as `judge.reward.JudgeReward` is. What it returns is one number for each reply, or None (or NaN)
+where there is none to be had: such a reply is masked, and never counts as 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib
+import inspect
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+
+from preceptor.constitution.errors import UserError
+from preceptor.judge.errors import BudgetReached, ProviderStopped
+from preceptor.judge.models.local.weights_hash import weights_hash
+from preceptor.prompts.records import Message, Prompt
+from preceptor.train.data.collate_replies import Reply, groups_of
+from preceptor.train.errors import TrainDataError
+from preceptor.train.forward.reward_heads import rewards, shares
+from preceptor.train.forward.reward_model import RewardModel, read_head
+from preceptor.train.ppo.roles import REWARD, Roles
+
+RewardFunction = Callable[..., Any]
+"""(prompts, completions, **columns) -> numbers or None, or an awaitable of them."""
+RewardSource = str | Path | RewardFunction
+"""Folder of a reward model, `module:function`, or the function itself."""
+
+
+class Replied(NamedTuple):
+    """A reply that is to be rewarded."""
+
+    prompt: Prompt
+    tokens: Reply
+    text: str
+
+
+class Scorer(NamedTuple):
+    """Gives each reply its reward, or None."""
+
+    score: Callable[[Sequence[Replied]], list[float | None]]
+    close: Callable[[], None]
+
+
+def reward_identity(source: RewardSource) -> str:
+    """What stands for a reward in the folder's identity: of a model its weights, of a function its name and file."""
+    if isinstance(source, (str, Path)) and _is_folder(source):
+        return weights_hash(str(source))
+    return function_identity(function_of(source))
+
+
+def function_identity(function: Callable[..., Any]) -> str:
+    """A function's name and a hash of the file that it stands in; one that says its own `identity`, as the judge
+    does, is known by that."""
+    if isinstance(said := getattr(function, "identity", None), str):
+        return said
+    named: Any = function if hasattr(function, "__qualname__") else type(function)
+    try:
+        code = Path(inspect.getfile(named)).read_bytes()
+    except (OSError, TypeError):
+        code = b""
+    return f"{named.__module__}:{named.__qualname__}#{hashlib.sha256(code).hexdigest()[:12]}"
+
+
+def reward_folder(source: RewardSource) -> Path | None:
+    """The reward model's folder; None for a function. Raises CheckpointError for a folder without one."""
+    if not isinstance(source, (str, Path)) or not _is_folder(source):
+        return None
+    read_head(Path(source))  # so that another kind of folder is called by its name
+    return Path(source)
+
+
+def _is_folder(source: str | Path) -> bool:
+    if Path(source).is_dir():
+        return True
+    module, colon, name = str(source).rpartition(":")
+    if isinstance(source, str) and colon and all(part.isidentifier() for part in [*module.split("."), name]):
+        return False
+    raise TrainDataError(
+        f"no reward {str(source)!r}: wanted the folder of a reward model, or `module:function` of a Python function"
+    )
+
+
+def function_of(source: RewardSource) -> RewardFunction:
+    """The function itself, imported where it is named. Raises TrainDataError where there is none."""
+    if not isinstance(source, (str, Path)):
+        return source
+    module, _, name = str(source).rpartition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise TrainDataError(f"no reward function {source}: {error}") from error
+    if not callable(found):
+        raise TrainDataError(f"{source} is no function: wanted one of prompts and completions")
+    return cast(RewardFunction, found)
+
+
+def by_adapter(roles: Roles) -> Scorer:
+    """The REWARD adapter of the same base."""
+
+    @torch.no_grad()
+    def score(replies: Sequence[Replied]) -> list[float | None]:
+        assert roles.reward is not None
+        heads = roles.reward.heads
+        rows = [reply.tokens for reply in replies]
+        groups = groups_of(rows)
+
+        def read() -> torch.Tensor:
+            found = torch.zeros(len(rows), len(heads.names))  # (B, K)
+            for batch in roles.batches(rows, groups):
+                found[batch.number.cpu()] = roles.scores(batch).cpu()
+            return found
+
+        with roles.board.as_role(REWARD):
+            scores = roles.fitting(read, rows, groups)
+        return [*rewards(scores, heads, shares(heads, [reply.prompt.tags for reply in replies])).tolist()]
+
+    return Scorer(score, lambda: None)
+
+
+def by_model(model: RewardModel) -> Scorer:
+    """A reward model on a base of its own, which reads the replies as text."""
+
+    def score(replies: Sequence[Replied]) -> list[float | None]:
+        conversations = [
+            [*reply.prompt.messages, Message(role="assistant", content=reply.text)] for reply in replies
+        ]
+        ratings = model.rate(conversations, [reply.prompt.tags for reply in replies])
+        return [rating.reward for rating in ratings]
+
+    return Scorer(score, lambda: None)
+
+
+def by_function(function: RewardFunction, name: str) -> Scorer:
+    """A function, or the judge. One event loop serves all calls, as a judge's connections need; they are closed with
+    it, so that a judge serves one training."""
+    runner = asyncio.Runner()
+
+    def close() -> None:
+        if inspect.iscoroutinefunction(end := getattr(function, "close", None)):
+            runner.run(end())  # its connections belong to this loop
+        runner.close()
+
+    async def awaited(value: Awaitable[Any]) -> Any:
+        return await value
+
+    def score(replies: Sequence[Replied]) -> list[float | None]:
+        prompts = [
+            [{"role": turn.role, "content": turn.content} for turn in reply.prompt.messages]
+            for reply in replies
+        ]
+        columns = {
+            "tags": [list(reply.prompt.tags) for reply in replies],
+            "meta": [dict(reply.prompt.meta) for reply in replies],
+        }
+        try:
+            found = function(prompts, [reply.text for reply in replies], **columns)
+            if inspect.isawaitable(found):
+                found = runner.run(awaited(found))
+            numbers = [None if value is None else float(value) for value in found]
+        except (UserError, BudgetReached, ProviderStopped):
+            raise
+        except Exception as error:
+            raise TrainDataError(
+                f"the reward function {name} failed: {type(error).__name__}: {error}"
+            ) from error
+        if len(numbers) != len(replies):
+            raise TrainDataError(
+                f"the reward function {name} gave {len(numbers)} rewards for {len(replies)} replies: wanted one "
+                "for each, None where there is none"
+            )
+        return [None if value is None or math.isnan(value) else value for value in numbers]
+
+    return Scorer(score, close)
+
+
+def open_scorer(source: RewardSource, roles: Roles, shared: bool) -> Scorer:
+    """The scorer for a reward; `shared` where its adapter is among the roles already."""
+    return by_adapter(roles) if shared else open_outside(source, roles.device)
+
+
+def open_outside(source: RewardSource, device: torch.device) -> Scorer:
+    """The scorer for a reward that shares nothing with the policy; a reward model brings a base of its own."""
+    folder = reward_folder(source)
+    if folder is not None:
+        return by_model(RewardModel.load(folder).to(device))
+    function = function_of(source)
+    return by_function(function, function_identity(function).partition("#")[0])
