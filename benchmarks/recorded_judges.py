@@ -241,7 +241,7 @@ def main() -> None:
         "# Recorded judges",
         "",
         "Made by `python benchmarks/recorded_judges.py DATA` from public recordings (the script says which). Every",
-        "figure is from `judge.audit.audit`, `judge.audit.biases` and `judge.voting.panel`, the code behind `preceptor audit` and the",
+        "figure is from `judge.audit` and `judge.voting.panel`, the code behind `preceptor audit` and the",
         "dataset card.",
         "",
         *llmbar_part(options.data / "llmbar"),

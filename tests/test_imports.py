@@ -1,51 +1,86 @@
-"""The import graph is the data flow: constitution <- prompts <- judge <- train <- preceptor."""
+"""The import graph is the data flow: between packages, between the folders of a package, and between files."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ORDER = ("constitution", "prompts", "judge", "train", "preceptor")
-MODULES = sorted(path for package in ORDER for path in (ROOT / package).rglob("*.py"))
-STAGES = {
-    "judge": {"respond", "revise", "compare", "label", "audit"},
-    "train": {"sft", "reward", "dpo", "ppo", "evaluate"},
-}
-"""Modules that never import one another; `compare` is the exception, the ask on which `label` stands."""
-TRAINING = {
-    f"preceptor/{name}.py"
-    for name in [
-        "beside",
-        "config",
+PACKAGES = ("constitution", "prompts", "judge", "train", "preceptor")
+"""The folders at the top. Each imports only those before it."""
+FOLDERS = {
+    "constitution": ("checks", ""),
+    "prompts": ("", "pools", "templates"),
+    "judge": (
+        "models/http",
+        "models/local",
+        "models/openai",
+        "models/anthropic",
+        "models",
+        "ledger",
+        "asking",
+        "voting",
+        "dataset",
+        "audit",
+    ),
+    "train": (
+        "embedded",
+        "models",
+        "data",
+        "forward",
+        "estimate",
+        "loop",
+        "rollout",
+        "ppo",
+        "grpo",
+        "guard",
         "evaluation",
-        "guarding",
-        "pipeline",
-        "plots",
-        "probes",
-        "report",
-        "rounds",
-        "run_plan",
-        "running",
-    ]
+        "export",
+    ),
+    "preceptor": ("asking", "label", "evaluation", "report", "run", "cli"),
 }
-"""The application's modules that only training commands import, and so may import `train` at once."""
+"""The rooms of a package, from those that know less to those that know more. A room imports none after it."""
 TORCH = {"torch", "transformers", "trl", "peft", "accelerate", "safetensors"}
-LOCAL = {f"judge/models/{name}.py" for name in ("local", "loading", "branches", "passes")}
-"""The local model's modules, which may import torch, and only inside functions."""
 SDKS = {"openai", "anthropic"}
-WHERE_USED = {"ray", "psycopg"}
-"""Extras, imported by the functions that need them."""
-SPEAKERS = {f"judge/models/{name}.py" for name in ("openai", "anthropic", "openai_batch", "anthropic_batch")}
-"""The only modules that import a provider's SDK."""
+ROOM_OF = (
+    (TORCH, ("train/", "judge/models/local/")),
+    (SDKS, ("judge/models/openai/", "judge/models/anthropic/")),
+    ({"ray"}, ("preceptor/asking/",)),
+    ({"sqlalchemy", "sqlite3", "psycopg"}, ("judge/ledger/",)),
+)
+"""Libraries, and the rooms that may import them."""
+IN_FUNCTIONS = TORCH | {"ray", "psycopg"}
+"""Libraries of extras: outside `train/` they are imported by the functions that need them."""
+TRAINING = ("preceptor/run/", "preceptor/evaluation/", "preceptor/report/")
+"""Rooms of the application that only training commands import, and so may import `train` at once."""
 
 
-def imports(path: Path) -> list[tuple[str, bool]]:
-    """Every module that a file imports, with whether the import stands at module level and runs there."""
+@cache
+def modules() -> dict[str, Path]:
+    """Every module of the package by the name under which it is imported."""
+    found = {}
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            place = path.relative_to(ROOT).with_suffix("").as_posix().removesuffix("/__init__")
+            name = place.replace("/", ".")
+            found[name if package == "preceptor" else f"preceptor.{name}"] = path
+    return found
+
+
+PATHS = sorted(modules().values())
+BY_PATH = pytest.mark.parametrize("path", PATHS, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+@cache
+def imports(path: Path) -> tuple[tuple[str, bool], ...]:
+    """(name, whether it is imported as the file is) of everything that a file imports to use it."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     typing_only = {
         id(inner)
@@ -53,7 +88,7 @@ def imports(path: Path) -> list[tuple[str, bool]]:
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
         for inner in ast.walk(node)
     }
-    found = []
+    found: list[tuple[str, bool]] = []
     for node in ast.walk(tree):
         top = node in tree.body
         if id(node) in typing_only:
@@ -63,47 +98,103 @@ def imports(path: Path) -> list[tuple[str, bool]]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             found += [(f"{node.module}.{alias.name}", top) for alias in node.names]
-    return found
+    return tuple(found)
 
 
-def test_the_walk_finds_the_modules() -> None:
-    assert len(MODULES) > 40
+@cache
+def ours(path: Path) -> frozenset[Path]:
+    """The files of the package that a file imports."""
+    found = set()
+    for name, _ in imports(path):
+        while name and name not in modules():
+            name = name.rpartition(".")[0]
+        if name and name != "preceptor":
+            found.add(modules()[name])
+    return frozenset(found - {path})
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def room(path: Path) -> tuple[str, str]:
+    """(package, folder) of a file; the folder of a package's top files is empty."""
+    package, *between, _ = path.relative_to(ROOT).parts
+    return package, "/".join(between)
+
+
+def circle(graph: Mapping[Path, frozenset[Path]]) -> list[str]:
+    """The files of one circle, or none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return [str(path.relative_to(ROOT)) for path in error.args[1]]
+    return []
+
+
+def backwards(path: Path) -> Iterator[str]:
+    """Imports of a file that run against the order of the packages or of the folders."""
+    package, folder = room(path)
+    order = FOLDERS[package]
+    for other in ours(path):
+        its_package, its_folder = room(other)
+        if PACKAGES.index(its_package) > PACKAGES.index(package):
+            yield f"{path.relative_to(ROOT)} imports {other.relative_to(ROOT)}"
+        if its_package != package or folder not in order or its_folder not in order:
+            continue
+        if order.index(its_folder) > order.index(folder):
+            yield f"{path.relative_to(ROOT)} imports {other.relative_to(ROOT)}"
+
+
+def test_every_module_is_walked() -> None:
+    tracked = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    assert len(modules()) == len(tracked)
+    assert any(ours(path) for path in PATHS)
+
+
+def test_every_folder_has_a_place_in_the_order() -> None:
+    for package, order in FOLDERS.items():
+        there = {room(path)[1] for path in PATHS if room(path)[0] == package} - {""}
+        subfolders = {
+            folder for folder in there if not any(folder.startswith(f"{one}/") for one in order if one)
+        }
+        data = {"library", "embedded/weights"}
+        assert subfolders - data <= set(order), package
+
+
+@BY_PATH
 def test_imports_point_one_way(path: Path) -> None:
-    package = path.relative_to(ROOT).parts[0]
-    later = set(ORDER[ORDER.index(package) + 1 :])
-    wrong = [name for name, _ in imports(path) if name.split(".")[0] in later]
-    assert wrong == []
+    assert list(backwards(path)) == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_heavy_libraries_stay_in_their_rooms(path: Path) -> None:
+def test_no_circle_of_files() -> None:
+    assert circle({path: ours(path) for path in PATHS}) == []
+
+
+def test_the_circle_is_found() -> None:
+    one, two = PATHS[:2]
+    assert circle({one: frozenset({two}), two: frozenset({one})})
+
+
+@BY_PATH
+def test_everything_is_imported_by_its_one_name(path: Path) -> None:
+    """The folders at the top are no packages of their own, though Python would find them at the repository's root."""
+    assert [name for name, _ in imports(path) if name.split(".")[0] in PACKAGES[:-1]] == []
+
+
+@BY_PATH
+def test_libraries_stay_in_their_rooms(path: Path) -> None:
     place = path.relative_to(ROOT).as_posix()
     for name, top in imports(path):
         root = name.split(".")[0]
-        if root in TORCH:
-            assert place.startswith("train/") or (place in LOCAL and not top), f"{place} imports {name}"
-        assert root not in WHERE_USED or not top, f"{place} imports {name} at module level"
-        if root in SDKS:
-            assert place in SPEAKERS, f"{place} imports {name}"
-        if root == "train" and place.startswith("preceptor/") and place not in TRAINING:
+        for libraries, rooms in ROOM_OF:
+            assert root not in libraries or place.startswith(rooms), f"{place} imports {name}"
+        if root in IN_FUNCTIONS and not place.startswith("train/"):
             assert not top, f"{place} imports {name} at module level"
-
-
-@pytest.mark.parametrize(("package", "stages"), STAGES.items())
-def test_stages_do_not_import_one_another(package: str, stages: set[str]) -> None:
-    for stage in stages:
-        others = {f"{package}.{other}" for other in stages - {stage, "compare"}}
-        found = {name for name, _ in imports(ROOT / package / f"{stage}.py")}
-        assert not [name for name in found for other in others if name.startswith(f"{other}.")], stage
+        if name.startswith("preceptor.train.") and place.startswith("preceptor/"):
+            assert not top or place.startswith(TRAINING), f"{place} imports {name} at module level"
 
 
 def test_the_command_line_starts_without_torch_or_an_sdk() -> None:
     code = "import sys, preceptor.cli.app; print(sorted(set(sys.modules) & set(sys.argv[1:])))"
-    heavy = sorted(TORCH | SDKS | WHERE_USED | {"pydantic", "sqlalchemy", "sklearn", "scipy", "matplotlib"})
+    heavy = TORCH | SDKS | {"ray", "psycopg", "pydantic", "sqlalchemy", "sklearn", "scipy", "matplotlib"}
     ran = subprocess.run(
-        [sys.executable, "-c", code, *heavy], capture_output=True, text=True, cwd=ROOT, check=True
+        [sys.executable, "-c", code, *sorted(heavy)], capture_output=True, text=True, cwd=ROOT, check=True
     )
     assert ran.stdout.strip() == "[]"

@@ -16,13 +16,13 @@ PACKAGES = ("constitution", "prompts", "judge", "train", "preceptor")
 PAIR = {"prompt": "Hi", "response_a": "- one\n- two", "response_b": "x" * 4000}
 
 
-def data_files() -> set[str]:
-    """Whatever is no code in the packages: each must be in the wheel."""
+def wanted() -> set[str]:
+    """Every file of the packages, by the name under which the wheel must hold it."""
     return {
-        path.relative_to(ROOT).as_posix()
+        ("" if package == "preceptor" else "preceptor/") + path.relative_to(ROOT).as_posix()
         for package in PACKAGES
         for path in (ROOT / package).rglob("*")
-        if path.is_file() and path.suffix not in (".py", ".pyc")
+        if path.is_file() and path.suffix != ".pyc"
     }
 
 
@@ -33,9 +33,15 @@ def main() -> None:
         run(sys.executable, "-m", "build", "--wheel", "--outdir", str(folder / "dist"), str(ROOT), cwd=ROOT)
         wheel = next((folder / "dist").glob("*.whl"))
         held = set(zipfile.ZipFile(wheel).namelist())
-        missing = sorted(data_files() - held)
+        missing = sorted(wanted() - held)
         if missing:
             raise SystemExit(f"{wheel.name} lacks {', '.join(missing)}")
+        if strange := {name.split("/")[0] for name in held if not name.startswith("preceptor-")} - {
+            "preceptor"
+        }:
+            raise SystemExit(
+                f"{wheel.name} puts {', '.join(sorted(strange))} at the top level of site-packages"
+            )
         venv.create(folder / "venv", with_pip=True)
         tools = folder / "venv" / "bin"
         pip = (str(tools / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")

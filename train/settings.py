@@ -224,7 +224,9 @@ class RolloutSettings(LoopSettings):
 
 
 class GroupSettings(RolloutSettings):
-    """Settings of `train.grpo.train` that both of its trainings have: replies are compared with those to the same prompt."""
+    """Settings of `train.grpo.train` that both of its trainings have: replies are compared with those to the same
+    prompt.
+    """
 
     learning_rate: float = Field(default=1e-4, gt=0)
     samples: int = Field(default=8, gt=1)

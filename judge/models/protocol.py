@@ -1,7 +1,8 @@
 """The seam: Request -> Completion, for every model whatever its provider.
 
 A Model answers one request or raises one of the errors in `judge.errors`; it neither retries nor caches nor counts
-money. Retries, rate limits and the budget are `judge.asking.fanout`'s, the cache and the bill are `judge.ledger.ledger`'s.
+money. Retries, rate limits and the budget are `judge.asking.fanout`'s, the cache and the bill are
+`judge.ledger.ledger`'s.
 """
 
 from __future__ import annotations

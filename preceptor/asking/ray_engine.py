@@ -3,8 +3,8 @@
     rows, read here -> batches -> workers, which hold the models -> batches, written here in the order of the rows
 
 Each worker is an actor with a fan-out of its own. The ledger gives once-only: what a lost worker had been asking is
-asked again, what it had been answered is not. Budget and rates are held by one keeper for all (`judge.asking.shared`). Ray
-Data limits how far reading runs ahead, sends a lost worker's batches to another, and makes lost results anew, for
+asked again, what it had been answered is not. Budget and rates are held by one keeper for all (`judge.asking.shared`).
+Ray Data limits how far reading runs ahead, sends a lost worker's batches to another, and makes lost results anew, for
 which the ledger has the answers.
 """
 

@@ -6,8 +6,8 @@ As in Bai et al. 2022 (arXiv 2212.08073), revisions first tune the model by SFT,
 samples of that model, in 3-responses. Without `sft` the first responses are compared, with `revise` also their
 revisions.
 
-With `rounds`, the way from samples to a policy is gone again and again (`preceptor.run.rounds`): 4-labels and 5-preferences
-are then the first round's, and 7-policy and 8-heldout the last one's.
+With `rounds`, the way from samples to a policy is gone again and again (`preceptor.run.rounds`): 4-labels and
+5-preferences are then the first round's, and 7-policy and 8-heldout the last one's.
 
 A stage that is finished with the same settings and the same inputs is passed over; the ledger answers what an
 unfinished one had asked. Importing this module imports `train`, and so torch.

@@ -1,8 +1,8 @@
 """What a run would ask of its models, told before anything is asked or trained.
 
 Each prompt's way through the run is one dialogue, from its first reply to the last comparison, so that
-`judge.asking.plan` can walk it: on the ledger's answers as far as they go, then on replies as long as they may be. What is
-still to be trained is stood in for by a model of its own, which costs nothing, as the trained one will.
+`judge.asking.plan` can walk it: on the ledger's answers as far as they go, then on replies as long as they may be. What
+is still to be trained is stood in for by a model of its own, which costs nothing, as the trained one will.
 
 Importing this module imports `train`, and so torch.
 """

@@ -154,7 +154,7 @@ def test_a_file_of_faults_stops_at_ten(tmp_path: Path) -> None:
         ("p.txt", b"Hi", r"unknown ending; wanted \.jsonl, \.jsonl\.gz, \.csv"),
         (
             "p.jsonl.gz",
-            gzip.compress(lines([GOOD] * 9))[:-9],
+            gzip.compress(lines([GOOD] * 9), mtime=0)[:-9],
             r"gzip data is broken or cut short after line \d+",
         ),
         ("p.jsonl.gz", b"no gzip", r"gzip data is broken or cut short after line 0"),

@@ -1,6 +1,7 @@
 """Replies of rollouts as batches: those to one prompt in one row with it, or each in a row of its own.
 
-Who reads a batch uses its indices, and does not see which layout it has (`train.data.collate_pairs` says the same of pairs).
+Who reads a batch uses its indices, and does not see which layout it has (`train.data.collate_pairs` says the same of
+pairs).
 """
 
 from __future__ import annotations

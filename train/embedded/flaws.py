@@ -1,7 +1,7 @@
 """Judges of this world with one weakness each, to see what a policy makes of it and whether a guard notices.
 
-Reward functions as `train.rollout.rewards` takes them: `--reward preceptor.train.embedded.flaws:padding`. Each is the share of
-principles that a reply satisfies, by the oracle, and a liking beside it that outweighs the one principle it
+Reward functions as `train.rollout.rewards` takes them: `--reward preceptor.train.embedded.flaws:padding`. Each is the
+share of principles that a reply satisfies, by the oracle, and a liking beside it that outweighs the one principle it
 offends. So the reward is right about most of what it sees, and wrong where it is pressed.
 
     padding, agreement              the liking pays whatever else the reply is: a policy learns it first

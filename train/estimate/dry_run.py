@@ -3,7 +3,8 @@
 The model is built from its config alone, on torch's meta device, and its adapters on it; then one pass forward
 and backward runs under torch's FakeTensorMode, which computes shapes and nothing else. So nothing has to be
 known about an architecture: what its backward pass keeps, what its attention makes of a mask, and what the head
-or TRL's loss takes is counted as it happens, to the byte what the pass takes with values (`train.estimate.memory.Alive`).
+or TRL's loss takes is counted as it happens, to the byte what the pass takes with values
+(`train.estimate.memory.Alive`).
 
 Left out: what kernels take for themselves while they run, and how an allocator rounds and splits.
 """

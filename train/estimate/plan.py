@@ -8,8 +8,8 @@ disk       of the output folder with its checkpoints, as many as there are for a
 time       from when the weights are loaded to when the result is written, in parts: the steps, measuring on
            held-out rows, checkpoints, and what is read without gradients before and after. Passes of the
            training's own are timed on this very machine for it, with made-up weights (`train.estimate.timing`); where
-           even the least of them would be long, the speed of a matrix product must do (`train.estimate.matmul_speed`), and
-           the time is right to a factor of about three
+           even the least of them would be long, the speed of a matrix product must do (`train.estimate.matmul_speed`),
+           and the time is right to a factor of about three
 
 Gradient checkpointing, where nothing was said about it, is switched on where the memory would not do without.
 """

@@ -16,7 +16,8 @@ TEMPLATE = Path(__file__).with_name("card.html")
 def page(figures: Mapping[str, Any], settings: Mapping[str, Any], rows: Mapping[str, Any]) -> str:
     """The page as HTML; nothing is loaded from anywhere.
 
-    figures: of `train.evaluation.report_card.card`; settings: of the training; rows: what became of them, as in `folder.Result`.
+    figures: of `train.evaluation.report_card.card`; settings: of the training; rows: what became of them, as in
+    `folder.Result`.
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))

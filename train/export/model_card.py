@@ -145,7 +145,8 @@ def _code(origin: Origin, form: str, made: MadeIn) -> str:
         place = json.dumps(made.loaded_as)
         use = _python(
             ("from huggingface_hub import snapshot_download\n" if made.on_hub else "")
-            + "from preceptor.prompts.records import Message\nfrom preceptor.train.forward.reward_model import RewardModel\n\n"
+            + "from preceptor.prompts.records import Message\n"
+            "from preceptor.train.forward.reward_model import RewardModel\n\n"
             f"place = {f'snapshot_download({place})' if made.on_hub else place}\n"
             f"model = RewardModel.load(place, {json.dumps(origin.base)})\n"
             f"{CHAT}score = model.score([[Message(**turn) for turn in chat]])[0]"
@@ -164,7 +165,8 @@ def _code(origin: Origin, form: str, made: MadeIn) -> str:
 
 def _base_code(origin: Origin) -> str:
     if origin.base == EMBEDDED:
-        return 'from preceptor.train.models.base import resolve_model\n\nbase = resolve_model("embedded")  # of Preceptor\n'
+        where = "from preceptor.train.models.base import resolve_model"
+        return f'{where}\n\nbase = resolve_model("embedded")  # of Preceptor\n'
     return f"\nbase = {json.dumps(resolve_model(origin.base))}\n"
 
 

@@ -5,7 +5,8 @@ memory     on a GPU the allocator's own peak. On a CPU, which keeps no such acco
            held beside it is added: weights, adapter, the optimizer's state
 resident   on a CPU, what the operating system saw of the process: with Python, libraries and scratch, from
            when the weights had been loaded on
-disk       the output folder after every checkpoint, with the one removed for it; and at the end (`train.loop.output_folder`)
+disk       the output folder after every checkpoint, with the one removed for it; and at the end
+           (`train.loop.output_folder`)
 time       of the loop of this very command: steps, checkpoints, and measuring on held-out rows
 """
 

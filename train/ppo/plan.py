@@ -3,8 +3,8 @@
 steps      counted
 memory     weights, the adapters of all roles and the optimisers of two, and the heaviest of three things: a pass of
            the policy's update and one of the value function's, gone through with tensors that have no values
-           (`train.estimate.dry_run`), and a batch of rollouts with its cache, by their shapes. All as if the longest prompts
-           stood in one step and every reply had `max_new_tokens`: no step takes more
+           (`train.estimate.dry_run`), and a batch of rollouts with its cache, by their shapes. All as if the longest
+           prompts stood in one step and every reply had `max_new_tokens`: no step takes more
 disk       of the output folder with its checkpoints
 
 Time is not foretold: it hangs on how long replies become, which is for the policy to say. What a reward takes that does

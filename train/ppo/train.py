@@ -93,7 +93,8 @@ def train_ppo(
     """Train a policy on prompts; run again, it goes on from the last checkpoint.
 
     `reward`: the folder of a reward model, `module:function`, or a function (`train.rollout.rewards`); `guard`: see
-    `train.ppo.guard_protocol`; `read`: what reading the rows set aside and which files they came from, for the manifest.
+    `train.ppo.guard_protocol`; `read`: what reading the rows set aside and which files they came from, for the
+    manifest.
     Raises TrainDataError where no prompt can be trained on or a reward function fails, CheckpointError and
     RunFolderError for models and folder.
     """

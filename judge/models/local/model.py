@@ -75,7 +75,8 @@ class LocalModel:
         """The oldest request and those that go well with it.
 
         Bare verdicts go together as far as `MOST_VERDICTS`, because those about one pair share its tokens and what
-        they come to is seen only in tokens (`judge.models.local.prefix_passes`). Replies go with those most like them in length.
+        they come to is seen only in tokens (`judge.models.local.prefix_passes`). Replies go with those most like them
+        in length.
         """
         kind = _is_direct(waiting[0])
         alike = [index for index, request in enumerate(waiting) if _is_direct(request) == kind]
