@@ -17,13 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from preceptor.constitution.principle import Constitution, Principle
 from preceptor.judge.dataset.publish import preference
 from preceptor.judge.label import LabelSettings, label
 from preceptor.judge.models.protocol import Completion, Failure, Outcome, Request
-from preceptor.judge.records import Label, Pair
+from preceptor.judge.records import Label, Pair, Preference
 from preceptor.prompts.records import Message, Prompt
 from preceptor.train.data.collate_pairs import collate_pairs
 from preceptor.train.data.pairs import PairTokens, encode_pairs
@@ -32,10 +32,10 @@ from preceptor.train.forward.reply_logprobs import Policy
 from preceptor.train.forward.reward_model import RewardModel
 from preceptor.train.losses import soft_bradley_terry
 from preceptor.train.models.base import POLICY, Base, adapt, as_reference, freeze
-from preceptor.train.ppo import train as ppo
 from preceptor.train.ppo.checkpoint import Carried
 from preceptor.train.ppo.objective import Running
-from preceptor.train.ppo.roles import VALUE, Roles, open_roles
+from preceptor.train.ppo.roles import VALUE, open_roles
+from preceptor.train.ppo.train import Rolled, look_back
 from preceptor.train.ppo.update import policy_step, value_step
 from preceptor.train.rollout.sampling import Rollout
 from preceptor.train.settings import DpoSettings, PpoSettings
@@ -202,6 +202,10 @@ ROLES = ("policy", "reward", "value")
 P = torch.tensor([0.9, 0.6, 0.5])
 CHOSEN = [proof.encode(f"Where is {x}?", f"Please {x}.") for x in ("a", "the bar", "é")]
 REJECTED = [proof.encode(f"Where is {x}?", f"{x} is there!") for x in ("a", "the bar", "é")]
+PAIRS = [
+    PairTokens(prompt, chosen, rejected, p, "")
+    for (prompt, chosen), (_, rejected), p in zip(CHOSEN, REJECTED, P.tolist(), strict=True)
+]
 
 
 @pytest.fixture
@@ -218,8 +222,6 @@ def model() -> Iterator[Any]:
 
 def base_of(model: Any) -> Base:
     """The same frozen model as the package has it: without places for adapters."""
-    from transformers import LlamaForCausalLM
-
     plain = LlamaForCausalLM(model.config)
     state = {name.replace(".base.", "."): value for name, value in model.state_dict().items()}
     plain.load_state_dict(
@@ -242,11 +244,6 @@ def matched(model: Any, adapted: Any, role: str, adapter: str = POLICY) -> list[
     return pairs
 
 
-def pairs_of(base: Base) -> list[PairTokens]:
-    rows = zip(CHOSEN, REJECTED, P.tolist(), strict=True)
-    return [PairTokens(chosen[0], chosen[1], rejected[1], p, "") for chosen, rejected, p in rows]
-
-
 def compare(gradients: Sequence[tuple[Tensor, Tensor]]) -> None:
     assert any(mine.grad.abs().max() > 1e-3 for mine, _ in gradients if mine.grad is not None)
     for mine, theirs in gradients:
@@ -259,9 +256,7 @@ def lora_base(model: Any) -> tuple[Base, Any]:
     return base, adapt(base, proof.Lora.rank, proof.Lora.alpha, seed=0)
 
 
-def test_the_package_reads_the_same_tokens(model: Any) -> None:
-    from preceptor.judge.records import Preference
-
+def test_the_package_reads_the_same_tokens() -> None:
     row = Preference(
         id="x",
         prompt=(Message(role="user", content="Where is é?"),),
@@ -286,7 +281,7 @@ def test_reward_model(model: Any, shared: bool) -> None:
     with proof.acting("reward"):
         mine = proof.reward_losses(model, head, CHOSEN, REJECTED, P)
         mine.mean().backward()
-    chosen, rejected = reward(collate_pairs(pairs_of(base), range(3), 0, shared)).chunk(2)
+    chosen, rejected = reward(collate_pairs(PAIRS, range(3), 0, shared)).chunk(2)
     theirs = soft_bradley_terry(chosen, rejected, P[:, None])[:, 0]
     theirs.mean().backward()
     torch.testing.assert_close(theirs, mine, **WITHIN)
@@ -297,16 +292,92 @@ def test_reward_model(model: Any, shared: bool) -> None:
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_dpo(model: Any, shared: bool) -> None:
-    base, adapted = lora_base(model)
+    _, adapted = lora_base(model)
     weights = matched(model, adapted, "policy")
     with proof.acting("policy"):
         mine = proof.dpo_losses(model, CHOSEN, REJECTED, P)
         mine.mean().backward()
     policy = Policy(adapted)
-    batch = collate_pairs(pairs_of(base), range(3), 0, shared)
+    batch = collate_pairs(PAIRS, range(3), 0, shared)
     with as_reference(adapted):
         reference = policy(batch)
     theirs = pair_losses(policy(batch), reference, batch, DpoSettings())
     theirs.mean().backward()
     torch.testing.assert_close(theirs, mine, **WITHIN)
     compare(weights)
+
+
+ROWS = [(prompt, reply[:length]) for prompt, reply in CHOSEN for length in (2, 5, len(reply))]
+SCORES = torch.tensor([0.3, -1.2, 0.8, 0.1, 2.0, -0.4, 0.0, 0.7, -0.9])
+SETTINGS = PpoSettings(
+    rank=proof.Lora.rank,
+    alpha=proof.Lora.alpha,
+    kl_beta=proof.KL_BETA,
+    gamma=proof.GAMMA,
+    lam=proof.LAMBDA,
+    clip=proof.CLIP,
+    value_clip=proof.VALUE_CLIP,
+    missing_eos_penalty=proof.UNFINISHED,
+    max_kl=None,
+    max_grad_norm=1e9,
+    batch_size=9,
+    samples=3,
+    minibatches=1,
+    precision="fp32",
+    gradient_checkpointing=False,
+)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_step_of_ppo(model: Any, shared: bool) -> None:
+    """What is known of the replies, and the gradients of both losses once the policy has moved and is clipped."""
+    roles = open_roles(base_of(model), SETTINGS, None)
+    roles.shared = shared
+    matched(model, roles.adapted, "policy")
+    matched(model, roles.adapted, "value", VALUE)
+    head = nn.Linear(32, 1)
+    roles.value_head.load_state_dict(head.state_dict())
+    with proof.acting("policy"):
+        old = proof.logprobs(model, ROWS).detach()
+        found = proof.look_back(model, ROWS, SCORES, head)
+    rollouts = [
+        Rollout(prompt, reply, logps[: len(reply)], torch.zeros(len(reply)), reply[-1] == proof.END)
+        for (prompt, reply), logps in zip(ROWS, old, strict=True)
+    ]
+    carried = Carried(0, proof.KL_BETA, Running().joined(SCORES), [], 0)
+    seen = look_back(Rolled(rollouts, SCORES, 0), carried, roles, SETTINGS, fit_values=True)
+    mask, _, values, advantages, returns = found
+    torch.testing.assert_close(seen.mask, mask)
+    for theirs, mine in ((seen.old, old), (seen.values, values), (seen.returns, returns)):
+        torch.testing.assert_close(theirs, mine, **WITHIN)
+    torch.testing.assert_close(
+        seen.advantages, advantages, rtol=1e-6, atol=4e-6
+    )  # divided by their deviation
+    torch.testing.assert_close(roles.value_head.weight, head.weight, **WITHIN)
+
+    moved = [(weight, torch.randn_like(weight) / 100) for name in ROLES for weight in proof.role(model, name)]
+    for weight, change in moved:
+        weight.data += change
+    pairs = matched(model, roles.adapted, "policy")
+    everything = [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    roles.train()
+    idle = torch.optim.SGD(roles.trained(POLICY), lr=0.0)
+    told = policy_step(seen, everything, roles, idle, SETTINGS)
+    with proof.acting("policy"):
+        loss = proof.policy_loss(proof.logprobs(model, ROWS), old, advantages, mask)
+        loss.backward()
+    assert 0 < told["clip_share"] < 1
+    assert told["policy_loss"] == pytest.approx(loss.item(), abs=1e-6)
+    compare(pairs)
+
+    head.bias.data += 0.25
+    roles.value_head.load_state_dict(head.state_dict())
+    pairs = matched(model, roles.adapted, "value", VALUE)
+    idle = torch.optim.SGD(roles.trained(VALUE), lr=0.0)
+    told = value_step(seen, everything, roles, idle, SETTINGS)
+    with proof.acting("value"):
+        loss = proof.value_loss(proof.values(model, head, ROWS), values, returns, mask)
+        loss.backward()
+    assert 0 < told["value_clip_share"] < 1
+    assert told["value_loss"] == pytest.approx(loss.item(), abs=1e-6)
+    compare([*pairs, (head.weight, roles.value_head.weight), (head.bias, roles.value_head.bias)])
