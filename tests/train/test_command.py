@@ -16,6 +16,8 @@ from preceptor.prompts.rows import write_rows
 from preceptor.train.settings import DpoSettings, KtoSettings, LoopSettings, RewardSettings, SftSettings
 from tests.train.tiny import preference
 
+pytestmark = pytest.mark.slow
+
 STAGES: dict[str, type[LoopSettings]] = {
     "sft": SftSettings,
     "reward": RewardSettings,

@@ -19,6 +19,8 @@ from preceptor.train.settings import GrpoSettings, RlooSettings
 from tests.servers.vllm import serving
 from tests.train.test_ppo_command import PROMPTS, REWARD, SOURCES
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {"grpo": GrpoSettings, "rloo": RlooSettings}
 SMALL = "--batch-size 4 --samples 2 --max-new-tokens 6 --max-length 64 --rank 4"
 CONSTITUTION = (

@@ -14,6 +14,8 @@ from preceptor.cli.train import app
 from preceptor.constitution.errors import UserError
 from preceptor.train.settings import PpoSettings
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = "\n".join(json.dumps({"prompt": f"{number}: where is the pool?"}) for number in range(4))
 REWARD = (
     "def short(prompts, completions, **columns):\n    return [-float(len(text)) for text in completions]\n"
