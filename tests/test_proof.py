@@ -31,14 +31,15 @@ from preceptor.train.dpo import pair_losses
 from preceptor.train.forward.reply_logprobs import Policy
 from preceptor.train.forward.reward_model import RewardModel
 from preceptor.train.losses import soft_bradley_terry
+from preceptor.train.pair_losses import pair_loss
 from preceptor.train.models.base import POLICY, Base, adapt, as_reference, freeze
 from preceptor.train.ppo.checkpoint import Carried
 from preceptor.train.ppo.objective import Running
 from preceptor.train.ppo.roles import VALUE, open_roles
 from preceptor.train.ppo.train import Rolled, look_back
-from preceptor.train.ppo.update import policy_step, value_step
+from preceptor.train.ppo.update import policy_numbers, policy_step, value_numbers, value_step
 from preceptor.train.rollout.sampling import Rollout
-from preceptor.train.settings import DpoSettings, PpoSettings
+from preceptor.train.settings import PpoSettings
 from tests.judge.canned import Absent, drive
 
 FILE = Path(__file__).parent.parent / "examples" / "proof.py"
@@ -301,7 +302,7 @@ def test_dpo(model: Any, shared: bool) -> None:
     batch = collate_pairs(PAIRS, range(3), 0, shared)
     with as_reference(adapted):
         reference = policy(batch)
-    theirs = pair_losses(policy(batch), reference, batch, DpoSettings())
+    theirs = pair_losses(policy(batch), reference, batch, pair_loss("dpo"), beta=0.1)
     theirs.mean().backward()
     torch.testing.assert_close(theirs, mine, **WITHIN)
     compare(weights)
@@ -362,7 +363,7 @@ def test_a_step_of_ppo(model: Any, shared: bool) -> None:
     everything = [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
     roles.train()
     idle = torch.optim.SGD(roles.trained(POLICY), lr=0.0)
-    told = policy_step(seen, everything, roles, idle, SETTINGS)
+    told = policy_step(seen, everything, roles, idle, **policy_numbers(SETTINGS))
     with proof.acting("policy"):
         loss = proof.policy_loss(proof.logprobs(model, ROWS), old, advantages, mask)
         loss.backward()
@@ -374,7 +375,7 @@ def test_a_step_of_ppo(model: Any, shared: bool) -> None:
     roles.value_head.load_state_dict(head.state_dict())
     pairs = matched(model, roles.adapted, "value", VALUE)
     idle = torch.optim.SGD(roles.trained(VALUE), lr=0.0)
-    told = value_step(seen, everything, roles, idle, SETTINGS)
+    told = value_step(seen, everything, roles, idle, **value_numbers(SETTINGS))
     with proof.acting("value"):
         loss = proof.value_loss(proof.values(model, head, ROWS), values, returns, mask)
         loss.backward()

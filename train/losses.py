@@ -49,11 +49,6 @@ def smoothed(probability: PerPair, smoothing: float) -> PerPair:
     return probability * (1 - smoothing) + (1 - probability) * smoothing
 
 
-def soft_cross_entropy(logits: Tensor, probability: Tensor) -> Tensor:
-    """Cross-entropy (B,) in nats of log-odds (B,) against soft labels (B,) in 0..1."""
-    return -(probability * logsigmoid(logits) + (1 - probability) * logsigmoid(-logits))
-
-
 def soft_bradley_terry(
     chosen_rewards: PerPair,
     rejected_rewards: PerPair,
@@ -83,25 +78,6 @@ def implicit_rewards(policy_logps: PerPair, reference_logps: PerPair, beta: floa
     Rafailov et al. 2023 (arXiv 2305.18290), equation 5 without its partition term, which cancels in a pair.
     """
     return beta * (policy_logps - reference_logps)
-
-
-def soft_dpo(
-    policy_chosen: Tensor,
-    policy_rejected: Tensor,
-    reference_chosen: Tensor,
-    reference_rejected: Tensor,
-    probability: Tensor,
-    beta: float,
-) -> Tensor:
-    """Loss (B,) of the summed log-probabilities (B,) of whole replies, in nats, under policy and reference.
-
-    Rafailov et al. 2023 (arXiv 2305.18290), equation 7, with the soft label in place of the hard one. With
-    d = beta (log pi/pi_ref of chosen - log pi/pi_ref of rejected) the gradient for the chosen log-probability
-    is beta (sigmoid(d) - p), and for the rejected one its negative.
-    """
-    chosen = implicit_rewards(policy_chosen, reference_chosen, beta)
-    rejected = implicit_rewards(policy_rejected, reference_rejected, beta)
-    return soft_cross_entropy(chosen - rejected, probability)
 
 
 def hinge(odds: PerPair) -> PerPair:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from preceptor.constitution.principle import Constitution
 from preceptor.prompts.records import Record
+from preceptor.train.pair_losses import PAIR_LOSSES, READ_BY_SOME, loss_names, pair_loss
 
 
 class LoopSettings(Record):
     """Settings that every training has; a stage adds its own, and may set another default."""
+
+    without_effect: ClassVar[frozenset[str]] = frozenset()
+    """Settings that the stage does not read. They are refused, since nothing is passed over in silence; all others are
+    read, which tests/train/test_every_setting_is_read.py holds."""
 
     model: str = "embedded"
     """`embedded`, `hf/` and a hub id, or the path of a model folder."""
@@ -29,7 +35,7 @@ class LoopSettings(Record):
     pass_tokens: int | None = Field(default=None, gt=0)
     """Tokens, padding included, that go through the model at a time; 1024 on a CPU and 8192 elsewhere where
     nothing is said. A step that holds more is cut into passes whose gradients are added: less memory and
-    padding, the same result but for rounding. Not used by SFT."""
+    padding, the same result but for rounding. SFT and KTO take steps whole, and refuse it."""
     rank: int = Field(default=16, gt=0)
     alpha: float = Field(default=32.0, gt=0)
     """The adapter's change is scaled by alpha / rank."""
@@ -55,6 +61,14 @@ class LoopSettings(Record):
     report_to: tuple[Literal["wandb", "trackio", "mlflow", "comet_ml", "swanlab"], ...] = ()
     """Where else to send the metrics, through transformers' integrations; the key comes from the environment."""
 
+    @model_validator(mode="after")
+    def _read_by_the_training(self) -> LoopSettings:
+        for name in sorted(self.without_effect):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                stage = type(self).__name__.removesuffix("Settings").upper()
+                raise ValueError(f"{name} has no effect in {stage}: leave it out")
+        return self
+
 
 BARE = "base"
 """As a `reference_adapter`: the model with no adapter at all. A folder of that name is `./base`."""
@@ -66,6 +80,8 @@ NOT_IN_RESULT = frozenset(
 
 class SftSettings(LoopSettings):
     """Settings of `train.sft`."""
+
+    without_effect = frozenset({"pass_tokens"})
 
 
 class PairSettings(LoopSettings):
@@ -144,8 +160,8 @@ class DpoSettings(PairSettings):
     reference_adapter: str | None = Field(default=None, exclude_if=lambda value: value is None)
     """The reference, where it is not what training starts from: folder of a LoRA adapter on the same base, or
     `base`. Not written down where it is not given, so that trainings from before it are still themselves."""
-    loss: Literal["dpo", "ipo", "hinge", "robust", "simpo", "dpo-norm", "ld-dpo"] = "dpo"
-    """See `train.losses` and `train.dpo`."""
+    loss: str = "dpo"
+    """An entry of `train.pair_losses`, or one that another package brings; see `train.dpo`."""
     beta: float = Field(default=0.1, gt=0)
     """How dearly a nat of distance from the reference is paid for; larger keeps the policy closer to it.
     With simpo and dpo-norm it multiplies nats a token, and 2 to 10 is usual."""
@@ -160,6 +176,13 @@ class DpoSettings(PairSettings):
     anchor: float = Field(default=0.0, ge=0)
     """Weight of the chosen reply's own negative log-likelihood, against its falling with the other's."""
 
+    @field_validator("loss")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in PAIR_LOSSES and name not in loss_names():
+            raise PydanticCustomError("loss", "wanted {names}", {"names": ", ".join(loss_names())})
+        return name
+
     @model_validator(mode="after")
     def _nothing_without_effect(self) -> DpoSettings:
         """A setting that the loss does not read is a mistake, and is not passed over in silence."""
@@ -167,24 +190,26 @@ class DpoSettings(PairSettings):
             raise ValueError(
                 "on_top joins two adapters into one, which only plain LoRA can be: leave out dora, rslora"
             )
-        fields = type(self).model_fields
-        for name, loss in (("gamma", "simpo"), ("length_alpha", "ld-dpo")):
-            if self.loss != loss and getattr(self, name) != fields[name].default:
-                raise ValueError(f"{name} has no effect with loss {self.loss}: it belongs to {loss}")
-        if self.margin and self.loss in ("ipo", "simpo"):
+        fields, loss = type(self).model_fields, pair_loss(self.loss)
+        for name in READ_BY_SOME:
+            if name not in loss.options and getattr(self, name) != fields[name].default:
+                readers = [each for each in loss_names() if name in pair_loss(each).options]
+                raise ValueError(
+                    f"{name} has no effect with loss {self.loss}: it belongs to {', '.join(readers)}"
+                )
+        if self.reference_adapter and not loss.needs_reference:
+            raise ValueError(f"reference_adapter has no effect with loss {self.loss}, which has no reference")
+        if "label_smoothing" in loss.options and not self.label_smoothing:
             raise ValueError(
-                f"margin has no effect with loss {self.loss}: leave it out, or take another loss"
+                f"loss {self.loss} needs label_smoothing, the share of flipped labels to correct for"
             )
-        if self.reference_adapter and self.loss == "simpo":
-            raise ValueError("reference_adapter has no effect with loss simpo, which has no reference")
-        if self.loss == "robust" and not self.label_smoothing:
-            raise ValueError("loss robust needs label_smoothing, the share of flipped labels to correct for")
         return self
 
 
 class KtoSettings(LoopSettings):
     """Settings of `train.kto`."""
 
+    without_effect = frozenset({"pass_tokens"})
     learning_rate: float = Field(default=5e-5, gt=0)
     batch_size: int = Field(default=16, gt=1)
     """Rows in a step; at least two, since each reply is compared with another's prompt."""
@@ -260,6 +285,7 @@ class RlooSettings(GroupSettings):
 class PpoSettings(RolloutSettings):
     """Settings of `train.ppo.train`."""
 
+    without_effect = frozenset({"compile", "report_to"})
     learning_rate: float = Field(default=2e-4, gt=0)
     """Of the policy; peak."""
     value_learning_rate: float = Field(default=1e-3, gt=0)
@@ -302,11 +328,7 @@ class PpoSettings(RolloutSettings):
 
     @model_validator(mode="after")
     def _fits(self) -> PpoSettings:
-        """Numbers that cannot go together are not passed over in silence, nor what this loop of our own does not do."""
-        if self.compile or self.report_to:
-            raise ValueError(
-                "PPO neither compiles the model nor reports elsewhere: leave out compile and report_to"
-            )
+        """Numbers that cannot go together are not passed over in silence."""
         if self.minibatches > self.batch_size // self.samples:
             raise ValueError(
                 f"minibatches {self.minibatches} is more than a step's {self.batch_size // self.samples} prompts"

@@ -82,11 +82,12 @@ def _pair(group: Group, i: int, j: int) -> Pair:
 def won(group: Group, i: int, label: Label) -> float | None:
     """The probability that reply i of the group is the better of the label's two; None: not known.
 
-    An inconsistent label of letters alone is an even one: each order had a winner.
+    An inconsistent label of letters alone is not known: orders that disagree have measured the slot, not the replies.
+    To call it even would give both replies of a group of two the reward 0, which nobody gave them.
     """
     assert label.sources is not None
     if label.probability is None:
-        return 0.5 if label.status == "inconsistent" else None
+        return None
     return label.probability if label.sources[0] == group.sources[i] else 1 - label.probability
 
 

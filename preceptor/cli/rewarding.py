@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -29,7 +30,7 @@ Judge = Annotated[
 ConstitutionName = Annotated[
     str | None,
     typer.Option(
-        "--constitution", "-c", help="With --reward judge: a shipped constitution's name or a YAML file."
+        "--constitution", "-c", help="What a judge goes by: a shipped constitution's name or a YAML file."
     ),
 ]
 JudgeMode = Annotated[
@@ -60,11 +61,18 @@ MaxCost = Annotated[
 ]
 
 
-def source_of(reward: str, flags: dict[str, Any]) -> RewardSource:
-    """The reward that the flags name. Raises UserError where they do not go together."""
+def source_of(reward: str, flags: dict[str, Any], also: Collection[str] = ()) -> RewardSource:
+    """The reward that the flags name. `also`: flags of the judge that somebody else goes by, a guard.
+
+    Raises UserError where they do not go together.
+    """
     sys.path.insert(0, str(Path.cwd()))  # where a person keeps the module of a reward function
     if reward != JUDGE:
-        if idle := [f"--{name.replace('_', '-')}" for name in NEEDS_JUDGE if flags[name] is not None]:
+        if idle := [
+            f"--{name.replace('_', '-')}"
+            for name in NEEDS_JUDGE
+            if flags[name] is not None and name not in also
+        ]:
             raise UserError(f"{' and '.join(idle)}: no effect without --reward judge")
         return reward
     for name in ("judge", "constitution"):

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from preceptor.train.pair_losses import PAIR_LOSSES
+
 BaseModelName = Annotated[
     str | None,
     typer.Option(
@@ -39,7 +41,7 @@ Beta = Annotated[
 ]
 Loss = Annotated[
     str | None,
-    typer.Option(help="dpo, ipo, hinge, robust, simpo, dpo-norm or ld-dpo.", show_default="dpo"),
+    typer.Option(help=f"{', '.join(PAIR_LOSSES)}, or a package's own.", show_default="dpo"),
 ]
 LabelSmoothing = Annotated[
     float | None, typer.Option(help="Share of the labels taken to be exchanged.", show_default="0.0")

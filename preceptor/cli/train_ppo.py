@@ -162,7 +162,7 @@ def ppo(
 
     settings = train.settings_of(PpoSettings, flags)
     rows = list(prompts_from(prompts))
-    source = rewarding.source_of(reward, flags)
+    source = rewarding.source_of(reward, flags, _guard_goes_by(guard_judge))
     guard = _guard(flags, settings)
     if plan:
         from preceptor.cli.planned import tell_plan
@@ -178,6 +178,16 @@ def ppo(
             rows, settings, out, reward=source, guard=guard, server=server, watch=watch, read=read
         )
     train.tell("ppo", trained, _told(trained), json)
+
+
+def _guard_goes_by(name: str | None) -> tuple[str, ...]:
+    """The judge's flags that have an effect through the guard: none with an oracle, all but --judge where it asks."""
+    from preceptor.asking.stages import CHECKS
+    from preceptor.evaluation.oracles import ORACLE
+
+    if name is None or name.startswith(ORACLE):
+        return ()
+    return ("constitution",) if name == CHECKS else ("constitution", "max_cost", "judge_base_url")
 
 
 def _guard(flags: Mapping[str, Any], settings: PpoSettings) -> HeldOutGuard | None:

@@ -24,6 +24,7 @@ from preceptor.judge.respond import RespondSettings
 from preceptor.judge.revise import ReviseSettings
 from preceptor.prompts.records import Record
 from preceptor.run.guard import GuardSettings
+from preceptor.train.pair_losses import pair_loss
 from preceptor.train.settings import DpoSettings, PpoSettings, RewardSettings, SftSettings
 
 
@@ -136,8 +137,8 @@ def _contradiction(config: RunConfig) -> str | None:
         )
     if config.dpo.reference_adapter is not None:
         return "dpo.reference_adapter is set by a run itself; wanted reference: first or reference: last"
-    if config.rounds > 1 and config.reference == "first" and config.dpo.loss == "simpo":
-        return "reference: first has no effect with loss simpo, which has no reference; leave it out"
+    if config.rounds > 1 and config.reference == "first" and not pair_loss(config.dpo.loss).needs_reference:
+        return f"reference: first has no effect with loss {config.dpo.loss}, which has no reference; leave it out"
     return None
 
 

@@ -68,6 +68,13 @@ def test_a_failure_is_none_and_never_zero(tmp_path: Path) -> None:
     assert found[1] > found[0]
 
 
+def test_orders_that_disagree_give_no_reward(tmp_path: Path) -> None:
+    """A judge that names the slot has said nothing of the two completions: None, which every trainer masks, and not
+    0 for both."""
+    made = reward(tmp_path, lambda _: "Verdict: A")
+    assert asyncio.run(made(["Hello?"] * 2, REPLIES[:2])) == [None, None]
+
+
 def test_one_completion_alone_has_nobody_to_be_compared_with(tmp_path: Path) -> None:
     assert asyncio.run(reward(tmp_path, by_number)(["Hello?"], ["reply 1"])) == [None]
 

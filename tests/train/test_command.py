@@ -87,7 +87,7 @@ def test_bad_input_is_one_message_and_exit_code_2(tmp_path: Path) -> None:
         ("dpo rows.jsonl --model MODEL --on-top --out out", "--on-top needs --adapter"),
         (
             "dpo rows.jsonl --model MODEL --loss dop --out out",
-            "--loss is 'dop': input should be 'dpo', 'ipo'",
+            "--loss is 'dop': wanted dpo, ipo",
         ),
         ("dpo rows.jsonl --model MODEL --label-smoothing 0.5 --out out", "--label-smoothing is 0.5"),
         ("dpo rows.jsonl --model MODEL --gamma 1 --out out", "gamma has no effect with loss dpo: it belongs"),

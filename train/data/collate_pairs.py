@@ -11,7 +11,7 @@ made on the device, once for a batch, out of `part` and `positions`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -187,8 +187,3 @@ def set_attention(model: Any, name: str) -> None:
 def batch_fields(batch: PairBatch) -> dict[str, Tensor]:
     """The batch as a mapping, the one form that transformers' Trainer moves between devices."""
     return batch._asdict()
-
-
-def batch_from_fields(fields: Mapping[str, Any]) -> PairBatch:
-    """The inverse of `batch_fields`."""
-    return PairBatch(**fields)

@@ -197,6 +197,15 @@ def checkpoint_gradients(model: Any) -> None:
     model.enable_input_require_grads()
 
 
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Random numbers come from `seed` meanwhile; afterwards they go on as if none had been drawn."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
 def adapt(
     base: Base, rank: int, alpha: float, seed: int, *, dora: bool = False, rslora: bool = False
 ) -> PeftModel:
@@ -207,8 +216,7 @@ def adapt(
     """
     from peft import PeftModelForCausalLM
 
-    torch.manual_seed(seed)
-    with quiet_loading():
+    with seeded(seed), quiet_loading():
         model = PeftModelForCausalLM(base.model, lora(rank, alpha, dora, rslora), adapter_name=POLICY)
     train_only(model, POLICY)
     return model
@@ -268,8 +276,8 @@ def adapt_on_top(base: Base, adapter: Path, rank: int, alpha: float, seed: int) 
 
     with _putting(adapter, base.source):
         model = PeftModel.from_pretrained(base.model, str(adapter), adapter_name=BENEATH)
-    torch.manual_seed(seed)
-    model.add_adapter(POLICY, lora(rank, alpha))
+    with seeded(seed):
+        model.add_adapter(POLICY, lora(rank, alpha))
     train_only(model, POLICY)
     return model
 
@@ -328,8 +336,8 @@ def add_adapter_from(model: PeftModel, source: str, adapter: Path, name: str) ->
 
 def add_fresh_adapter(model: PeftModel, rank: int, alpha: float, name: str, seed: int) -> None:
     """Put one more adapter on a model, one that changes nothing as yet."""
-    torch.manual_seed(seed)
-    model.add_adapter(name, lora(rank, alpha))
+    with seeded(seed):
+        model.add_adapter(name, lora(rank, alpha))
 
 
 def train_only(model: PeftModel, adapter: str) -> None:

@@ -173,13 +173,6 @@ def value_losses(values: Numbers, old: Numbers, returns: Numbers, clip: float | 
     return Clipped(0.5 * torch.maximum(free, bound), bound > free)
 
 
-def approximate_kl(logprobs: Tensor, old: Tensor, mask: Tensor) -> Tensor:
-    """How far () the policy has moved from the one that drew the tokens, in nats a token: k3 of
-    KL(old || policy). Schulman 2020."""
-    ratio = logprobs - old
-    return masked_mean(ratio.exp() - 1 - ratio, mask)
-
-
 def explained_variance(values: Numbers, returns: Numbers, mask: Flags) -> float:
     """1 - Var(returns - values) / Var(returns) over the tokens: 1 is perfect, 0 as good as a constant."""
     spread = returns[mask].var(unbiased=False)

@@ -108,6 +108,31 @@ def test_a_reply_that_nobody_could_compare_is_in_no_preference() -> None:
 
 
 def test_a_judge_that_always_says_a_ranks_nobody() -> None:
-    made, _ = ranked(3, "all", lambda _: says("Verdict: A"))  # type: ignore[misc]
-    assert {item.status for item in made.labels} == {"inconsistent"}
-    assert not list(preferences_of(made.ranking, "all"))
+    """Orders that disagree have named the slot: no reply has a score, and least of all an even one."""
+    for n in (2, 3):
+        made, _ = ranked(n, "all", lambda _: says("Verdict: A"))  # type: ignore[misc]
+        assert {item.status for item in made.labels} == {"inconsistent"}
+        assert made.ranking.scores == (None,) * n
+        assert not list(preferences_of(made.ranking, "all"))
+
+
+def test_orders_that_disagree_count_for_nothing_beside_those_that_agree() -> None:
+    """Reply 1 and 2 cannot be told apart by letters; both have been compared with reply 0."""
+
+    def answer(request: Request) -> Completion:
+        return says("Verdict: A") if "reply 0" not in request.messages[-1].content else by_number(request)
+
+    made, _ = ranked(3, "all", answer)  # type: ignore[misc]
+    assert sorted(item.status for item in made.labels) == ["inconsistent", "ok", "ok"]
+    low, one, two = made.ranking.scores
+    assert low < one == pytest.approx(two)
+
+
+def test_a_tie_is_a_verdict_and_even() -> None:
+    settings = LabelSettings(tie=True)
+    made, _ = drive(
+        rank(group(2), lambda pair: label(pair, BOTH, Absent(), TEMPLATE, settings), "all"),
+        lambda _: says("Verdict: tie"),
+    )
+    assert made.labels[0].status == "tie"
+    assert made.ranking.scores == pytest.approx((0.0, 0.0))
