@@ -302,7 +302,7 @@ def test_an_adapter_of_another_base_is_refused(tiny: Path, tmp_path: Path) -> No
 
 def test_one_function_chooses_the_device_of_all_trainings() -> None:
     """A choice between `cuda` and `cpu` anywhere else could differ from it, as PPO's did from its plan's."""
-    package = Path(train.__file__).parent
+    package = Path(preceptor.train.__file__).parent
     choices = [
         f"{path.name}:{node.lineno}"
         for path in sorted(package.rglob("*.py"))
