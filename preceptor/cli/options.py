@@ -11,7 +11,7 @@ Prompts = Annotated[str, typer.Argument(help="A shipped pool's name or a file of
 Model = Annotated[
     str,
     typer.Option(
-        "--model", metavar="TEXT", help="provider/model, such as openai/gpt-5-mini, hf/./model or embedded."
+        "--model", metavar="TEXT", help="provider/model, such as openai/gpt-6-luna, hf/./model or embedded."
     ),
 ]
 ConstitutionName = Annotated[
