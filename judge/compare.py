@@ -57,6 +57,7 @@ class Question(NamedTuple):
     clamp: tuple[float, float] | None = None
     """Bounds of a probability that was given after reasoning."""
     sample: int = 0
+    effort: str = ""
 
 
 class Shot(NamedTuple):
@@ -105,6 +106,7 @@ def ask(pair: Pair, principles: Sequence[Principle], order: Order, question: Que
         reasoning=question.reasoning,
         structured=question.structured,
         sample=question.sample,
+        effort=question.effort,
         stage="label",
         principle=subject(principles),
     )

@@ -134,6 +134,7 @@ def _asked(
         structured=settings.structured,
         clamp=settings.clamp,
         sample=settings.sample,
+        effort=settings.effort or "",
     )
     orders = [(group, order) for group in groups for order in orders_of(pair, settings)]
     if not orders:

@@ -129,6 +129,7 @@ def _request(
         temperature=settings.temperature,
         top_p=settings.top_p,
         seed=settings.seed,
+        effort=settings.effort or "",
         stage=stage,
         principle=principle.id,
     )

@@ -77,6 +77,7 @@ def _ask(
         sample=settings.sample,
         menu=dict(template.menu),
         reasoning=settings.reasoning,
+        effort=settings.effort or "",
         stage="score",
         principle=compare.subject(group),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date
 from importlib.resources import files
 from pathlib import Path
@@ -55,7 +55,7 @@ class Prices:
     def load(cls, own: Mapping[str, Price] | None = None) -> Prices:
         """The shipped table with the user's prices, by `provider/model`, over it."""
         raw = _yaml(files("preceptor.judge.asking").joinpath("prices.yaml").read_text(encoding="utf-8"))
-        shipped = {name: Listed.model_validate(rest) for name, rest in raw["providers"].items()}
+        shipped = {name: Listed.model_validate(_spelt(rest)) for name, rest in raw["providers"].items()}
         table = {
             f"{name}/{model}": price.model_copy(
                 update={"source": price.source or provider.source, "dated": price.dated or str(raw["dated"])}
@@ -86,7 +86,14 @@ class Prices:
         }
         each_in = listed.input * left if own_in is None else own_in
         each_out = listed.output * left if own_out is None else own_out
-        return listed.model_copy(update={"input": each_in, "output": each_out, **cached})
+        long = listed.long and listed.long.model_copy(
+            update={
+                name: usd * left
+                for name in ("input", "output", "cached_input", "cache_write")
+                if (usd := getattr(listed.long, name)) is not None
+            }
+        )
+        return listed.model_copy(update={"input": each_in, "output": each_out, "long": long, **cached})
 
     def _listed(self, model: str) -> Price | None:
         if model in self._own:
@@ -107,7 +114,7 @@ class Prices:
 
     def cost(self, model: str, completion: Completion) -> float | None:
         """USD for an answer, None where the price is not known."""
-        price = self.price(model)
+        price = _at(self.price(model), completion.tokens_in)
         if price is None:
             return None
         read, written = completion.tokens_cached, completion.tokens_cache_written
@@ -126,7 +133,7 @@ class Prices:
 
     def worst(self, model: str, tokens_in: int, tokens_out: int) -> float | None:
         """The most that so many tokens can cost: all input written to the cache where that costs more."""
-        price = self.price(model)
+        price = _at(self.price(model), tokens_in)
         if price is None:
             return None
         dearest = max(price.input, price.cache_write or 0.0)
@@ -140,6 +147,43 @@ class Prices:
         if not self._batch_discount(model) and price.batch_input is None:
             return None
         return self.in_batches().estimate(model, tokens_in, tokens_out)
+
+
+def _at(price: Price | None, tokens_in: int) -> Price | None:
+    """The price of a call with a prompt of so many tokens."""
+    if price is None or price.long is None or tokens_in <= price.long.above:
+        return price
+    return price.model_copy(update=price.long.model_dump(exclude={"above"}))
+
+
+OLD_DAYS = 183
+"""Age of an entry from which it is said."""
+SOON_DAYS = 60
+"""How long before a model is gone it is said."""
+
+
+def warnings(prices: Prices, models: Iterable[str], today: date) -> list[str]:
+    """What a user should know of these models' prices before spending."""
+    said = []
+    for model in sorted(set(models)):
+        price = prices.price(model)
+        if price is None:
+            continue
+        gone, seen = _day(price.shutdown), _day(price.dated)
+        if gone is not None and gone <= today:
+            said.append(f"{model} was shut down on {gone}: name another model")
+        elif gone is not None and (gone - today).days <= SOON_DAYS:
+            said.append(f"{model} is shut down on {gone}, in {(gone - today).days} days")
+        if seen is not None and (today - seen).days > OLD_DAYS:
+            said.append(f"the price of {model} was last checked on {seen}: give today's with --price IN,OUT")
+    return said
+
+
+def _day(text: str) -> date | None:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        return None
 
 
 def read_prices(path: str | Path) -> dict[str, Price]:
@@ -181,7 +225,7 @@ def _yaml(text: str) -> Any:
 
 
 def _spelt(fields: object) -> object:
-    """YAML's own dates as words."""
-    if not isinstance(fields, dict):
-        return fields
-    return {key: value.isoformat() if isinstance(value, date) else value for key, value in fields.items()}
+    """YAML's own dates as words, however deep."""
+    if isinstance(fields, dict):
+        return {key: _spelt(value) for key, value in fields.items()}
+    return fields.isoformat() if isinstance(fields, date) else fields

@@ -60,6 +60,8 @@ class Request(Record):
     """With a menu: whether words may come before the verdict. Where not, the verdict is read from its tokens."""
     structured: bool = False
     """With a menu: whether the provider is to hold the reply to a JSON schema that ends with the verdict."""
+    effort: str = ""
+    """How much the model is to think before it answers, one of `effort.LEVELS`; empty: as suits the request."""
     stage: str = ""
     """What the call is for (respond, critique, revise, label): for the bill only."""
     principle: str = ""

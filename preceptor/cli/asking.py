@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,10 @@ def show_plan(dialogues: Iterable[Dialogue[Any]], asking: Asking, as_json: bool)
         "cost ≤",
         "as a\nbatch ≤",
     )
+    from preceptor.judge.asking.prices import warnings
+
+    for said in warnings(asking.price_table, (line.model for line in plan.lines), date.today()):
+        console.say(f"note: {said}")
     console.table(f"plan for {plan.rows} rows; nothing was asked (≤: at most)", columns, rows)
 
 

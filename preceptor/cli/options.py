@@ -13,7 +13,7 @@ Model = Annotated[
     typer.Option(
         "--model",
         metavar="TEXT",
-        help="provider/model, such as openai/gpt-5-mini, hf/./model, smollm2 or embedded.",
+        help="provider/model, such as openai/gpt-6-luna, hf/./model, smollm2 or embedded.",
     ),
 ]
 ConstitutionName = Annotated[

@@ -16,7 +16,7 @@ import anthropic
 
 from preceptor.judge.errors import ModelError, ProviderStopped, Transient
 from preceptor.judge.models import door
-from preceptor.judge.models.anthropic.provider import PROVIDER, hidden_tokens
+from preceptor.judge.models.anthropic.provider import PROVIDER, effort, hidden_tokens, samples
 from preceptor.judge.models.door import Arrived, Counts
 from preceptor.judge.models.http.faults import Asked, Fault, error_of, fault_of, status_in, unreachable
 from preceptor.judge.models.http.verdict_schema import verdict_schema
@@ -24,7 +24,7 @@ from preceptor.judge.models.learned import NOTHING, Learned, Lesson
 from preceptor.judge.models.protocol import Completion, ModelName, Request
 
 ERRORS: tuple[type[Exception], ...] = (anthropic.AnthropicError, json.JSONDecodeError)
-OPTIONAL = ("output_config", "top_p", "temperature")
+OPTIONAL = ("output_config", "thinking", "top_p", "temperature")
 """Parameters that some models refuse, and without which the request still means something. Where several are named
 together one of them may still stay: the first is left out."""
 TOO_LONG = re.compile(r"prompt is too long|context window|context limit", re.IGNORECASE)
@@ -43,15 +43,24 @@ def body_of(request: Request, learned: Learned = NOTHING) -> dict[str, Any]:
         "model": ModelName.of(request.model).model,
         "max_tokens": request.max_tokens + hidden_tokens(request) + learned.hidden_tokens(request),
         "messages": [message.model_dump() for message in messages if message.role != "system"],
-        "temperature": request.temperature,
     }
+    if samples(request):
+        body["temperature"] = request.temperature
+        if request.top_p < 1:
+            body["top_p"] = request.top_p
+    level = effort(request) or request.effort
+    output: dict[str, Any] = {}
+    if level == "none":
+        body["thinking"] = {"type": "disabled"}
+    elif level:
+        output["effort"] = level
     if system:
         # instructions and constitution are the same in every ask of a run: read from the cache at a tenth
         body["system"] = [{"type": "text", "text": system, "cache_control": {"type": "ephemeral"}}]
-    if request.top_p < 1:
-        body["top_p"] = request.top_p
     if request.structured and request.menu:
-        body["output_config"] = {"format": {"type": "json_schema", "schema": verdict_schema(request)}}
+        output["format"] = {"type": "json_schema", "schema": verdict_schema(request)}
+    if output:
+        body["output_config"] = output
     return {name: value for name, value in body.items() if name not in learned.refused}
 
 

@@ -20,7 +20,7 @@ from preceptor.judge.models.door import Arrived, Counts
 from preceptor.judge.models.http.faults import Asked, Fault, error_of, fault_of, status_in, unreachable
 from preceptor.judge.models.http.verdict_schema import verdict_schema
 from preceptor.judge.models.learned import NOTHING, Learned, Lesson
-from preceptor.judge.models.openai.provider import PROVIDER, hidden_tokens, reply_tokens
+from preceptor.judge.models.openai.provider import PROVIDER, effort, hidden_tokens, reply_tokens
 from preceptor.judge.models.protocol import Completion, ModelName, Request
 from preceptor.judge.models.verdict_tokens import TokenChoice
 
@@ -60,10 +60,14 @@ def body_of(request: Request, learned: Learned = NOTHING) -> dict[str, Any]:
         "messages": [message.model_dump() for message in learned.messages(request)],
         "seed": (request.seed * 1_000_003 + request.sample) % 2**31,
     }
-    if hidden_tokens(request):
-        body |= {"max_completion_tokens": room, "reasoning_effort": "low"}
-    else:
-        body |= {"max_tokens": room, "temperature": request.temperature}
+    level = effort(request)
+    limit = "max_tokens" if level is None else "max_completion_tokens"
+    body[limit] = room
+    if level or request.effort:
+        body["reasoning_effort"] = level or request.effort
+    if level in (None, "none"):
+        # token probabilities and sampling go with no thoughts alone
+        body["temperature"] = request.temperature
         if request.top_p < 1:
             body["top_p"] = request.top_p
         if request.menu:

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import re
 
-from preceptor.judge.models.protocol import ModelName, Request
+from preceptor.judge.models.effort import ROOM, Profile, effort_of, profile_of
+from preceptor.judge.models.protocol import Request
 from preceptor.judge.models.provider import Provider
 
-REASONING = re.compile(r"^(o\d|gpt-[5-9])(?!.*-chat)")
-"""OpenAI's models that think before they write: no temperature, no token probabilities, hidden tokens in the
-bill."""
-HIDDEN_TOKENS = 4096
-"""Room for what a reasoning model thinks, on top of the reply's own."""
+DOCS = "https://developers.openai.com/api/docs/models"
+READ = "2026-11-30"
+ALL = ("none", "low", "medium", "high", "xhigh", "max")
+PROFILES = (
+    Profile(re.compile(r"gpt-6(-luna|-sol)|gpt-6\.1-terra"), ALL, checked=READ, source=DOCS),
+    Profile(re.compile(r"gpt-6"), ALL[1:], checked=READ, source=DOCS),
+    Profile(re.compile(r"(gpt-[5-9]|o\d)(?!.*-chat)"), ("low", "medium", "high"), checked=READ, source=DOCS),
+)
+"""OpenAI's models that think before they write, the first that fits; no sampling and no token probabilities beside
+thoughts, which are hidden and billed."""
 VERDICT_TOKENS = 32
 """Room for a bare verdict. Never one or two: servers are known to answer such limits with odd things."""
 
 
-def thinks(model: str, endpoint: str) -> bool:
-    """Whether `provider/model` is a reasoning model at its provider's own address."""
-    return not endpoint and REASONING.match(ModelName.of(model).model) is not None
+def effort(request: Request) -> str | None:
+    """How much the model thinks for this request; None: it is none that thinks."""
+    profile = profile_of(PROFILES, request)
+    return None if profile is None else effort_of(profile, request)
 
 
 def reply_tokens(request: Request) -> int:
@@ -29,14 +36,14 @@ def reply_tokens(request: Request) -> int:
 
 
 def hidden_tokens(request: Request) -> int:
-    """What a reasoning model may think."""
-    return HIDDEN_TOKENS if thinks(request.model, request.endpoint) else 0
+    """What the model may think."""
+    return ROOM[effort(request) or "none"]
 
 
 PROVIDER = Provider(
     open_model="preceptor.judge.models.openai.model:open_model",
     open_batches="preceptor.judge.models.openai.batch:open_batches",
-    example="openai/gpt-5-mini",
+    example="openai/gpt-6-luna",
     takes_address=True,
     key="OPENAI_API_KEY",
     libraries=("openai",),
