@@ -71,6 +71,8 @@ from preceptor.train.settings import BARE, DpoSettings
 if TYPE_CHECKING:
     from peft import PeftModel
 
+__all__ = ["train_dpo"]
+
 
 def train_dpo(
     preferences: Sequence[Preference],
