@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ check_shapes()  # before anything of the package is imported
 from tests.judge import postgres  # noqa: E402
 from tests.servers.llm import LLMServer, serve  # noqa: E402
 
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # started in the background of a script: the processes that tests start and interrupt would ignore it too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported; as `preceptor.cli.app` does
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # each of the processes that share the machine's cores
 _numbers = itertools.count()

@@ -268,7 +268,7 @@ def pair_losses(
     probability = batch.probability
     if "label_smoothing" not in loss.options:
         probability = losses.smoothed(probability, label_smoothing)
-    return losses.expected(partial(loss.loss, options=options), chosen - rejected, probability)
+    return losses.expected(lambda gap: loss.loss(gap, options), chosen - rejected, probability)
 
 
 def objective(settings: DpoSettings) -> dict[str, Any]:

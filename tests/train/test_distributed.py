@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from preceptor.cli.launch import _without_ours
+from preceptor.cli.train.launch import _without_ours
 from preceptor.prompts.rows import write_rows
 from tests.train.tiny import preference
 

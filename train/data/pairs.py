@@ -115,7 +115,7 @@ def encode_reply(
     closing = [at for at, token in enumerate(ids) if token in ends]
     if not closing:
         return [*ids, _eos(tokenizer)]
-    while len(closing) > 1 and not tokenizer.decode(ids[closing[-2] + 1 : closing[-1]]).strip():
+    while len(closing) > 1 and not str(tokenizer.decode(ids[closing[-2] + 1 : closing[-1]])).strip():
         closing.pop()  # the end of text behind an end of turn
     return ids[: closing[-1] + 1]
 

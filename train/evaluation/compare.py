@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from preceptor.judge.records import Label, Status
+from preceptor.judge.statistics import Z95, Interval, wilson
 from preceptor.prompts.records import Message
-from preceptor.train.evaluation.calibration import Z95, Interval, wilson
 
 OVERALL = "overall"
 UNJUDGED: frozenset[Status] = frozenset({"refused", "unparsed", "failed"})

@@ -22,13 +22,13 @@ from typing import NamedTuple
 import torch
 
 from preceptor.constitution.checks import looks_refused
+from preceptor.judge.statistics import wilson
 from preceptor.prompts.manifest import write_json
 from preceptor.prompts.records import Prompt, canonical_json
 from preceptor.prompts.rows import read_records
 from preceptor.train.data.collate_replies import groups_of
 from preceptor.train.data.pairs import encode_messages, fit_prompt, turn_ends
 from preceptor.train.errors import RunFolderError, TrainDataError
-from preceptor.train.evaluation.calibration import wilson
 from preceptor.train.evaluation.compare import distinct_n, kl_nats
 from preceptor.train.evaluation.diversity import mean_self_bleu
 from preceptor.train.forward.reply_logprobs import row_logprobs
