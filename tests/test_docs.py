@@ -216,6 +216,8 @@ def test_the_commands_of_a_page_run(
 ) -> None:
     folder = tmp_path / "page"
     shutil.copytree(stage, folder)
+    if any("--out labels" in block.text for block in RUN[page]):
+        shutil.rmtree(folder / "labels")  # the page makes its own
     monkeypatch.chdir(folder)
     for block in RUN[page]:
         for words in commands_of(block.text):
