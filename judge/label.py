@@ -13,7 +13,7 @@ from preceptor.judge.aggregate import Sum, sum_up, weights
 from preceptor.judge.errors import PairsError
 from preceptor.judge.models.protocol import Dialogue, Model
 from preceptor.judge.records import Judgement, Label, Order, Pair
-from preceptor.judge.settings import LabelSettings
+from preceptor.judge.settings import CHECKS, LabelSettings
 from preceptor.prompts.errors import TemplateError
 from preceptor.prompts.template import Template, load
 
@@ -31,7 +31,7 @@ def template_for(judge: Model, settings: LabelSettings) -> Template:
         raise TemplateError(
             f"{template.name}: it has no place for worked examples; use `shots`, or ask without"
         )
-    if settings.structured and not getattr(judge, "structures", False):
+    if settings.structured and not judge.capabilities.structured:
         raise UserError(f"{judge.name} cannot be held to a JSON schema; leave out --structured")
     return template
 
@@ -88,7 +88,7 @@ def orders_of(pair: Pair, settings: LabelSettings) -> tuple[Order, ...]:
 
 def _suited(settings: LabelSettings, judge: Model | None) -> LabelSettings:
     """A person is not asked the same twice in another order, nor principle by principle."""
-    if not getattr(judge, "person", False):
+    if judge is None or not judge.capabilities.person:
         return settings
     asks = {"principles": "joint", "draws": 1, "orders": "one", "reasoning": False, "tie": True, "shots": 0}
     return settings.model_copy(update={**asks, "structured": False, "clamp": None, "template": ""})
@@ -134,6 +134,7 @@ def _asked(
         structured=settings.structured,
         clamp=settings.clamp,
         sample=settings.sample,
+        effort=settings.effort or "",
     )
     orders = [(group, order) for group in groups for order in orders_of(pair, settings)]
     if not orders:
@@ -162,7 +163,7 @@ def _label(
         judgements=tuple(judgements),
         unjudged=added.incomplete,
         constitution=constitution.identity,
-        judge=judge.name if judge else compare.CHECKS,
+        judge=judge.name if judge else CHECKS,
     )
 
 

@@ -24,6 +24,7 @@ def respond(prompt: Prompt, model: Model, settings: RespondSettings) -> Dialogue
             top_p=settings.top_p,
             sample=sample,
             seed=settings.seed,
+            effort=settings.effort or "",
             stage="respond",
         )
         for sample in range(settings.samples)
@@ -37,6 +38,7 @@ def respond(prompt: Prompt, model: Model, settings: RespondSettings) -> Dialogue
                 id=content_id("response", prompt.id, request.key),
                 prompt=prompt,
                 text=reply.text,
+                thoughts=reply.thoughts,
                 model=model.name,
                 sample=request.sample,
                 status=reply.status,

@@ -1,6 +1,6 @@
 """The judge as a reward for training loops of others: an entry of TRL's `reward_funcs`.
 
-    reward = JudgeReward("openai/gpt-5-mini", "helpful-harmless", max_cost_usd=5)
+    reward = JudgeReward("openai/gpt-6-luna", "helpful-harmless", max_cost_usd=5)
     GRPOTrainer(model, reward_funcs=[reward], train_dataset=prompts, args=GRPOConfig(...))
 
 Calls go through ledger, budget and rate limits like any other, and what is learnt of a provider's limits in one step

@@ -77,6 +77,7 @@ def _ask(
         sample=settings.sample,
         menu=dict(template.menu),
         reasoning=settings.reasoning,
+        effort=settings.effort or "",
         stage="score",
         principle=compare.subject(group),
     )
@@ -90,6 +91,7 @@ def _read(outcome: Outcome, request: Request) -> Grade:
             principle=request.principle,
             status=fault.status,
             reason=reply.text or fault.problem,
+            thoughts=reply.thoughts,
             call=request.key,
         )
     assert isinstance(outcome, Completion)
@@ -99,11 +101,17 @@ def _read(outcome: Outcome, request: Request) -> Grade:
     return Grade(
         principle=request.principle,
         status="ok",
-        grade=float(verdict.letter) if expected is None else expected,
+        grade=_written(verdict) if expected is None else expected,
         parsed=expected is None,
         reason=compare.words_beside(outcome.text, verdict),
+        thoughts=outcome.thoughts,
         call=request.key,
     )
+
+
+def _written(verdict: Verdict) -> float:
+    """The number that the judge wrote: 8.5 is neither 8 nor 9."""
+    return float(verdict.letter) if verdict.grade is None else verdict.grade
 
 
 def expected_grade(probabilities: Mapping[str, float] | None) -> float | None:

@@ -11,6 +11,11 @@ from pydantic import BeforeValidator, Field, model_validator
 from preceptor.constitution.errors import UserError
 from preceptor.prompts.records import Record, Settings
 
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+"""How much a model thinks, from nothing to the most."""
+CHECKS = "checks"
+"""The judge that is no model: the constitution's own machine checks."""
+
 Combine = Literal["mean", "majority", "dawid-skene"]
 """How a panel's votes add up."""
 Schedule = Literal["all", "circular", "swiss"]
@@ -30,6 +35,8 @@ class RespondSettings(Settings):
     """0 is greedy."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Share of the probability from which a token is drawn."""
+    effort: Effort | None = None
+    """How much the model thinks before it answers, where it can; else as little as suits."""
     seed: int = 0
     """Equal seeds give equal results."""
     system: str = ""
@@ -47,6 +54,8 @@ class ReviseSettings(Settings):
     """0 is greedy."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Share of the probability from which a token is drawn."""
+    effort: Effort | None = None
+    """How much the model thinks before it answers, where it can; else as little as suits."""
     seed: int = 0
     """Equal seeds give equal results."""
 
@@ -86,6 +95,8 @@ class LabelSettings(Settings):
     """Bounds of a probability that was given after reasoning: 0.4,0.6."""
     max_tokens: int = Field(default=512, ge=1)
     """Longest answer of the judge."""
+    effort: Effort | None = None
+    """How much the model thinks before it answers, where it can; else as little as suits."""
     seed: int = 0
     """Equal seeds give equal results."""
     sample: int = 0
@@ -116,12 +127,25 @@ class ScoreSettings(Settings):
     """The judge may reason before its verdict."""
     max_tokens: int = Field(default=512, ge=1)
     """Longest answer of the judge."""
+    effort: Effort | None = None
+    """How much the model thinks before it answers, where it can; else as little as suits."""
     seed: int = 0
     """Equal seeds give equal results."""
     sample: int = 0
     """Another number asks the same judge the same again, past what the ledger holds."""
     template: str = ""
     """A judge template of your own, a .jinja file; else the shipped one in the judge's dialect."""
+
+
+class LongPrice(Record):
+    """USD for a million tokens of a call whose prompt is long: all of its tokens cost this."""
+
+    above: int = Field(gt=0)
+    """Tokens of a prompt beyond which it holds."""
+    input: float = Field(ge=0, allow_inf_nan=False)
+    output: float = Field(ge=0, allow_inf_nan=False)
+    cached_input: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    cache_write: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
 
 class Price(Record):
@@ -136,6 +160,10 @@ class Price(Record):
     batch_input: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """Input through the provider's batch API; None: by the provider's discount, where it has one."""
     batch_output: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    long: LongPrice | None = None
+    """Of calls with a long prompt, where those cost more."""
+    shutdown: str = ""
+    """Day on which the model is gone, YYYY-MM-DD; empty: none is announced."""
     dated: str = ""
     """Day on which it was last checked, YYYY-MM-DD."""
     source: str = ""

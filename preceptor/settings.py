@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from preceptor.constitution.errors import UserError
+from preceptor.judge.settings import CHECKS as CHECKS
 from preceptor.judge.settings import Price, price_from
 from preceptor.prompts.records import Settings
 
@@ -18,13 +19,6 @@ if TYPE_CHECKING:
     from preceptor.judge.asking.fanout import Limits
     from preceptor.judge.asking.prices import Prices
     from preceptor.judge.models.protocol import Model
-
-LOCAL = ("hf", "embedded")
-"""Providers of models whose weights lie in this process."""
-WITHOUT_ADDRESS = (*LOCAL, "scripted", "human")
-"""Providers that are reached over no network."""
-CHECKS = "checks"
-"""The judge that is no model: the constitution's own machine checks."""
 
 
 def _urls(given: Any) -> Any:
@@ -104,7 +98,7 @@ class Access(Settings):
         """A model: one over a network at its server, one in this process where it is to be placed."""
         from preceptor.judge.models.registry import open_model
 
-        if name.partition("/")[0] in WITHOUT_ADDRESS:
+        if not over_a_network(name):
             return open_model(
                 name, base_url=self.base_url.get(name), **(self.local if in_this_process(name) else {})
             )
@@ -118,7 +112,7 @@ class Access(Settings):
     def require_use(self, names: Iterable[str]) -> None:
         """Raise UserError where none of these models has a use for what was said of servers or placement."""
         asked = [name for name in names if name != CHECKS]
-        away = [name for name in asked if name.partition("/")[0] not in WITHOUT_ADDRESS]
+        away = [name for name in asked if over_a_network(name)]
         joined = ", ".join(asked)
         if asked and not any(map(in_this_process, asked)) and (idle := self.local):
             flags = " and ".join(
@@ -136,7 +130,16 @@ class Access(Settings):
 
 def in_this_process(name: str) -> bool:
     """Whether the weights of a model of this name lie here."""
-    return name.partition("/")[0] in LOCAL
+    from preceptor.judge.models.registry import declared
+
+    return declared(name).loads_weights
+
+
+def over_a_network(name: str) -> bool:
+    """Whether a model of this name is reached at an address."""
+    from preceptor.judge.models.registry import declared
+
+    return declared(name).takes_address
 
 
 class AskSettings(Access):
@@ -196,7 +199,11 @@ class AskSettings(Access):
         from preceptor.judge.asking.fanout import Limits
 
         return Limits(
-            concurrency=self.concurrency, max_cost_usd=self.max_cost_usd, rpm=self.rpm, tpm=self.tpm
+            concurrency=self.concurrency,
+            max_cost_usd=self.max_cost_usd,
+            rpm=self.rpm,
+            tpm=self.tpm,
+            **({} if self.timeout_s is None else {"deadline_s": max(2 * self.timeout_s, 120.0)}),
         )
 
     @property

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from preceptor.cli import stopping
+from preceptor.cli import console, stopping
 from preceptor.cli.lazy import Entry, lazy
 
 START, DATA, LEARN, LOOK = (
@@ -17,6 +17,8 @@ START, DATA, LEARN, LOOK = (
     "Runs, records, constitutions",
 )
 CLI = "preceptor.cli"
+RECOGNITION = "preceptor.prompts.layouts.recognition"
+"""Whose log tells which layout a file was taken for."""
 COMMANDS = {
     "quickstart": Entry(f"{CLI}.runs:quickstart", START),
     "init": Entry(f"{CLI}.runs:init", START),
@@ -26,6 +28,7 @@ COMMANDS = {
     "label": Entry(f"{CLI}.label:label", DATA),
     "score": Entry(f"{CLI}.feedback:score", DATA),
     "audit": Entry(f"{CLI}.audit:audit", DATA),
+    "convert": Entry(f"{CLI}.convert:convert", DATA),
     "train": Entry(f"{CLI}.train.app:app", LEARN),
     "evaluate": Entry(f"{CLI}.evaluate:evaluate", LEARN),
     "export": Entry(f"{CLI}.export:export", LEARN),
@@ -70,6 +73,7 @@ def main() -> None:
     # OpenMP's threads spin while they wait: on busy cores that made a small model twenty times slower (EXPERIMENTS.md)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     stopping.hear_stops()
+    console.relay(RECOGNITION)
     try:
         app()
     except SystemExit as end:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,10 @@ def show_plan(dialogues: Iterable[Dialogue[Any]], asking: Asking, as_json: bool)
         "cost ≤",
         "as a\nbatch ≤",
     )
+    from preceptor.judge.asking.prices import warnings
+
+    for said in warnings(asking.price_table, (line.model for line in plan.lines), date.today()):
+        console.say(f"note: {said}")
     console.table(f"plan for {plan.rows} rows; nothing was asked (≤: at most)", columns, rows)
 
 
@@ -116,7 +121,8 @@ def finish(result: dict[str, Any], work: Asked, as_json: bool) -> None:
         console.result({**result, "calls": spent, "complete": work.stopped is None})
     else:
         counts = ", ".join(f"{name} {value}" for name, value in result.items() if name != "out")
-        calls = f"{now.asked} calls asked, {now.from_ledger} from the ledger, ${now.cost_usd:.2f}"
+        guessed = f" ({now.estimated} calls by estimate: no usage reported)" if now.estimated else ""
+        calls = f"{now.asked} calls asked, {now.from_ledger} from the ledger, ${now.cost_usd:.2f}{guessed}"
         console.say(f"{result['out']}: {counts}; {calls}")
     if work.stopped is not None:
         console.say(f"stopped early: {result['out']} is valid, and the same command goes on where it stopped")

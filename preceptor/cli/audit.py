@@ -57,6 +57,7 @@ def audit(
     beyond: Annotated[Beyond, Flags("Comparing", old={"attacks": "--canaries"})],
     asking: Annotated[Asking, Flags(omit=("engine", "address", "gpus", "workers"))],
     form: options.Format = "rows",
+    columns: options.Columns = None,
     limit: options.Limit = None,
     fail_if: options.FailIf = None,
     plan: options.Plan = False,
@@ -71,6 +72,7 @@ def audit(
     from preceptor.judge.conditions import gate
     from preceptor.label.run import Job, audit_rows, dialogues_of, opened, require
     from preceptor.preflight import check_gate
+    from preceptor.prompts.columns import mapping_of
 
     if judges.combine == "dawid-skene":
         raise UserError(
@@ -88,7 +90,11 @@ def audit(
     require(job)
     if fail_if:
         check_gate(fail_if, job, canaries=beyond.attacks, gold=True, planting="--attacks")
-    rows = [pair for pair in islice(stages.pairs_from(gold, form), limit) if pair.preferred]
+    rows = [
+        pair
+        for pair in islice(stages.pairs_from(gold, form, mapping_of(columns or [])), limit)
+        if pair.preferred
+    ]
     require_gold(rows)
     planted = list(from_gold(rows, settings.seed)) if beyond.attacks else []
     if plan:

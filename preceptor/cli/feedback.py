@@ -29,6 +29,7 @@ def respond(
     out: options.Out,
     settings: Annotated[RespondSettings, Flags("Sampling")],
     asking: Asking,
+    columns: options.Columns = None,
     limit: options.Limit = None,
     plan: options.Plan = False,
     as_json: options.Json = False,
@@ -36,11 +37,12 @@ def respond(
     """Sample replies to prompts."""
     from preceptor.asking import stages
     from preceptor.preflight import check_file
+    from preceptor.prompts.columns import mapping_of
     from preceptor.prompts.pool import prompts_from
 
     check_file(out, [prompts])
     asking.require_use([model])
-    rows = list(islice(prompts_from(prompts), limit))
+    rows = list(islice(prompts_from(prompts, mapping_of(columns or [])), limit))
     work = stages.Work(rows, partial(stages.to_respond, model, asking, settings))
     if plan:
         show_plan_of(work, asking, as_json)

@@ -51,6 +51,7 @@ def label(
         ),
     ] = None,
     form: options.Format = "rows",
+    columns: options.Columns = None,
     limit: options.Limit = None,
     fail_if: options.FailIf = None,
     plan: options.Plan = False,
@@ -67,6 +68,7 @@ def label(
     from preceptor.judge.conditions import gate
     from preceptor.label.finished import Source
     from preceptor.label.run import Job, dialogues_of, label_folder, opened, require, rows_of
+    from preceptor.prompts.columns import mapping_of
 
     if out is None and not (show or plan):
         raise UserError("--out is missing; name a folder for the labels, or look first with --plan or --show")
@@ -84,7 +86,9 @@ def label(
     asking.require_use(judges.names)
     if judges.human and asking.cluster:
         raise UserError("--human asks a person at this terminal, not on a cluster; leave out --engine ray")
-    source = Source(pairs, f"groups {form}" if comparing.groups else form, limit)
+    source = Source(
+        pairs, f"groups {form}" if comparing.groups else form, limit, tuple(mapping_of(columns or []).items())
+    )
     require(job)
     _check_gate(fail_if, job, source)
     rows = rows_of(source)

@@ -235,4 +235,5 @@ def _figures(line: BillLine) -> dict[str, Any]:
 def _cells(line: BillLine) -> list[str]:
     figures = (line.calls, line.failed, line.lost, line.tokens_in, line.tokens_out)
     unpriced = f" and {line.unpriced} of unknown price" if line.unpriced else ""
-    return [*(f"{figure:,}" for figure in figures), f"${line.cost_usd:.4f}{unpriced}"]
+    estimated = f", {line.estimated} of the calls estimated" if line.estimated else ""
+    return [*(f"{figure:,}" for figure in figures), f"${line.cost_usd:.4f}{unpriced}{estimated}"]

@@ -33,6 +33,8 @@ class Settings(Record):
     baseline: str
     judge: str
     oracle: str = "checks"
+    truncated: stages.Truncated = "drop"
+    """Whether replies that were cut off at their length are compared; else their prompts have no comparison."""
     respond: RespondSettings
     """One sample a prompt; more are not compared."""
     label: LabelSettings
@@ -67,7 +69,9 @@ def evaluate(
     after, cost_after = _replies("policy", settings.policy, prompts, settings.respond, left, bar)
     left = left.less(cost_after)
     pairs = [
-        _pair(old, new) for old, new in zip(before, after, strict=True) if old.status == new.status == "ok"
+        _pair(old, new)
+        for old, new in zip(before, after, strict=True)
+        if all(stages.usable(reply, settings.truncated) for reply in (old, new))
     ]
     if not pairs:
         raise UserError(

@@ -101,7 +101,7 @@ def guard_judge(name: str, constitution: Constitution | None, asking: Asking) ->
         return _by_oracle(by_world(), name, name)
     if name.startswith(ORACLE):
         raise UserError(
-            f"no guard judge {name!r}; wanted {ORACLE}embedded, {CHECKS}, or a model such as openai/gpt-5-mini"
+            f"no guard judge {name!r}; wanted {ORACLE}embedded, {CHECKS}, or a model such as openai/gpt-6-luna"
         )
     if constitution is None:
         raise UserError(

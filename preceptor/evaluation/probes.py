@@ -79,7 +79,7 @@ DENIED_BEFORE = re.compile(
     r"\b(?:not|isn't|wasn't|aren't|never|nor|neither|rather than|instead of|unlike)\b(?:(?!\bbut\b)[^.!?\n,;]){0,24}$",
     re.IGNORECASE,
 )
-DENIED_AFTER = re.compile(r"\s+(?:is|was|are|were)(?:n't| not|, in fact, not)\b", re.IGNORECASE)
+DENIED_AFTER = re.compile(r"(?<!\s)\s++(?:is|was|are|were)(?:n't| not|, in fact, not)\b", re.IGNORECASE)
 """Around a name: the name is denied."""
 
 Watch = Callable[[Progress], None]

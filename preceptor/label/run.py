@@ -149,7 +149,7 @@ def rows_of(source: Source) -> Iterable[Pair | Group]:
     if source.form.startswith("groups"):
         read = stages.groups_from(source.path)
     else:
-        read = stages.pairs_from(source.path, "hh" if source.form == "hh" else "rows")
+        read = stages.pairs_from(source.path, source.form, dict(source.columns))
     return islice(read, source.limit)
 
 

@@ -173,7 +173,9 @@ def _label(run: Run, each: Round) -> None:
 
     def work() -> Outcome:
         revisions = run.read(REVISIONS, Revision) if REVISIONS in inputs else []
-        pairs = stages.pairs_to_label(run.read(inputs[0], Response), revisions, run.config.pairs)
+        pairs = stages.pairs_to_label(
+            run.read(inputs[0], Response), revisions, run.config.pairs, run.config.truncated
+        )
         if not pairs:
             raise UserError(f"there is no pair of usable replies to compare; {inputs[0]} says why")
         found: Counter[str] = Counter()
@@ -194,6 +196,7 @@ def _label(run: Run, each: Round) -> None:
         "judge": run.config.judge,
         "constitution": run.constitution.identity,
         "pairs": run.config.pairs,
+        "truncated": run.config.truncated,
         "settings": settings.model_dump(mode="json"),
     }
     run.stage(each.stage("label"), wanted, inputs, [each.file(LABELS)], work)

@@ -19,7 +19,7 @@ from preceptor.constitution.files import load as load_constitution
 from preceptor.constitution.principle import Constitution
 from preceptor.evaluation import head_to_head, probes
 from preceptor.evaluation.oracles import ORACLE
-from preceptor.judge.models.protocol import Completion, Dialogue, Model, Request
+from preceptor.judge.models.protocol import Capabilities, Completion, Dialogue, Model, Request
 from preceptor.judge.records import Pair, Response, Revision
 from preceptor.judge.respond import respond
 from preceptor.judge.settings import LabelSettings
@@ -41,6 +41,7 @@ class Untrained:
     name: str
     endpoint: str
     dialect: str
+    capabilities = Capabilities()
 
     async def complete(self, request: Request) -> Completion:
         """Never asked: a plan carries nothing out."""
@@ -137,6 +138,6 @@ def _labelled(prompt: Prompt, number: int, cast: Cast, constitution: Constitutio
             replies, revisions = (yield from respond(prompt, before, seeded_replies)), ()
         elif config.sft is not None:
             replies, revisions = (yield from respond(prompt, cast.trained(SFT), seeded_replies)), ()
-        pairs = stages.pairs_to_label(replies, revisions, config.pairs)
+        pairs = stages.pairs_to_label(replies, revisions, config.pairs, config.truncated)
         judged = config.label.model_copy(update={"seed": each.seed})
         yield from together(list(stages.labelling(pairs, constitution, cast.judge, judged)))

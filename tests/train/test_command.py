@@ -15,6 +15,8 @@ from preceptor.constitution.errors import UserError
 from preceptor.prompts.rows import write_rows
 from tests.train.tiny import preference
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def rows(tmp_path: Path) -> Path:

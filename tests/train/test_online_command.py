@@ -18,6 +18,8 @@ from preceptor.run.config import RunConfig
 from tests.servers.vllm import serving
 from tests.train.test_ppo_command import PROMPTS, REWARD
 
+pytestmark = pytest.mark.slow
+
 SMALL = "--batch-size 4 --samples 2 --max-new-tokens 6 --max-length 64 --rank 4"
 CONSTITUTION = (
     "name: short\nversion: 1.0.0\nprinciples:\n  - id: short\n    text: Choose the shorter reply.\n"

@@ -18,6 +18,8 @@ from preceptor.train.settings import RewardSettings
 from tests.servers.llm import LLMServer
 from tests.train.tiny import preference
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = "\n".join(json.dumps({"prompt": f"{number}: where is the pool?"}) for number in range(4))
 REWARD = (
     "def short(prompts, completions, **columns):\n    return [-float(len(text)) for text in completions]\n"

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from datasets import Dataset
 from trl import GRPOConfig, RLOOConfig  # type: ignore[attr-defined]
 
+from preceptor.judge.models.local.loading import quiet_loading
 from preceptor.prompts.records import Prompt
 from preceptor.train.estimate.dry_run import skeleton
 from preceptor.train.estimate.plan import Plan
@@ -45,7 +46,7 @@ from preceptor.train.loop.run import (
     run_loop,
     trainer_options,
 )
-from preceptor.train.models.base import quiet_loading, save_adapter, training_device
+from preceptor.train.models.base import save_adapter, training_device
 from preceptor.train.rollout.prompts import Asked, drawings, encode_prompts, prompts_of_step
 from preceptor.train.rollout.rewards import (
     RewardSource,

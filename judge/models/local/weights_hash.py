@@ -16,18 +16,30 @@ SETTLED_S = 2.0
 
 
 def weights_hash(source: str | Path) -> str:
-    """Tells the weights of a local folder apart: SHA-256 over the names and all bytes of its safetensors files; empty
-    for a hub id.
+    """Tells the weights of a local folder apart: SHA-256 over the names and all bytes of its safetensors files; of a
+    GGUF file, over its bytes; empty for a hub id.
 
     The hash of a large file is kept in the user's cache folder under its path, size and time of change, so that it is
     read once and not at every start. How the weights are used (`config.json`, `adapter_config.json`, a tokenizer) is
     not in it.
     """
+    if is_gguf(source):
+        return file_hash(Path(source).expanduser())
     digest = hashlib.sha256()
     files = sorted(Path(source).expanduser().glob("*.safetensors"))
     for path in files:
         digest.update(f"{path.name}:{file_hash(path)}:".encode())
     return digest.hexdigest() if files else ""
+
+
+def is_gguf(source: str | Path) -> bool:
+    """Whether a path names a GGUF file, which need not be there."""
+    return str(source).lower().endswith(".gguf")
+
+
+def user_cache() -> Path:
+    """Where what is slow to make is kept for this user's other commands."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "preceptor"
 
 
 def file_hash(path: Path) -> str:
@@ -65,6 +77,5 @@ def _keep(seen: dict[str, object], made: str) -> None:
 
 def _note(seen: dict[str, object]) -> Path:
     """Where a file's hash is kept."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     name = hashlib.sha256(str(seen["path"]).encode()).hexdigest()[:32]
-    return home / "preceptor" / "weights" / f"{name}.json"
+    return user_cache() / "weights" / f"{name}.json"
