@@ -31,7 +31,7 @@ class Slow:
         self._there = there
         self._slots = asyncio.Semaphore(4)
 
-    async def complete(self, request: Request) -> Completion:
+    async def complete(self, request: Request) -> Completion:  # noqa: ARG002
         self.asked += 1
         try:
             async with asyncio.timeout(self.timeout_s), self._slots:
