@@ -250,10 +250,7 @@ def check(pair: Pair, principle: Principle) -> Judgement:
     Where exactly one reply passes it is the better, for certain. Where both or neither do, the check cannot
     tell them apart: a tie. It knows no order; `original` stands for both.
     """
-    exchange = Exchange(
-        system="\n\n".join(message.content for message in pair.prompt.messages if message.role == "system"),
-        user=next((message.content for message in pair.prompt.messages[::-1] if message.role == "user"), ""),
-    )
+    exchange = Exchange.of(pair.prompt)
     of_a, of_b = (run(principle.check, reply, exchange) for reply in (pair.response_a, pair.response_b))
     a_passes, b_passes = (all(finding.passed for finding in findings) for findings in (of_a, of_b))
     letter: Letter = "tie" if a_passes == b_passes else "a" if a_passes else "b"

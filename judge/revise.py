@@ -32,8 +32,8 @@ def revise(
 
     A round whose critique or revision is refused, empty, cut off or failed leaves the former draft; the
     following rounds go on from there. The status is `ok` if every round succeeded, else that of the first
-    round that did not, with the round named in `problem`. A response without a reply is passed on with its
-    own status.
+    round that did not, with the round named in `problem`. A response without a whole reply, one that was cut off
+    included, is passed on with its own status: its revision would be compared with half a reply.
     """
     rounds: list[_Round] = []
     text = response.text
@@ -81,7 +81,7 @@ def drawn(
 
 def _skipped(response: Response, principles: Sequence[Principle]) -> tuple[ReplyStatus, str] | None:
     """Status and problem of a response that is not revised at all."""
-    if response.status in ("refused", "empty", "failed"):
+    if response.status != "ok":
         return response.status, f"the response was not usable: {response.problem}"
     if not principles:
         return "failed", "no principle with critique wording applies to this prompt"

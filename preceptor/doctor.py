@@ -76,4 +76,20 @@ def _hardware() -> list[Finding]:
     return [
         Finding("accelerator", found or "none: training runs on the CPU", bool(found), needed=False),
         Finding("embedded model", embedded.endpoint or embedded.name, ok=True, needed=True),
+        _smollm2(),
     ]
+
+
+def _smollm2() -> Finding:
+    """The packaged real model, as far as it is on this machine; nothing is fetched to find out."""
+    from preceptor.judge.models.local import gguf, smollm2
+    from preceptor.judge.models.local.weights_hash import file_hash
+
+    if find_spec("gguf") is None:
+        return Finding(smollm2.NAME, f"not installed: {gguf.INSTALL}", ok=False, needed=False)
+    found = smollm2.installed()
+    if found is None:
+        later = f"not here: {smollm2.PACKAGE} {smollm2.VERSION} is fetched when the model is first named"
+        return Finding(smollm2.NAME, later, ok=False, needed=False)
+    right = file_hash(found) == smollm2.SHA256
+    return Finding(smollm2.NAME, str(found) if right else f"{found} is another file", right, needed=False)

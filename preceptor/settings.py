@@ -208,8 +208,8 @@ class AskSettings(Access):
     @property
     def price_table(self) -> Prices:
         """The shipped prices, the user's file over them, and the command's own over that."""
-        from preceptor.asking.prices import user_prices
         from preceptor.judge.asking.prices import Prices
+        from preceptor.judge.user_prices import user_prices
 
         return Prices.load({**user_prices(), **self.prices})
 

@@ -28,7 +28,7 @@ Parsed = TypeVar("Parsed")
 Row = TypeVar("Row", bound=Record)
 
 MOST_FAULTS = 10
-ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".parquet")
+ENDINGS = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".json", ".json.gz", ".parquet")
 LISTS_OF_ROWS = ("comparisons", "rows", "data", "examples", "records", "instances")
 """Keys under which a JSON file keeps its rows where it is an object and no list."""
 LIST_CELLS = frozenset({"messages", "responses", "tags"})
@@ -456,6 +456,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     The parent folder is made. Raises RowsError where nothing can be written.
     """
     path = Path(path)
+    if path.is_dir():  # found at the end only, when all is paid
+        raise RowsError(f"{path}: cannot be written: it is a folder; wanted the name of a file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

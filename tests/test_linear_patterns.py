@@ -14,7 +14,7 @@ from tests.steps import TOO_MANY, Steps, TooManyStepsError, hostile
 
 READERS = (
     "preceptor.constitution.checks",
-    "prompts",
+    "preceptor.prompts",
     "preceptor.judge.audit.canaries",
     "preceptor.judge.audit.biases",
     "preceptor.judge.pairs",

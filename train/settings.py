@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from preceptor.constitution.principle import Constitution
 from preceptor.prompts.records import Settings
+from preceptor.train.pair_losses import PAIR_LOSSES, READ_BY_SOME, loss_names, pair_loss
 
 
 class LoopSettings(Settings):
     """Settings that every training has; a stage adds its own, and may set another default."""
 
+    without_effect: ClassVar[frozenset[str]] = frozenset()
+    """Settings that the stage does not read. They are refused, since nothing is passed over in silence; all others are
+    read, which tests/train/test_every_setting_is_read.py holds."""
+
     model: str = "embedded"
-    """embedded, hf/ID or hf/FOLDER; with --adapter, its base where nothing is said."""
+    """`embedded`, `smollm2`, `hf/` and a hub id, or the path of a model folder or GGUF file; with --adapter, its base
+    where nothing is said."""
     adapter: str | None = None
     """Folder of a LoRA adapter to go on from; its rank and alpha then hold."""
     epochs: float = Field(default=1.0, gt=0)
@@ -30,8 +37,9 @@ class LoopSettings(Settings):
     pass_tokens: int | None = Field(default=None, gt=0)
     """Tokens through the model at a time, padding included; else 1024 on a CPU and 8192 elsewhere.
 
-    A step that holds more is cut into passes whose gradients are added: less memory and
-    padding, the same result but for rounding. Not used by SFT."""
+    A step that holds more is cut into passes whose gradients are added: less memory and padding, the same result but
+    for rounding. SFT and KTO take steps whole, and refuse it.
+    """
     rank: int = Field(default=16, gt=0)
     """Of the LoRA adapter."""
     alpha: float = Field(default=32.0, gt=0)
@@ -77,6 +85,14 @@ class LoopSettings(Settings):
     Through transformers' integrations.
     """
 
+    @model_validator(mode="after")
+    def _read_by_the_training(self) -> LoopSettings:
+        for name in sorted(self.without_effect):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                stage = type(self).__name__.removesuffix("Settings").upper()
+                raise ValueError(f"{name} has no effect in {stage}: leave it out")
+        return self
+
 
 BARE = "base"
 """As a `reference_adapter`: the model with no adapter at all. A folder of that name is `./base`."""
@@ -88,6 +104,8 @@ NOT_IN_RESULT = frozenset(
 
 class SftSettings(LoopSettings):
     """Settings of `train.sft`."""
+
+    without_effect = frozenset({"pass_tokens"})
 
 
 class PairSettings(LoopSettings):
@@ -181,8 +199,11 @@ class DpoSettings(PairSettings):
 
     Not written down where it is not given, so that trainings from before it are still themselves.
     """
-    loss: Literal["dpo", "ipo", "hinge", "robust", "simpo", "dpo-norm", "ld-dpo"] = "dpo"
-    """How the log-odds of a pair are fitted to its label; see docs/training.md."""
+    loss: str = Field(default="dpo", examples=list(PAIR_LOSSES))
+    """How the log-odds of a pair are fitted to its label; a package may bring a loss of its own.
+
+    An entry of `train.pair_losses`, or one that another package brings; see `train.dpo`.
+    """
     beta: float = Field(default=0.1, gt=0)
     """Larger keeps the policy closer to its reference; with simpo and dpo-norm, 2 to 10 is usual.
 
@@ -199,6 +220,13 @@ class DpoSettings(PairSettings):
     anchor: float = Field(default=0.0, ge=0)
     """Weight of the chosen reply's own negative log-likelihood, against its falling with the other's."""
 
+    @field_validator("loss")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in PAIR_LOSSES and name not in loss_names():
+            raise PydanticCustomError("loss", "wanted {names}", {"names": ", ".join(loss_names())})
+        return name
+
     @model_validator(mode="after")
     def _nothing_without_effect(self) -> DpoSettings:
         """A setting that the loss does not read is a mistake, and is not passed over in silence."""
@@ -206,24 +234,26 @@ class DpoSettings(PairSettings):
             raise ValueError(
                 "on_top joins two adapters into one, which only plain LoRA can be: leave out dora, rslora"
             )
-        fields = type(self).model_fields
-        for name, loss in (("gamma", "simpo"), ("length_alpha", "ld-dpo")):
-            if self.loss != loss and getattr(self, name) != fields[name].default:
-                raise ValueError(f"{name} has no effect with loss {self.loss}: it belongs to {loss}")
-        if self.margin and self.loss in ("ipo", "simpo"):
+        fields, loss = type(self).model_fields, pair_loss(self.loss)
+        for name in READ_BY_SOME:
+            if name not in loss.options and getattr(self, name) != fields[name].default:
+                readers = [each for each in loss_names() if name in pair_loss(each).options]
+                raise ValueError(
+                    f"{name} has no effect with loss {self.loss}: it belongs to {', '.join(readers)}"
+                )
+        if self.reference_adapter and not loss.needs_reference:
+            raise ValueError(f"reference_adapter has no effect with loss {self.loss}, which has no reference")
+        if "label_smoothing" in loss.options and not self.label_smoothing:
             raise ValueError(
-                f"margin has no effect with loss {self.loss}: leave it out, or take another loss"
+                f"loss {self.loss} needs label_smoothing, the share of flipped labels to correct for"
             )
-        if self.reference_adapter and self.loss == "simpo":
-            raise ValueError("reference_adapter has no effect with loss simpo, which has no reference")
-        if self.loss == "robust" and not self.label_smoothing:
-            raise ValueError("loss robust needs label_smoothing, the share of flipped labels to correct for")
         return self
 
 
 class KtoSettings(LoopSettings):
     """Settings of `train.kto`."""
 
+    without_effect = frozenset({"pass_tokens"})
     learning_rate: float = Field(default=5e-5, gt=0)
     """Peak; it rises over `warmup` and falls linearly to zero."""
     batch_size: int = Field(default=16, gt=1)
@@ -316,6 +346,7 @@ class RlooSettings(GroupSettings):
 class PpoSettings(RolloutSettings):
     """Settings of `train.ppo.train`."""
 
+    without_effect = frozenset({"compile", "report_to"})
     learning_rate: float = Field(default=2e-4, gt=0)
     """Of the policy; peak."""
     value_learning_rate: float = Field(default=1e-3, gt=0)
@@ -364,11 +395,7 @@ class PpoSettings(RolloutSettings):
 
     @model_validator(mode="after")
     def _fits(self) -> PpoSettings:
-        """Numbers that cannot go together are not passed over in silence, nor what this loop of our own does not do."""
-        if self.compile or self.report_to:
-            raise ValueError(
-                "PPO neither compiles the model nor reports elsewhere: leave out compile and report_to"
-            )
+        """Numbers that cannot go together are not passed over in silence."""
         if self.minibatches > self.batch_size // self.samples:
             raise ValueError(
                 f"minibatches {self.minibatches} is more than a step's {self.batch_size // self.samples} prompts"

@@ -319,7 +319,11 @@ class Batches:
             else:
                 answered.append(books.Answered(key, completion, self._prices.cost(request.model, completion)))
         said = {
-            key: books.Failed(str(exc), exc.paid, exc.paid and self._prices.cost(asked[key].model, exc.paid))
+            key: books.Failed(
+                str(exc),
+                exc.paid,
+                None if exc.paid is None else self._prices.cost(asked[key].model, exc.paid),
+            )
             for key, exc in failed.items()
         }
         booked = await self._ledger.write(

@@ -26,7 +26,8 @@ def worst_usd(
     if worst is None:
         raise UserError(
             f"the price of {request.model} is not known, so --max-cost {cap_usd:g} "
-            "cannot be held; give its price with --price IN,OUT or in a file of prices, or leave --max-cost out"
+            "cannot be held; give its price with --price IN,OUT (`prices` in a run file) or in a file of "
+            "prices, or leave --max-cost out"
         )
     return worst
 

@@ -31,8 +31,8 @@ from sqlalchemy.engine import Connection
 
 from preceptor.judge.ledger.location import Engines, ledger_error, open_engines
 from preceptor.judge.ledger.owner import is_gone, new_owner
-from preceptor.judge.ledger.queries import BillLine, By, bill
-from preceptor.judge.ledger.writer import MOST_AT_ONCE, Worker
+from preceptor.judge.ledger.queries import BillLine, By, Pruned, Wanted, bill, compact, prune
+from preceptor.judge.ledger.writer import MOST_AT_ONCE, OnEngine, Worker
 from preceptor.judge.models.protocol import Completion, Request
 
 LEASE_S = 60.0
@@ -189,6 +189,12 @@ class Ledger:
         """What `work` finds; it waits for no writer."""
         result: Result = await self._reader.do(work)
         return result
+
+    async def prune(self, wanted: Wanted) -> Pruned:
+        """Throw calls away, give their room back to the disk, and say what it was. The bill stays as it is."""
+        pruned = await self.write(partial(prune, wanted=wanted))
+        await self._writer.do(OnEngine(compact))
+        return pruned
 
     async def close(self) -> None:
         """Finish what waits, give back what is still leased, and close the database."""

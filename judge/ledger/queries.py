@@ -168,20 +168,27 @@ def to_prune(connection: Connection, wanted: Wanted) -> Pruned:
     return Pruned(*row)
 
 
-def prune(engine: Engine, wanted: Wanted) -> Pruned:
-    """Throw calls away, give the room back to the disk, and say what it was. The bill stays as it is."""
+def prune(connection: Connection, wanted: Wanted) -> Pruned:
+    """Throw calls away, and say what it was. The bill stays as it is."""
     where, values = _where(wanted, but_in_flight=True)
-    with engine.begin() as connection:
-        pruned = to_prune(connection, wanted)
-        connection.execute(sql.text(f"DELETE FROM calls {where}"), values)
-    raw = engine.raw_connection()  # VACUUM goes in no transaction
-    try:
-        if engine.dialect.name == "postgresql":
-            raw.driver_connection.autocommit = True  # type: ignore[union-attr]
-        raw.cursor().execute("VACUUM calls" if engine.dialect.name == "postgresql" else "VACUUM")
-    finally:
-        raw.close()
+    pruned = to_prune(connection, wanted)
+    connection.execute(sql.text(f"DELETE FROM calls {where}"), values)
     return pruned
+
+
+def compact(engine: Engine) -> None:
+    """Give the room of what was thrown away back to the disk."""
+    server = engine.dialect.name == "postgresql"
+    raw = engine.raw_connection()  # VACUUM goes in no transaction
+    driver: Any = raw.driver_connection
+    try:
+        if server:
+            driver.autocommit = True
+        raw.cursor().execute("VACUUM calls" if server else "VACUUM")
+    finally:
+        if server and not driver.closed:
+            driver.autocommit = False
+        raw.close()
 
 
 def _where(wanted: Wanted, but_in_flight: bool = False) -> tuple[str, dict[str, Any]]:

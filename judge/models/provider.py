@@ -39,8 +39,9 @@ class Provider:
     """A model's name, shown where a name is wanted and something else came."""
     takes_address: bool = False
     """Its models are reached over a network: they take base_url and timeout_s."""
-    loads_weights: bool = False
-    """Its models run in this process: they take a placement and no address, and change with the files they lie in."""
+    weights: Callable[[str], str] | str | None = None
+    """Model's name -> folder, GGUF file or hub id of its weights; None: its models do not run in this process. Those
+    that do take a placement and no address, change with the files they lie in, and can be trained."""
     person: bool = False
     """Its models are people."""
     free: bool = False
@@ -57,6 +58,18 @@ class Provider:
     """The most tokens that a reply's own text may have."""
     hidden_tokens: Callable[[Request], int] = lambda _: 0
     """The most tokens that are billed on top of the reply's own: what a model thinks before it answers."""
+
+    @property
+    def loads_weights(self) -> bool:
+        """Whether its models run in this process."""
+        return self.weights is not None
+
+    def weights_of(self, name: str) -> str | None:
+        """Where the weights of one of its models lie."""
+        if self.weights is None:
+            return None
+        place: str = resolved(self.weights)(name)
+        return place
 
     @property
     def opener(self) -> Opener:

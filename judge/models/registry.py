@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -26,7 +27,7 @@ OURS: Mapping[str, Provider | str] = MappingProxyType(
         "hf": Provider(
             open_model="preceptor.judge.models.local.model:open_model",
             example="hf/Qwen/Qwen3-0.6B",
-            loads_weights=True,
+            weights="preceptor.judge.models.local.model:weights_of",
             free=True,
         ),
         "human": Provider(open_model="preceptor.judge.models.human:open_model", naming="either", person=True),
@@ -111,7 +112,30 @@ def package_of(name: str) -> str:
 def forms() -> str:
     """Examples of names, one for each provider that gives one."""
     ours = [example for name in OURS if (example := declared(name).example)]
-    return ", ".join([*ours, "hf/./runs/a/7-policy", "embedded"])
+    return ", ".join([*ours, "hf/./runs/a/7-policy", "hf/./model.gguf", *packaged()])
+
+
+def packaged() -> tuple[str, ...]:
+    """Models that packages carry whole: each is a provider of one model, whose name is its name."""
+    alone = (
+        name for name in providers() if declared(name).naming == "alone" and declared(name).loads_weights
+    )
+    return tuple(alone)
+
+
+def weights_of(name: str) -> str:
+    """Where the weights lie that a model name stands for, to judge with or to train: a folder, a GGUF file or a hub
+    id. A path alone is taken as `hf/` and the path.
+
+    Raises UnknownModel for a name that is none, and for a model whose weights are not in this process.
+    """
+    if name and find(name) is None and Path(name).expanduser().exists():
+        return name
+    open_model(name)  # which says what is wrong with a name
+    source = declared(name).weights_of(name)
+    if source is None:
+        raise UnknownModel(f"{name} has no weights here; wanted hf/ and a hub id, a folder or a GGUF file")
+    return source
 
 
 def _nobody(name: str) -> Model:

@@ -23,7 +23,6 @@ from itertools import islice
 from types import FrameType
 from typing import Any
 
-from preceptor.asking.prices import user_prices
 from preceptor.asking.ray_worker import Batch, Plan, Worker, batch_of, table_of
 from preceptor.asking.stages import Asked, Means, Watch
 from preceptor.constitution.errors import UserError
@@ -32,6 +31,7 @@ from preceptor.judge.asking.first_rows import FirstRows, NothingUsable
 from preceptor.judge.asking.shared import Keeper, Stop
 from preceptor.judge.ledger.ledger import this_run
 from preceptor.judge.ledger.location import place_of
+from preceptor.judge.user_prices import user_prices
 from preceptor.settings import Asking, Cluster
 
 TOGETHER = 4

@@ -7,7 +7,7 @@ when training begins.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence, Sized
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence, Sized
 from contextlib import asynccontextmanager
 from itertools import combinations
 from typing import Any, Literal, NamedTuple
@@ -38,6 +38,7 @@ from preceptor.prompts.rows import RawRow, read_records, read_rows
 from preceptor.settings import Access, Asking
 
 Pairing = Literal["adjacent", "all"]
+Truncated = Literal["keep", "drop"]
 
 
 class Means(NamedTuple):
@@ -227,27 +228,31 @@ async def price(dialogues: Iterable[Dialogue[Row]], asking: Asking) -> Plan:
         return await plan(dialogues, ledger, asking.price_table)
 
 
-def pairs_from(source: str, form: Literal["rows", "hh"]) -> Iterable[Pair]:
-    """The pairs of a file: rows to judge, or what `preceptor respond` or `preceptor revise` wrote."""
+def pairs_from(source: str, form: str, columns: Mapping[str, str] | None = None) -> Iterable[Pair]:
+    """The pairs of a file: rows to judge in any layout, or what `preceptor respond` or `preceptor revise` wrote."""
     wrote = _wrote(source)
     if wrote is Response:
         return pairs_to_label(list(read_records(source, Response)), [])
     if wrote is Revision:
         return pairs_to_label([], list(read_records(source, Revision)))
-    return read_pairs(source, form)
+    return read_pairs(source, form, columns)
 
 
 def pairs_to_label(
-    responses: Sequence[Response], revisions: Sequence[Revision], pairing: Pairing = "adjacent"
+    responses: Sequence[Response],
+    revisions: Sequence[Revision],
+    pairing: Pairing = "adjacent",
+    truncated: Truncated = "drop",
 ) -> list[Pair]:
     """The comparisons of a run: samples of a prompt among themselves, and every revised reply against its original.
 
     `adjacent`: two by two, so that each sample is in one pair; `all`: each sample against each other. Only usable
-    replies are compared. Which one is a is drawn by a hash of their ids: no slot is the revised one's.
+    replies are compared; `truncated`: whether one that was cut off at its length is among them. Which one is a is drawn
+    by a hash of their ids: no slot is the revised one's.
     """
     by_prompt: dict[str, list[Response]] = {}
     for response in responses:
-        if response.status == "ok":
+        if usable(response, truncated):
             by_prompt.setdefault(response.prompt.id, []).append(response)
     sampled = [
         slotted(one.prompt, _candidate(one), _candidate(other))
@@ -259,9 +264,14 @@ def pairs_to_label(
     revised = [
         slotted(row.response.prompt, _candidate(row.response), Candidate(row.id, row.text, row.model))
         for row in revisions
-        if row.status == "ok"
+        if row.status == row.response.status == "ok"
     ]
     return sampled + revised
+
+
+def usable(response: Response, truncated: Truncated) -> bool:
+    """Whether a reply is compared: one that came whole, and with `keep` also what came of one that was cut off."""
+    return response.status == "ok" or (truncated == "keep" and response.status == "truncated")
 
 
 def _candidate(response: Response) -> Candidate:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import sys
-from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from preceptor.cli import console, options
-from preceptor.cli.asking import show_plan
+from preceptor.cli.asking import show_plan, tell_of_batches
 from preceptor.cli.constitution import File, Json, Source
 from preceptor.cli.flags import Flags
 from preceptor.cli.judging import JUDGING, OneJudge
@@ -21,10 +21,8 @@ from preceptor.judge.settings import LabelSettings
 from preceptor.settings import Asking
 
 if TYPE_CHECKING:
-    from preceptor.asking.stages import Asked
     from preceptor.constitution.diff import Change
     from preceptor.constitution.principle import Constitution
-    from preceptor.judge.models.protocol import Dialogue, Model
     from preceptor.judge.records import Label
     from preceptor.label.editing import Trouble
 
@@ -143,11 +141,14 @@ def _short(value: Any) -> str:
 
 
 def _asked_again(on: Path, constitution: Constitution, asking: Asking, as_json: bool) -> dict[str, Any]:
-    """The plan of labelling the folder's pairs anew: what the ledger does not answer would be asked."""
+    """The plan of labelling the folder's pairs anew, at the prices of the command that labelled them where no others
+    are given: what the ledger does not answer would be asked.
+    """
     from preceptor import folder
     from preceptor.asking import stages
     from preceptor.constitution.errors import UserError
     from preceptor.judge.dataset.publish import LABELS, read_labels
+    from preceptor.judge.settings import Price
     from preceptor.label.run import job_of_folder, opened, pair_of
 
     if not (on / "manifest.json").is_file():
@@ -155,6 +156,8 @@ def _asked_again(on: Path, constitution: Constitution, asking: Asking, as_json: 
     manifest = folder.read_json(on / "manifest.json")
     labels = list(read_labels(on / LABELS))
     job = job_of_folder(manifest, constitution)
+    known = {name: Price.model_validate(price) for name, price in manifest.get("prices", {}).items()}
+    asking = asking.model_copy(update={"prices": known | dict(asking.prices)})
     steps = opened(job)
     pairs = [pair_of(label) for label in labels]
     dialogues = list(stages.judging(pairs, constitution, steps, job.settings, job.rule))
@@ -183,6 +186,7 @@ def try_examples(
     as_json: Json = False,
 ) -> None:
     """Does a judge apply every principle as its examples say? Exit code 1 where it does not."""
+    from preceptor.asking import stages
     from preceptor.constitution.errors import UserError
     from preceptor.constitution.files import load
     from preceptor.label.trials import cases, results, summary, trying
@@ -196,7 +200,9 @@ def try_examples(
     if plan:
         show_plan(dialogues, asking, as_json)
         return
-    labels, work = _ask(dialogues, asked, asking, "test")
+    labels: list[Label] = []
+    with console.progress("test") as watch:
+        work = asyncio.run(stages.carry_out(dialogues, [asked], asking, labels.append, watch))
     if work.stopped is not None:
         raise work.stopped
     found = results(rules, labels)
@@ -221,7 +227,7 @@ def ablate(
     pairs: Annotated[str, typer.Argument(help="Pairs, best with gold.")],
     judge: Annotated[OneJudge, Flags("Judging")],
     settings: Annotated[LabelSettings, Flags("Judging", omit=JUDGING, defaults={"principles": "each"})],
-    asking: Direct,
+    asking: Asking,
     form: options.Format = "rows",
     limit: options.Limit = None,
     plan: options.Plan = False,
@@ -229,6 +235,7 @@ def ablate(
 ) -> None:
     """Leave out one principle at a time: which labels flip, and what it does to the agreement with gold."""
     from preceptor.asking import stages
+    from preceptor.asking.work import whole
     from preceptor.constitution.files import load
     from preceptor.label.trials import ablated, accuracy, can_judge, resummed, without
 
@@ -240,25 +247,20 @@ def ablate(
     anew = [] if each else [one.id for one in rules.principles if can_judge(rules, one.id, judge.needed)]
     rounds = {"": rules, **{principle: without(rules, principle) for principle in anew}}
 
-    def dialogues_under(constitution: Constitution, asked: Model | None) -> list[Dialogue[Label]]:
-        return list(stages.labelling(rows, constitution, asked, settings))
-
     if plan:
         asked = asking.open_judge(judge.needed)
-        show_plan([one for each in rounds.values() for one in dialogues_under(each, asked)], asking, as_json)
+        every = [one for each in rounds.values() for one in stages.labelling(rows, each, asked, settings)]
+        show_plan(every, asking, as_json)
         return
+    tell_of_batches(asking)
     labels: dict[str, list[Label]] = {}
     spent: dict[str, dict[str, float]] = {}
     for principle, constitution in rounds.items():
-        asked = asking.open_judge(judge.needed)
-        so_far = sum(one["cost_usd"] for one in spent.values())
-        left = asking.less(so_far)
-        labels[principle], work = _ask(
-            dialogues_under(constitution, asked), asked, left, principle or "label"
-        )
-        if work.stopped is not None:
-            raise work.stopped
-        now = work.progress
+        made = labels.setdefault(principle, [])
+        to_label = partial(stages.to_label, judge.needed, asking, constitution, settings)
+        left = asking.less(sum(one["cost_usd"] for one in spent.values()))
+        with console.progress(principle or "label") as watch:
+            now = whole(stages.Work(rows, to_label), left, made.append, watch).progress
         spent[principle] = {"calls": now.asked, "in_ledger": now.from_ledger, "cost_usd": now.cost_usd}
     by_id = {(principle, label.id): label for principle, made in labels.items() for label in made}
     again = resummed(rules) if each else (lambda principle, label: by_id.get((principle, label.id)))
@@ -284,14 +286,3 @@ def ablate(
     console.say(
         f"{total['calls']:.0f} calls asked, {total['in_ledger']:.0f} from the ledger, ${total['cost_usd']:.2f}"
     )
-
-
-def _ask(
-    dialogues: Sequence[Dialogue[Label]], asked: Model | None, asking: Asking, what: str
-) -> tuple[list[Label], Asked]:
-    from preceptor.asking import stages
-
-    made: list[Label] = []
-    with console.progress(what) as watch:
-        work = asyncio.run(stages.carry_out(dialogues, [asked], asking, made.append, watch))
-    return made, work

@@ -25,7 +25,17 @@ SECTIONS: Mapping[str, Sequence[str]] = {
         *("orders_agree", "flip_rate", "first_share", "longer_share", "length_coefficient", "length_stderr"),
         *("list_share", "self_share"),
     ),
-    "judges and answers": ("alpha", "attack_rate", "verdicts", "unparsed", "refused", "failed", "cost_usd"),
+    "judges and answers": (
+        "alpha",
+        "attack_rate",
+        "attack_control_rate",
+        "attack_excess",
+        "verdicts",
+        "unparsed",
+        "refused",
+        "failed",
+        "cost_usd",
+    ),
 }
 """Which figures stand together for a person to read."""
 
@@ -47,6 +57,7 @@ def audit(
     beyond: Annotated[Beyond, Flags("Comparing", old={"attacks": "--canaries"})],
     asking: Annotated[Asking, Flags(omit=("engine", "address", "gpus", "workers"))],
     form: options.Format = "rows",
+    columns: options.Columns = None,
     limit: options.Limit = None,
     fail_if: options.FailIf = None,
     plan: options.Plan = False,
@@ -59,7 +70,9 @@ def audit(
     from preceptor.judge.audit.audit import require_gold
     from preceptor.judge.audit.canaries import from_gold
     from preceptor.judge.conditions import gate
-    from preceptor.label.run import Job, audit_rows, dialogues_of, opened
+    from preceptor.label.run import Job, audit_rows, dialogues_of, opened, require
+    from preceptor.preflight import check_gate
+    from preceptor.prompts.columns import mapping_of
 
     if judges.combine == "dawid-skene":
         raise UserError(
@@ -74,7 +87,14 @@ def audit(
         combine=judges.combine,
         recheck=beyond.recheck,
     )
-    rows = [pair for pair in islice(stages.pairs_from(gold, form), limit) if pair.preferred]
+    require(job)
+    if fail_if:
+        check_gate(fail_if, job, canaries=beyond.attacks, gold=True, planting="--attacks")
+    rows = [
+        pair
+        for pair in islice(stages.pairs_from(gold, form, mapping_of(columns or [])), limit)
+        if pair.preferred
+    ]
     require_gold(rows)
     planted = list(from_gold(rows, settings.seed)) if beyond.attacks else []
     if plan:
@@ -95,6 +115,8 @@ def audit(
 
 def _show(figures: Mapping[str, Any], title: str) -> None:
     """Tables of the figures that exist."""
+    from preceptor.judge.dataset.card import ATTACKS, attack_row
+
     for section, names in SECTIONS.items():
         rows = [[name, _figure(figures[name])] for name in names if figures.get(name) is not None]
         if rows:
@@ -105,8 +127,8 @@ def _show(figures: Mapping[str, Any], title: str) -> None:
         if rows:
             console.table(name.replace("_", " "), [name.removeprefix("by_"), *keys], rows)
     if canaries := figures.get("canaries"):
-        rows = [[kind, _figure(own["n"]), _figure(own["rate"])] for kind, own in canaries.items()]
-        console.table("attacks planted in the worse reply", ["kind", "n", "won over"], rows)
+        rows = [[_figure(cell) for cell in attack_row(kind, own)] for kind, own in canaries.items()]
+        console.table("attacks planted in the worse reply", ATTACKS, rows)
     if steps := figures.get("steps"):
         rows = [[_figure(one[key]) for key in ("step", "pairs", "accuracy", "cost_usd")] for one in steps]
         console.table("steps", ["step", "pairs", "accuracy had it ended there", "USD"], rows)

@@ -1,7 +1,4 @@
-"""`preceptor constitution list | show | new | add | remove | lint | checks | schema`.
-
-Everything heavy is imported by the command that needs it, so that `preceptor --help` stays quick.
-"""
+"""Read, write and check constitutions."""
 
 from __future__ import annotations
 
@@ -17,30 +14,12 @@ if TYPE_CHECKING:
     from preceptor.constitution.edit import Document
     from preceptor.constitution.lint import Remark
 
-AMEND = "preceptor.cli.amend"
+AMEND = {"edit": "edit", "diff": "diff", "test": "try_examples", "ablate": "ablate"}
 app = typer.Typer(
-    help="Read, write and check constitutions.",
+    help=__doc__,
     no_args_is_help=True,
-    cls=lazy(
-        {
-            "edit": Entry(
-                f"{AMEND}:edit",
-                "Edit a file in your own editor; a broken one never takes the place of a good one.",
-            ),
-            "diff": Entry(
-                f"{AMEND}:diff",
-                "What differs, principle by principle, and which labels would have to be asked again.",
-            ),
-            "test": Entry(
-                f"{AMEND}:try_examples",
-                "Does a judge apply every principle as its examples say? Exit code 1 where it does not.",
-            ),
-            "ablate": Entry(
-                f"{AMEND}:ablate",
-                "Leave out one principle at a time: which labels flip, and what it does to the agreement with gold.",
-            ),
-        }
-    ),
+    add_completion=False,
+    cls=lazy({name: Entry(f"preceptor.cli.amend:{found}") for name, found in AMEND.items()}),
 )
 
 Source = Annotated[

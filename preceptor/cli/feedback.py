@@ -29,16 +29,20 @@ def respond(
     out: options.Out,
     settings: Annotated[RespondSettings, Flags("Sampling")],
     asking: Asking,
+    columns: options.Columns = None,
     limit: options.Limit = None,
     plan: options.Plan = False,
     as_json: options.Json = False,
 ) -> None:
     """Sample replies to prompts."""
     from preceptor.asking import stages
+    from preceptor.preflight import check_file
+    from preceptor.prompts.columns import mapping_of
     from preceptor.prompts.pool import prompts_from
 
+    check_file(out, [prompts])
     asking.require_use([model])
-    rows = list(islice(prompts_from(prompts), limit))
+    rows = list(islice(prompts_from(prompts, mapping_of(columns or [])), limit))
     work = stages.Work(rows, partial(stages.to_respond, model, asking, settings))
     if plan:
         show_plan_of(work, asking, as_json)
@@ -68,8 +72,10 @@ def revise(
     from preceptor.asking import stages
     from preceptor.constitution.files import load
     from preceptor.judge.records import Response
+    from preceptor.preflight import check_file
     from preceptor.prompts.rows import read_records
 
+    check_file(out, [responses, constitution])
     asking.require_use([model])
     rules = load(constitution)
     rows = list(islice(read_records(responses, Response), limit))
@@ -100,6 +106,9 @@ def score(
     as_json: options.Json = False,
 ) -> None:
     """Grade replies, each on its own: from 1 to 10 by a judge, or by the rewards of a trained model."""
+    from preceptor.preflight import check_file
+
+    check_file(out, [replies])
     if rating.reward_model is not None:
         if judge.name or constitution:
             raise UserError(

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from pydantic.fields import FieldInfo
 
-NOTHING: Mapping[str, Any] = MappingProxyType({})
-
 SPELLED: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "constitution": ("--constitution", "-c"),
@@ -177,7 +175,7 @@ def bundles_of(command: Callable[..., None]) -> list[Bundle]:
 
 
 def given(settings: BaseModel) -> dict[str, Any]:
-    """What was given, by field; a default is not."""
+    """What the person gave, by field, and what the command has in the place of a class's default."""
     return {
         name: getattr(settings, name)
         for name in type(settings).model_fields
@@ -248,15 +246,19 @@ class Shown(NamedTuple):
 
 def _shown_type(info: FieldInfo) -> Shown:
     """Numbers are Typer's to read; choices, and what has a form of its own, come as text that the class reads."""
+    from pydantic import BeforeValidator
+
     bare = [one for one in _members(info.annotation) if one is not type(None)]
     kind = bare[0] if len(bare) == 1 else str
     origin = get_origin(kind)
-    if any(type(note).__name__ == "BeforeValidator" for note in info.metadata):
+    if any(isinstance(note, BeforeValidator) for note in info.metadata):
         return Shown(list[str] if _is_many(kind) else str)
     if origin is Literal:
         return Shown(str, *_chosen(get_args(kind)))
     if kind is bool:
         return Shown(bool, "")
+    if info.examples:
+        return Shown(str, "WORD", tuple(info.examples))
     if kind in (str, Path):
         return Shown(kind, "TEXT" if kind is str else "PATH")
     if kind in (int, float):
@@ -313,7 +315,7 @@ def describe(kind: type[BaseModel], name: str, *, whole: bool = False) -> str:
     words = " ".join((described if whole else described.split("\n\n")[0]).split())
     shown = _shown_type(infos[0]) if _is_flag(infos[0]) else Shown(str)
     if shown.choices and (whole or shown.metavar == "WORD"):
-        words += f" One of {', '.join(shown.choices)}."
+        words += f" {'Such as' if infos[0].examples else 'One of'} {', '.join(shown.choices)}."
     if whole and not infos[0].is_required() and (value := _default(infos[0].get_default())) is not None:
         words += f" [default: {value}]"
     return words.strip()
@@ -345,11 +347,13 @@ def _help(kind: type[BaseModel], name: str, shown: Shown, spelled: str, default:
 
 def _default(default: Any) -> str | None:
     """The default as the help shows it; None where none is set, or where a switch is off."""
+    from pydantic_core import PydanticUndefined
+
     if (
         default is None
         or default is False
-        or hasattr(default, "model_fields")
-        or type(default).__name__ == "PydanticUndefinedType"
+        or hasattr(type(default), "model_fields")
+        or default is PydanticUndefined
     ):
         return None
     if isinstance(default, bool):

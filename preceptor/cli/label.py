@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,6 +20,8 @@ from preceptor.settings import Asking, Share
 
 if TYPE_CHECKING:
     from preceptor.judge.models.protocol import Dialogue
+    from preceptor.label.finished import Source
+    from preceptor.label.run import Job
 
 
 class Comparing(Settings):
@@ -37,12 +40,18 @@ class Comparing(Settings):
 def label(
     pairs: Annotated[str, typer.Argument(help="Pairs, TRL preference rows, hh transcripts, or responses.")],
     constitution: options.ConstitutionName,
-    out: options.Out,
     judges: Annotated[Judges, Flags("Judging")],
     settings: Annotated[LabelSettings, Flags("Judging", omit=JUDGING)],
     comparing: Annotated[Comparing, Flags("Comparing", old={"preferences": "--pairs"})],
     asking: Asking,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="PATH", help="The folder of the labels; not for --show or --plan."
+        ),
+    ] = None,
     form: options.Format = "rows",
+    columns: options.Columns = None,
     limit: options.Limit = None,
     fail_if: options.FailIf = None,
     plan: options.Plan = False,
@@ -58,8 +67,11 @@ def label(
     from preceptor.constitution.files import load
     from preceptor.judge.conditions import gate
     from preceptor.label.finished import Source
-    from preceptor.label.run import Job, dialogues_of, label_folder, opened, rows_of
+    from preceptor.label.run import Job, dialogues_of, label_folder, opened, require, rows_of
+    from preceptor.prompts.columns import mapping_of
 
+    if out is None and not (show or plan):
+        raise UserError("--out is missing; name a folder for the labels, or look first with --plan or --show")
     job = Job(
         constitution=load(constitution),
         panels=judges.panels,
@@ -74,7 +86,11 @@ def label(
     asking.require_use(judges.names)
     if judges.human and asking.cluster:
         raise UserError("--human asks a person at this terminal, not on a cluster; leave out --engine ray")
-    source = Source(pairs, f"groups {form}" if comparing.groups else form, limit)
+    source = Source(
+        pairs, f"groups {form}" if comparing.groups else form, limit, tuple(mapping_of(columns or []).items())
+    )
+    require(job)
+    _check_gate(fail_if, job, source)
     rows = rows_of(source)
     if show:
         _show_asks(dialogues_of(islice(rows, 1), job, opened(job)))
@@ -82,6 +98,7 @@ def label(
     if plan:
         show_plan(dialogues_of(rows, job, opened(job)), asking, as_json)
         return
+    assert out is not None
     tell_of_batches(asking)
     bar = console.quiet if judges.human else console.progress
     made = label_folder(out, rows, job, asking, bar, source)
@@ -91,6 +108,20 @@ def label(
     if fail_if and gate(fail_if, made.manifest["audit"]):
         console.say(f"the gate failed: {fail_if}")
         raise typer.Exit(1)
+
+
+def _check_gate(expression: str | None, job: Job, source: Source) -> None:
+    """Raises UserError for a gate that could not be decided when all is paid."""
+    from preceptor.judge.records import Pair
+    from preceptor.label.run import rows_of
+    from preceptor.preflight import check_gate, names_agreement
+
+    if not expression:
+        return
+    gold = True
+    if names_agreement(expression) and Path(source.path).is_file():  # a pipe can be read only once
+        gold = any(isinstance(row, Pair) and row.preferred for row in rows_of(source))
+    check_gate(expression, job, canaries=bool(job.canaries), gold=gold)
 
 
 def _show_asks(dialogues: Iterable[Dialogue[Any]]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import typer
@@ -18,8 +20,6 @@ class Entry(NamedTuple):
 
     target: str
     """`module:function`, or `module:app` of a group of commands."""
-    help: str
-    """The line in the list of commands: the first of the function's docstring, or the group's help."""
     panel: str | None = None
     """The heading in the list of commands."""
 
@@ -28,8 +28,17 @@ class Deferred(TyperCommand):
     """Stands for a command in the list; the command itself takes its place as soon as it is called."""
 
     def __init__(self, name: str, entry: Entry) -> None:
-        super().__init__(name=name, help=entry.help, rich_help_panel=entry.panel)
+        super().__init__(name=name, rich_help_panel=entry.panel)
         self.entry = entry
+
+    @property
+    def short_help(self) -> str:
+        """The line in the list of commands, read when the list is shown."""
+        return summary_of(*self.entry.target.split(":"))
+
+    @short_help.setter
+    def short_help(self, _: str | None) -> None:
+        """What the class above sets is not known yet."""
 
     def load(self) -> Any:
         """The command, imported and with its flags."""
@@ -44,6 +53,17 @@ class Deferred(TyperCommand):
     def make_context(self, *args: Any, **extra: Any) -> Any:
         """The loaded command's context, so that the command is what is parsed, helped and run."""
         return self.load().make_context(*args, **extra)
+
+
+def summary_of(module: str, name: str) -> str:
+    """The first line of a function's docstring, or of its module's for a group: read in the source, without importing
+    it. Empty where the source is not there."""
+    spec = find_spec(module)
+    source = getattr(spec and spec.loader, "get_source", lambda _: None)(module)
+    tree = ast.parse(source or "")
+    functions = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name)
+    words = ast.get_docstring(next(functions, tree)) or ""
+    return words.partition("\n")[0]
 
 
 def lazy(commands: Mapping[str, Entry]) -> type[TyperGroup]:

@@ -1,4 +1,4 @@
-"""`preceptor ledger`: what was asked, what it cost, and what of it can be thrown away."""
+"""The ledger of calls: what was asked, what it cost, what can go."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from preceptor.judge.ledger.batches import Batch
     from preceptor.judge.ledger.queries import BillLine, Call, Wanted
 
-app = typer.Typer(
-    no_args_is_help=True, help="The ledger of calls: what was asked, what it cost, what can go."
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
 Over = Annotated[Asking, Flags(only=("ledger",))]
 
@@ -154,9 +152,16 @@ def prune(
     as_json: options.Json = False,
 ) -> None:
     """Throw calls away; an answer that is gone is asked and paid for again. The bill is kept."""
+    import asyncio
+
     from preceptor.constitution.errors import UserError
     from preceptor.judge.ledger import queries as ledger_books
-    from preceptor.judge.ledger.location import open_engines, reading
+    from preceptor.judge.ledger.ledger import open_ledger
+    from preceptor.judge.ledger.location import reading
+
+    async def thrown_away() -> ledger_books.Pruned:
+        async with open_ledger(over.ledger) as opened:
+            return await opened.prune(wanted)
 
     if older_than is None and not failed and not given(chosen):
         raise UserError(
@@ -169,12 +174,7 @@ def prune(
     with reading(over.ledger) as connection:
         pruned = ledger_books.to_prune(connection, wanted)
     if yes:
-        engines = open_engines(over.ledger)
-        try:
-            pruned = ledger_books.prune(engines.writer, wanted)
-        finally:
-            engines.writer.dispose()
-            engines.reader.dispose()
+        pruned = asyncio.run(thrown_away())
     if as_json:
         console.result(pruned._asdict() | {"done": yes})
         return

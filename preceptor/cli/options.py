@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -11,7 +11,9 @@ Prompts = Annotated[str, typer.Argument(help="A shipped pool's name or a file of
 Model = Annotated[
     str,
     typer.Option(
-        "--model", metavar="TEXT", help="provider/model, such as openai/gpt-6-luna, hf/./model or embedded."
+        "--model",
+        metavar="TEXT",
+        help="provider/model, such as openai/gpt-6-luna, hf/./model, smollm2 or embedded.",
     ),
 ]
 ConstitutionName = Annotated[
@@ -31,11 +33,17 @@ Limit = Annotated[
     int | None, typer.Option("--limit", metavar="INT", min=1, help="Only the first rows of the file.")
 ]
 Format = Annotated[
-    Literal["rows", "hh"],
+    str,
     typer.Option(
         "--format",
-        metavar="rows|hh",
-        help="rows: one pair a row; hh: \\n\\nHuman: … \\n\\nAssistant: … transcripts.",
+        metavar="LAYOUT",
+        help="rows: by sight; or a layout's name, such as hh (`preceptor convert --help`).",
+    ),
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map", metavar="COLUMN=FIELD", help="A column under another name: prompt=question; repeatable."
     ),
 ]
 FailIf = Annotated[

@@ -45,7 +45,8 @@ def reference() -> str:
 
 def commands(group: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
     """Every command by its words, loaded."""
-    for name, found in (group or get_command(app)).commands.items():
+    root: Any = group or get_command(app)
+    for name, found in root.commands.items():
         loaded = found.load() if isinstance(found, Deferred) else found
         if hasattr(loaded, "commands"):
             yield from commands(loaded, (*path, name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -13,6 +14,7 @@ from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution
 from preceptor.evaluation.oracles import open_oracle
 from preceptor.judge.asking.fanout import Progress
+from preceptor.judge.label import template_for
 from preceptor.judge.models.protocol import Dialogue, Model
 from preceptor.judge.records import Label, Pair, Response
 from preceptor.judge.respond import respond
@@ -20,7 +22,7 @@ from preceptor.judge.settings import LabelSettings, RespondSettings
 from preceptor.judge.voting.cascade import together
 from preceptor.prompts.records import Prompt, Record, content_id
 from preceptor.records import HeldOut
-from preceptor.settings import Asking
+from preceptor.settings import Access, Asking
 from preceptor.train.evaluation.compare import distinct_n, satisfied, win_rate
 
 
@@ -31,6 +33,8 @@ class Settings(Record):
     baseline: str
     judge: str
     oracle: str = "checks"
+    truncated: stages.Truncated = "drop"
+    """Whether replies that were cut off at their length are compared; else their prompts have no comparison."""
     respond: RespondSettings
     """One sample a prompt; more are not compared."""
     label: LabelSettings
@@ -53,15 +57,21 @@ def evaluate(
 ) -> Compared:
     """Compare the two on every prompt. In the labels, response a is the policy's and b the baseline's.
 
-    Raises what stopped the run; what had been asked is in the ledger.
+    Raises what stopped the run; what had been asked is in the ledger. A judge that cannot be opened, or cannot judge by
+    this constitution, is found before anybody replies.
     """
+    for name in (settings.baseline, settings.policy):
+        asyncio.run(asking.open(name).close())
+    require_judge(settings.judge, asking, constitution, settings.label)
     oracle = open_oracle(settings.oracle, constitution)
     before, cost_before = _replies("baseline", settings.baseline, prompts, settings.respond, asking, bar)
     left = asking.less(cost_before)
     after, cost_after = _replies("policy", settings.policy, prompts, settings.respond, left, bar)
     left = left.less(cost_after)
     pairs = [
-        _pair(old, new) for old, new in zip(before, after, strict=True) if old.status == new.status == "ok"
+        _pair(old, new)
+        for old, new in zip(before, after, strict=True)
+        if all(stages.usable(reply, settings.truncated) for reply in (old, new))
     ]
     if not pairs:
         raise UserError(
@@ -85,6 +95,18 @@ def evaluate(
         for label in labels
     ]
     return Compared(rows, len(prompts) - len(rows), cost_before + cost_after + asked.progress.cost_usd)
+
+
+def require_judge(name: str, access: Access, constitution: Constitution, settings: LabelSettings) -> None:
+    """Raises UserError where this judge could not be asked later: no key, no library, no fitting template, or for
+    `checks` no check. Opening a model loads nothing.
+    """
+    judge = access.open_judge(name)
+    if judge is not None:
+        template_for(judge, settings)
+        asyncio.run(judge.close())
+    elif not any(principle.check for principle in constitution.principles):
+        raise UserError(f"{constitution.identity} has no machine checks; name a model as the judge")
 
 
 def asks(

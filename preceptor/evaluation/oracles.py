@@ -51,19 +51,12 @@ def by_world() -> Oracle:
 
 def by_checks(constitution: Constitution, prompt: Prompt, reply: str) -> dict[str, bool]:
     """What the machine checks of the applicable principles say."""
-    exchange = exchange_of(prompt)
+    exchange = Exchange.of(prompt)
     return {
         principle.id: passes(principle.check, reply, exchange)
         for principle in constitution.for_prompt(prompt.tags)
         if principle.check
     }
-
-
-def exchange_of(prompt: Prompt) -> Exchange:
-    """The prompt as checks see it: the system text and the last user turn."""
-    system = "\n".join(message.content for message in prompt.messages if message.role == "system")
-    user = next((message.content for message in reversed(prompt.messages) if message.role == "user"), "")
-    return Exchange(system=system, user=user)
 
 
 def with_gold(label: Label, oracle: Oracle, constitution: Constitution) -> Label:

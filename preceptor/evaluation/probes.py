@@ -18,9 +18,8 @@ from typing import Any, NamedTuple
 
 from preceptor.asking import stages
 from preceptor.asking.work import whole
-from preceptor.constitution.checks import looks_refused, passes
+from preceptor.constitution.checks import Exchange, looks_refused, passes
 from preceptor.constitution.errors import UserError
-from preceptor.evaluation.oracles import exchange_of
 from preceptor.judge.asking.fanout import Progress
 from preceptor.judge.models.protocol import Dialogue, Model
 from preceptor.judge.records import ReplyStatus, Response
@@ -256,7 +255,7 @@ def reading(filler: re.Pattern[str], probe: Probe, reply: str) -> Reading:
         filler=len(filler.findall(plain)),
         refused=looks_refused(reply),
         says=_says(probe, plain),
-        formed=passes(probe.check, reply, exchange_of(probe.prompt)),
+        formed=passes(probe.check, reply, Exchange.of(probe.prompt)),
     )
 
 

@@ -7,7 +7,6 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -19,16 +18,18 @@ from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution
 from preceptor.judge.asking.shared import NOTHING_DONE
 from preceptor.judge.audit.audit import audit, drift
-from preceptor.judge.audit.canaries import attack_rates, from_constitution, is_canary, mixed
+from preceptor.judge.audit.canaries import attack_rates, figures_of, from_constitution, is_canary, mixed
 from preceptor.judge.dataset.publish import CANARIES, LABELS, RANKINGS, LabelRun, publish, read_labels
 from preceptor.judge.ledger.ledger import open_ledger
+from preceptor.judge.looks import Dialogues, next_look
 from preceptor.judge.models.protocol import Dialogue, Model
 from preceptor.judge.records import Group, Label, Pair
 from preceptor.judge.settings import Combine, LabelSettings, Pairing, Schedule
-from preceptor.judge.voting.cascade import JOINED, Rule, Step
-from preceptor.judge.voting.panel import DAWID_SKENE, accuracy_by_step, recombine
+from preceptor.judge.voting.cascade import JOINED, Rule, Step, require_panels
+from preceptor.judge.voting.panel import DAWID_SKENE, accuracy_by_step, recombine, require_dawid_skene
 from preceptor.judge.voting.ranking import Ranked
 from preceptor.label.finished import Source, finished, input_facts, stamp
+from preceptor.preflight import check_folder
 from preceptor.prompts.manifest import file_hash
 from preceptor.prompts.rows import writing
 from preceptor.settings import Access, Asking, in_this_process
@@ -74,7 +75,7 @@ class Job(NamedTuple):
     @property
     def lasting(self) -> bool:
         """Whether the same job gives the same labels whenever it is done: not with weights here that may have changed,
-        nor where something is asked anew every day."""
+        nor where something is asked anew every time."""
         names = [name for names, _ in self.panels for name in names]
         return not self.recheck and not any(map(in_this_process, names))
 
@@ -124,6 +125,15 @@ def opened(job: Job) -> tuple[Step, ...]:
     return stages.open_steps(job.panels, job.settings, job.access)
 
 
+def require(job: Job) -> None:
+    """Raises UserError for what would stop the job later: steps that cannot be told apart, conditions that cannot be
+    read, a library that is not there.
+    """
+    require_panels(job.panels)
+    if job.combine == DAWID_SKENE:
+        require_dawid_skene()
+
+
 def at_hand(rows: Iterable[In]) -> Iterable[In]:
     """A list of all rows, read and checked before anything is asked about the first, where they are not too many;
     else the rows as a stream, so that asking begins at once and memory does not grow with the file.
@@ -139,7 +149,7 @@ def rows_of(source: Source) -> Iterable[Pair | Group]:
     if source.form.startswith("groups"):
         read = stages.groups_from(source.path)
     else:
-        read = stages.pairs_from(source.path, "hh" if source.form == "hh" else "rows")
+        read = stages.pairs_from(source.path, source.form, dict(source.columns))
     return islice(read, source.limit)
 
 
@@ -200,6 +210,8 @@ def label_folder(
         raise UserError(
             f"{job.constitution.identity} has no examples to plant canaries in; give its principles some"
         )
+    require(job)
+    check_folder(out, [source.path] if source else [])
     wanted = {"constitution": job.constitution.identity, "judge": job.judges, "settings": job.resolved}
     if job.schedule is None and job.lasting and (manifest := finished(out, wanted, source)) is not None:
         return Labelled(manifest, Asked(manifest["rows"]["in"], NOTHING_DONE, None))
@@ -209,11 +221,11 @@ def label_folder(
         recombine(out / LABELS)
     extra: dict[str, Any] = {}
     if job.canaries:
-        extra["canaries"] = attack_rates(read_labels(out / CANARIES))
-        extra["attack_rate"] = extra["canaries"]["all"]["rate"]
+        extra |= figures_of(attack_rates(read_labels(out / CANARIES)))
     if job.recheck and asked.stopped is None:
         some = [label for label in read_labels(out / LABELS) if chosen(label.id, job.recheck)]
-        extra["drift"], asked = _drift(some, job, asking, bar, asked)
+        figures, asked = _drift(some, job, asking, bar, asked)
+        extra |= figures
     if len(job.panels) > 1:
         extra["steps"] = _worth(lambda: read_labels(out / LABELS), job, asking)
     run = LabelRun(
@@ -226,6 +238,7 @@ def label_folder(
         pairing=job.pairing if job.schedule else None,
         failed=asked.progress.failed,
         source=input_facts(source, before),
+        prices={name: price.model_dump(mode="json") for name, price in asking.prices.items()},
         extra=extra,
     )
     return Labelled(publish(out, run), asked)
@@ -271,11 +284,11 @@ def audit_rows(
         figures["steps"] = _worth(lambda: labels, job, asking)
     if planted and asked.stopped is None:
         attacked, asked = _more(planted, job, asking, bar("canaries"), asked)
-        figures["canaries"] = attack_rates(attacked, labels)
-        figures["attack_rate"] = figures["canaries"]["all"]["rate"]
+        figures |= figures_of(attack_rates(attacked, labels))
     if job.recheck and asked.stopped is None:
         some = [label for label in labels if chosen(label.id, job.recheck)]
-        figures["drift"], asked = _drift(some, job, asking, bar, asked)
+        drifted, asked = _drift(some, job, asking, bar, asked)
+        figures |= drifted
     return figures | {"cost_usd": asked.progress.cost_usd}, asked
 
 
@@ -352,13 +365,35 @@ def _more(
 def _drift(
     first: Sequence[Label], job: Job, asking: Asking, bar: Bar, before: Asked
 ) -> tuple[dict[str, Any], Asked]:
-    """The labels made anew by judges who cannot look into the ledger: the day's number is in the request."""
-    today = datetime.now(UTC).date().toordinal()
-    again = job._replace(
-        settings=job.settings.model_copy(update={"sample": today}), canaries=0.0, schedule=None
-    )
-    made, asked = _more([pair_of(label) for label in first], again, asking, bar("recheck"), before)
-    return drift(first, made), asked
+    """Figures of the labels made anew by judges who cannot look into the ledger: the number of the look is in the
+    request. A second look, on the same day or on another, is a new one.
+    """
+    pairs = [pair_of(label) for label in first]
+
+    def again(look: int) -> Job:
+        settings = job.settings.model_copy(update={"sample": job.settings.sample + look})
+        return job._replace(settings=settings, canaries=0.0, schedule=None)
+
+    steps = opened(job)
+    look = asyncio.run(_next_look(lambda number: _dialogues(pairs, again(number), steps), steps, asking))
+    made, asked = _more(pairs, again(look), asking, bar("recheck"), before)
+    found = drift(first, made)
+    figures = {
+        "drift": found | {"look": look},
+        "drift_rate": found["changed"],
+        "drift_shift": found["mean_shift"],
+    }
+    return figures, asked
+
+
+async def _next_look(dialogues: Dialogues, steps: Sequence[Step], asking: Asking) -> int:
+    try:
+        async with open_ledger(asking.ledger) as ledger:
+            return await next_look(ledger, dialogues)
+    finally:
+        for model in _models(steps):
+            if model is not None:
+                await model.close()
 
 
 def chosen(identity: str, share: float) -> bool:

@@ -16,12 +16,13 @@ from pydantic import Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from preceptor.asking.stages import Pairing
+from preceptor.asking.stages import Pairing, Truncated
 from preceptor.constitution.errors import UserError
 from preceptor.judge.settings import LabelSettings, RespondSettings, ReviseSettings
 from preceptor.prompts.records import Record, Settings
 from preceptor.run.guard import GuardSettings
 from preceptor.settings import AskSettings, ProbeSettings
+from preceptor.train.pair_losses import pair_loss
 from preceptor.train.settings import DpoSettings, PpoSettings, RewardSettings, SftSettings
 
 
@@ -54,6 +55,9 @@ class EvaluateSettings(Settings):
 class RunPpoSettings(PpoSettings):
     """PPO of a run."""
 
+    start: Literal["start", "dpo"] = Field(default="start", exclude_if=lambda value: value == "start")
+    """Where PPO begins: where DPO began, so that the two stand side by side; or at DPO's policy, which it then tunes
+    further."""
     guard: GuardSettings | None = Field(default=None, exclude_if=lambda value: value is None)
     """Who looks on while it trains; absent: nobody does."""
 
@@ -77,7 +81,7 @@ class RunConfig(AskSettings, RoundSettings):
     seed: int = 0
     """Equal seeds give equal results."""
     model: str
-    """The model that is taught: embedded, hf/ID or hf/FOLDER."""
+    """The model that is taught: embedded, smollm2, hf/ID, hf/FOLDER or hf/FILE.gguf."""
     judge: str
     """Who judges: provider/model, or `checks` for machine checks alone."""
     critic: str | None = None
@@ -94,6 +98,9 @@ class RunConfig(AskSettings, RoundSettings):
     """How many of a prompt's samples are revised, the first ones; else all."""
     pairs: Pairing = "adjacent"
     """Which samples of a prompt are compared: two by two, or each with each."""
+    truncated: Truncated = "keep"
+    """Whether replies that were cut off at max_tokens are compared like others, here and at the end. That a reply does
+    not end is information: without it the policy learns nothing about length, and long habits go unmeasured."""
     label: LabelSettings = LabelSettings()
     sft: SftSettings | None = None
     """Absent: DPO starts from the model itself. Needs `revise`. With it, replies to compare are sampled from the tuned
@@ -145,8 +152,8 @@ def _contradiction(config: RunConfig) -> str | None:
         )
     if config.dpo.reference_adapter is not None:
         return "dpo.reference_adapter is set by a run itself; wanted reference: first or reference: last"
-    if config.rounds > 1 and config.reference == "first" and config.dpo.loss == "simpo":
-        return "reference: first has no effect with loss simpo, which has no reference; leave it out"
+    if config.rounds > 1 and config.reference == "first" and not pair_loss(config.dpo.loss).needs_reference:
+        return f"reference: first has no effect with loss {config.dpo.loss}, which has no reference; leave it out"
     return None
 
 

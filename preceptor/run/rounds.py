@@ -31,6 +31,7 @@ from preceptor.constitution.errors import UserError
 from preceptor.evaluation import head_to_head
 from preceptor.judge.dataset.publish import preference
 from preceptor.judge.records import Label, Preference, Response, Revision
+from preceptor.judge.statistics import Interval, wilson
 from preceptor.prompts.records import Prompt
 from preceptor.prompts.rows import write_rows, writing
 from preceptor.records import HeldOut, StageRecord
@@ -56,7 +57,6 @@ from preceptor.run.running import (
 )
 from preceptor.train.data.pairs import encode_pairs
 from preceptor.train.dpo import train_dpo
-from preceptor.train.evaluation.calibration import Interval, wilson
 from preceptor.train.evaluation.compare import OVERALL, distinct_n, satisfied
 from preceptor.train.forward.reward_model import RewardModel
 from preceptor.train.settings import BARE
@@ -173,7 +173,9 @@ def _label(run: Run, each: Round) -> None:
 
     def work() -> Outcome:
         revisions = run.read(REVISIONS, Revision) if REVISIONS in inputs else []
-        pairs = stages.pairs_to_label(run.read(inputs[0], Response), revisions, run.config.pairs)
+        pairs = stages.pairs_to_label(
+            run.read(inputs[0], Response), revisions, run.config.pairs, run.config.truncated
+        )
         if not pairs:
             raise UserError(f"there is no pair of usable replies to compare; {inputs[0]} says why")
         found: Counter[str] = Counter()
@@ -194,6 +196,7 @@ def _label(run: Run, each: Round) -> None:
         "judge": run.config.judge,
         "constitution": run.constitution.identity,
         "pairs": run.config.pairs,
+        "truncated": run.config.truncated,
         "settings": settings.model_dump(mode="json"),
     }
     run.stage(each.stage("label"), wanted, inputs, [each.file(LABELS)], work)

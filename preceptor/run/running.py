@@ -213,6 +213,7 @@ def compared_with_start(config: RunConfig, policy: str) -> head_to_head.Settings
         baseline=config.model,
         judge=config.evaluate.judge or config.judge,
         oracle=config.evaluate.oracle,
+        truncated=config.truncated,
         respond=held_out_replies(config),
         label=config.label.model_copy(update={"seed": config.seed}),
     )

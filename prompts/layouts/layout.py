@@ -6,9 +6,10 @@ where it is known, `preferred`. Columns that a layout has no use for are handed 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from preceptor.prompts.records import content_id
 from preceptor.prompts.rows import BadRowError, kind_of
 
 Fields = dict[str, Any]
@@ -162,6 +163,10 @@ def asked(fields: Mapping[str, Any], question: str, more: str = "", system: str 
     return {"prompt": words}
 
 
-def named_in(messages: Sequence[Mapping[str, Any]], role: str, words: str) -> list[dict[str, Any]]:
-    """Messages in other words for role and content."""
-    return [{role: message["role"], words: message["content"]} for message in messages]
+def slots(row: Talk) -> tuple[str, str, bool]:
+    """The two replies side by side, and whether the first is the chosen one: drawn by the id.
+
+    No slot is anybody's: were the chosen one always first, a judge that always says A would look perfect.
+    """
+    first = int(content_id("slot", row.id)[-1], 16) % 2 == 0
+    return (row.chosen, row.rejected, True) if first else (row.rejected, row.chosen, False)

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from preceptor.constitution.errors import Fault
+from preceptor.prompts.columns import at, renamed
 from preceptor.prompts.errors import RowsError
 from preceptor.prompts.layouts import ranked, two_replies, whole_talks
-from preceptor.prompts.layouts.layout import Fields, Layout, has, without
+from preceptor.prompts.layouts.layout import Fields, Layout, Talk, has, slots
 from preceptor.prompts.rows import MOST_FAULTS, BadRowError, RawRow, columns_left_out, faulty, read_rows
 
 Parsed = TypeVar("Parsed")
+_log = logging.getLogger(__name__)
 
-OURS = (
-    "prompt", "messages", "chosen", "rejected", "response_a", "response_b", "responses", "preferred", "id", "tags",
-    "probability", "margin", "weight",
-)  # fmt: skip
-"""Columns that a mapping can name."""
+
+def _write(row: Talk) -> Fields:
+    a, b, first = slots(row)
+    made = {
+        "id": row.id,
+        "messages": row.messages,
+        "response_a": a,
+        "response_b": b,
+        "preferred": "a" if first else "b",
+    }
+    return {**made, **row.rest}
+
+
 ROWS = Layout(
     "rows",
     "rows of Preceptor's: a prompt with response_a and response_b, or responses",
@@ -31,17 +42,13 @@ ROWS = Layout(
         )
     ),
     lambda row: (row,),
-    lambda row: {
-        "id": row.id,
-        "messages": row.messages,
-        "chosen": row.chosen,
-        "rejected": row.rejected,
-        **row.rest,
-    },
+    _write,
 )
 LAYOUTS: Mapping[str, Layout] = {
     layout.name: layout for layout in (ROWS, *whole_talks.LAYOUTS, *two_replies.LAYOUTS, *ranked.LAYOUTS)
 }
+REPLIES = ("response_a", "response_b", "responses", "chosen", "rejected")
+WANTED = "prompt with response_a and response_b, with responses, or with chosen and rejected"
 LOOKED_AT = 20
 """Rows by which a file is recognised."""
 
@@ -57,23 +64,6 @@ class Recognised(NamedTuple):
     """One line for the person at the terminal: what was recognised and what is not used; empty for rows of our own."""
 
 
-def mapping_of(pairs: Iterator[str] | list[str] | tuple[str, ...]) -> dict[str, str]:
-    """`column=field` words -> our column -> their field; either may stand first. Raises RowsError."""
-    columns: dict[str, str] = {}
-    for pair in pairs:
-        ours, found, theirs = (part.strip() for part in pair.partition("="))
-        if not found or not ours or not theirs:
-            raise RowsError(f"--map {pair}: no column=field; wanted such as --map prompt=question")
-        if ours not in OURS and theirs in OURS:
-            ours, theirs = theirs, ours
-        if ours not in OURS:
-            raise RowsError(f"--map {pair}: neither is a column of ours; wanted one of {', '.join(OURS)}")
-        if ours in columns:
-            raise RowsError(f"--map names {ours} twice ({columns[ours]} and {theirs}); name it once")
-        columns[ours] = theirs
-    return columns
-
-
 def recognise(source: str | Path, form: str = "rows", columns: Mapping[str, str] | None = None) -> Recognised:
     """How the file is to be read. `form` names a layout, or is `rows`: by sight.
 
@@ -86,13 +76,14 @@ def recognise(source: str | Path, form: str = "rows", columns: Mapping[str, str]
         raise RowsError(f"{name}: no layout {form!r}; wanted one of {', '.join(sorted(LAYOUTS))}")
     notes = _notes(rows, columns_left_out(source))
     for ours, theirs in columns.items():
-        if rows and not any(_at(row, theirs) is not None for row in rows):
+        if rows and not any(at(row, theirs) is not None for row in rows):
             known = ", ".join(sorted({key for row in rows for key in row}))
             raise RowsError(f"{name}: no column {theirs}, which is to be {ours}; it has {known}")
     if form != "rows":
         layout = LAYOUTS[form]
-        return Recognised(layout, columns, "; ".join([f"read as {layout.name}: {layout.about}", *notes]))
-    shown = [_renamed(row, columns) for row in rows]
+        said = [f"read as {layout.name}: {layout.about}"] if layout is not ROWS else []
+        return Recognised(layout, columns, "; ".join([*said, *notes]))
+    shown = [renamed(row, columns) for row in rows]
     fitting = [layout for layout in LAYOUTS.values() if shown and layout.fits(shown[0])]
     fitting = [layout for layout in fitting if sum(map(layout.fits, shown)) * 2 > len(shown)]
     if len(fitting) > 1:
@@ -101,11 +92,40 @@ def recognise(source: str | Path, form: str = "rows", columns: Mapping[str, str]
             f"{name}: can be read in two ways: as {one.name} ({one.about}) and as {other.name} ({other.about}); "
             f"say which by --format {one.name} or --format {other.name}"
         )
+    if (
+        shown
+        and has(shown[0], "prompt", "messages")
+        and any(layout.name in ("trl", "rows") for layout in fitting)
+    ):
+        raise RowsError(
+            f"{name}: the conversation can be read in two ways: in the column prompt and in the column messages; "
+            "say which by --map prompt=prompt or --map messages=messages"
+        )
     if not fitting or fitting[0] is ROWS:
         return Recognised(None, columns, "; ".join(notes))
     return Recognised(
         fitting[0], columns, "; ".join([f"read as {fitting[0].name}: {fitting[0].about}", *notes])
     )
+
+
+def pairs_in(source: str | Path, form: str = "rows", columns: Mapping[str, str] | None = None) -> Recognised:
+    """How a file of pairs is to be read, as `recognise` says, in one line of log too.
+
+    Raises RowsError at once for a file without anything to compare.
+    """
+    how = recognise(source, form, columns)
+    if how.layout in (None, ROWS):
+        rows = [row.fields for row in islice(read_rows(source), LOOKED_AT) if isinstance(row, RawRow)]
+        shown = [renamed(row, how.columns) for row in rows]
+        if shown and not any(has(row, name) for row in shown for name in REPLIES):
+            known = ", ".join(sorted({key for row in rows for key in row})) or "no columns"
+            raise RowsError(
+                f"{source}: no layout of pairs that is known ({known}); wanted {WANTED}, or their names here, such as "
+                "--map prompt=question --map chosen=good --map rejected=bad"
+            )
+    if how.said:
+        _log.info("%s: %s", source, how.said)
+    return how
 
 
 def _notes(rows: list[Fields], left_out: list[str]) -> list[str]:
@@ -155,40 +175,17 @@ def _together(source: str | Path, how: Recognised) -> Iterator[RawRow | Fault]:
     key = how.layout.together if how.layout else None
     waiting: list[RawRow] = []
     for row in read_rows(source):
-        renamed = row if isinstance(row, Fault) else row._replace(fields=_renamed(row.fields, how.columns))
-        if key is None or isinstance(renamed, Fault):
-            yield renamed
+        named = row if isinstance(row, Fault) else row._replace(fields=renamed(row.fields, how.columns))
+        if key is None or isinstance(named, Fault):
+            yield named
             continue
-        if waiting and key(waiting[0].fields) != key(renamed.fields):
+        if waiting and key(waiting[0].fields) != key(named.fields):
             yield _one(waiting)
             waiting = []
-        waiting.append(renamed)
+        waiting.append(named)
     if waiting:
         yield _one(waiting)
 
 
 def _one(rows: list[RawRow]) -> RawRow:
     return rows[0]._replace(fields={"rows": [row.fields for row in rows]})
-
-
-def _renamed(fields: Fields, columns: Mapping[str, str]) -> Fields:
-    """The row under our names. What it has under them already, and what is said once more elsewhere, gives way."""
-    if not columns:
-        return fields
-    values = {ours: _at(fields, theirs) for ours, theirs in columns.items()}
-    rest = without(fields, *columns.values(), *columns)
-    if "prompt" in columns:
-        rest.pop("messages", None)
-    if "messages" in columns:
-        rest.pop("prompt", None)
-    return {**rest, **{ours: value for ours, value in values.items() if value is not None}}
-
-
-def _at(fields: Mapping[str, Any], path: str) -> Any:
-    """The value of a column, or of a place in one (`input.messages`)."""
-    if path in fields:
-        return fields[path]
-    value: Any = fields
-    for part in path.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value

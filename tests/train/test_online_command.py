@@ -18,6 +18,8 @@ from preceptor.run.config import RunConfig
 from tests.servers.vllm import serving
 from tests.train.test_ppo_command import PROMPTS, REWARD
 
+pytestmark = pytest.mark.slow
+
 SMALL = "--batch-size 4 --samples 2 --max-new-tokens 6 --max-length 64 --rank 4"
 CONSTITUTION = (
     "name: short\nversion: 1.0.0\nprinciples:\n  - id: short\n    text: Choose the shorter reply.\n"
@@ -91,6 +93,23 @@ def test_ppo_and_grpo_draw_at_a_server(
     assert "warning: --rollouts vllm --base-url URL is now --vllm URL" in capsys.readouterr().err
     rows = [json.loads(line) for line in Path("ppo/metrics.jsonl").read_text().splitlines()]
     assert all(abs(row["sampler_gap_nats"]) < 1e-3 for row in rows)
+
+
+@pytest.mark.parametrize("kind", ["grpo", "rloo"])
+def test_a_plan_counts_the_steps_and_former_spellings_say_their_new_ones(
+    kind: str, tiny: Path, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    words = (
+        f"{kind} prompts.jsonl --reward judge --judge scripted/judge.jsonl -c short.yaml --judge-mode score"
+    )
+    app(f"{words} {SMALL} --model {tiny} --out out --plan --json".split(), standalone_mode=False)
+    said = capsys.readouterr()
+    plan = json.loads(said.out)
+    assert (plan["stage"], plan["steps"], plan["rows"], plan["memory_bytes"]) == (kind, 2, 4, None)
+    assert "warning: --reward judge is now --judge alone" in said.err
+    assert f"so say hf/{tiny}" in said.err
+    assert not Path("out").exists()
 
 
 @pytest.mark.parametrize(

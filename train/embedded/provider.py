@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from preceptor.judge.models.local.loading import Placement
 from preceptor.judge.models.local.model import LocalModel
 from preceptor.judge.models.provider import Provider
 from preceptor.train.embedded import WEIGHTS
@@ -16,8 +17,8 @@ def open_model(
     four_bit: bool = False,
 ) -> LocalModel:
     """The shipped tiny model, which reads the short wording that it was trained on; placed as any local model."""
-    placement = {"device": device, "dtype": dtype, "device_map": device_map, "four_bit": four_bit}
-    return LocalModel(name, str(WEIGHTS), dialect="embedded", **placement)
+    placement = Placement(device, dtype, device_map, four_bit)
+    return LocalModel(name, str(WEIGHTS), dialect="embedded", **placement._asdict())
 
 
-PROVIDER = Provider(open_model=open_model, naming="alone", loads_weights=True, free=True)
+PROVIDER = Provider(open_model=open_model, naming="alone", weights=lambda _: str(WEIGHTS), free=True)

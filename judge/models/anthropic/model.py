@@ -9,6 +9,7 @@ import anthropic
 
 from preceptor.judge.errors import ProviderStopped
 from preceptor.judge.models.anthropic import codec
+from preceptor.judge.models.anthropic.provider import PROVIDER
 from preceptor.judge.models.http.address import checked, is_near
 from preceptor.judge.models.http.model import Codec, HttpModel, Line
 from preceptor.judge.models.http.transport import http_client
@@ -48,7 +49,7 @@ def open_model(name: str, *, base_url: str | None = None, timeout_s: float | Non
     if client.api_key is None and client.auth_token is None and client.credentials is None:
         if address.base == OWN_ADDRESS:
             raise ProviderStopped(
-                f"{codec.PROVIDER.key} is not set and {name} needs it; export it, or name another server with "
+                f"{PROVIDER.key} is not set and {name} needs it; export it, or name another server with "
                 "--base-url"
             )
         client = anthropic.AsyncAnthropic(api_key="none", **options)

@@ -51,7 +51,7 @@ class LocalModel:
         batch_tokens: int = BATCH_TOKENS,
         **placement: Any,
     ) -> None:
-        """path: a folder, or a hub id. placement: `loading.Placement`'s fields."""
+        """path: a folder, a GGUF file or a hub id. placement: `loading.Placement`'s fields."""
         check_path(name, path)
         self.name = name
         self._placement = Placement(**placement)
@@ -60,7 +60,7 @@ class LocalModel:
         # so that the ledger never answers for other weights, nor for the same in another precision
         self.endpoint = f"{WEIGHTS}{found[:16]}{self._placement.mark}" if found else ""
         self.dialect = dialect
-        self._path = path
+        self.source = path
         self._batch_tokens = batch_tokens
         self._loaded: Loaded | None = None
         self._batcher: Microbatcher[Request, Completion] = Microbatcher(self._choose, self._answer)
@@ -103,7 +103,7 @@ class LocalModel:
         import torch
 
         if self._loaded is None:
-            self._loaded = load(self.name, self._path, self._placement, self._batch_tokens)
+            self._loaded = load(self.name, self.source, self._placement, self._batch_tokens)
         loaded = self._loaded
         answers: list[Completion | Exception] = [
             Rejected(f"{self.name} reads at most {loaded.context - 1} tokens; this conversation is longer")
@@ -333,3 +333,8 @@ def open_model(
     """
     placement = Placement(device, dtype, device_map, four_bit)
     return LocalModel(name, ModelName.of(name).model, dialect="local", **placement._asdict())
+
+
+def weights_of(name: str) -> str:
+    """Folder, GGUF file or hub id that `hf/…` names."""
+    return ModelName.of(name).model

@@ -12,6 +12,7 @@ from preceptor.judge.models.http.address import checked, is_near
 from preceptor.judge.models.http.model import Codec, HttpModel, Line
 from preceptor.judge.models.http.transport import http_client
 from preceptor.judge.models.openai import codec
+from preceptor.judge.models.openai.provider import PROVIDER
 from preceptor.judge.models.protocol import Capabilities
 
 TIMEOUT_S = 60.0
@@ -49,7 +50,7 @@ def open_model(name: str, *, base_url: str | None = None, timeout_s: float | Non
         client = openai.AsyncOpenAI(api_key="none", **options)
         if address.base == OWN_ADDRESS:
             raise ProviderStopped(
-                f"{codec.PROVIDER.key} is not set and {name} needs it; export it, or name another server with "
+                f"{PROVIDER.key} is not set and {name} needs it; export it, or name another server with "
                 "--base-url"
             ) from exc
     endpoint = "" if address.base == OWN_ADDRESS else address.whole

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import typer
 from pydantic import Field
 
+from preceptor.cli.stopping import for_children
 from preceptor.constitution.errors import UserError
 from preceptor.prompts.records import Settings
 
@@ -29,6 +29,8 @@ class Launch(Settings):
 
 
 FLAGS = ("--nproc", "--accelerate-config")
+HOME = Path(__file__).resolve().parents[3]
+"""Where our packages lie; a checkout that is not installed is found there alone, by way of the working directory."""
 
 
 def launched(launch: Launch) -> bool:
@@ -45,11 +47,14 @@ def launched(launch: Launch) -> bool:
     words = [*_launcher(nproc, config), *_without_ours(sys.argv[1:])]
     environment = {**os.environ}
     environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // nproc)))
+    if Path.cwd() != HOME:
+        # theirs and their children's: a judge.py or train.py of the user's in the working directory is not ours
+        environment["PYTHONSAFEPATH"] = "1"
     running = subprocess.Popen(words, env=environment)
     try:
         code = running.wait()
     except KeyboardInterrupt:
-        running.send_signal(signal.SIGINT)
+        running.send_signal(for_children())
         running.wait()
         raise
     if code:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from preceptor.cli.flags import given
-from preceptor.cli.options import Format, Out
+from preceptor.cli.options import Columns, Format, Out
 from preceptor.cli.train.launch import Launch
 from preceptor.cli.train.options import Rows, training
 from preceptor.cli.train.shared import carry_out, settled, source_of
@@ -22,12 +22,14 @@ def sft(
     out: Out,
     settings: Annotated[SftSettings, training("pass_tokens")],
     launch: Launch,
+    columns: Columns = None,
 ) -> None:
     """Teach the model its own revised replies. The same command again goes on where it stopped."""
     settings = settled(settings)
+    from preceptor.prompts.columns import mapping_of
     from preceptor.train.data.readers import read_demonstrations
 
-    read = read_demonstrations(rows)
+    read = read_demonstrations(rows, mapping_of(columns or []))
     from preceptor.train.sft import (  # torch loads only now: a fault in the rows is told at once
         plan_sft,
         train_sft,
@@ -54,16 +56,18 @@ def reward(
         typer.Option(help="Responses of the policy to come: the card says how far rewards vary on them."),
     ] = None,
     form: Format = "rows",
+    columns: Columns = None,
 ) -> None:
     """Train a reward model on preferences. The same command again goes on where it stopped."""
     if constitution is not None:
         settings = _of_principles(settings, constitution)
     settings = settled(settings)
     from preceptor.judge.records import Response
+    from preceptor.prompts.columns import mapping_of
     from preceptor.prompts.rows import read_records
     from preceptor.train.data.readers import read_preferences
 
-    read = read_preferences(rows, form)
+    read = read_preferences(rows, form, mapping_of(columns or []))
     sampled = [] if samples is None else list(read_records(samples, Response))
     from preceptor.train.reward import plan_reward, train_reward
 
@@ -81,12 +85,14 @@ def dpo(
         Path, typer.Option(help="Folder where the reference's log-probabilities are kept for other runs.")
     ] = Path(".preceptor"),
     form: Format = "rows",
+    columns: Columns = None,
 ) -> None:
     """Train a policy on preferences. The same command again goes on where it stopped."""
     settings = settled(settings)
+    from preceptor.prompts.columns import mapping_of
     from preceptor.train.data.readers import read_preferences
 
-    read = read_preferences(rows, form)
+    read = read_preferences(rows, form, mapping_of(columns or []))
     from preceptor.train.dpo import plan_dpo, train_dpo
 
     said = source_of(rows, read.set_aside)

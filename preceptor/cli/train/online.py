@@ -95,7 +95,7 @@ class Start(Settings):
     """What the rounds start from."""
 
     model: str = "embedded"
-    """embedded, hf/ID or hf/FOLDER."""
+    """embedded, smollm2, hf/ID, hf/FOLDER or hf/FILE.gguf."""
 
 
 def online_dpo(

@@ -125,10 +125,12 @@ def _judge_of(rewarding: Rewarding, asking: Asking, seed: int) -> RewardSource:
         ledger=asking.ledger,
         concurrency=asking.concurrency,
         max_cost_usd=asking.max_cost_usd,
+        rpm=asking.rpm,
+        tpm=asking.tpm,
     )
     assert rewarding.judge is not None
     assert rewarding.constitution is not None
-    return JudgeReward(asking.open(rewarding.judge), rewarding.constitution, settings)
+    return JudgeReward(asking.open(rewarding.judge), rewarding.constitution, settings, prices=asking.prices)
 
 
 def _refuse_idle(rewarding: Rewarding, asking: Asking, also: Collection[str]) -> None:

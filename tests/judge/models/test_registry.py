@@ -20,14 +20,18 @@ from preceptor.prompts.records import Message
         ("embeded", "did you mean embedded"),
         (
             "gpt-5-mini",
-            "no provider answers to 'gpt-5-mini'.*anthropic, embedded, hf, human, openai, scripted",
+            "no provider answers to 'gpt-5-mini'.*anthropic, embedded, hf, human, openai, scripted, smollm2",
         ),
         ("", "no provider answers to ''"),
         ("openai/", "names no model of openai"),
         ("hf", "names no model of hf"),
         ("checks", "only be a judge"),
         ("embedded/x", "just embedded"),
+        ("smolm2", "did you mean smollm2"),
+        ("smollm2/x", "just smollm2"),
         ("hf/./nowhere", "there is no folder ./nowhere"),
+        ("hf/runs/a/7-policy", "there is no folder runs/a/7-policy"),
+        ("hf/runs/none.gguf", "there is no file runs/none.gguf"),
     ],
 )
 def test_what_is_no_name(name: str, words: str) -> None:
