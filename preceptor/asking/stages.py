@@ -7,6 +7,7 @@ when training begins.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence, Sized
 from contextlib import asynccontextmanager
 from itertools import combinations
@@ -41,6 +42,8 @@ from preceptor.prompts.records import Prompt, Record
 from preceptor.prompts.rows import RawRow, read_records, read_rows
 
 Pairing = Literal["adjacent", "all"]
+Truncated = Literal["keep", "drop"]
+_log = logging.getLogger(__name__)
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 LOCAL = ("hf", "embedded")
 """Providers of models in this process."""
@@ -331,28 +334,52 @@ async def price(dialogues: Iterable[Dialogue[Row]], asking: Asking) -> Plan:
         return await plan(dialogues, ledger, asking.price_table)
 
 
-def pairs_from(source: str, form: str, columns: Mapping[str, str] | None = None) -> Iterable[Pair]:
+def pairs_from(
+    source: str, form: str, columns: Mapping[str, str] | None = None, truncated: Truncated = "keep"
+) -> Iterable[Pair]:
     """The pairs of a file: rows to judge in any layout, or what `preceptor respond` or `preceptor revise` wrote."""
     wrote = _wrote(source)
     if wrote is Response:
-        return pairs_to_label(list(read_records(source, Response)), [])
+        return pairs_to_label(list(read_records(source, Response)), [], truncated=truncated)
     if wrote is Revision:
-        return pairs_to_label([], list(read_records(source, Revision)))
+        return pairs_to_label([], list(read_records(source, Revision)), truncated=truncated)
     return read_pairs(source, form, columns)
 
 
+def usable(responses: Iterable[Response], truncated: Truncated) -> list[Response]:
+    """The responses that are compared, and one line about those that were cut at their length.
+
+    Kept they teach a judge of length and of finished sentences what it is to teach; a principle that does not look at
+    the end of a reply is served better by leaving them out.
+    """
+    rows = list(responses)
+    cut = sum(row.status == "truncated" for row in rows)
+    if cut:
+        done = (
+            "kept: --truncated drop leaves them out"
+            if truncated == "keep"
+            else "left out: --truncated keep judges them"
+        )
+        _log.info("%d of %d samples were cut at --max-tokens, and are %s", cut, len(rows), done)
+    statuses = ("ok", "truncated") if truncated == "keep" else ("ok",)
+    return [row for row in rows if row.status in statuses and row.text.strip()]
+
+
 def pairs_to_label(
-    responses: Sequence[Response], revisions: Sequence[Revision], pairing: Pairing = "adjacent"
+    responses: Sequence[Response],
+    revisions: Sequence[Revision],
+    pairing: Pairing = "adjacent",
+    truncated: Truncated = "keep",
 ) -> list[Pair]:
     """The comparisons of a run: samples of a prompt among themselves, and every revised reply against its original.
 
     `adjacent`: two by two, so that each sample is in one pair; `all`: each sample against each other. Only usable
-    replies are compared. Which one is a is drawn by a hash of their ids: no slot is the revised one's.
+    replies are compared; `truncated` says whether those are that were cut at their length. Which one is a is drawn by
+    a hash of their ids: no slot is the revised one's.
     """
     by_prompt: dict[str, list[Response]] = {}
-    for response in responses:
-        if response.status == "ok":
-            by_prompt.setdefault(response.prompt.id, []).append(response)
+    for response in usable(responses, truncated):
+        by_prompt.setdefault(response.prompt.id, []).append(response)
     sampled = [
         slotted(one.prompt, _candidate(one), _candidate(other))
         for group in by_prompt.values()
@@ -372,9 +399,11 @@ def _candidate(response: Response) -> Candidate:
     return Candidate(response.id, response.text, response.model)
 
 
-def groups_from(source: str) -> Iterable[Group]:
+def groups_from(source: str, truncated: Truncated = "keep") -> Iterable[Group]:
     """The groups of a file: rows with `responses`, or what `preceptor respond` wrote."""
-    return groups_of(read_records(source, Response)) if _wrote(source) is Response else read_groups(source)
+    if _wrote(source) is not Response:
+        return read_groups(source)
+    return groups_of(usable(read_records(source, Response), truncated))
 
 
 def _wrote(source: str) -> type[Response] | type[Revision] | None:

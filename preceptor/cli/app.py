@@ -77,7 +77,8 @@ def main() -> None:
     """Run the command line and end the process with the contract's exit code."""
     # OpenMP's threads spin while they wait: on busy cores that made a small model twenty times slower (EXPERIMENTS.md)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    console.relay("preceptor.prompts.layouts.recognition")
+    for module in ("prompts.layouts.recognition", "asking.stages"):
+        console.relay(f"preceptor.{module}")
     signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's stop is as resumable as Ctrl-C
     try:
         app()

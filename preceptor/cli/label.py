@@ -65,6 +65,7 @@ def label(
     max_tokens: Annotated[int, typer.Option(min=3, help="Longest answer of the judge.")] = 512,
     form: options.Format = "rows",
     columns: options.Columns = None,
+    truncated: options.Truncated = "keep",
     limit: options.Limit = None,
     seed: options.Seed = 0,
     fail_if: options.FailIf = None,
@@ -129,9 +130,8 @@ def label(
     asking = asking_of(
         ledger, concurrency, max_cost, None, price, rpm=rpm, tpm=tpm, cluster=cluster, **batches
     )
-    source = Source(
-        pairs, f"groups {form}" if groups else form, limit, tuple(mapping_of(columns or []).items())
-    )
+    named_columns = tuple(mapping_of(columns or []).items())
+    source = Source(pairs, f"groups {form}" if groups else form, limit, named_columns, truncated)
     rows = rows_of(source)
     if show:
         _show_asks(dialogues_of(islice(rows, 1), job, opened(job)))

@@ -117,6 +117,10 @@ Format = Annotated[
         "--format", help="rows: by sight; or a layout's name, such as hh (`preceptor convert --help`)."
     ),
 ]
+Truncated = Annotated[
+    Literal["keep", "drop"],
+    typer.Option("--truncated", help="Whether samples that were cut at their length are judged."),
+]
 Columns = Annotated[
     list[str] | None,
     typer.Option(

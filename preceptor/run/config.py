@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from preceptor.asking.stages import Pairing
+from preceptor.asking.stages import Pairing, Truncated
 from preceptor.constitution.errors import UserError
 from preceptor.evaluation.probes import ProbeSettings
 from preceptor.judge.label import LabelSettings
@@ -79,6 +79,8 @@ class RunConfig(Record):
     """How many of a prompt's samples are revised, the first ones; None: all."""
     pairs: Pairing = "adjacent"
     """Which samples of a prompt are compared: two by two, or each with each."""
+    truncated: Truncated = "keep"
+    """Whether samples that were cut at their length are compared."""
     label: LabelSettings = LabelSettings()
     sft: SftSettings | None = None
     """Absent: DPO starts from the model itself. Needs `revise`. With it, replies to compare are sampled from the tuned

@@ -171,7 +171,9 @@ def _label(run: Run, each: Round) -> None:
 
     def work() -> Outcome:
         revisions = run.read(REVISIONS, Revision) if REVISIONS in inputs else []
-        pairs = stages.pairs_to_label(run.read(inputs[0], Response), revisions, run.config.pairs)
+        pairs = stages.pairs_to_label(
+            run.read(inputs[0], Response), revisions, run.config.pairs, run.config.truncated
+        )
         if not pairs:
             raise UserError(f"there is no pair of usable replies to compare; {inputs[0]} says why")
         judge = stages.open_judge(run.config.judge, run.config.base_url)

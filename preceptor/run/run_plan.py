@@ -137,6 +137,6 @@ def _labelled(prompt: Prompt, number: int, cast: Cast, constitution: Constitutio
             replies, revisions = (yield from respond(prompt, before, seeded_replies)), ()
         elif config.sft is not None:
             replies, revisions = (yield from respond(prompt, cast.trained(SFT), seeded_replies)), ()
-        pairs = stages.pairs_to_label(replies, revisions, config.pairs)
+        pairs = stages.pairs_to_label(replies, revisions, config.pairs, config.truncated)
         judged = config.label.model_copy(update={"seed": each.seed})
         yield from together(list(stages.labelling(pairs, constitution, cast.judge, judged)))

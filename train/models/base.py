@@ -25,6 +25,7 @@ import torch
 from torch import nn
 
 from preceptor.judge.models.local.loading import nf4
+from preceptor.judge.models.local.text_tokens import check_tokenizer
 from preceptor.judge.models.local.weights_hash import weights_hash
 from preceptor.train.errors import CheckpointError
 
@@ -153,6 +154,7 @@ def load_base(name: str, dtype: torch.dtype = torch.float32, four_bit: bool = Fa
         raise CheckpointError(
             f"{source} lacks weights, or has them in another shape: {shown}; use a whole checkpoint"
         )
+    check_tokenizer(source, tokenizer, model.get_input_embeddings().weight.shape[0])
     if tokenizer.eos_token_id is None:
         raise CheckpointError(f"the tokenizer of {source} has no end-of-text token: replies could not end")
     return Base(freeze(model), tokenizer, source)

@@ -15,6 +15,7 @@ from preceptor.constitution.errors import UserError
 from preceptor.judge.errors import UnknownModel
 from preceptor.judge.models.local.chat_tokens import Loaded
 from preceptor.judge.models.local.prefix_passes import Passes
+from preceptor.judge.models.local.text_tokens import check_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,7 @@ def load(name: str, path: str, wanted: Placement = DEFAULT, batch_tokens: int = 
         )
     except (OSError, ValueError, KeyError) as exc:
         raise UserError(f"{name}: no usable tokenizer in {source}: {_first_line(exc)}") from exc
+    check_tokenizer(name, tokenizer, model.get_input_embeddings().weight.shape[0])
     if not tokenizer.chat_template:
         log.warning("%s has no chat template: conversations are written as plain 'role: text' lines", name)
     ends = model.generation_config.eos_token_id
