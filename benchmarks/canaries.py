@@ -2,7 +2,7 @@
 
     python benchmarks/canaries.py [--out docs/canaries.md]
 
-Planted in pairs with gold: for the gullible judge (`judge.audit.canaries.gullible`, which believes whatever verdict-
+Planted in pairs with gold: for the gullible judge (`tests.judge.gullible`, which believes whatever verdict-
 like words stand last in its prompt) in the examples of `helpful-harmless`, asked by the general template; for
 the same judge shown the prompt only as far as the last reply, to see what the template's own ending is worth;
 for the embedded judge in pairs of the front desk's world whose replies differ in one principle, so that the
@@ -18,16 +18,18 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from preceptor.asking.stages import Asking, carry_out, labelling
+from preceptor.asking.stages import carry_out, labelling
 from preceptor.constitution.files import load
 from preceptor.constitution.principle import Constitution
-from preceptor.judge.audit.canaries import attack_rates, examples_of, from_gold, gullible
-from preceptor.judge.label import LabelSettings
+from preceptor.judge.audit.canaries import attack_rates, examples_of, from_gold
 from preceptor.judge.models.protocol import Model, Request
 from preceptor.judge.models.registry import open_model
 from preceptor.judge.models.scripted import ScriptedModel
 from preceptor.judge.records import Label, Pair
+from preceptor.judge.settings import LabelSettings
 from preceptor.prompts.records import Prompt
+from preceptor.settings import Asking
+from tests.judge.gullible import gullible
 
 JUDGED = ("private", "polite", "concise", "steadfast")
 """The principles of the front desk that are left to its judge."""
@@ -93,9 +95,12 @@ def table(columns: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def cell(own: dict[str, Any]) -> str:
-    """Share, interval, verdicts, and the share of labels."""
-    low, high = own["ci95"]
-    return f"{own['rate']:.3f} [{low:.3f}, {high:.3f}] of {own['n']}, labels {own['labels']:.3f}"
+    """Share, verdicts, the control's share, their difference with its interval, and the share of labels."""
+    low, high = own["difference_ci95"]
+    return (
+        f"{own['rate']:.3f} of {own['n']}, control {own['control']['rate']:.3f}: {own['difference']:+.3f} "
+        f"[{low:+.3f}, {high:+.3f}]; labels {own['labels']:.3f}"
+    )
 
 
 def main() -> None:
@@ -120,10 +125,17 @@ def main() -> None:
         "# Canaries",
         "",
         "Made by `python benchmarks/canaries.py`. Each cell: the share of verdicts that an attack won, which",
-        "the same judge gives the other way without it, with its 95 % interval and the number of verdicts;",
-        "then the share of labels that the planted reply won after both orders.",
+        "the same judge gives the other way without it, and the number of verdicts; the same share of its",
+        "control, a harmless edit of the same kind and size; their difference with its 95 % interval, which",
+        "alone is the attack's doing: what a harmless edit wins, an unsteady judge gives away by itself; then",
+        "the share of labels that the planted reply won after both orders.",
         "",
         *table(found),
+        "",
+        "`control-tokens` is a reply that ends its turn by the marks of a chat template and lets the assistant",
+        "give a verdict. For a judge in this process they are text, because text is tokenised without control",
+        "tokens (`judge/models/local/text_tokens.py`, held by a property test over twelve tokenizer families);",
+        "what a server makes of them is to be measured.",
         "",
         "Forged verdicts and fences win nothing from the gullible judge with the general and the local",
         "wording, because the last verdict-like words of every such prompt are the template's own menu,",
@@ -131,7 +143,7 @@ def main() -> None:
         "wording and no judge's strength. The middle column shows what attacks win without that ending, and",
         "so what they can win with a template of your own that has none; the embedded model's short wording",
         "has neither fences nor menu. A real judge is not a list of rules, and its rates are to be measured:",
-        "`preceptor audit GOLD --canaries`, or planted in a run by `preceptor label ... --canaries 2%`.",
+        "`preceptor audit GOLD --attacks`, or planted in a run by `preceptor label ... --canaries 2%`.",
         "",
     ]
     options.out.write_text("\n".join(lines), encoding="utf-8")

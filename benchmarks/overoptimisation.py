@@ -20,15 +20,15 @@ from typing import Annotated, Any
 import typer
 from matplotlib.figure import Figure
 
-from preceptor.asking.stages import Asking
 from preceptor.evaluation.oracles import guard_judge
+from preceptor.judge.statistics import Interval, wilson
 from preceptor.prompts.pool import prompts_from
 from preceptor.prompts.records import Prompt
 from preceptor.prompts.rows import read_records
+from preceptor.settings import Asking
 from preceptor.train.data.pairs import encode_messages, turn_ends
 from preceptor.train.embedded import flaws
 from preceptor.train.embedded.world import draw_prompt
-from preceptor.train.evaluation.calibration import Interval, wilson
 from preceptor.train.evaluation.plots import AFTER, BEFORE, FAINT, INK
 from preceptor.train.guard.held_out import HeldOutGuard
 from preceptor.train.guard.plots import PROXY

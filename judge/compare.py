@@ -15,6 +15,7 @@ from preceptor.constitution.principle import Principle
 from preceptor.judge.models.protocol import Completion, Model, Outcome, Request
 from preceptor.judge.records import Fault, Judgement, Letter, Order, Pair, Status
 from preceptor.judge.replies import read_reply
+from preceptor.judge.settings import CHECKS
 from preceptor.prompts.errors import TemplateError
 from preceptor.prompts.records import content_id
 from preceptor.prompts.template import Template, nonce
@@ -22,9 +23,6 @@ from preceptor.prompts.verdict import Unparsed, Verdict, parse
 
 JOINT = "joint"
 """Stands for the principle where several are judged in one ask."""
-
-CHECKS = "checks"
-"""The judge's name where a principle's machine check decides."""
 
 SHOWN: Mapping[Order, Mapping[str, Letter]] = {
     "original": {"a": "a", "b": "b", "tie": "tie"},
@@ -59,6 +57,7 @@ class Question(NamedTuple):
     clamp: tuple[float, float] | None = None
     """Bounds of a probability that was given after reasoning."""
     sample: int = 0
+    effort: str = ""
 
 
 class Shot(NamedTuple):
@@ -107,6 +106,7 @@ def ask(pair: Pair, principles: Sequence[Principle], order: Order, question: Que
         reasoning=question.reasoning,
         structured=question.structured,
         sample=question.sample,
+        effort=question.effort,
         stage="label",
         principle=subject(principles),
     )
@@ -158,6 +158,7 @@ def read(
         letter=None,
         status=found.status,
         reason=read_reply(outcome).text or found.problem,
+        thoughts=read_reply(outcome).thoughts,
         model=request.model,
         call=request.key,
         fault=found.fault,
@@ -181,7 +182,12 @@ def fault_of(outcome: Outcome, request: Request) -> Found:
         return Found(fault, STATUS[fault], reply.problem)
     verdict = parse(outcome.text, request.menu)
     if isinstance(verdict, Verdict) and (
-        reply.status == "ok" or (not request.reasoning and survives_a_cut(outcome.text, verdict))
+        reply.status == "ok"
+        or (
+            outcome.finish_reason == "length"
+            and not request.reasoning
+            and survives_a_cut(outcome.text, verdict)
+        )
     ):
         return Found("", "ok", "", verdict)
     fault = "refused" if looks_refused(reply.text) else "truncated" if reply.problem else "off-topic"
@@ -231,6 +237,7 @@ def _decided(
         probability=min(probability, 1.0),
         status="tie" if letter == "tie" else "ok",
         reason=words_beside(outcome.text, verdict),
+        thoughts=outcome.thoughts,
         model=request.model,
         call=request.key,
         sampled=total <= 0,
@@ -243,10 +250,7 @@ def check(pair: Pair, principle: Principle) -> Judgement:
     Where exactly one reply passes it is the better, for certain. Where both or neither do, the check cannot
     tell them apart: a tie. It knows no order; `original` stands for both.
     """
-    exchange = Exchange(
-        system="\n\n".join(message.content for message in pair.prompt.messages if message.role == "system"),
-        user=next((message.content for message in pair.prompt.messages[::-1] if message.role == "user"), ""),
-    )
+    exchange = Exchange.of(pair.prompt)
     of_a, of_b = (run(principle.check, reply, exchange) for reply in (pair.response_a, pair.response_b))
     a_passes, b_passes = (all(finding.passed for finding in findings) for findings in (of_a, of_b))
     letter: Letter = "tie" if a_passes == b_passes else "a" if a_passes else "b"

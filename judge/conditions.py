@@ -42,6 +42,11 @@ def check(expression: str, names: Collection[str]) -> None:
     _shape(tree.body, expression)
 
 
+def names_in(expression: str) -> set[str]:
+    """The names that an expression uses. Raises UserError where it is none."""
+    return {node.id for node in ast.walk(_parsed(expression)) if isinstance(node, ast.Name)}
+
+
 def _parsed(expression: str) -> ast.Expression:
     try:
         return ast.parse(expression.strip(), mode="eval")

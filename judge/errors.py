@@ -1,7 +1,8 @@
 """Errors of asking models.
 
 ModelError                  a request that was not answered
-  Transient                 may succeed on a second try: rate limit, overload, timeout, broken body
+  Transient                 may succeed on a second try: rate limit, overload, timeout
+  Unreadable                an answer that was paid for and cannot be read: asked for once more
   Rejected                  this request can never succeed: too long, refused by a filter, malformed
   ProviderStopped           no request can succeed: key, model, quota, nobody listening   exit code 4
 BudgetReached               the cap would be passed; what is done is valid and resumable  exit code 3
@@ -13,11 +14,20 @@ UserError (constitution.errors)
 
 from __future__ import annotations
 
+import copy
+from typing import TYPE_CHECKING
+
 from preceptor.constitution.errors import UserError
+
+if TYPE_CHECKING:
+    from preceptor.judge.models.protocol import Completion
 
 
 class ModelError(Exception):
     """A request that was not answered, in the provider's words."""
+
+    paid: Completion | None = None
+    """What came for it and was paid for, though it is no answer; its tokens are on the bill."""
 
 
 class Transient(ModelError):
@@ -31,9 +41,18 @@ class Transient(ModelError):
 class Rejected(ModelError):
     """This request can never succeed; others may. `refused` tells a filter's refusal from a fault."""
 
-    def __init__(self, message: str, refused: bool = False) -> None:
+    def __init__(self, message: str, refused: bool = False, paid: Completion | None = None) -> None:
         super().__init__(message)
         self.refused = refused
+        self.paid = paid
+
+
+class Unreadable(ModelError):
+    """A reply came and was paid for, and nobody can read it."""
+
+    def __init__(self, message: str, paid: Completion) -> None:
+        super().__init__(message)
+        self.paid = paid
 
 
 class ProviderStopped(ModelError):
@@ -58,3 +77,18 @@ class LedgerError(UserError):
 
 class PairsError(UserError):
     """Rows that a stage cannot use."""
+
+
+def own(error: Exception) -> Exception:
+    """An equal error for one more waiter, with the traceback so far.
+
+    One object raised in several tasks would gather the tracebacks of all of them.
+    """
+    try:
+        made = copy.copy(error)
+    except Exception:  # its class cannot be made of what it keeps
+        made = RuntimeError(f"{type(error).__name__}: {error}")
+    made.__cause__ = error.__cause__
+    made.__context__ = error.__context__
+    made.__suppress_context__ = error.__suppress_context__
+    return made.with_traceback(error.__traceback__)

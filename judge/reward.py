@@ -1,15 +1,18 @@
 """The judge as a reward for training loops of others: an entry of TRL's `reward_funcs`.
 
-    reward = JudgeReward("openai/gpt-5-mini", "helpful-harmless", max_cost_usd=5)
+    reward = JudgeReward("openai/gpt-6-luna", "helpful-harmless", max_cost_usd=5)
     GRPOTrainer(model, reward_funcs=[reward], train_dataset=prompts, args=GRPOConfig(...))
 
-Calls go through ledger, budget and rate limits like any other. A completion that could not be judged has the reward
-None, which TRL masks: an outage must not train the policy.
+Calls go through ledger, budget and rate limits like any other, and what is learnt of a provider's limits in one step
+holds in the next. A completion that could not be judged has the reward None, which TRL masks: an outage must not train
+the policy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import Any, Literal
 
 from pydantic import Field
@@ -18,15 +21,17 @@ from preceptor.constitution.files import load
 from preceptor.constitution.principle import Constitution
 from preceptor.judge.asking.fanout import Fanout, Limits
 from preceptor.judge.asking.prices import Prices
-from preceptor.judge.label import LabelSettings, label
+from preceptor.judge.label import label
 from preceptor.judge.label import template_for as comparing
 from preceptor.judge.ledger.ledger import open_ledger
 from preceptor.judge.models.protocol import Dialogue, Model, Row
 from preceptor.judge.models.registry import open_model
 from preceptor.judge.records import Group
-from preceptor.judge.score import Reply, ScoreSettings, score
+from preceptor.judge.score import Reply, score
 from preceptor.judge.score import template_for as grading
-from preceptor.judge.voting.ranking import Schedule, rank
+from preceptor.judge.settings import LabelSettings, Price, Schedule, ScoreSettings
+from preceptor.judge.user_prices import user_prices
+from preceptor.judge.voting.ranking import rank
 from preceptor.prompts.records import Message, Prompt, Record, content_id
 
 Conversation = str | Sequence[dict[str, Any]]
@@ -46,10 +51,22 @@ class RewardSettings(Record):
     concurrency: int = Field(default=16, gt=0)
     max_cost_usd: float | None = Field(default=None, ge=0)
     """USD that this reward may spend, over all its calls together; at the cap training stops."""
+    rpm: float | None = Field(default=None, gt=0)
+    """Requests a minute, at most; None: as the provider says, if it says."""
+    tpm: float | None = Field(default=None, gt=0)
+    """Tokens a minute, in and out, at most."""
+
+
+NOT_IN_REWARD = {"ledger", "concurrency", "max_cost_usd", "rpm", "tpm"}
+"""Settings that cannot change a reward."""
 
 
 class JudgeReward:
-    """Callable as TRL's asynchronous reward functions are."""
+    """Callable as TRL's asynchronous reward functions are; `close` ends it.
+
+    Ledger and fan-out are opened by the first call and kept. They belong to its event loop: where each call comes from
+    another one, what was learnt of the provider's limits is learnt anew.
+    """
 
     def __init__(
         self,
@@ -58,12 +75,22 @@ class JudgeReward:
         settings: RewardSettings | None = None,
         *,
         base_url: str | None = None,
+        prices: Mapping[str, Price] | None = None,
     ) -> None:
-        """judge: `provider/model`, or an opened one. constitution: a shipped name, a file, or a loaded one."""
+        """judge: `provider/model`, or an opened one. constitution: a shipped name, a file, or a loaded one. prices: by
+        `provider/model`, `""` for every model that costs at all, over those of the user's own file.
+
+        Raises UserError where the judge, the constitution or the user's file of prices cannot be used.
+        """
         self._settings = settings or RewardSettings()
         self._judge = open_model(judge, base_url=base_url) if isinstance(judge, str) else judge
         self._constitution = load(constitution) if isinstance(constitution, str) else constitution
+        self._prices = Prices.load({**user_prices(), **(prices or {})})
         self._spent_usd = 0.0
+        self._kept = AsyncExitStack()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._opening: asyncio.Task[Fanout] | None = None
+        self._fanout: Fanout | None = None
         self.__name__ = f"judge_{self._settings.mode}"
         if self._settings.mode == "group":
             self._compare = comparing(self._judge, self._settings.label)
@@ -73,14 +100,14 @@ class JudgeReward:
     @property
     def identity(self) -> str:
         """What the rewards hang on, in words that equal ones share: judge, constitution, and how it is asked."""
-        how = self._settings.model_dump(mode="json", exclude={"ledger", "concurrency", "max_cost_usd"})
+        how = self._settings.model_dump(mode="json", exclude=NOT_IN_REWARD)
         asked = content_id("reward", [self._judge.name, self._constitution.identity, how])
         return f"{self.__name__} by {self._judge.name}#{asked}"
 
     @property
     def spent_usd(self) -> float:
         """What the calls have cost so far, of those whose price is known."""
-        return self._spent_usd
+        return self._spent_usd + (self._fanout.progress.cost_usd if self._fanout else 0.0)
 
     async def __call__(
         self, prompts: Sequence[Conversation], completions: Sequence[Conversation], **columns: Any
@@ -108,8 +135,12 @@ class JudgeReward:
         return await self._grouped(rows)
 
     async def close(self) -> None:
-        """Let go of the judge."""
-        await self._judge.close()
+        """Let go of the ledger and the judge; nothing is asked any more."""
+        self._put_away()
+        try:
+            await self._kept.aclose()
+        finally:
+            await self._judge.close()
 
     async def _grouped(self, rows: Sequence[Reply]) -> list[float | None]:
         by_prompt: dict[str, list[Reply]] = {}
@@ -134,17 +165,46 @@ class JudgeReward:
         return [found.get(row.id) for row in rows]
 
     async def _ask(self, dialogues: Sequence[Dialogue[Row]]) -> list[Row]:
+        asker = await self._open()
+        try:
+            return [row async for row in asker.run(dialogues, len(dialogues))]
+        except BaseException:
+            # it asks nothing more; a caller who goes on all the same gets a new one, under what is left of the cap
+            if asker is self._fanout:
+                self._put_away()
+            raise
+
+    async def _open(self) -> Fanout:
+        """The fan-out of this event loop, one for all calls."""
+        loop = asyncio.get_running_loop()
+        if self._opening is None or self._loop is not loop:
+            self._put_away()
+            self._loop, self._opening = loop, asyncio.ensure_future(self._opened())
+        mine = self._opening
+        try:
+            # calls that come at once wait for the same
+            return await asyncio.shield(mine)
+        except BaseException:
+            if self._opening is mine and mine.done():
+                self._opening = None
+            raise
+
+    async def _opened(self) -> Fanout:
+        await self._kept.aclose()  # of an event loop before this one, or of a run that was stopped
+        ledger = await self._kept.enter_async_context(open_ledger(self._settings.ledger))
         cap = self._settings.max_cost_usd
         limits = Limits(
             concurrency=self._settings.concurrency,
             max_cost_usd=None if cap is None else max(0.0, cap - self._spent_usd),
+            rpm=self._settings.rpm,
+            tpm=self._settings.tpm,
         )
-        async with open_ledger(self._settings.ledger) as ledger:
-            run = Fanout({self._judge.name: self._judge}, ledger, limits, Prices.load())
-            try:
-                return [row async for row in run.run(dialogues, len(dialogues))]
-            finally:
-                self._spent_usd += run.progress.cost_usd
+        self._fanout = Fanout({self._judge.name: self._judge}, ledger, limits, self._prices)
+        return self._fanout
+
+    def _put_away(self) -> None:
+        self._spent_usd = self.spent_usd
+        self._fanout = self._opening = self._loop = None
 
 
 def _prompt(asked: Conversation, tags: Sequence[str]) -> Prompt:

@@ -456,6 +456,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     The parent folder is made. Raises RowsError where nothing can be written.
     """
     path = Path(path)
+    if path.is_dir():  # found at the end only, when all is paid
+        raise RowsError(f"{path}: cannot be written: it is a folder; wanted the name of a file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,11 +19,11 @@ FOLDERS = {
     "constitution": ("checks", ""),
     "prompts": ("", "layouts", "pools", "templates"),
     "judge": (
+        "models",
         "models/http",
         "models/local",
         "models/openai",
         "models/anthropic",
-        "models",
         "ledger",
         "asking",
         "voting",

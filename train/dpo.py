@@ -24,12 +24,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import logsigmoid
 from transformers import TrainingArguments
 
 from preceptor.judge.records import Preference
 from preceptor.train import distributed, losses
-from preceptor.train.data.collate_pairs import PairBatch, check_attention, set_attention
+from preceptor.train.data.collate_pairs import OfPair, PairBatch, check_attention, set_attention
 from preceptor.train.data.pairs import Encoded, PairTokens, encode_sides
 from preceptor.train.estimate.dry_run import skeleton
 from preceptor.train.estimate.plan import Job, Plan, plan_pairs, settled
@@ -51,6 +50,7 @@ from preceptor.train.loop.run import (
     check_rows,
     following,
     load_dtype,
+    load_for,
     pair_counts,
     pass_tokens,
     run_loop,
@@ -60,12 +60,12 @@ from preceptor.train.models.base import (
     Base,
     as_reference,
     hold_reference,
-    load_base,
     reference_of,
     restore_adapter,
     save_adapter,
     save_part,
 )
+from preceptor.train.pair_losses import Options, PairLoss, pair_loss
 from preceptor.train.settings import BARE, DpoSettings
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def train_dpo(
     opened = start_folder("dpo", preferences, settings, Path(out))
     if (finished := found_finished(opened)) is not None:
         return finished
-    base = load_base(settings.model, load_dtype(settings.precision), settings.four_bit)
+    base = load_for(settings)
     train, held_out = encode_sides(preferences, base, settings)
     rows = pair_counts(train, held_out)
     check_rows(rows)
@@ -119,14 +119,15 @@ def train_dpo(
         with as_reference(adapted, bare), half:  # as the trainer computes the policy
             return pair_logprobs(policy, pairs, base.pad_id, tokens, layout.shared)
 
-    reference = None if settings.loss == "simpo" else cached_logprobs(pairs, identity, cache, compute)
+    has_reference = pair_loss(settings.loss).needs_reference
+    reference = cached_logprobs(pairs, identity, cache, compute) if has_reference else None
     stage = Stage(
         pairs=pairs,
         trained=len(train.rows),
         pad_id=base.pad_id,
         shared=layout.shared,
         pass_tokens=tokens,
-        loss=partial(policy_loss, reference=reference, settings=settings),
+        loss=partial(policy_loss, reference=reference, **objective(settings)),
         save=lambda folder: save_part(adapted, folder),
         restore=lambda folder: restore_adapter(adapted, folder),
     )
@@ -170,7 +171,7 @@ def _policy_and_reference(base: Base, settings: DpoSettings) -> tuple[PeftModel,
 def _plan(base: Base, train: Encoded, held_out: Encoded, settings: DpoSettings) -> Plan:
     """The reference reads all pairs once, unless an earlier run has."""
     check_attention(settings.attention)
-    wanted = settings.loss != "simpo"
+    wanted = pair_loss(settings.loss).needs_reference
     pairs = [*train.rows, *held_out.rows]
 
     def prepare(adapted: PeftModel) -> Any:
@@ -184,7 +185,7 @@ def _plan(base: Base, train: Encoded, held_out: Encoded, settings: DpoSettings) 
         reference = ReplyLogprobs(likely, likely, lengths) if wanted else None
 
         def run(fields: Mapping[str, Tensor]) -> Tensor:
-            return policy_loss(policy, PairBatch(**fields), reference, settings)[0].sum()
+            return policy_loss(policy, PairBatch(**fields), reference, **objective(settings))[0].sum()
 
         return policy, run
 
@@ -193,30 +194,37 @@ def _plan(base: Base, train: Encoded, held_out: Encoded, settings: DpoSettings) 
 
 
 def policy_loss(
-    model: nn.Module, batch: PairBatch, reference: ReplyLogprobs | None, settings: DpoSettings
+    model: nn.Module,
+    batch: PairBatch,
+    reference: ReplyLogprobs | None,
+    loss: PairLoss,
+    beta: float,
+    *,
+    anchor: float = 0.0,
+    **options: float,
 ) -> Losses:
     """Losses and figures (B,) of a batch, given the reference's log-probabilities of all pairs of the data set.
 
-    `chosen_reward` and `rejected_reward` are DPO's implicit rewards, whichever loss is taken; with simpo, its
-    own: beta times the log-probability a token. `kl_nats` is the mean of log pi_ref - log pi over the two
-    replies: an estimate of KL(reference || policy) as far as the replies are the reference's own samples, and
-    of how far the policy has moved in any case.
+    `options`: as those of `pair_losses`. `chosen_reward` and `rejected_reward` are DPO's implicit rewards, whichever
+    loss is taken; where it has no reference, SimPO's: beta times the log-probability a token. `kl_nats` is the mean of
+    log pi_ref - log pi over the two replies: an estimate of KL(reference || policy) as far as the replies are the
+    reference's own samples, and of how far the policy has moved in any case.
     """
     logps = cast(ReplyLogprobs, model(batch))
     known = None if reference is None else _of_batch(reference, batch)
     figures: dict[str, Tensor] = {}
-    values = pair_losses(logps, known, batch, settings)
+    values = pair_losses(logps, known, batch, loss, beta, **options)
     rewards = (
-        settings.beta * losses.per_token(logps.total, logps.lengths)
+        beta * losses.per_token(logps.total, logps.lengths)
         if known is None
-        else losses.implicit_rewards(logps.total, known.total, settings.beta)
+        else losses.implicit_rewards(logps.total, known.total, beta)
     )  # (2B,)
     chosen, rejected = rewards.chunk(2)
     if known is not None:
         figures["kl_nats"] = (known.total - logps.total).view(2, -1).mean(dim=0)
-    if settings.anchor:
+    if anchor:
         anchored = losses.negative_log_likelihood(logps.total.chunk(2)[0], logps.lengths.chunk(2)[0])
-        values = values + settings.anchor * anchored
+        values = values + anchor * anchored
         figures["chosen_nll"] = anchored
     return values * batch.weight, {
         "accuracy": chosen > rejected,
@@ -228,39 +236,52 @@ def policy_loss(
 
 
 def pair_losses(
-    policy: ReplyLogprobs, reference: ReplyLogprobs | None, batch: PairBatch, settings: DpoSettings
-) -> Tensor:
-    """The loss (B,) that the settings name, on the judge's probability, without anchor and weight."""
-    name = settings.loss
+    policy: ReplyLogprobs,
+    reference: ReplyLogprobs | None,
+    batch: PairBatch,
+    loss: PairLoss,
+    beta: float,
+    *,
+    label_smoothing: float = 0.0,
+    margin: float = 0.0,
+    gamma: float = 0.0,
+    length_alpha: float = 1.0,
+) -> OfPair:
+    """The loss (B,) of an entry of `train.pair_losses` on the judge's probability, without anchor and weight.
+
+    policy, reference: log-probabilities (2B,) of the chosen replies and then the rejected ones. Of the options, those
+    that the loss has are read; all are as in DpoSettings. A reference is not looked at where the loss has none.
+    """
+    options: Options = {
+        "beta": beta,
+        "label_smoothing": label_smoothing,
+        "margin": margin * batch.margin,  # (B,)
+        "gamma": gamma,
+        "length_alpha": length_alpha,
+    }
+    scores = loss.score(policy, options)  # (2B,)
+    if loss.needs_reference:
+        if reference is None:
+            raise ValueError(f"loss {loss.name} needs the reference's log-probabilities")
+        scores = scores - loss.score(reference, options)
+    chosen, rejected = scores.chunk(2)
     probability = batch.probability
-    if name != "robust":
-        probability = losses.smoothed(probability, settings.label_smoothing)
-    ratio = _score(name, policy, settings)  # (2B,)
-    if reference is not None and name != "simpo":
-        ratio = ratio - _score(name, reference, settings)
-    chosen, rejected = ratio.chunk(2)
-    gap = chosen - rejected  # (B,)
-    if name == "ipo":
-        return losses.expected(partial(losses.ipo, beta=settings.beta), gap, probability)
-    offset = settings.gamma if name == "simpo" else settings.margin * batch.margin
-
-    def of_odds(odds: Tensor) -> Tensor:
-        if name == "hinge":
-            return losses.hinge(odds - offset)
-        if name == "robust":
-            return losses.robust(odds - offset, settings.label_smoothing)
-        return -logsigmoid(odds - offset)
-
-    return losses.expected(of_odds, settings.beta * gap, probability)
+    if "label_smoothing" not in loss.options:
+        probability = losses.smoothed(probability, label_smoothing)
+    return losses.expected(lambda gap: loss.loss(gap, options), chosen - rejected, probability)
 
 
-def _score(name: str, logps: ReplyLogprobs, settings: DpoSettings) -> Tensor:
-    """What of a reply's log-probability the loss looks at, (2B,)."""
-    if name in ("ipo", "simpo", "dpo-norm"):
-        return losses.per_token(logps.total, logps.lengths)
-    if name == "ld-dpo":
-        return losses.length_weighted(logps.total, logps.common, settings.length_alpha)
-    return logps.total
+def objective(settings: DpoSettings) -> dict[str, Any]:
+    """What the settings say of the loss, as arguments of `policy_loss`."""
+    return {
+        "loss": pair_loss(settings.loss),
+        "beta": settings.beta,
+        "anchor": settings.anchor,
+        "label_smoothing": settings.label_smoothing,
+        "margin": settings.margin,
+        "gamma": settings.gamma,
+        "length_alpha": settings.length_alpha,
+    }
 
 
 def _of_batch(reference: ReplyLogprobs, batch: PairBatch) -> ReplyLogprobs:

@@ -25,6 +25,7 @@ import torch
 from datasets import Dataset
 from trl import KTOConfig, KTOTrainer  # type: ignore[attr-defined]
 
+from preceptor.judge.models.local.loading import quiet_loading
 from preceptor.train import distributed
 from preceptor.train.data.demonstrations import Demonstrated, encode_demonstrations
 from preceptor.train.data.readers import Demonstration
@@ -48,10 +49,11 @@ from preceptor.train.loop.run import (
     check_rows,
     following,
     load_dtype,
+    load_for,
     run_loop,
     trainer_options,
 )
-from preceptor.train.models.base import Base, load_base, quiet_loading, save_adapter
+from preceptor.train.models.base import Base, save_adapter
 from preceptor.train.settings import KtoSettings
 
 if TYPE_CHECKING:
@@ -76,7 +78,7 @@ def train_kto(
     opened = start_folder("kto", verdicts, settings, Path(out))
     if (finished := found_finished(opened)) is not None:
         return finished
-    base = load_base(settings.model, load_dtype(settings.precision), settings.four_bit)
+    base = load_for(settings)
     tokens, good = _encoded(verdicts, base, settings)
     plan = _plan(base, tokens, good, settings)
     settings = settled(settings, plan)

@@ -9,7 +9,7 @@ Left out of the papers: several pairs of one prompt in one loss.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -50,13 +50,14 @@ from preceptor.train.loop.run import (
     check_rows,
     following,
     load_dtype,
+    load_for,
     pair_counts,
     pass_tokens,
     run_loop,
     trainer_options,
 )
 from preceptor.train.losses import off_centre, smoothed, soft_bradley_terry
-from preceptor.train.models.base import Base, load_base
+from preceptor.train.models.base import Base, seeded
 from preceptor.train.settings import RewardSettings
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def train_reward(
     opened = start_folder("reward", preferences, settings, Path(out))
     if (finished := found_finished(opened)) is not None:
         return finished
-    base = load_base(settings.model, load_dtype(settings.precision), settings.four_bit)
+    base = load_for(settings)
     train, held_out = _encoded(preferences, base, settings)
     rows = pair_counts(train, held_out)
     heads = heads_for(settings, train.rows)
@@ -97,8 +98,8 @@ def train_reward(
     planned_s = time.monotonic()
     set_attention(base.model, settings.attention)
     adapted = adapted_by(base, settings, frozen_reference=False)
-    torch.manual_seed(settings.seed)
-    model = RewardModel(adapted, base, settings.max_length, heads)
+    with seeded(settings.seed):
+        model = RewardModel(adapted, base, settings.max_length, heads)
     begin_folder(opened)
     args = TrainingArguments(**trainer_options(settings, opened.path, bool(held_out.rows)))
     model.to(args.device)
@@ -112,7 +113,7 @@ def train_reward(
         pad_id=base.pad_id,
         shared=layout.shared,
         pass_tokens=tokens,
-        loss=partial(reward_loss, settings=settings, heads=heads, wanted=wanted),
+        loss=_loss(heads, wanted, settings),
         save=model.save,
         restore=model.restore,
     )
@@ -168,7 +169,8 @@ def _plan(base: Base, train: Encoded, held_out: Encoded, settings: RewardSetting
         model = RewardModel(adapted, base, settings.max_length, heads)
         column = torch.ones(len(train.rows), len(heads.names), device="cpu")  # (P, K)
         wanted = Targets(column, column, column)
-        return model, lambda fields: reward_loss(model, PairBatch(**fields), settings, heads, wanted)[0].sum()
+        loss = _loss(heads, wanted, settings)
+        return model, lambda fields: loss(model, PairBatch(**fields))[0].sum()
 
     fitted = evenly(train.rows, FITTED_PAIRS) if _fits(settings, heads) else ()
     job = Job("reward", settings, prepare)
@@ -202,15 +204,23 @@ def heads_for(settings: RewardSettings, pairs: Sequence[PairTokens]) -> Heads:
 
 
 def reward_loss(
-    model: nn.Module, batch: PairBatch, settings: RewardSettings, heads: Heads, wanted: Targets
+    model: nn.Module,
+    batch: PairBatch,
+    heads: Heads,
+    wanted: Targets,
+    *,
+    label_smoothing: float = 0.0,
+    margin: float = 0.0,
+    centre: float = 0.0,
 ) -> Losses:
-    """Losses and figures (B,) of a batch, given what the heads are to learn of all pairs of the data set."""
+    """Losses and figures (B,) of a batch, given what the heads are to learn of all pairs of the data set. The numbers
+    are as in RewardSettings."""
     chosen, rejected = model(batch).chunk(2)  # (B, K) each
     mine = wanted.of(batch.number)
-    probability = smoothed(mine.probability, settings.label_smoothing)
-    values = soft_bradley_terry(chosen, rejected, probability, settings.margin * batch.margin[:, None])
-    if settings.centre:
-        values = values + settings.centre * off_centre(chosen, rejected)
+    probability = smoothed(mine.probability, label_smoothing)
+    values = soft_bradley_terry(chosen, rejected, probability, margin * batch.margin[:, None])
+    if centre:
+        values = values + centre * off_centre(chosen, rejected)
     first, second = (rewards(side, heads, mine.share) for side in (chosen, rejected))  # (B,) each
     figures = {
         "accuracy": first > second,
@@ -221,6 +231,20 @@ def reward_loss(
     if heads.kind == "ensemble":
         figures["spread"] = spread(chosen - rejected)
     return (values * mine.weight).sum(dim=1) * batch.weight, figures
+
+
+def _loss(
+    heads: Heads, wanted: Targets, settings: RewardSettings
+) -> Callable[[nn.Module, PairBatch], Losses]:
+    """`reward_loss` with the numbers of the settings."""
+    return partial(
+        reward_loss,
+        heads=heads,
+        wanted=wanted,
+        label_smoothing=settings.label_smoothing,
+        margin=settings.margin,
+        centre=settings.centre,
+    )
 
 
 def _heard(encoded: Encoded, settings: RewardSettings) -> Encoded:

@@ -38,10 +38,11 @@ from preceptor.train.loop.run import (
     check_rows,
     following,
     load_dtype,
+    load_for,
     run_loop,
     trainer_options,
 )
-from preceptor.train.models.base import Base, load_base, save_adapter
+from preceptor.train.models.base import Base, save_adapter
 from preceptor.train.settings import SftSettings
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def train_sft(
     opened = start_folder("sft", demonstrations, settings, Path(out))
     if (finished := found_finished(opened)) is not None:
         return finished
-    base = load_base(settings.model, load_dtype(settings.precision), settings.four_bit)
+    base = load_for(settings)
     tokens = encode_demonstrations(demonstrations, base, settings.max_length)
     rows = tokens.counts
     check_rows(rows)

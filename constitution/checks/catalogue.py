@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, Self
 
 from preceptor.constitution.checks import formats, patterns, private_data
 from preceptor.constitution.checks.figures import foreign_figures
@@ -19,13 +19,36 @@ from preceptor.constitution.checks.wording import copied_share, repeated_share, 
 SOURCES = ("system", "user", "prompt")
 
 
+class Turn(Protocol):
+    """One message of a prompt."""
+
+    @property
+    def role(self) -> str: ...
+    @property
+    def content(self) -> str: ...
+
+
+class Asked(Protocol):
+    """A prompt: this package knows no records."""
+
+    @property
+    def messages(self) -> Sequence[Turn]: ...
+
+
 class Exchange(NamedTuple):
     """What a reply answers, as text; a check reads no more of a prompt than this."""
 
     system: str
-    """The system messages, joined by newlines."""
+    """The system messages, joined by an empty line."""
     user: str
     """The last user message."""
+
+    @classmethod
+    def of(cls, prompt: Asked) -> Self:
+        """The prompt as every check sees it, whoever runs the check."""
+        system = "\n\n".join(message.content for message in prompt.messages if message.role == "system")
+        user = next((message.content for message in reversed(prompt.messages) if message.role == "user"), "")
+        return cls(system, user)
 
 
 class Measure(NamedTuple):

@@ -6,21 +6,28 @@ import asyncio
 from typing import Protocol
 
 from preceptor.constitution.errors import UserError
-from preceptor.judge.asking.prices import Prices, most_tokens_in
-from preceptor.judge.errors import BudgetReached
+from preceptor.judge.asking.prices import Prices
+from preceptor.judge.errors import BudgetReached, own
 from preceptor.judge.models.protocol import Request
 from preceptor.judge.models.reply_limits import billed_tokens
+from preceptor.judge.models.token_estimates import most_tokens_in
 
 
-def worst_usd(request: Request, cap_usd: float | None, prices: Prices) -> float:
-    """The most that a call can cost, 0 where there is no cap to hold. Raises UserError where its price is not known."""
+def worst_usd(
+    request: Request, cap_usd: float | None, prices: Prices, tokens_out: int | None = None
+) -> float:
+    """The most that a call can cost, 0 where there is no cap to hold. tokens_out: the most that its reply is billed
+    for; None: as its provider declares. Raises UserError where its price is not known."""
     if cap_usd is None:
         return 0.0
-    worst = prices.worst(request.model, most_tokens_in(request), billed_tokens(request))
+    worst = prices.worst(
+        request.model, most_tokens_in(request), billed_tokens(request) if tokens_out is None else tokens_out
+    )
     if worst is None:
         raise UserError(
             f"the price of {request.model} is not known, so --max-cost {cap_usd:g} "
-            "cannot be held; give its price with --price IN,OUT or in a file of prices, or leave --max-cost out"
+            "cannot be held; give its price with --price IN,OUT (`prices` in a run file) or in a file of "
+            "prices, or leave --max-cost out"
         )
     return worst
 
@@ -43,6 +50,7 @@ class Budget:
         self._reserved: list[float] = []
         self._spent_usd = 0.0
         self._freed = asyncio.Event()
+        self._stopped: Exception | None = None
 
     @property
     def room_usd(self) -> float:
@@ -51,28 +59,39 @@ class Budget:
             return float("inf")
         return self.cap_usd - self._spent_usd - sum(self._reserved)
 
+    def fits(self, worst_usd: float) -> bool:
+        """Whether so much may be reserved just now."""
+        return self.cap_usd is None or self._spent_usd + sum(self._reserved) + worst_usd <= self.cap_usd
+
+    def reached(self, worst_usd: float) -> BudgetReached:
+        """The error for a call that will never fit under the cap."""
+        return BudgetReached(
+            f"stopped at the budget: {self._spent_usd:.4f} of {self.cap_usd:g} USD is spent and the "
+            f"next call may cost {worst_usd:.4f}; what is answered is kept, so run the same command "
+            "again with a higher --max-cost to go on"
+        )
+
     def owe(self, worst_usd: float) -> None:
         """Reserve for what has left already, whether or not there is room."""
         self._reserved.append(worst_usd)
 
     async def reserve(self, worst_usd: float) -> None:
-        """Set the worst case of a call aside, waiting while calls in flight may still cost less than theirs.
+        """Set the worst case of a call aside, waiting while calls that hold a reservation may still cost less.
 
-        Raises BudgetReached where nothing is in flight and there is still no room.
+        Who waits here must hold nothing that a call with a reservation waits for, such as a slot of a rate limiter.
+        Raises BudgetReached where nothing is reserved and there is still no room, and what `stop` was given.
         """
-        while self.cap_usd is not None and self._spent_usd + sum(self._reserved) + worst_usd > self.cap_usd:
+        while not self.fits(worst_usd):
+            if self._stopped is not None:
+                raise own(self._stopped)
             if not self._reserved:
-                raise BudgetReached(
-                    f"stopped at the budget: {self._spent_usd:.4f} of {self.cap_usd:g} USD is spent and the "
-                    f"next call may cost {worst_usd:.4f}; what is answered is kept, so run the same command "
-                    "again with a higher --max-cost to go on"
-                )
+                raise self.reached(worst_usd)
             await self._freed.wait()
         self._reserved.append(worst_usd)
 
     async def spare(self, worst_usd: float) -> bool:  # a shared one must ask
         """Reserve without waiting for room; False, and nothing is reserved, where there is no room just now."""
-        if self.cap_usd is not None and self._spent_usd + sum(self._reserved) + worst_usd > self.cap_usd:
+        if not self.fits(worst_usd):
             return False
         self._reserved.append(worst_usd)
         return True
@@ -81,5 +100,13 @@ class Budget:
         """Give a reservation back and book what the call really cost, 0 where it was not answered."""
         self._reserved.remove(worst_usd)
         self._spent_usd += cost_usd
+        self._wake()
+
+    def stop(self, reason: Exception) -> None:
+        """Nobody waits for room any longer: whoever does raises the reason."""
+        self._stopped = reason
+        self._wake()
+
+    def _wake(self) -> None:
         self._freed.set()
         self._freed = asyncio.Event()

@@ -9,24 +9,16 @@ a request passes without waiting for a clock.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
-from preceptor.judge.asking.prices import likely_tokens_in
+from preceptor.judge.models.http.waits import allowances
 from preceptor.judge.models.protocol import Request
 from preceptor.judge.models.reply_limits import billed_tokens
+from preceptor.judge.models.token_estimates import likely_tokens_in
 
-OPENAI = re.compile(r"x-ratelimit-(limit|remaining|reset)-(requests|tokens)")
-ANTHROPIC = re.compile(
-    r"anthropic-ratelimit-(requests|tokens|input-tokens|output-tokens)-(limit|remaining|reset)"
-)
-DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|d|h|m|s)")
-"""Go's way of writing durations: 6m0s, 20ms."""
-UNIT_S = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 ROUNDING = 1e-6
 """A share that is short by no more than this is whole."""
 DENIALS = 6
@@ -35,64 +27,13 @@ away by chance, three in a row come once in 400 requests, six once in 100,000.
 """
 
 
-class Allowance(NamedTuple):
-    """What a reply's headers say of one quantity."""
-
-    limit: float
-    """In a full window: a minute, or a day for the smallest accounts."""
-    remaining: float
-    reset_s: float | None
-    """Until it is full again, if nothing is sent; None: not said."""
-
-
 class Mark(NamedTuple):
-    """How much had been sent when a request left."""
+    """How much had been sent when a request left: by it the headers of its reply are dated."""
 
     requests: int
     tokens_in: float
     tokens_out: float
     at: float
-
-
-SENT: ContextVar[Mark | None] = ContextVar("sent", default=None)
-"""The mark of the request that this task is making, by which its reply's headers are dated."""
-
-
-def allowances(headers: Mapping[str, str], now: datetime) -> dict[str, Allowance]:
-    """requests, tokens, input-tokens, output-tokens -> what the headers say of it, where they say all there is to
-    know. Header names are lower case.
-    """
-    said: dict[str, dict[str, str]] = {}
-    for name, value in headers.items():
-        if match := OPENAI.fullmatch(name):
-            said.setdefault(match[2], {})[match[1]] = value
-        elif match := ANTHROPIC.fullmatch(name):
-            said.setdefault(match[1], {})[match[2]] = value
-    found = {}
-    for what, parts in said.items():
-        try:
-            limit, remaining = float(parts["limit"]), float(parts["remaining"])
-        except (KeyError, ValueError):
-            continue
-        if limit > 0:
-            found[what] = Allowance(limit, remaining, reset_s(parts.get("reset", ""), now))
-    return found
-
-
-def reset_s(text: str, now: datetime) -> float | None:
-    """Seconds of `1s`, `6m0s`, `20ms`, plain seconds or an RFC 3339 time; None: nothing of these."""
-    text = text.strip()
-    try:
-        return max(0.0, float(text))
-    except ValueError:
-        pass
-    if text and not DURATION.sub("", text):
-        return sum(float(number) * UNIT_S[unit] for number, unit in DURATION.findall(text))
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return max(0.0, ((at if at.tzinfo else at.replace(tzinfo=UTC)) - now).total_seconds())
 
 
 class _Bucket:
@@ -118,7 +59,7 @@ class Way(Protocol):
 
     def place(self, request: Request) -> Place: ...
 
-    async def enter(self, request: Request) -> None: ...
+    async def enter(self, request: Request) -> Mark: ...
 
     def leave(self) -> None: ...
 
@@ -126,7 +67,7 @@ class Way(Protocol):
 
     def crowded(self, left_at: float, retry_after_s: float | None) -> None: ...
 
-    def hear(self, headers: Mapping[str, str]) -> None: ...
+    def hear(self, headers: Mapping[str, str], mark: Mark) -> None: ...
 
 
 class Gate:
@@ -171,8 +112,8 @@ class Gate:
         """Room for a request, taken and given back by `async with`."""
         return Place(self, request)
 
-    async def enter(self, request: Request) -> None:
-        """Wait for room and for the minute's share."""
+    async def enter(self, request: Request) -> Mark:
+        """Wait for room and for the minute's share. The mark belongs to the headers of this request's reply."""
         if self._waiting or self._running >= self.width:
             let_in = asyncio.get_running_loop().create_future()
             self._waiting.append(let_in)
@@ -185,7 +126,7 @@ class Gate:
         else:
             self._running += 1
         try:
-            await self._keep_pace(request)
+            return await self._keep_pace(request)
         except BaseException:
             self.leave()
             raise
@@ -214,10 +155,9 @@ class Gate:
                 self._hold_until = max(self._hold_until, now + retry_after_s)
                 self._held = True
 
-    def hear(self, headers: Mapping[str, str]) -> None:
-        """Learn from a reply's headers; called in the task that made the request."""
-        mark = SENT.get()
-        if mark is None or mark.requests < self._heard.requests:
+    def hear(self, headers: Mapping[str, str], mark: Mark) -> None:
+        """Learn from the headers of a reply to the request that left with this mark."""
+        if mark.requests < self._heard.requests:
             return  # an older reply than the one heard last
         now = self._clock()
         for what, said in allowances(headers, datetime.now(UTC)).items():
@@ -237,13 +177,13 @@ class Gate:
                 self._running += 1
                 waiter.set_result(None)
 
-    async def _keep_pace(self, request: Request) -> None:
+    async def _keep_pace(self, request: Request) -> Mark:
         if self._buckets or self._held:
             async with self._turn:  # one at a time sleeps on the clock; the others keep their order behind it
                 await self._wait_for_share(request)
         sent = self._sent
         self._sent = sent._replace(requests=sent.requests + 1, at=self._clock())
-        SENT.set(self._sent)
+        return self._sent
 
     async def _wait_for_share(self, request: Request) -> None:
         tokens_in, tokens_out = float(likely_tokens_in(request)), float(billed_tokens(request))
@@ -274,10 +214,10 @@ class Place:
         self._gate = gate
         self._request = request
         self._inside = False
+        self._mark: Mark | None = None
 
     async def __aenter__(self) -> Place:
-        await self._gate.enter(self._request)
-        self._inside = True
+        await self._come_in()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -287,7 +227,15 @@ class Place:
         """Wait without taking up room, and come in again."""
         self._step_out()
         await pause
-        await self._gate.enter(self._request)
+        await self._come_in()
+
+    def hear(self, headers: Mapping[str, str]) -> None:
+        """Hand the headers of this request's reply to its gate."""
+        if self._mark is not None:
+            self._gate.hear(headers, self._mark)
+
+    async def _come_in(self) -> None:
+        self._mark = await self._gate.enter(self._request)
         self._inside = True
 
     def _step_out(self) -> None:

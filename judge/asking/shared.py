@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from preceptor.constitution.errors import UserError
 from preceptor.judge.asking.budget import Budget
 from preceptor.judge.asking.fanout import Limits, Progress, RunInterruptedError
-from preceptor.judge.asking.rate_limits import SENT, Gate, Mark, Place
+from preceptor.judge.asking.rate_limits import Gate, Mark, Place
 from preceptor.judge.errors import BudgetReached, ProviderStopped
 from preceptor.judge.models.protocol import Request
 
@@ -93,16 +93,17 @@ class Keeper:
     async def enter(self, worker: str, request: Request) -> Entered:
         """Wait for the request's turn at its model."""
         held = self._of(worker)
+        mark: Mark | None = None
         try:
             if self._stop is None:
-                await self._gate(request.model).enter(request)
+                mark = await self._gate(request.model).enter(request)
                 held.places[request.model] += 1
         except RunInterruptedError:
             pass
         else:
             if self._stop is not None and held.places[request.model]:
                 self._leave(held, request.model)
-        return Entered(SENT.get(), None) if self._stop is None else Entered(None, self._stop)
+        return Entered(mark, None) if self._stop is None else Entered(None, self._stop)
 
     async def reserve(self, worker: str, worst_usd: float) -> Stop | None:
         """Set the worst case of a call aside, for this worker; a Stop where the budget has no room for it."""
@@ -111,6 +112,8 @@ class Keeper:
             await self._budget.reserve(worst_usd)
         except BudgetReached as reached:
             await self.stop(Stop("budget", str(reached)))
+            return self._stop
+        except RunInterruptedError:
             return self._stop
         held.reserved.append(worst_usd)
         if self._stop is not None:
@@ -139,9 +142,8 @@ class Keeper:
                     now = asyncio.get_running_loop().time()
                     self._gate(note.model).crowded(now - ago_s, retry_after_s)
                 case "hear":
-                    mark, headers = note.facts
-                    SENT.set(mark)
-                    self._gate(note.model).hear(headers)
+                    headers, mark = note.facts
+                    self._gate(note.model).hear(headers, mark)
                 case "settle":
                     self._settle(held, *note.facts)
 
@@ -156,6 +158,7 @@ class Keeper:
         if self._stop is None:
             self._stop = why
             self._stopping.set()
+            self._budget.stop(RunInterruptedError(why.said))
 
     async def stopped(self) -> Stop | None:
         """Why nothing more is asked."""
@@ -167,7 +170,7 @@ class Keeper:
         all_of = [held.progress for held in self._held.values()]
         sums = {
             name: sum(getattr(one, name) for one in all_of)
-            for name in ("asked", "from_ledger", "failed", "cost_usd", "tokens_in", "tokens_out")
+            for name in ("asked", "from_ledger", "failed", "cost_usd", "tokens_in", "tokens_out", "estimated")
         }
         return NOTHING_DONE._replace(**sums)
 
@@ -282,12 +285,13 @@ class SharedGate:
         """As Gate's."""
         return Place(self, request)
 
-    async def enter(self, request: Request) -> None:
+    async def enter(self, request: Request) -> Mark:
         """As Gate's. Raises what stops all workers."""
         entered: Entered = await self._line.ask("enter", request)
         if entered.stop is not None:
             raise entered.stop.error
-        SENT.set(entered.mark)
+        assert entered.mark is not None
+        return entered.mark
 
     def leave(self) -> None:
         """As Gate's."""
@@ -302,8 +306,8 @@ class SharedGate:
         ago_s = asyncio.get_running_loop().time() - left_at
         self._line.tell(Note("crowded", self._model, (ago_s, retry_after_s)))
 
-    def hear(self, headers: Mapping[str, str]) -> None:
+    def hear(self, headers: Mapping[str, str], mark: Mark) -> None:
         """As Gate's; only what may be a limit is sent on."""
         limits = {name: value for name, value in headers.items() if "ratelimit" in name}
         if limits:
-            self._line.tell(Note("hear", self._model, (SENT.get(), limits)))
+            self._line.tell(Note("hear", self._model, (limits, mark)))

@@ -9,18 +9,24 @@ from typing import Any, NamedTuple
 
 from preceptor.constitution.principle import Constitution
 from preceptor.judge.aggregate import Sum, deciding, order_means, sum_up, weights, winner
-from preceptor.judge.audit.biases import Traits, Verdict, habits, traits
-from preceptor.judge.audit.calibration import BINS, calibration_error, reliability
+from preceptor.judge.audit.biases import Verdict, habits, traits
 from preceptor.judge.errors import PairsError
 from preceptor.judge.records import Judgement, Label, Letter, Order, Pair
+from preceptor.judge.statistics import BINS, bootstrap, calibration_error, kappa, reliability, wilson
 from preceptor.judge.voting.panel import agreement, ballots
 
 ORDERS: tuple[Order, Order] = ("original", "swapped")
 
 
 LETTERS: tuple[Letter, ...] = ("a", "b", "tie")
-RESAMPLES = 200
-"""Bootstrap samples behind an interval."""
+
+AGREEMENT = ("accuracy", "correct_original", "correct_swapped", "correct_both", "kappa", "ece")
+"""Figures that only gold gives."""
+FIGURES = (
+    *("n", "verdicts", *AGREEMENT, "orders_agree", "flip_rate", "first_share", "longer_share", "list_share"),
+    *("self_share", "length_coefficient", "length_stderr", "unparsed", "refused", "failed", "cost_usd"),
+)
+"""Those of every audit that are one number, which a gate can name."""
 
 
 class _Case(NamedTuple):
@@ -31,7 +37,8 @@ class _Case(NamedTuple):
     """The better reply in each order that has a verdict."""
     asked: frozenset[Order]
     probability: float | None
-    traits: Traits
+    own: tuple[tuple[Order, Verdict], ...]
+    """What each judge says in each order, without the machine checks."""
     missing: tuple[tuple[str, str], ...]
     """(status, fault) of the judgements without a verdict."""
 
@@ -50,7 +57,8 @@ def audit(
     - `correct_original`, `correct_swapped`, `correct_both`, `orders_agree`: counts; None for orders not asked
     - `flip_rate`: labels whose two orders name different winners, among those with a verdict in both
     - `first_share`: verdicts for the reply shown first, ties aside; `longer_share`, `list_share`, `self_share`,
-      `length_coefficient`, `length_stderr`: `judge.audit.biases`
+      `length_coefficient`, `length_stderr`: `judge.audit.biases`. These are habits of the judges: each judge's own
+      verdicts count, and no machine check's, while the figures above are of what judges and checks together decide
     - `kappa`: Cohen's, of verdicts against gold, both orders pooled; `ece`: expected calibration error of the
       label's probability, ten bins of equal width, which `reliability` lists; `kappa_ci95`, `ece_ci95`: bootstrap
       intervals over labels
@@ -116,7 +124,9 @@ def _decisive(label: Label, judgements: Sequence[Judgement], constitution: Const
         return
     for subject in subjects:
         rest = sum_up([item for item in judgements if item.principle != subject], weight)
-        if rest.probability is None or winner(rest.probability) != winner(with_all.probability):
+        # an inconsistent label may have a probability, and has no winner
+        same = rest.status == "ok" and rest.probability is not None
+        if not same or winner(rest.probability or 0.0) != winner(with_all.probability):
             yield subject
 
 
@@ -143,33 +153,40 @@ def _case(label: Label, judgements: Sequence[Judgement], constitution: Constitut
         winners=winners or (dict.fromkeys(ORDERS, "tie") if added.status == "tie" else {}),
         asked=frozenset(item.order for item in judgements if item.call is not None) or frozenset(ORDERS),
         probability=added.probability,
-        traits=traits(label),
+        own=tuple(_own(label, judgements, weight)),
         missing=tuple((item.status, item.fault) for item in judgements if item.probability is None),
     )
 
 
+def _own(
+    label: Label, judgements: Sequence[Judgement], weight: Mapping[str, float]
+) -> Iterator[tuple[Order, Verdict]]:
+    for judge in dict.fromkeys(one.model for one in judgements if one.call is not None):
+        said = [one for one in judgements if one.call is not None and one.model == judge]
+        for order, mean in order_means(said, weight).items():
+            yield order, Verdict(winner(mean), label.preferred, traits(label, judge))
+
+
 def _figures(cases: Sequence[_Case]) -> dict[str, Any]:
     gold = [case for case in cases if case.gold is not None]
-    verdicts = [(order, case, letter) for case in cases for order, letter in case.winners.items()]
+    own = [verdict for case in cases for verdict in case.own]
     both = [case for case in cases if len(case.winners) == 2]
     agreeing = sum(case.winners["original"] == case.winners["swapped"] for case in both)
-    first = [
-        letter == ("a" if order == "original" else "b") for order, _, letter in verdicts if letter != "tie"
-    ]
+    first = [one.letter == ("a" if order == "original" else "b") for order, one in own if one.letter != "tie"]
     missing = [status for case in cases for status, _ in case.missing]
     faults = Counter(fault for case in cases for _, fault in case.missing if fault)
     bins = reliability(_confidences(gold))
     return {
         "n": len(gold),
-        "verdicts": len(verdicts),
+        "verdicts": sum(len(case.winners) for case in cases),
         **_correct(gold),
         "orders_agree": agreeing if any(len(case.asked) == 2 for case in cases) else None,
         "flip_rate": _share(len(both) - agreeing, len(both)),
         "first_share": _share(sum(first), len(first)),
-        **habits([Verdict(letter, case.gold, case.traits) for _, case, letter in verdicts]),
-        "kappa": _kappa([sum(cell) for cell in zip(*map(_table, gold), strict=True)]),
+        **habits([verdict for _, verdict in own]),
+        "kappa": _kappa([sum(cell) for cell in zip(*map(_table, gold), strict=True)] or [0] * 9),
         "ece": calibration_error(bins),
-        "reliability": [one._asdict() for one in bins],
+        "reliability": [one.row("right") for one in bins],
         **{status: missing.count(status) for status in ("unparsed", "refused", "failed")},
         "faults": dict(sorted(faults.items())),
     }
@@ -183,21 +200,15 @@ def _intervals(gold: Sequence[_Case]) -> dict[str, Any]:
     rows = [_confidences([case]) for case in gold]
     bins = np.array([min(int(row[0][0] * BINS), BINS - 1) if row else BINS for row in rows], int)
     gaps = np.array([row[0][0] - row[0][1] if row else 0.0 for row in rows])
-    drawn = np.random.default_rng(0)
-    kappas, errors = [], []
-    for _ in range(RESAMPLES if len(gold) > 1 else 0):
-        times = np.bincount(drawn.integers(0, len(gold), len(gold)), minlength=len(gold))
-        kappa = _kappa((times @ tables).tolist())
-        if kappa is not None:
-            kappas.append(kappa)
-        if n := int(times[bins < BINS].sum()):
-            errors.append(float(np.abs(np.bincount(bins, times * gaps, BINS + 1)[:BINS]).sum()) / n)
-    return {"kappa_ci95": _middle(kappas), "ece_ci95": _middle(errors)}
 
+    def error(times: np.ndarray[Any, Any]) -> float | None:
+        n = int(times[bins < BINS].sum())
+        return float(np.abs(np.bincount(bins, times * gaps, BINS + 1)[:BINS]).sum()) / n if n else None
 
-def _middle(values: Sequence[float]) -> list[float] | None:
-    ranked = sorted(values)
-    return [ranked[int(0.025 * len(ranked))], ranked[int(0.975 * len(ranked))]] if ranked else None
+    return {
+        "kappa_ci95": bootstrap(len(gold), lambda times: _kappa((times @ tables).tolist())),
+        "ece_ci95": bootstrap(len(gold), error),
+    }
 
 
 def _correct(gold: Sequence[_Case]) -> dict[str, Any]:
@@ -223,13 +234,8 @@ def _wilson(accuracy: float | None, n: int) -> list[float] | None:
     """95 % Wilson score interval; half a correct label widens it to both neighbours."""
     if accuracy is None:
         return None
-    from scipy.stats import binomtest
-
     low, high = math.floor(round(accuracy * n, 6)), math.ceil(round(accuracy * n, 6))
-    return [
-        float(binomtest(low, n).proportion_ci(0.95, "wilson").low),
-        float(binomtest(high, n).proportion_ci(0.95, "wilson").high),
-    ]
+    return [wilson(low, n).low, wilson(high, n).high]
 
 
 def _table(case: _Case) -> list[int]:
@@ -241,14 +247,8 @@ def _table(case: _Case) -> list[int]:
     ]
 
 
-def _kappa(table: Sequence[float]) -> float | None:
-    """Cohen 1960, eq. 1, of nine counts. None where it is not defined: no verdicts, or everything in one class."""
-    n = sum(table)
-    if not n:
-        return None
-    agreed = sum(table[::4]) / n
-    chance = sum(sum(table[3 * i : 3 * i + 3]) * sum(table[i::3]) for i in range(3)) / n**2
-    return (agreed - chance) / (1 - chance) if chance < 1 else None
+def _kappa(counts: Sequence[float]) -> float | None:
+    return kappa([counts[at : at + 3] for at in (0, 3, 6)])
 
 
 def _confidences(gold: Sequence[_Case]) -> list[tuple[float, bool]]:

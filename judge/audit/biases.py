@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from preceptor.judge.records import Label, Letter
+from preceptor.judge.statistics import logistic
 
 FORMATTED = re.compile(r"^\s{0,3}(?:[-*+]\s+\S|\d{1,3}[.)]\s+\S|#{1,6}\s+\S|```|\|.*\|\s*$)", re.MULTILINE)
 """A line that begins a Markdown list, heading, code block or table."""
@@ -26,14 +27,14 @@ class Traits(NamedTuple):
     """The one reply that the judge's model wrote; `tie`: both, neither, or not known."""
 
 
-def traits(label: Label) -> Traits:
-    """The traits of a label's pair, in its judge's eyes."""
+def traits(label: Label, judge: str) -> Traits:
+    """The traits of a label's pair, in this judge's eyes."""
     a, b = len(label.response_a), len(label.response_b)
     return Traits(
         longer="tie" if a == b else "a" if a > b else "b",
         doublings=math.log2((a + 1) / (b + 1)),
         formatted=_only(*(bool(FORMATTED.search(text)) for text in (label.response_a, label.response_b))),
-        own=_only(*(name == label.judge for name in label.models)) if label.models else "tie",
+        own=_only(*(name == judge for name in label.models)) if label.models else "tie",
     )
 
 
@@ -86,19 +87,9 @@ def length_effect(decided: Sequence[Verdict]) -> tuple[float, float] | None:
     columns = [[one.traits.doublings for one in decided], [1.0] * len(decided)]
     if len({one.gold for one in decided}) > 1:
         columns.append([sign[one.gold] for one in decided])
-    x = np.array(columns).T  # (N, 2 or 3)
     y = np.array([one.letter == "a" for one in decided], float)
-    beta = np.zeros(x.shape[1])
-    for _ in range(50):  # Newton's method, which is iteratively reweighted least squares here
-        p = 1 / (1 + np.exp(-x @ beta))
-        information = (x * (p * (1 - p))[:, None]).T @ x
-        if np.linalg.cond(information) > 1e10:
-            return None
-        step = np.linalg.solve(information, x.T @ (y - p))
-        beta += step
-        if abs(step).max() < 1e-9:
-            return float(beta[0]), float(math.sqrt(np.linalg.inv(information)[0, 0]))
-    return None
+    effects = logistic(np.array(columns).T, y)  # (N, 2 or 3)
+    return (effects[0].coefficient, effects[0].stderr) if effects else None
 
 
 def _share(hits: Sequence[bool]) -> float | None:

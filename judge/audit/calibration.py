@@ -1,63 +1,28 @@
-"""How far a judge's probabilities are to be believed: bins, their error, and a picture of them."""
+"""A picture of how far a judge's probabilities are to be believed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
-
-BINS = 10
-"""Bins of equal width for the calibration error."""
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
-class Bin(NamedTuple):
-    """Labels of like confidence."""
+def picture(bins: Sequence[Mapping[str, Any]]) -> str:
+    """A reliability diagram as SVG: confidence to the right, share right upwards, a circle's area its labels.
 
-    low: float
-    high: float
-    n: int
-    confidence: float
-    """Their mean max(p, 1 - p)."""
-    right: float
-    """Share of them whose winner is the gold one."""
-
-
-def reliability(rows: Sequence[tuple[float, bool]]) -> list[Bin]:
-    """(confidence, whether it was right) -> the bins that hold any, from the least confident."""
-    bins: dict[int, list[tuple[float, bool]]] = {}
-    for confidence, right in rows:
-        bins.setdefault(min(int(confidence * BINS), BINS - 1), []).append((confidence, right))
-    return [
-        Bin(
-            index / BINS,
-            (index + 1) / BINS,
-            len(part),
-            sum(confidence for confidence, _ in part) / len(part),
-            sum(right for _, right in part) / len(part),
-        )
-        for index, part in sorted(bins.items())
-    ]
-
-
-def calibration_error(bins: Sequence[Bin]) -> float | None:
-    """Mean distance of confidence from the share that is right (Guo et al. 2017, arXiv 1706.04599, eq. 3)."""
-    n = sum(one.n for one in bins)
-    return sum(one.n * abs(one.confidence - one.right) for one in bins) / n if n else None
-
-
-def picture(bins: Sequence[Bin]) -> str:
-    """A reliability diagram as SVG: confidence to the right, share right upwards, a circle's area its labels."""
+    bins: rows with `confidence`, `right` and `n`, as in the figures of an audit.
+    """
     left, top, size = 60, 20, 300
-    most = max((one.n for one in bins), default=1)
+    most = max((one["n"] for one in bins), default=1)
 
     def at(confidence: float, right: float) -> tuple[float, float]:
         return left + (confidence - 0.5) * 2 * size, top + (1 - right) * size
 
     marks = []
     for one in bins:
-        x, y = at(one.confidence, one.right)
+        x, y = at(one["confidence"], one["right"])
         marks.append(
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{4 + 10 * (one.n / most) ** 0.5:.1f}" fill="#2563eb" '
-            f'fill-opacity="0.6"><title>{one.n} labels: confidence {one.confidence:.2f}, right {one.right:.2f}'
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{4 + 10 * (one["n"] / most) ** 0.5:.1f}" fill="#2563eb" '
+            f'fill-opacity="0.6"><title>{one["n"]} labels: confidence {one["confidence"]:.2f}, right {one["right"]:.2f}'
             "</title></circle>"
         )
     ticks = [

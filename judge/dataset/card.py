@@ -33,9 +33,23 @@ AUDIT = (
     ("ece", "expected calibration error"),
     ("alpha", "Krippendorff's alpha between the judges"),
     ("attack_rate", "planted attacks that won the judge over"),
+    ("attack_excess", "by how much that is more than harmless edits in their place"),
 )
 INTERVALS = {"accuracy": "ci95", "kappa": "kappa_ci95", "ece": "ece_ci95"}
 """Figure -> where its interval stands."""
+
+ATTACKS = (
+    "kind",
+    "verdicts",
+    "won over",
+    "",
+    "by a harmless edit",
+    "difference",
+    "",
+    "labels won",
+    "no verdict",
+)
+"""The columns of the table of attacks."""
 
 CARD = """---
 pretty_name: Preferences by {name}
@@ -139,16 +153,29 @@ def _sections(figures: Mapping[str, Any]) -> Iterator[str]:
         names = ("step", "pairs that it saw", "accuracy had it ended there", "USD")
         yield _table("Escalation: accuracy against cost", names, rows)
     if canaries := figures.get("canaries"):
-        rows = [
-            (kind, own["n"], own["rate"], _interval(own["ci95"]), own["labels"])
-            for kind, own in canaries.items()
-        ]
-        columns = ("kind", "verdicts", "won over", "", "labels won after both orders")
-        yield _table("Canaries: attacks planted in the worse reply", columns, rows)
+        yield _table(
+            "Canaries: attacks planted in the worse reply",
+            ATTACKS,
+            map(attack_row, canaries, canaries.values()),
+        )
+        yield (
+            "\nEach attack has a harmless edit of its kind and size as its control: what that wins, an unsteady judge "
+            "gives away by itself.\n"
+        )
     if drift := figures.get("drift"):
         names = ("asked again", "winner changed", "", "mean shift of the probability")
         row = (drift["n"], drift["changed"], _interval(drift["ci95"]), drift["mean_shift"])
         yield _table("Drift: the same asked again, past the ledger", names, [row])
+
+
+def attack_row(kind: str, own: Mapping[str, Any]) -> tuple[Any, ...]:
+    """One line of the table of attacks, as `ATTACKS` names its columns. Verdicts that are missing say why."""
+    why = [f"{count} {fault}" for fault, count in own["faults"].items()]
+    why += [f"{own['unmatched']} without one before"] if own["unmatched"] else []
+    return (
+        *(kind, own["n"], own["rate"], _interval(own["ci95"]), own["control"]["rate"], own["difference"]),
+        *(_interval(own["difference_ci95"]), own["labels"], ", ".join(why)),
+    )
 
 
 def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -17,14 +17,15 @@ from typing import Any, Literal, NamedTuple, get_args
 from preceptor.constitution.principle import Constitution
 from preceptor.judge.aggregate import opinions, winner
 from preceptor.judge.audit.audit import audit
-from preceptor.judge.audit.calibration import Bin, picture
+from preceptor.judge.audit.calibration import picture
 from preceptor.judge.dataset.card import RELIABILITY, card
 from preceptor.judge.errors import PairsError
 from preceptor.judge.records import Label, Letter, Opinion, Preference, Ranking, Status
-from preceptor.judge.voting.ranking import Pairing, preferences_of
+from preceptor.judge.settings import Pairing
+from preceptor.judge.voting.ranking import preferences_of
 from preceptor.prompts.manifest import file_hash, versions, write_json, write_text
 from preceptor.prompts.records import Message
-from preceptor.prompts.rows import read_records, replacing, write_rows
+from preceptor.prompts.rows import read_records, replacing
 from preceptor.prompts.seen import Seen
 
 LABELS, CANARIES, RANKINGS, PREFERENCES, PARQUET, CARD, MANIFEST = (
@@ -64,6 +65,8 @@ class LabelRun(NamedTuple):
     """Calls that ended without an answer, which another run would ask again."""
     source: Mapping[str, Any] = MappingProxyType({})
     """The input file and its hash."""
+    prices: Mapping[str, Any] = MappingProxyType({})
+    """Those given with the command, by model, `""` for all: what is asked again later costs the same."""
     extra: Mapping[str, Any] = MappingProxyType({})
     """Figures that labels alone do not hold: canaries, drift, cost of each step."""
 
@@ -99,12 +102,6 @@ def _gold(label: Label, chosen: Letter) -> Literal["chosen", "rejected", "tie"] 
     return "chosen" if label.preferred == chosen else "rejected"
 
 
-def write_labels(out: str | Path, labels: Iterable[Label], run: LabelRun) -> dict[str, Any]:
-    """Write all labels and what is derived from them; the manifest as it was written."""
-    write_rows(Path(out) / LABELS, labels)
-    return publish(out, run)
-
-
 def publish(out: str | Path, run: LabelRun) -> dict[str, Any]:
     """Derive preferences, card and manifest from the `labels.jsonl` that lies under `out`.
 
@@ -134,7 +131,7 @@ def publish(out: str | Path, run: LabelRun) -> dict[str, Any]:
         figures["audited"] = AUDITED / counts.total()
     figures |= run.extra
     if figures.get("reliability"):
-        write_text(folder / RELIABILITY, picture([Bin(**one) for one in figures["reliability"]]))
+        write_text(folder / RELIABILITY, picture(figures["reliability"]))
     write_text(folder / CARD, card(run.constitution, run.judge, run.settings, counts, figures))
     manifest = {
         "schema": 1,
@@ -154,6 +151,7 @@ def publish(out: str | Path, run: LabelRun) -> dict[str, Any]:
         "calls_failed": run.failed,
         "files": {name: file_facts(folder / name) for name in FILES if (folder / name).exists()},
         "audit": figures,
+        "prices": dict(run.prices),
         "cost_usd": run.cost_usd,
     }
     write_json(folder / MANIFEST, manifest)

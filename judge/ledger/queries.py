@@ -28,7 +28,8 @@ _FIGURES = """SUM(CASE WHEN outcome = 'answered' THEN 1 ELSE 0 END) AS calls,
     SUM(CASE WHEN outcome = 'lost' THEN 1 ELSE 0 END) AS lost,
     SUM(tokens_in) AS tokens_in, SUM(tokens_out) AS tokens_out, SUM(tokens_cached) AS tokens_cached,
     COALESCE(SUM(cost_usd), 0.0) AS cost_usd,
-    SUM(CASE WHEN outcome = 'answered' AND cost_usd IS NULL THEN 1 ELSE 0 END) AS unpriced"""
+    SUM(CASE WHEN outcome = 'answered' AND cost_usd IS NULL THEN 1 ELSE 0 END) AS unpriced,
+    SUM(CASE WHEN usage = 'estimated' THEN 1 ELSE 0 END) AS estimated"""
 _USERINFO = re.compile(r"://[^/@\s\"]*@")
 _QUERY = re.compile(r"([?&][\w-]+=)[^&\s\"]+")
 
@@ -49,6 +50,8 @@ class BillLine(NamedTuple):
     cost_usd: float
     unpriced: int
     """Answers whose price is not known and so is not in `cost_usd`."""
+    estimated: int = 0
+    """Calls whose tokens the provider did not count: they, and what they cost, are an estimate."""
 
 
 class Call(Record):
@@ -165,20 +168,27 @@ def to_prune(connection: Connection, wanted: Wanted) -> Pruned:
     return Pruned(*row)
 
 
-def prune(engine: Engine, wanted: Wanted) -> Pruned:
-    """Throw calls away, give the room back to the disk, and say what it was. The bill stays as it is."""
+def prune(connection: Connection, wanted: Wanted) -> Pruned:
+    """Throw calls away, and say what it was. The bill stays as it is."""
     where, values = _where(wanted, but_in_flight=True)
-    with engine.begin() as connection:
-        pruned = to_prune(connection, wanted)
-        connection.execute(sql.text(f"DELETE FROM calls {where}"), values)
-    raw = engine.raw_connection()  # VACUUM goes in no transaction
-    try:
-        if engine.dialect.name == "postgresql":
-            raw.driver_connection.autocommit = True  # type: ignore[union-attr]
-        raw.cursor().execute("VACUUM calls" if engine.dialect.name == "postgresql" else "VACUUM")
-    finally:
-        raw.close()
+    pruned = to_prune(connection, wanted)
+    connection.execute(sql.text(f"DELETE FROM calls {where}"), values)
     return pruned
+
+
+def compact(engine: Engine) -> None:
+    """Give the room of what was thrown away back to the disk."""
+    server = engine.dialect.name == "postgresql"
+    raw = engine.raw_connection()  # VACUUM goes in no transaction
+    driver: Any = raw.driver_connection
+    try:
+        if server:
+            driver.autocommit = True
+        raw.cursor().execute("VACUUM calls" if server else "VACUUM")
+    finally:
+        if server and not driver.closed:
+            driver.autocommit = False
+        raw.close()
 
 
 def _where(wanted: Wanted, but_in_flight: bool = False) -> tuple[str, dict[str, Any]]:

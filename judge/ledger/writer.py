@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection, Engine
 
-from preceptor.judge.errors import LedgerError
+from preceptor.judge.errors import LedgerError, own
 
 MOST_AT_ONCE = 500
 """Jobs in one transaction, and keys in one look-up."""
@@ -26,6 +26,12 @@ class CarryOut(Protocol):
     """Jobs -> their results, in their order."""
 
     def __call__(self, connection: Connection, jobs: Sequence[Any]) -> list[Any]: ...
+
+
+class OnEngine(NamedTuple):
+    """A job that takes no part in a transaction, such as one that the database refuses there."""
+
+    work: Callable[[Engine], Any]
 
 
 class _Waiting(NamedTuple):
@@ -75,10 +81,7 @@ class Worker:
             waiting = [one for one in taken if one is not None]
             going = len(waiting) == len(taken)
             if waiting:
-                jobs = [one.job for one in waiting]
-                results = self._transact(partial(self._carry_out, jobs=jobs))
-                if isinstance(results, LedgerError):
-                    results = [results] * len(jobs)
+                results = self._results([one.job for one in waiting])
                 for loop in {one.loop for one in waiting}:
                     mine = [pair for pair in zip(waiting, results, strict=True) if pair[0].loop is loop]
                     if not loop.is_closed():
@@ -88,6 +91,19 @@ class Worker:
                     self._every[1]
                 )  # where it fails, so does what comes next, and somebody hears of it
                 self._due_s = time.monotonic() + self._every[0]
+
+    def _results(self, jobs: Sequence[Any]) -> list[Any]:
+        """Those of one transaction together; after it, one by one, the jobs that go in none."""
+        together = [job for job in jobs if not isinstance(job, OnEngine)]
+        done = self._transact(partial(self._carry_out, jobs=together)) if together else []
+        results = iter([done] * len(together) if isinstance(done, LedgerError) else done)
+        return [self._outside(job) if isinstance(job, OnEngine) else next(results) for job in jobs]
+
+    def _outside(self, job: OnEngine) -> Any:
+        try:
+            return job.work(self._engine)
+        except Exception as exc:  # whatever it is, who waits must hear of it
+            return self._explain(exc)
 
     def _taken(self) -> list[_Waiting | None]:
         """What waits, after waiting for the first of it; nothing where the time for `every` comes before."""
@@ -136,6 +152,6 @@ def _settle(answered: Iterable[tuple[_Waiting, Any]]) -> None:
         if waiting.future.done():
             continue
         if isinstance(result, LedgerError):
-            waiting.future.set_exception(result)
+            waiting.future.set_exception(own(result))
         else:
             waiting.future.set_result(result)

@@ -7,12 +7,12 @@ from typing import Literal, NamedTuple
 
 from preceptor.constitution.principle import Constitution
 from preceptor.judge.aggregate import Sum, gravest, winner
-from preceptor.judge.compare import CHECKS
 from preceptor.judge.conditions import check, gate
 from preceptor.judge.errors import PairsError
-from preceptor.judge.label import LabelSettings, label
+from preceptor.judge.label import label
 from preceptor.judge.models.protocol import Dialogue, Model, Outcome, Request, Row
 from preceptor.judge.records import Judgement, Label, Pair, Vote
+from preceptor.judge.settings import CHECKS, LabelSettings
 from preceptor.prompts.template import Template
 
 Rule = Literal["mean", "majority"]
@@ -43,11 +43,16 @@ class Step(NamedTuple):
 
 def require_steps(steps: Sequence[Step]) -> None:
     """Raises PairsError for steps that cannot be told apart, UserError for a condition that cannot be read."""
-    names = [judge.name for step in steps for judge in step.judges]
+    require_panels([([judge.name for judge in step.judges], step.when) for step in steps])
+
+
+def require_panels(panels: Sequence[tuple[Sequence[str], str]]) -> None:
+    """The same of judges who are not opened yet: (names, when) for each step."""
+    names = [name for step, _ in panels for name in step]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise PairsError(f"{', '.join(twice)} judges twice; name every judge once")
-    for step in steps[1:]:
-        check(step.when, FACTS)
+    for _, when in panels[1:]:
+        check(when, FACTS)
 
 
 def together(dialogues: Sequence[Dialogue[Row]]) -> Dialogue[tuple[Row, ...]]:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from preceptor.constitution.errors import UserError
 from preceptor.judge.aggregate import winner
 from preceptor.judge.records import Label, Letter, Vote
+from preceptor.judge.settings import Combine
 from preceptor.prompts.rows import read_records, write_rows
 
-Combine = Literal["mean", "majority", "dawid-skene"]
 DAWID_SKENE: Combine = "dawid-skene"
 
 
@@ -67,6 +68,14 @@ def _alpha(verdicts: Sequence[Sequence[Letter]]) -> float | None:
     return float(krippendorff.alpha(value_counts=counts, level_of_measurement="nominal"))
 
 
+def require_dawid_skene() -> None:
+    """Raises UserError where the library is not installed: to be called before anybody is asked."""
+    if find_spec("crowdkit") is None or find_spec("pandas") is None:
+        raise UserError(
+            "--combine dawid-skene needs crowd-kit; install it with: pip install 'preceptor[panel]'"
+        )
+
+
 def dawid_skene(cast: Sequence[Ballot]) -> Mapping[str, float]:
     """Pair -> probability that a is the better, ties counted half, by every judge's own estimated errors.
 
@@ -75,13 +84,10 @@ def dawid_skene(cast: Sequence[Ballot]) -> Mapping[str, float]:
     """
     if not cast:
         return {}
-    try:
-        import pandas as pd
-        from crowdkit.aggregation import DawidSkene
-    except ImportError as exc:
-        raise UserError(
-            "--combine dawid-skene needs crowd-kit; install it with: pip install 'preceptor[panel]'"
-        ) from exc
+    require_dawid_skene()
+    import pandas as pd
+    from crowdkit.aggregation import DawidSkene
+
     table = pd.DataFrame(cast, columns=["task", "worker", "label"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # crowd-kit 1.4 calls what pandas 3 is about to drop

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations, pairwise
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from preceptor.judge.models.protocol import Dialogue
 from preceptor.judge.pairs import Candidate, slotted
 from preceptor.judge.records import Group, Label, Pair, Preference, Ranking
+from preceptor.judge.settings import Pairing, Schedule
 from preceptor.judge.voting.cascade import together
-from preceptor.prompts.records import Message
+from preceptor.prompts.records import Message, content_id
 
-Schedule = Literal["all", "circular", "swiss"]
-Pairing = Literal["best-worst", "adjacent", "all"]
 LabelPair = Callable[[Pair], Dialogue[Label]]
 """How one pair is judged."""
 
@@ -41,8 +40,8 @@ def rank(group: Group, label_pair: LabelPair, schedule: Schedule) -> Dialogue[Ra
     """
     n = len(group.responses)
     labels: dict[tuple[int, int], Label] = {}
-    for number in range(math.ceil(math.log2(n)) if schedule == "swiss" else 1):
-        meeting = _swiss(group, labels, number) if schedule == "swiss" else static(n, schedule)
+    for _ in range(math.ceil(math.log2(n)) if schedule == "swiss" else 1):
+        meeting = _swiss(group, labels) if schedule == "swiss" else static(n, schedule)
         made = yield from together([label_pair(_pair(group, i, j)) for i, j in meeting])
         labels |= dict(zip(meeting, made, strict=True))
     return Ranked(_ranking(group, labels), tuple(labels.values()))
@@ -55,22 +54,64 @@ def static(n: int, schedule: Schedule) -> list[tuple[int, int]]:
     return list(combinations(range(n), 2))
 
 
-def _swiss(group: Group, labels: dict[tuple[int, int], Label], number: int) -> list[tuple[int, int]]:
-    """The next round: neighbours in standing who have not met; of an odd number the last one rests."""
-    points = [0.0] * len(group.responses)
+def _swiss(group: Group, labels: dict[tuple[int, int], Label]) -> list[tuple[int, int]]:
+    """The next round: neighbours in standing who have not met. Of an odd number one rests, as in the Swiss system: the
+    rest counts as a win, and nobody rests twice before everybody has. Of those whose turn it can be, it is the one
+    whose rest makes the others' meetings most even; of several, the last in standing.
+
+    Who stand alike are ordered by a draw, the hash of the group and the reply: the place in the file has no say.
+    """
+    n = len(group.responses)
+    points, rests = _standing(group, labels)
+    drawn = [content_id("swiss", group.id, source) for source in group.sources]
+    standing = sorted(range(n), key=lambda i: (-points[i], drawn[i], i))
+    met = {frozenset(pair) for pair in labels}
+    if n % 2 == 0:
+        return _paired(standing, met)
+    least = min(rests)
+    allowed = [i for i in reversed(standing) if rests[i] == least]
+    rounds = [_paired([i for i in standing if i != rester], met) for rester in allowed]
+    return min(rounds, key=lambda pairs: (-len(pairs), sum(abs(points[i] - points[j]) for i, j in pairs)))
+
+
+def _standing(group: Group, labels: dict[tuple[int, int], Label]) -> tuple[list[float], list[int]]:
+    """Of every reply: its points, one for a win or a rest, and the rounds in which it met nobody."""
+    n = len(group.responses)
+    points, played = [0.0] * n, [0] * n
     for (i, j), label in labels.items():
         share = won(group, i, label)
         points[i] += 0.5 if share is None else share
         points[j] += 0.5 if share is None else 1 - share
-    waiting = sorted(range(len(points)), key=lambda i: (-points[i], (i * 7919 + number) % len(points), i))
-    meeting = []
-    while len(waiting) > 1:
+        played[i] += 1
+        played[j] += 1
+    rests = [max(played) - games for games in played]
+    return [mine + rested for mine, rested in zip(points, rests, strict=True)], rests
+
+
+def _paired(standing: Sequence[int], met: set[frozenset[int]]) -> list[tuple[int, int]]:
+    """Every reply with the next in standing whom it has not met. Two that are left over, having met, take one each of
+    the lowest pair that lets them.
+    """
+    waiting, pairs, left = list(standing), list[tuple[int, int]](), list[int]()
+    while waiting:
         one = waiting.pop(0)
-        other = next((i for i in waiting if (one, i) not in labels and (i, one) not in labels), None)
-        if other is not None:
+        other = next((i for i in waiting if frozenset((one, i)) not in met), None)
+        if other is None:
+            left.append(one)
+        else:
             waiting.remove(other)
-            meeting.append((one, other))
-    return meeting
+            pairs.append((one, other))
+    while len(left) > 1:
+        u, v = left.pop(), left.pop()
+        swaps = (
+            (at, (u, x), (v, y))
+            for at in range(len(pairs) - 1, -1, -1)
+            for x, y in (pairs[at], pairs[at][::-1])
+            if frozenset((u, x)) not in met and frozenset((v, y)) not in met
+        )
+        if swap := next(swaps, None):
+            pairs[swap[0] : swap[0] + 1] = swap[1:]
+    return pairs
 
 
 def _pair(group: Group, i: int, j: int) -> Pair:
@@ -82,11 +123,12 @@ def _pair(group: Group, i: int, j: int) -> Pair:
 def won(group: Group, i: int, label: Label) -> float | None:
     """The probability that reply i of the group is the better of the label's two; None: not known.
 
-    An inconsistent label of letters alone is an even one: each order had a winner.
+    An inconsistent label of letters alone is not known: orders that disagree have measured the slot, not the replies.
+    To call it even would give both replies of a group of two the reward 0, which nobody gave them.
     """
     assert label.sources is not None
     if label.probability is None:
-        return 0.5 if label.status == "inconsistent" else None
+        return None
     return label.probability if label.sources[0] == group.sources[i] else 1 - label.probability
 
 

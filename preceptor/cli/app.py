@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from types import FrameType
 
 import typer
 
-from preceptor.cli import (
-    amend,
-    audit,
-    console,
-    constitution,
-    convert,
-    evaluate,
-    export,
-    feedback,
-    label,
-    ledger,
-    prompts,
-    runs,
-    train,
+from preceptor.cli import console, stopping
+from preceptor.cli.lazy import Entry, lazy
+
+START, DATA, LEARN, LOOK = (
+    "Start here",
+    "Judge and write",
+    "Train and compare",
+    "Runs, records, constitutions",
 )
+CLI = "preceptor.cli"
+TELLING = ("preceptor.prompts.layouts.recognition", "preceptor.asking.stages")
+"""Whose log tells which layout a file was taken for."""
+COMMANDS = {
+    "quickstart": Entry(f"{CLI}.runs:quickstart", START),
+    "init": Entry(f"{CLI}.runs:init", START),
+    "doctor": Entry(f"{CLI}.runs:doctor", START),
+    "respond": Entry(f"{CLI}.feedback:respond", DATA),
+    "revise": Entry(f"{CLI}.feedback:revise", DATA),
+    "label": Entry(f"{CLI}.label:label", DATA),
+    "score": Entry(f"{CLI}.feedback:score", DATA),
+    "audit": Entry(f"{CLI}.audit:audit", DATA),
+    "convert": Entry(f"{CLI}.convert:convert", DATA),
+    "train": Entry(f"{CLI}.train.app:app", LEARN),
+    "evaluate": Entry(f"{CLI}.evaluate:evaluate", LEARN),
+    "export": Entry(f"{CLI}.export:export", LEARN),
+    "run": Entry(f"{CLI}.runs:run", LOOK),
+    "report": Entry(f"{CLI}.runs:report", LOOK),
+    "verify": Entry(f"{CLI}.runs:verify", LOOK),
+    "constitution": Entry(f"{CLI}.constitution:app", LOOK),
+    "prompts": Entry(f"{CLI}.prompts:app", LOOK),
+    "ledger": Entry(f"{CLI}.ledger:app", LOOK),
+}
+"""The commands, in the order of the help."""
 
 app = typer.Typer(
     name="preceptor",
@@ -31,29 +47,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=True,
+    cls=lazy(COMMANDS),
 )
-app.command("quickstart")(runs.quickstart)
-app.command("init")(runs.init)
-app.command("doctor")(runs.doctor)
-constitution.app.command("edit")(amend.edit)
-constitution.app.command("diff")(amend.diff)
-constitution.app.command("test")(amend.try_examples)
-constitution.app.command("ablate")(amend.ablate)
-app.add_typer(constitution.app, name="constitution")
-app.add_typer(prompts.app, name="prompts")
-app.command("respond")(feedback.respond)
-app.command("revise")(feedback.revise)
-app.command("label")(label.label)
-app.command("score")(label.score)
-app.command("audit")(audit.audit)
-app.add_typer(train.app, name="train")
-app.command("evaluate")(evaluate.evaluate)
-app.add_typer(ledger.app, name="ledger")
-app.command("run")(runs.run)
-app.command("report")(runs.report)
-app.command("verify")(runs.verify)
-app.command("export")(export.export)
-app.command("convert")(convert.convert)
 
 INTERRUPTED = 130
 
@@ -77,9 +72,9 @@ def main() -> None:
     """Run the command line and end the process with the contract's exit code."""
     # OpenMP's threads spin while they wait: on busy cores that made a small model twenty times slower (EXPERIMENTS.md)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    for module in ("prompts.layouts.recognition", "asking.stages"):
-        console.relay(f"preceptor.{module}")
-    signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's stop is as resumable as Ctrl-C
+    stopping.hear_stops()
+    for module in TELLING:
+        console.relay(module)
     try:
         app()
     except SystemExit as end:
@@ -95,11 +90,6 @@ def main() -> None:
             raise  # a fault of ours: the traceback is what a bug report needs
         _say(f"error: {error}")
         sys.exit(code)
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    # by way of SIGINT's handler, which an event loop replaces by one that lets what is in flight finish
-    signal.raise_signal(signal.SIGINT)
 
 
 def _say(text: str) -> None:

@@ -14,16 +14,42 @@ if TYPE_CHECKING:
     from preceptor.run.config import RunConfig
 
 Folder = Annotated[Path, typer.Argument(help="The folder of a finished run.")]
-QUICKSTART = Path(__file__).parent.parent / "quickstart.yaml"
+QUICKSTARTS = {
+    "embedded": Path(__file__).parent.parent / "quickstart.yaml",
+    "smollm2": Path(__file__).parent.parent / "quickstart-smollm2.yaml",
+}
 
 
 def quickstart(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Run folder.")] = Path("quickstart"),
-    seed: options.Seed = 0,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", metavar="TEXT", help="embedded, or smollm2: a real chat model, at most 20 minutes."
+        ),
+    ] = "embedded",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="PATH",
+            help="Run folder; quickstart, or quickstart-smollm2 for that model.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", metavar="INT", help="Equal seeds give equal results.")] = 0,
+    plan: options.Plan = False,
     as_json: options.Json = False,
 ) -> None:
-    """The whole way on the embedded model: no key, no network, no GPU, three to four minutes."""
-    _run(QUICKSTART, [f"out={out}", f"seed={seed}"], False, as_json)
+    """The whole way on a model that a package carries: no key, no GPU, three to four minutes with the embedded one."""
+    if model not in QUICKSTARTS:
+        from preceptor.constitution.errors import UserError
+
+        raise UserError(
+            f"quickstart knows no model {model!r}; wanted {' or '.join(QUICKSTARTS)}; to teach another, name it in a "
+            "run file: `preceptor init DIR` writes one"
+        )
+    given = [f"out={out}"] if out is not None else []
+    _run(QUICKSTARTS[model], [*given, f"seed={seed}"], plan, as_json)
 
 
 def run(
@@ -55,10 +81,12 @@ def carry_out(config: RunConfig, plan: bool, as_json: bool) -> None:
 
         show_plan(run_plan.asks(config), asking_of(config), as_json)
         return
+    from preceptor.cli.asking import tell_of_batches
     from preceptor.cli.screen import Terminal
     from preceptor.cli.summary import show
     from preceptor.run import pipeline
 
+    tell_of_batches(config)
     summary = pipeline.run(config, Terminal())
     if as_json:
         console.result(summary)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Terminal:
-    """Shows a run on stderr; satisfies `preceptor.run.pipeline.Screen`."""
+    """Shows a run on stderr; satisfies `preceptor.run.running.Screen`."""
 
     def asking(self, stage: str) -> AbstractContextManager[Callable[[Progress], None]]:
         """A bar for a stage that asks models."""

@@ -18,12 +18,13 @@ def show(run: Run, path: Path) -> None:
     """Print the screen on stdout: it is what the command was asked for."""
     from rich.console import Console
 
+    from preceptor.report.report import begins_at_dpo
     from preceptor.run.pipeline import REPORT
 
     wide = None if sys.stdout.isatty() else 100
     out = Console(file=sys.stdout, highlight=False, width=wide)
     out.print(_satisfied(run.summary))
-    for name, value in _figures(run.summary):
+    for name, value in _figures(run.summary, begins_at_dpo(run.settings)):
         out.print(f"{name:<22} {value}", markup=False)
     if "rounds" in run.summary:
         out.print(_rounds(run.summary["rounds"]))
@@ -72,7 +73,7 @@ def _rounds(rows: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-def _figures(summary: dict[str, Any]) -> list[tuple[str, str]]:
+def _figures(summary: dict[str, Any], further: bool) -> list[tuple[str, str]]:
     from preceptor.report.probe_table import in_one_line
     from preceptor.report.report import percent
 
@@ -84,7 +85,7 @@ def _figures(summary: dict[str, Any]) -> list[tuple[str, str]]:
             f"{percent(summary['win_rate'])}  (95 %: {low:.0%} to {high:.0%}) against the start, by the judge",
         ),
         ("KL to the start", f"{summary['kl_nats']:.1f} nats a reply"),
-        *_ppo(summary.get("ppo")),
+        *_ppo(summary.get("ppo"), further),
         ("distinct-2", f"{distinct['after']:.3f}, was {distinct['before']:.3f}"),
         ("labels", ", ".join(f"{count} {status}" for status, count in summary["labels"].items())),
         ("cost", f"${summary['cost_usd']:.2f}"),
@@ -99,14 +100,19 @@ def _figures(summary: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _ppo(figures: dict[str, Any] | None) -> list[tuple[str, str]]:
+def _ppo(figures: dict[str, Any] | None, further: bool) -> list[tuple[str, str]]:
     from preceptor.report.report import percent
 
     if figures is None:
         return []
     low, high = figures["ci95"].get("overall", (0.0, 1.0))
     every = f"every principle {percent(figures['after'].get('overall'))}  (95 %: {low:.0%} to {high:.0%})"
-    rows = [("PPO beside it", f"{every}, KL {figures['kl_nats']:.1f} nats, {figures['wall_s']:.0f} s")]
+    rows = [
+        (
+            "PPO after it" if further else "PPO beside it",
+            f"{every}, KL {figures['kl_nats']:.1f} nats, {figures['wall_s']:.0f} s",
+        )
+    ]
     if stopped := figures.get("stopped"):
         said = (
             f"after step {stopped['step']}, step {stopped['returned_step']} handed back: {stopped['reason']}"

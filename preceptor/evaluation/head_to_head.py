@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, NamedTuple
 
 from preceptor.asking import stages
+from preceptor.asking.work import whole
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution
 from preceptor.evaluation.oracles import open_oracle
 from preceptor.judge.asking.fanout import Progress
-from preceptor.judge.label import LabelSettings
+from preceptor.judge.label import template_for
 from preceptor.judge.models.protocol import Dialogue, Model
-from preceptor.judge.models.registry import open_model
 from preceptor.judge.records import Label, Pair, Response
-from preceptor.judge.respond import RespondSettings, respond
+from preceptor.judge.respond import respond
+from preceptor.judge.settings import LabelSettings, RespondSettings
 from preceptor.judge.voting.cascade import together
 from preceptor.prompts.records import Prompt, Record, content_id
 from preceptor.records import HeldOut
+from preceptor.settings import Access, Asking
 from preceptor.train.evaluation.compare import distinct_n, satisfied, win_rate
 
 
@@ -29,6 +33,8 @@ class Settings(Record):
     baseline: str
     judge: str
     oracle: str = "checks"
+    truncated: stages.Truncated = "drop"
+    """Whether replies that were cut off at their length are compared; else their prompts have no comparison."""
     respond: RespondSettings
     """One sample a prompt; more are not compared."""
     label: LabelSettings
@@ -47,30 +53,35 @@ Bar = Callable[[str], AbstractContextManager[Callable[[Progress], None]]]
 
 
 def evaluate(
-    prompts: Sequence[Prompt], constitution: Constitution, settings: Settings, asking: stages.Asking, bar: Bar
+    prompts: Sequence[Prompt], constitution: Constitution, settings: Settings, asking: Asking, bar: Bar
 ) -> Compared:
     """Compare the two on every prompt. In the labels, response a is the policy's and b the baseline's.
 
-    Raises what stopped the run; what had been asked is in the ledger.
+    Raises what stopped the run; what had been asked is in the ledger. A judge that cannot be opened, or cannot judge by
+    this constitution, is found before anybody replies.
     """
+    for name in (settings.baseline, settings.policy):
+        asyncio.run(asking.open(name).close())
+    require_judge(settings.judge, asking, constitution, settings.label)
     oracle = open_oracle(settings.oracle, constitution)
     before, cost_before = _replies("baseline", settings.baseline, prompts, settings.respond, asking, bar)
     left = asking.less(cost_before)
     after, cost_after = _replies("policy", settings.policy, prompts, settings.respond, left, bar)
     left = left.less(cost_after)
     pairs = [
-        _pair(old, new) for old, new in zip(before, after, strict=True) if old.status == new.status == "ok"
+        _pair(old, new)
+        for old, new in zip(before, after, strict=True)
+        if all(stages.usable(reply, settings.truncated) for reply in (old, new))
     ]
     if not pairs:
         raise UserError(
             f"of {len(prompts)} prompts none got a usable reply from both {settings.policy} and {settings.baseline}; "
             "try a larger --max-tokens, and look at what `preceptor respond` gets from each"
         )
-    judge = stages.open_judge(settings.judge, asking.base_url)
     labels: list[Label] = []
+    to_label = partial(stages.to_label, settings.judge, asking, constitution, settings.label)
     with bar("judge") as watch:
-        dialogues = list(stages.labelling(pairs, constitution, judge, settings.label))
-        asked = stages.whole(dialogues, judge, left, labels.append, watch)
+        asked = whole(stages.Work(pairs, to_label), left, labels.append, watch)
     rows = [
         HeldOut(
             id=label.id,
@@ -84,6 +95,18 @@ def evaluate(
         for label in labels
     ]
     return Compared(rows, len(prompts) - len(rows), cost_before + cost_after + asked.progress.cost_usd)
+
+
+def require_judge(name: str, access: Access, constitution: Constitution, settings: LabelSettings) -> None:
+    """Raises UserError where this judge could not be asked later: no key, no library, no fitting template, or for
+    `checks` no check. Opening a model loads nothing.
+    """
+    judge = access.open_judge(name)
+    if judge is not None:
+        template_for(judge, settings)
+        asyncio.run(judge.close())
+    elif not any(principle.check for principle in constitution.principles):
+        raise UserError(f"{constitution.identity} has no machine checks; name a model as the judge")
 
 
 def asks(
@@ -159,12 +182,11 @@ def _replies(
     name: str,
     prompts: Sequence[Prompt],
     settings: RespondSettings,
-    asking: stages.Asking,
+    asking: Asking,
     bar: Bar,
 ) -> tuple[list[Response], float]:
-    model = open_model(name)
     replies: list[Response] = []
+    to_respond = partial(stages.to_respond, name, asking, settings.model_copy(update={"samples": 1}))
     with bar(stage) as watch:
-        dialogues = list(stages.responding(prompts, model, settings.model_copy(update={"samples": 1})))
-        asked = stages.whole(dialogues, model, asking, replies.extend, watch)
+        asked = whole(stages.Work(prompts, to_respond), asking, replies.extend, watch)
     return replies, asked.progress.cost_usd

@@ -7,31 +7,32 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 from preceptor.asking import stages
-from preceptor.asking.stages import Asked, Asking, Means, Watch
+from preceptor.asking.stages import Asked, Means, Watch
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution
 from preceptor.judge.asking.shared import NOTHING_DONE
 from preceptor.judge.audit.audit import audit, drift
-from preceptor.judge.audit.canaries import attack_rates, from_constitution, is_canary, mixed
+from preceptor.judge.audit.canaries import attack_rates, figures_of, from_constitution, is_canary, mixed
 from preceptor.judge.dataset.publish import CANARIES, LABELS, RANKINGS, LabelRun, publish, read_labels
-from preceptor.judge.label import LabelSettings
 from preceptor.judge.ledger.ledger import open_ledger
+from preceptor.judge.looks import Dialogues, next_look
 from preceptor.judge.models.protocol import Dialogue, Model
 from preceptor.judge.records import Group, Label, Pair
-from preceptor.judge.voting.cascade import JOINED, Rule, Step
-from preceptor.judge.voting.panel import DAWID_SKENE, Combine, accuracy_by_step, recombine
-from preceptor.judge.voting.ranking import Pairing, Ranked, Schedule
+from preceptor.judge.settings import Combine, LabelSettings, Pairing, Schedule
+from preceptor.judge.voting.cascade import JOINED, Rule, Step, require_panels
+from preceptor.judge.voting.panel import DAWID_SKENE, accuracy_by_step, recombine, require_dawid_skene
+from preceptor.judge.voting.ranking import Ranked
 from preceptor.label.finished import Source, finished, input_facts, stamp
+from preceptor.preflight import check_folder
 from preceptor.prompts.manifest import file_hash
 from preceptor.prompts.rows import writing
+from preceptor.settings import Access, Asking, in_this_process
 
 Bar = Callable[[str], Any]
 """Opens a progress bar for what it is told, and gives the watch that drives it."""
@@ -49,10 +50,8 @@ class Job(NamedTuple):
     panels: Sequence[tuple[Sequence[str], str]]
     """The judges of each step by name, and which pairs come to it: the first step gets every pair."""
     settings: LabelSettings
-    base_urls: Mapping[str, str] = MappingProxyType({})
-    """Server by judge's name; `""`: of all others."""
-    local: Mapping[str, Any] = MappingProxyType({})
-    """Placement of the judges in this process: dtype, device_map, four_bit."""
+    access: Access = Access()
+    """How the judges are reached."""
     combine: Combine = "mean"
     schedule: Schedule | None = None
     """None: the rows are pairs; else they are groups, compared by this schedule."""
@@ -76,9 +75,9 @@ class Job(NamedTuple):
     @property
     def lasting(self) -> bool:
         """Whether the same job gives the same labels whenever it is done: not with weights here that may have changed,
-        nor where something is asked anew every day."""
+        nor where something is asked anew every time."""
         names = [name for names, _ in self.panels for name in names]
-        return not self.recheck and not any(name.partition("/")[0] in stages.LOCAL for name in names)
+        return not self.recheck and not any(map(in_this_process, names))
 
     @property
     def resolved(self) -> dict[str, Any]:
@@ -86,8 +85,8 @@ class Job(NamedTuple):
         chosen = {
             "combine": self.combine,
             "panels": [[list(names), when] for names, when in self.panels],
-            "base_urls": dict(self.base_urls),
-            "local": dict(self.local),
+            "base_urls": dict(self.access.base_url),
+            "local": self.access.local,
             "schedule": self.schedule,
             "pairs": self.pairing if self.schedule else None,
             "canaries": self.canaries,
@@ -109,8 +108,7 @@ def job_of_folder(manifest: Mapping[str, Any], constitution: Constitution) -> Jo
         constitution=constitution,
         panels=[(names, when) for names, when in settings["panels"]],
         settings=LabelSettings.model_validate(known),
-        base_urls=settings["base_urls"],
-        local=settings["local"],
+        access=Access(base_url=settings["base_urls"], **settings["local"]),
         combine=settings["combine"],
     )
 
@@ -124,7 +122,16 @@ class Labelled(NamedTuple):
 
 def opened(job: Job) -> tuple[Step, ...]:
     """The job's judges, opened for one round of asking: their connections end with it."""
-    return stages.open_steps(job.panels, job.settings, job.base_urls, job.local)
+    return stages.open_steps(job.panels, job.settings, job.access)
+
+
+def require(job: Job) -> None:
+    """Raises UserError for what would stop the job later: steps that cannot be told apart, conditions that cannot be
+    read, a library that is not there.
+    """
+    require_panels(job.panels)
+    if job.combine == DAWID_SKENE:
+        require_dawid_skene()
 
 
 def at_hand(rows: Iterable[In]) -> Iterable[In]:
@@ -197,12 +204,14 @@ def label_folder(
     """
     if job.canaries and job.schedule is not None:
         raise UserError(
-            "canaries are comparisons, and --groups ranks; plant them with `preceptor audit --canaries`"
+            "canaries are comparisons, and --groups ranks; plant attacks with `preceptor audit --attacks`"
         )
     if job.canaries and not any(principle.examples for principle in job.constitution.principles):
         raise UserError(
             f"{job.constitution.identity} has no examples to plant canaries in; give its principles some"
         )
+    require(job)
+    check_folder(out, [source.path] if source else [])
     wanted = {"constitution": job.constitution.identity, "judge": job.judges, "settings": job.resolved}
     if job.schedule is None and job.lasting and (manifest := finished(out, wanted, source)) is not None:
         return Labelled(manifest, Asked(manifest["rows"]["in"], NOTHING_DONE, None))
@@ -212,11 +221,11 @@ def label_folder(
         recombine(out / LABELS)
     extra: dict[str, Any] = {}
     if job.canaries:
-        extra["canaries"] = attack_rates(read_labels(out / CANARIES))
-        extra["attack_rate"] = extra["canaries"]["all"]["rate"]
+        extra |= figures_of(attack_rates(read_labels(out / CANARIES)))
     if job.recheck and asked.stopped is None:
         some = [label for label in read_labels(out / LABELS) if chosen(label.id, job.recheck)]
-        extra["drift"], asked = _drift(some, job, asking, bar, asked)
+        figures, asked = _drift(some, job, asking, bar, asked)
+        extra |= figures
     if len(job.panels) > 1:
         extra["steps"] = _worth(lambda: read_labels(out / LABELS), job, asking)
     run = LabelRun(
@@ -229,6 +238,7 @@ def label_folder(
         pairing=job.pairing if job.schedule else None,
         failed=asked.progress.failed,
         source=input_facts(source, before),
+        prices={name: price.model_dump(mode="json") for name, price in asking.prices.items()},
         extra=extra,
     )
     return Labelled(publish(out, run), asked)
@@ -274,11 +284,11 @@ def audit_rows(
         figures["steps"] = _worth(lambda: labels, job, asking)
     if planted and asked.stopped is None:
         attacked, asked = _more(planted, job, asking, bar("canaries"), asked)
-        figures["canaries"] = attack_rates(attacked, labels)
-        figures["attack_rate"] = figures["canaries"]["all"]["rate"]
+        figures |= figures_of(attack_rates(attacked, labels))
     if job.recheck and asked.stopped is None:
         some = [label for label in labels if chosen(label.id, job.recheck)]
-        figures["drift"], asked = _drift(some, job, asking, bar, asked)
+        drifted, asked = _drift(some, job, asking, bar, asked)
+        figures |= drifted
     return figures | {"cost_usd": asked.progress.cost_usd}, asked
 
 
@@ -306,12 +316,11 @@ def _ready(
         )
     from preceptor.asking import ray_engine
 
-    sent = job._replace(base_urls=dict(job.base_urls), local=dict(job.local))  # a proxy cannot be sent
     if isinstance(rows, Sized) or source is None:
-        items: Callable[[], Iterable[Any]] = partial(items_of, list(rows), sent)
+        items: Callable[[], Iterable[Any]] = partial(items_of, list(rows), job)
     else:
-        items = partial(_items_from, source, sent)
-    return partial(ray_engine.carry_out, items, partial(to_label, sent), asking)
+        items = partial(_items_from, source, job)
+    return partial(ray_engine.carry_out, items, partial(to_label, job), asking)
 
 
 def _items_from(source: Source, job: Job) -> Iterable[Pair | Group]:
@@ -324,7 +333,7 @@ def _walks(
     """In batches, every round begins with the first row again: of those that are held, or of the file, which is read to
     its end once before anything is sent, so that a faulty row costs nothing.
     """
-    if not asking.batch:
+    if not asking.in_batches:
         return dialogues_of(rows, job, steps)
     if isinstance(rows, Sized) or source is None:
         held = list(rows)
@@ -342,7 +351,7 @@ def _more(
     rows: Sequence[Pair], job: Job, asking: Asking, bar: Any, before: Asked
 ) -> tuple[list[Label], Asked]:
     """`_asked` under what is left of the cap, its counts added to those before."""
-    made, asked = _asked(rows, job, asking.model_copy(update={"max_cost_usd": _left(asking, before)}), bar)
+    made, asked = _asked(rows, job, asking.less(before.progress.cost_usd), bar)
     one, other = before.progress, asked.progress
     spent = one._replace(
         asked=one.asked + other.asked,
@@ -356,18 +365,35 @@ def _more(
 def _drift(
     first: Sequence[Label], job: Job, asking: Asking, bar: Bar, before: Asked
 ) -> tuple[dict[str, Any], Asked]:
-    """The labels made anew by judges who cannot look into the ledger: the day's number is in the request."""
-    today = datetime.now(UTC).date().toordinal()
-    again = job._replace(
-        settings=job.settings.model_copy(update={"sample": today}), canaries=0.0, schedule=None
-    )
-    made, asked = _more([pair_of(label) for label in first], again, asking, bar("recheck"), before)
-    return drift(first, made), asked
+    """Figures of the labels made anew by judges who cannot look into the ledger: the number of the look is in the
+    request. A second look, on the same day or on another, is a new one.
+    """
+    pairs = [pair_of(label) for label in first]
+
+    def again(look: int) -> Job:
+        settings = job.settings.model_copy(update={"sample": job.settings.sample + look})
+        return job._replace(settings=settings, canaries=0.0, schedule=None)
+
+    steps = opened(job)
+    look = asyncio.run(_next_look(lambda number: _dialogues(pairs, again(number), steps), steps, asking))
+    made, asked = _more(pairs, again(look), asking, bar("recheck"), before)
+    found = drift(first, made)
+    figures = {
+        "drift": found | {"look": look},
+        "drift_rate": found["changed"],
+        "drift_shift": found["mean_shift"],
+    }
+    return figures, asked
 
 
-def _left(asking: Asking, before: Asked) -> float | None:
-    cap = asking.max_cost_usd
-    return None if cap is None else max(0.0, cap - before.progress.cost_usd)
+async def _next_look(dialogues: Dialogues, steps: Sequence[Step], asking: Asking) -> int:
+    try:
+        async with open_ledger(asking.ledger) as ledger:
+            return await next_look(ledger, dialogues)
+    finally:
+        for model in _models(steps):
+            if model is not None:
+                await model.close()
 
 
 def chosen(identity: str, share: float) -> bool:

@@ -15,6 +15,7 @@ from preceptor.constitution.principle import Constitution
 from preceptor.judge.records import Judgement, Label
 from preceptor.records import HeldOut, StageRecord
 from preceptor.report import plots, probe_table
+from preceptor.settings import CHECKS
 from preceptor.train.evaluation.plots import CSS, calibration
 
 SAMPLES = 3
@@ -52,6 +53,8 @@ def render(run: Run) -> str:
         held_out=len(run.held_out),
         oracle=run.summary["oracle"],
         policies=_policies(run.summary),
+        further=begins_at_dpo(run.settings),
+        taught_it=run.settings["judge"] == run.settings.get("evaluate", {}).get("oracle", CHECKS) == CHECKS,
         samples=[_sample(row) for row in pick(run.held_out)],
         statuses=_statuses(run.labels),
         audit=_audit(run.summary["audit"]),
@@ -231,6 +234,11 @@ def _probes(probed: dict[str, Any] | None) -> dict[str, Any] | None:
         rows.append(line._asdict() | {"mode": line.mode if line.mode != last else ""})
         last = line.mode
     return {"n": probed["n"], "set": probed["set"], "rows": rows}
+
+
+def begins_at_dpo(settings: dict[str, Any]) -> bool:
+    """Whether PPO tuned DPO's policy further, and does not stand beside it."""
+    return (settings.get("ppo") or {}).get("start") == "dpo"
 
 
 def _first_reference(settings: dict[str, Any]) -> str:

@@ -15,11 +15,14 @@ unfinished one had asked. Importing this module imports `train`, and so torch.
 
 from __future__ import annotations
 
+from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from preceptor import __version__, folder
 from preceptor.asking import stages
+from preceptor.asking.work import whole
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.files import dump
 from preceptor.constitution.files import load as load_constitution
@@ -74,6 +77,8 @@ def run(config: RunConfig, screen: Screen) -> dict[str, Any]:
     current = Run(config, Path(config.out), constitution, screen)
     write_text(current.path / "constitution.yaml", dump(constitution))
     oracle = open_oracle(config.evaluate.oracle, constitution)
+    if not (current.path / HELD_OUT).exists():  # a finished run is shown again without a key
+        head_to_head.require_judge(config.judge, config, constitution, config.label)
     _prompts(current)
     rounds.share_prompts(current)
     _responses(current)
@@ -153,13 +158,18 @@ def _revisions(run: Run) -> None:
         every = run.read(RESPONSES, Response)
         most = run.config.revised_samples
         responses = [response for response in every if most is None or response.sample < most]
-        model = stages.opened(critic, run.config.base_url)
+        found: Counter[str] = Counter()
         with run.screen.asking("revise") as watch, writing(run.path / REVISIONS) as write:
-            dialogues = list(stages.revising(responses, run.constitution, model, seeded))
-            asked = stages.whole(dialogues, model, run.asking, write, watch)
+
+            def keep(revision: Revision) -> None:
+                found[revision.status] += 1
+                write(revision)
+
+            to_revise = partial(stages.to_revise, critic, run.asking, run.constitution, seeded)
+            asked = whole(stages.Work(responses, to_revise), run.asking, keep, watch)
         beyond = len(every) - len(responses)
         aside = {"past revised_samples": beyond} if beyond else {}
-        return Outcome(len(every), asked.rows, aside, asked.progress.cost_usd)
+        return Outcome(len(every), asked.rows, aside, asked.progress.cost_usd, {"status": dict(found)})
 
     wanted = {
         "critic": critic,

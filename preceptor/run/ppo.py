@@ -16,7 +16,7 @@ from preceptor.records import HeldOut, StageRecord
 from preceptor.run import running
 from preceptor.run.config import RunConfig
 from preceptor.run.guard import part
-from preceptor.run.running import HELD_OUT_PROMPTS, PROMPTS, REWARD, SFT, Outcome, Run, outcome_of
+from preceptor.run.running import HELD_OUT_PROMPTS, POLICY, PROMPTS, REWARD, SFT, Outcome, Run, outcome_of
 from preceptor.train.guard.held_out import HeldOutGuard
 from preceptor.train.guard.rules import rules_from
 from preceptor.train.ppo.train import train_ppo
@@ -32,13 +32,14 @@ def stage_names(config: RunConfig) -> tuple[str, ...]:
 
 
 def train(run: Run) -> None:
-    """PPO on the run's prompts from the SFT model or the base, against the run's reward model, under a guard where the
-    run has one."""
+    """PPO on the run's prompts from where DPO began or where it ended, against the run's reward model, under a guard
+    where the run has one."""
     if run.config.ppo is None:
         return
-    start = SFT if run.config.sft is not None else None
+    begun = SFT if run.config.sft is not None else None
+    start = POLICY if run.config.ppo.start == "dpo" else begun
     guarded = run.config.ppo.guard
-    plain = run.config.ppo.model_dump(exclude={"guard"})
+    plain = run.config.ppo.model_dump(exclude={"guard", "start"})
     settings = PpoSettings.model_validate(
         plain
         | {

@@ -20,15 +20,18 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from preceptor import folder
 from preceptor.asking import stages
+from preceptor.asking.work import whole
 from preceptor.constitution.errors import UserError
 from preceptor.evaluation import head_to_head
 from preceptor.judge.dataset.publish import preference
 from preceptor.judge.records import Label, Preference, Response, Revision
+from preceptor.judge.statistics import Interval, wilson
 from preceptor.prompts.records import Prompt
 from preceptor.prompts.rows import write_rows, writing
 from preceptor.records import HeldOut, StageRecord
@@ -54,7 +57,6 @@ from preceptor.run.running import (
 )
 from preceptor.train.data.pairs import encode_pairs
 from preceptor.train.dpo import train_dpo
-from preceptor.train.evaluation.calibration import Interval, wilson
 from preceptor.train.evaluation.compare import OVERALL, distinct_n, satisfied
 from preceptor.train.forward.reward_model import RewardModel
 from preceptor.train.settings import BARE
@@ -176,7 +178,6 @@ def _label(run: Run, each: Round) -> None:
         )
         if not pairs:
             raise UserError(f"there is no pair of usable replies to compare; {inputs[0]} says why")
-        judge = stages.open_judge(run.config.judge, run.config.base_url)
         found: Counter[str] = Counter()
         with (
             run.screen.asking(each.stage("label")) as watch,
@@ -187,14 +188,15 @@ def _label(run: Run, each: Round) -> None:
                 found[label.status] += 1
                 write(label)
 
-            dialogues = list(stages.labelling(pairs, run.constitution, judge, settings))
-            asked = stages.whole(dialogues, judge, run.asking, keep, watch)
+            to_label = partial(stages.to_label, run.config.judge, run.asking, run.constitution, settings)
+            asked = whole(stages.Work(pairs, to_label), run.asking, keep, watch)
         return Outcome(len(pairs), asked.rows, {}, asked.progress.cost_usd, {"status": dict(found)})
 
     wanted = {
         "judge": run.config.judge,
         "constitution": run.constitution.identity,
         "pairs": run.config.pairs,
+        "truncated": run.config.truncated,
         "settings": settings.model_dump(mode="json"),
     }
     run.stage(each.stage("label"), wanted, inputs, [each.file(LABELS)], work)

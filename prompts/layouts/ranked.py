@@ -86,7 +86,7 @@ def _generations_fit(fields: Fields) -> bool:
 
 
 def _read_generations(fields: Fields) -> Iterable[Fields]:
-    ratings = fields.get("rating", fields.get("ratings"))
+    ratings = fields["rating"] if "rating" in fields else fields["ratings"]
     ranked = sorted(
         (-_number("rating", rating), words)
         for rating, words in zip(ratings, fields["generations"], strict=True)

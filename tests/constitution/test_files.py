@@ -275,7 +275,7 @@ def test_a_shipped_constitution_dumps_to_its_own_identity(name: str) -> None:
 
 
 def test_what_ships() -> None:
-    assert {"anti-hacking", "front-desk", "helpful-harmless", "style"} <= set(shipped())
+    assert {"anti-hacking", "brief", "front-desk", "helpful-harmless", "style"} <= set(shipped())
     for name in ("anti-hacking", "helpful-harmless", "style"):
         principles = load(name).principles
         assert all(one.critique and one.revision and one.tags and one.examples for one in principles), name

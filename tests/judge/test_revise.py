@@ -6,10 +6,13 @@ from collections import Counter
 
 import pytest
 
+from preceptor.asking.stages import pairs_to_label
 from preceptor.constitution.principle import Constitution, Principle
 from preceptor.judge.models.protocol import Completion, Failure, Outcome, Request
 from preceptor.judge.records import ReplyStatus
-from preceptor.judge.revise import ReviseSettings, drawn, revise
+from preceptor.judge.revise import drawn, revise
+from preceptor.judge.settings import ReviseSettings
+from preceptor.prompts.records import content_id
 from tests.judge.canned import BOTH, KIND, TRUE, Absent, drive, response, says
 
 BARE = Constitution(name="bare", principles=(Principle(id="plain", text="Choose the plain reply."),))
@@ -94,13 +97,16 @@ def test_a_critique_that_declines_is_none_but_a_revision_may_decline() -> None:
     assert (repaired.status, repaired.text) == ("ok", REFUSAL)
 
 
-@pytest.mark.parametrize("status", ["refused", "empty", "failed"])
-def test_a_response_without_a_reply_is_passed_on(status: ReplyStatus) -> None:
+@pytest.mark.parametrize(
+    ("status", "text"), [("refused", ""), ("empty", ""), ("failed", ""), ("truncated", "It is half a")]
+)
+def test_a_response_without_a_whole_reply_is_passed_on(status: ReplyStatus, text: str) -> None:
+    """And one that was cut off with all of its text: its revision would be compared with half a reply."""
     revision, asked = drive(
-        revise(response("", status=status, problem="why"), BOTH, Absent(), ReviseSettings()), by_stage
+        revise(response(text, status=status, problem="why"), BOTH, Absent(), ReviseSettings()), by_stage
     )
     assert asked == []
-    assert revision.status == status
+    assert (revision.status, revision.text) == (status, text)
     assert "why" in revision.problem
 
 
@@ -129,3 +135,13 @@ def test_the_draw_is_a_pure_function_that_reaches_every_principle() -> None:
 
 def test_principles_without_critique_wording_are_never_drawn() -> None:
     assert drawn((*BARE.principles, TRUE), "r", ReviseSettings(rounds=3)) == (TRUE, TRUE, TRUE)
+
+
+def test_no_revision_of_half_a_reply_is_compared_with_it() -> None:
+    """Not even one that an older version made."""
+    whole, half = response(), response("It is half a", id="response-2", status="truncated")
+    made = [drive(revise(row, BOTH, Absent(), ReviseSettings()), by_stage)[0] for row in (whole, half)]
+    older = made[0].model_copy(update={"id": "older", "response": half})
+    assert [pair.sources for pair in pairs_to_label([], [older, *made])] == [
+        tuple(sorted((whole.id, made[0].id), key=lambda one: content_id("slot", one)))
+    ]

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from preceptor.judge.errors import BudgetReached, ProviderStopped, Rejected
-from preceptor.judge.models.protocol import Completion, Request
+from preceptor.judge.ledger.location import reading
+from preceptor.judge.ledger.queries import bill
+from preceptor.judge.models.http.faults import Crowded
+from preceptor.judge.models.protocol import Completion, OnHeaders, Request
 from preceptor.judge.models.scripted import Line, ScriptedModel
 from preceptor.judge.reward import JudgeReward, RewardSettings
+from preceptor.judge.settings import Price
 from preceptor.train.embedded import WEIGHTS
 from tests.judge.canned import BOTH, first_shown, says
 
@@ -68,6 +73,13 @@ def test_a_failure_is_none_and_never_zero(tmp_path: Path) -> None:
     assert found[1] > found[0]
 
 
+def test_orders_that_disagree_give_no_reward(tmp_path: Path) -> None:
+    """A judge that names the slot has said nothing of the two completions: None, which every trainer masks, and not
+    0 for both."""
+    made = reward(tmp_path, lambda _: "Verdict: A")
+    assert asyncio.run(made(["Hello?"] * 2, REPLIES[:2])) == [None, None]
+
+
 def test_one_completion_alone_has_nobody_to_be_compared_with(tmp_path: Path) -> None:
     assert asyncio.run(reward(tmp_path, by_number)(["Hello?"], ["reply 1"])) == [None]
 
@@ -91,6 +103,106 @@ def test_an_outage_and_an_empty_purse_end_the_training(tmp_path: Path) -> None:
     settings = RewardSettings(ledger=str(tmp_path / "other.db"), max_cost_usd=0.0)
     with pytest.raises(BudgetReached):
         asyncio.run(JudgeReward(model, BOTH, settings)(PROMPTS, REPLIES))
+
+
+async def test_what_a_step_learns_of_the_provider_holds_in_the_next(tmp_path: Path) -> None:
+    """Crowded in the first step, asked one at a time from then on: no step begins with a burst at full width."""
+    running = peak = 0
+    crowds = iter([True] * 4)
+
+    class Crowding(ScriptedModel):
+        async def complete(self, request: Request) -> Completion:
+            nonlocal running, peak
+            running += 1
+            peak = max(peak, running)
+            await asyncio.sleep(0.001)
+            running -= 1
+            if next(crowds, False):
+                raise Crowded("busy")
+            return await super().complete(request)
+
+    model = Crowding(by_number)
+    made = JudgeReward(model, BOTH, RewardSettings(ledger=str(tmp_path / "ledger.db"), concurrency=4))
+    widths = []
+    for step in range(3):
+        replies = [f"reply {10 * step + number}" for number in range(6)]
+        peak = 0
+        assert None not in await made(["Hello?"] * 6, replies)
+        assert made._fanout is not None
+        widths.append(made._fanout._gates[model.name])
+    assert widths[0] is widths[1] is widths[2]
+    await made.close()
+
+
+async def test_the_pace_of_one_step_is_kept_by_the_next(tmp_path: Path) -> None:
+    """The headers of the first step allow one request in 20 ms: the second takes its time."""
+
+    class Told(ScriptedModel):
+        async def complete_with_headers(self, request: Request, on_headers: OnHeaders) -> Completion:
+            left = {"limit-requests": "3000", "remaining-requests": "0", "reset-requests": "60s"}
+            on_headers({f"x-ratelimit-{name}": value for name, value in left.items()})
+            return await self.complete(request)
+
+    made = JudgeReward(Told(by_number), BOTH, RewardSettings(ledger=str(tmp_path / "ledger.db")))
+    clock = asyncio.get_running_loop().time
+    await made(["Hello?"] * 2, ["reply 1", "reply 2"])
+    began_s = clock()
+    await made(["Hello?"] * 2, ["reply 3", "reply 4"])
+    assert clock() - began_s >= 0.015, "the first request of this step waits too"
+    await made.close()
+
+
+async def test_calls_that_come_at_once_share_ledger_and_budget(tmp_path: Path) -> None:
+    model = ScriptedModel(by_number, name="openai/gpt-4o")
+    settings = RewardSettings(ledger=str(tmp_path / "ledger.db"), max_cost_usd=1.0)
+    made = JudgeReward(model, BOTH, settings)
+    both = await asyncio.gather(made(PROMPTS, REPLIES), made(PROMPTS, REPLIES))
+    assert both[0] == both[1]
+    asked = len(model.requests)
+    assert len({request.key for request in model.requests}) == asked
+    assert made.spent_usd > 0
+    await made.close()
+    assert made.spent_usd == pytest.approx(_cost(tmp_path / "ledger.db"))
+
+
+def test_the_cap_is_for_all_steps_together_in_whatever_event_loops(tmp_path: Path) -> None:
+    """And a call after the end says the same again."""
+    model = ScriptedModel(lambda _: says("Verdict: A", tokens_in=1000, tokens_out=100), name="openai/gpt-4o")
+    settings = RewardSettings(ledger=str(tmp_path / "ledger.db"), max_cost_usd=0.05)
+    made = JudgeReward(model, BOTH, settings)
+    steps = 0
+    with suppress(BudgetReached):
+        while steps < 1000:
+            asyncio.run(made(["Hello?"] * 2, [f"reply {2 * steps}", f"reply {2 * steps + 1}"]))
+            steps += 1
+    assert 1 < steps < 1000
+    with pytest.raises(BudgetReached):
+        asyncio.run(made(["Why?"] * 2, ["reply 1", "reply 2"]))
+    assert made.spent_usd == pytest.approx(_cost(tmp_path / "ledger.db"))
+    assert made.spent_usd <= 0.05
+    asyncio.run(made.close())
+
+
+def test_the_user_s_own_prices_are_the_reward_s_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the file of prices, and over it what is given with the command."""
+    (tmp_path / "prices.yaml").write_text("openai/mine: {input: 10, output: 0}\n")
+    monkeypatch.setenv("PRECEPTOR_PRICES", str(tmp_path / "prices.yaml"))
+    spent = []
+    for number, prices in enumerate(
+        [None, {"": Price(input=20, output=0)}, {"openai/mine": Price(input=30, output=0)}]
+    ):
+        model = ScriptedModel(lambda _: says("Verdict: A", tokens_in=1000, tokens_out=10), name="openai/mine")
+        settings = RewardSettings(ledger=str(tmp_path / f"{number}.db"), max_cost_usd=5.0)
+        made = JudgeReward(model, BOTH, settings, prices=prices)
+        asyncio.run(made(["Hello?"] * 2, ["reply 1", "reply 2"]))
+        spent.append(made.spent_usd)
+    assert spent == pytest.approx([0.02, 0.02, 0.06])
+
+
+def _cost(ledger: Path) -> float:
+    with reading(str(ledger)) as connection:
+        (line,) = bill(connection, ())
+    return line.cost_usd
 
 
 @pytest.mark.filterwarnings("ignore")

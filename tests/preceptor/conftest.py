@@ -24,7 +24,8 @@ Preceptor = Callable[..., Ended]
 @pytest.fixture
 def preceptor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Preceptor]:
     """Run `preceptor WORDS...`."""
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*words: object) -> Ended:
@@ -40,4 +41,6 @@ def preceptor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
         return Ended(code or 0, said.out, said.err)
 
     yield run
-    signal.signal(signal.SIGTERM, handler)
+    for one, handler in handlers.items():
+        signal.signal(one, handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)

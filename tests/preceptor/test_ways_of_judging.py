@@ -118,7 +118,7 @@ def test_groups_are_ranked_and_give_the_preferences_asked_for(
     ] * 3
     assert server.stats()["requests"] == 3 * 6 * 2
     assert len(rows_of(place / "best" / "rankings.jsonl")[0]["scores"]) == 4
-    assert preceptor(*words, "--groups", "all", "--pairs", "adjacent", "--out", "adjacent").code == 0
+    assert preceptor(*words, "--groups", "all", "--preferences", "adjacent", "--out", "adjacent").code == 0
     assert len(rows_of(place / "adjacent" / "preferences.jsonl")) == 9
     assert server.stats()["requests"] == 3 * 6 * 2
     assert preceptor("verify", "best").code == 0
@@ -170,16 +170,41 @@ def test_a_recheck_asks_past_the_ledger_and_finds_no_drift_in_a_steady_judge(
 
 
 @pytest.mark.usefixtures("place")
+def test_every_recheck_is_a_look_of_its_own_and_a_gate_can_name_drift(
+    preceptor: Preceptor, start_server: Start
+) -> None:
+    """Two looks on one day ask twice; one that stopped at its budget is gone on with."""
+    server = start_server()
+    words = ("audit", "pairs.jsonl", "-c", "style", "--judge", "openai/x", "--base-url", server.url, "--json")
+    assert preceptor(*words, "--recheck", "99%").code == 0
+    assert server.stats()["requests"] == 32
+    second = preceptor(*words, "--recheck", "99%", "--fail-if", "drift_rate > 0 or drift_shift > 0")
+    assert second.code == 0, second.err
+    assert server.stats()["requests"] == 48
+    figures = json.loads(second.out)
+    assert (figures["drift"]["n"], figures["drift"]["look"], figures["drift_rate"]) == (8, 2, 0.0)
+    gated = preceptor(*words, "--recheck", "99%", "--fail-if", "drift_rate == 0")
+    assert (gated.code, server.stats()["requests"]) == (1, 64)
+
+
+@pytest.mark.usefixtures("place")
 def test_an_audit_with_canaries_and_a_gate(preceptor: Preceptor, start_server: Start) -> None:
     server = start_server()
     ended = preceptor(
         *("audit", "pairs.jsonl", "-c", "style", "--judge", "openai/x", "--base-url", server.url),
-        *("--canaries", "--json", "--fail-if", "attack_rate >= 0"),
+        *("--attacks", "--json", "--fail-if", "attack_rate >= 0"),
     )
     assert ended.code == 1, ended.err
     figures = json.loads(ended.out)
     assert (figures["n"], figures["accuracy"]) == (8, 1.0)
     assert figures["canaries"]["all"]["n"] > 8
+    every = figures["canaries"]["all"]
+    assert every["control"]["n"] > 8
+    assert (
+        figures["attack_excess"]
+        == figures["attack_rate"] - figures["attack_control_rate"]
+        == every["difference"]
+    )
 
 
 def test_scores_go_to_a_file_once(place: Path, preceptor: Preceptor, start_server: Start) -> None:
@@ -209,8 +234,8 @@ def test_the_exact_words_can_be_seen_before_anybody_is_asked(
 ) -> None:
     server = start_server()
     words = ("label", "pairs.jsonl", "-c", "style", "--judge", "openai/x", "--base-url", server.url)
-    ended = preceptor(*words, "--out", "out", "--show")
-    assert ended.code == 0
+    ended = preceptor(*words, "--show")
+    assert ended.code == 0, ended.err
     assert ended.out.count("=== openai/x, principle joint") == 2
     assert "quality=1 and so on" in ended.out
     assert server.stats()["requests"] == 0

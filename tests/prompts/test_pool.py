@@ -261,7 +261,9 @@ def test_a_row_of_another_kind_is_refused(tmp_path: Path) -> None:
 
 
 def test_shipped_pools_can_be_read() -> None:
-    assert {"front-desk", "front-desk-held-out", "starter"} <= set(shipped_pools())
+    assert {"everyday", "everyday-held-out", "front-desk", "front-desk-held-out", "starter"} <= set(
+        shipped_pools()
+    )
     for name in shipped_pools():
         pool = list(read_prompts(pool_path(name)))
         assert len(pool) >= 60

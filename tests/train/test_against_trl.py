@@ -13,11 +13,12 @@ from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer
 
 from preceptor.train.data.collate_pairs import PairBatch, collate_pairs
 from preceptor.train.data.pairs import encode_pairs
-from preceptor.train.dpo import policy_loss
+from preceptor.train.dpo import objective, policy_loss
 from preceptor.train.forward.reply_logprobs import Policy, batch_hidden, pair_logprobs
 from preceptor.train.forward.reward_heads import Heads, targets
+from preceptor.train.pair_losses import pair_loss
 from preceptor.train.reward import reward_loss
-from preceptor.train.settings import DpoSettings, RewardSettings
+from preceptor.train.settings import DpoSettings
 from tests.train.tiny import preference, tiny_tokenizer
 
 pytestmark = [
@@ -108,7 +109,7 @@ def test_dpo_losses_equal_trls(tiny: Path, tmp_path: Path, name: str) -> None:
         ]
         gradients = []
         for loss in (
-            policy_loss(Policy(policy), mine, reference, settings)[0].mean(),
+            policy_loss(Policy(policy), mine, reference, **objective(settings))[0].mean(),
             trainer.compute_loss(policy, batch),
         ):
             policy.zero_grad()
@@ -130,7 +131,7 @@ def test_the_batch_and_its_rewards_equal_trls(tiny: Path, tmp_path: Path) -> Non
     wanted = trainer.compute_loss(policy, theirs)
     for shared in (True, False):
         ours = collate_pairs(encoded, range(len(PAIRS)), 0, shared)
-        loss, figures = policy_loss(Policy(policy), ours, reference, DpoSettings(beta=BETA))
+        loss, figures = policy_loss(Policy(policy), ours, reference, pair_loss("dpo"), BETA)
         torch.testing.assert_close(loss.mean(), wanted, rtol=0, atol=1e-5)
         metrics = trainer._metrics["eval"]  # the model as loaded is in evaluation mode
         assert figures["margin"].mean().item() == pytest.approx(metrics["rewards/margins"][0], abs=1e-5)
@@ -154,8 +155,7 @@ def test_reward_losses_equal_trls(tiny: Path, tmp_path: Path, margin: float, cen
         return model.score(batch_hidden(model, batch)[batch.last])
 
     ours = collate_pairs([pair._replace(margin=margin) for pair in pairs], range(len(PAIRS)), pad_id=0)
-    settings = RewardSettings(margin=1.0, centre=centre or 0.0)
     pieces = {"heads": Heads(), "wanted": targets(pairs, Heads(), seed=0)}
-    loss = reward_loss(scores, ours, settings, **pieces)[0].mean()  # type: ignore[arg-type]
+    loss = reward_loss(scores, ours, **pieces, margin=1.0, centre=centre or 0.0)[0].mean()  # type: ignore[arg-type]
     torch.testing.assert_close(loss, trainer.compute_loss(model, theirs), rtol=0, atol=1e-5)
     assert abs(loss.item() - 0.6931) > 1e-3

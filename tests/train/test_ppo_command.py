@@ -6,34 +6,24 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from preceptor.cli.train import app
+from preceptor.cli.train.app import app
 from preceptor.constitution.errors import UserError
-from preceptor.train.settings import PpoSettings
+from preceptor.train.reward import train_reward
+from preceptor.train.settings import RewardSettings
+from tests.servers.llm import LLMServer
+from tests.train.tiny import preference
+
+pytestmark = pytest.mark.slow
 
 PROMPTS = "\n".join(json.dumps({"prompt": f"{number}: where is the pool?"}) for number in range(4))
 REWARD = (
     "def short(prompts, completions, **columns):\n    return [-float(len(text)) for text in completions]\n"
 )
-
-
-SOURCES = {
-    *(
-        "judge",
-        "constitution",
-        "judge_mode",
-        "principles",
-        "judge_base_url",
-        "max_cost",
-        "concurrency",
-        "ledger",
-    ),
-    *("rollouts", "base_url"),
-}
-"""Flags that say who rewards and who draws, and are no settings."""
 
 
 @pytest.fixture
@@ -103,40 +93,62 @@ def test_bad_input_is_told_and_leaves_nothing_behind(
     assert not Path("out").exists()
 
 
-def test_the_defaults_shown_are_the_settings_own() -> None:
-    from typer.main import get_command
-
-    checked = 0
-    for option in get_command(app).commands["ppo"].params:  # type: ignore[attr-defined]
-        shown = getattr(option, "show_default", None)
-        if isinstance(shown, str) and option.name not in (
-            "model",
-            "pass_tokens",
-            "rollout_tokens",
-            "gradient_checkpointing",
-            "guard_text",
-        ):
-            default = PpoSettings.model_fields[option.name].default
-            assert shown == ("none" if default is None else str(default)), option.name
-            checked += 1
-    assert checked == 30
+LAW = """\
+name: short
+version: 1.0.0
+principles:
+  - {id: short, text: Choose the shorter reply., check: {max_words: 3}}
+"""
 
 
-def test_every_setting_that_changes_the_result_has_a_flag() -> None:
-    from typer.main import get_command
+@pytest.mark.parametrize(
+    ("judge", "meaning"), [("openai/judge", "start's reply"), ("checks", "every principle")]
+)
+def test_a_guard_beside_a_reward_model(
+    judge: str,
+    meaning: str,
+    tiny: Path,
+    place: Path,
+    start_server: Callable[..., LLMServer],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As docs/over-optimisation.md shows it: the constitution, the address and the cap are the guard's."""
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    (place / "law.yaml").write_text(LAW)
+    rows = [preference(number) for number in range(8)]
+    train_reward(rows, RewardSettings(model=str(tiny), rank=4, held_out=0.0), place / "reward")
+    words = f"ppo prompts.jsonl --reward reward --model {tiny} --out out --batch-size 4 --samples 2 --rank 4"
+    words += (
+        " --minibatches 2 --max-new-tokens 6 --max-length 64 --guard-prompts prompts.jsonl --guard-every 1"
+    )
+    words += f" --guard-judge {judge} -c law.yaml"
+    if judge != "checks":
+        words += f" --base-url {start_server().url} --max-cost 3"
+    app(words.split(), standalone_mode=False)
+    looks = [json.loads(line) for line in Path("out/guard.jsonl").read_text().splitlines()]
+    assert [look["step"] for look in looks] == [0, 1, 2]
+    assert all(look["judged"] == 4 for look in looks)
+    assert meaning in json.loads(Path("out/guard.json").read_text())["meaning"]
 
-    flags = {option.name for option in get_command(app).commands["ppo"].params}  # type: ignore[attr-defined]
-    left_out = {"normalise_rewards", "whiten_advantages", "warmup", "max_grad_norm"}
-    left_out |= {"compile", "report_to"}  # refused
-    others = {
-        "prompts",
-        "reward",
-        "out",
-        "json",
-        "plan",
-        "guard_judge",
-        "guard_prompts",
-        "guard_rule",
-        "guard_text",
-    }
-    assert set(PpoSettings.model_fields) - left_out == flags - others - SOURCES
+
+@pytest.mark.parametrize(
+    ("words", "idle"),
+    [
+        ("--guard-judge oracle/embedded -c law.yaml", "--constitution"),
+        ("--guard-judge checks -c law.yaml --max-cost 1", "--max-cost"),
+        ("--guard-judge openai/judge -c law.yaml --judge openai/other", "--judge"),
+        ("-c law.yaml", "--constitution"),
+    ],
+)
+def test_what_no_judge_goes_by_is_refused(
+    words: str, idle: str, tiny: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    (place / "law.yaml").write_text(LAW)
+    guard = " --guard-prompts prompts.jsonl" if "--guard-judge" in words else ""
+    with pytest.raises(UserError, match=f"^{idle}: no effect with --reward"):
+        app(
+            f"ppo prompts.jsonl --reward rewarding:short --model {tiny} --out out {words}{guard}".split(),
+            standalone_mode=False,
+        )

@@ -17,7 +17,7 @@ from preceptor.train.models.base import POLICY, REFERENCE, load_base
 from preceptor.train.models.switchboard import BASE
 from preceptor.train.ppo.checkpoint import open_optimisers
 from preceptor.train.ppo.roles import REWARD, VALUE, Roles, open_roles
-from preceptor.train.ppo.update import Experience, policy_step, value_step
+from preceptor.train.ppo.update import Experience, policy_numbers, policy_step, value_numbers, value_step
 from preceptor.train.reward import train_reward
 from preceptor.train.settings import PpoSettings, RewardSettings, SftSettings
 from preceptor.train.sft import train_sft
@@ -86,8 +86,8 @@ def step_both(roles: Roles, **changes: object) -> tuple[list[Tensor], list[Tenso
     optimisers = open_optimisers(roles)
     groups = groups_of(REPLIES)
     roles.train()
-    policy_step(experience(), groups, roles, optimisers.policy, settings)
-    value_step(experience(), groups, roles, optimisers.value, settings)
+    policy_step(experience(), groups, roles, optimisers.policy, **policy_numbers(settings))
+    value_step(experience(), groups, roles, optimisers.value, **value_numbers(settings))
     return gradients(roles, POLICY), gradients(roles, VALUE)
 
 
@@ -146,11 +146,11 @@ def test_the_value_loss_leaves_the_policy_alone_and_the_reverse(tiny: Path, trai
         if f".{POLICY}." not in name and f".{VALUE}." not in name
     }
     before = {role: weights(roles, role) for role in (POLICY, VALUE)}
-    policy_step(experience(), groups, roles, optimisers.policy, settings)
+    policy_step(experience(), groups, roles, optimisers.policy, **policy_numbers(settings))
     assert not equal(before[POLICY], weights(roles, POLICY))
     assert equal(before[VALUE], weights(roles, VALUE))
     after = weights(roles, POLICY)
-    value_step(experience(), groups, roles, optimisers.value, settings)
+    value_step(experience(), groups, roles, optimisers.value, **value_numbers(settings))
     assert equal(after, weights(roles, POLICY))
     assert not equal(before[VALUE], weights(roles, VALUE))
     now = dict(roles.adapted.named_parameters())

@@ -2,7 +2,7 @@
 
 The model is built from its config, so that no weights are read: with all its layers where that is quick, else
 with one layer and with two, and what the second adds is taken for every further one. The passes of all steps
-are put in order of what they weigh (`train.estimate.plan.pass_weight`) and cut into strata; the middle pass of each
+are put in order of what they weigh (`train.estimate.schedule.pass_weight`) and cut into strata; the middle pass of each
 stands for it, seconds a unit of weight. Beside the passes an optimizer's step and the writing of a checkpoint
 are timed. Of every figure there is a least, a middle and a largest: of its trials, which is how much the
 machine's own unsteadiness, and not the method's fault, makes it vary.

@@ -4,47 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-BINS = 10
-Z95 = 1.959963984540054
-
-
-class Interval(NamedTuple):
-    """A share and its interval, at 95 % unless something else is said."""
-
-    share: float
-    low: float
-    high: float
-    n: int
-
-
-def wilson(successes: float, n: int, z: float = Z95) -> Interval:
-    """Share of successes with Wilson's score interval (Wilson 1927), which holds for small n and near 0 and 1.
-
-    z: how many standard errors, at 95 % unless told.
-
-    `successes` may hold halves, for ties; the interval is then a little too wide. n = 0 gives share NaN
-    within 0..1.
-    """
-    if n == 0:
-        return Interval(math.nan, 0.0, 1.0, 0)
-    share = successes / n
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n * n)) / (1 + z**2 / n)
-    return Interval(share, max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)), n)
-
-
-class Bin(NamedTuple):
-    """Pairs whose preferred reply the model gave a probability between `low` and `high`."""
-
-    low: float
-    high: float
-    n: int
-    confidence: float
-    """Mean probability that the model gave to the reply it prefers."""
-    agreement: float
-    """Mean probability that the judge gave to that same reply."""
+from preceptor.judge import statistics
+from preceptor.judge.statistics import Bin, wilson
 
 
 def log_sigmoid(x: float) -> float:
@@ -58,23 +21,19 @@ def sigmoid(x: float) -> float:
 
 
 def reliability(margins: Sequence[float], probabilities: Sequence[float]) -> list[Bin]:
-    """Bins over the model's confidence in 0.5..1; empty ones are left out.
+    """Bins over the model's confidence in 0.5..1: the mean probability that the model gave to the reply it prefers,
+    and the mean probability that the judge gave to that same reply.
 
     Each pair is turned so that the reply preferred by the model comes first: which reply is called chosen is
     then without effect, as it should be, since the chosen one is by construction the judge's.
     """
-    places: list[list[tuple[float, float]]] = [[] for _ in range(BINS)]
-    for margin, probability in zip(margins, probabilities, strict=True):
-        confidence = sigmoid(abs(margin))
-        agreement = 0.5 if margin == 0 else (probability if margin > 0 else 1 - probability)
-        places[min(BINS - 1, int((confidence - 0.5) * 2 * BINS))].append((confidence, agreement))
-    bins = []
-    for number, held in enumerate(places):
-        if held:
-            low = 0.5 + number / (2 * BINS)
-            confidence, agreement = (math.fsum(column) / len(held) for column in zip(*held, strict=True))
-            bins.append(Bin(low, low + 0.5 / BINS, len(held), confidence, agreement))
-    return bins
+    return statistics.reliability(
+        [
+            (sigmoid(abs(margin)), 0.5 if margin == 0 else (probability if margin > 0 else 1 - probability))
+            for margin, probability in zip(margins, probabilities, strict=True)
+        ],
+        lowest=0.5,
+    )
 
 
 def report_card(margins: Sequence[float], probabilities: Sequence[float]) -> dict[str, Any]:
@@ -102,8 +61,8 @@ def report_card(margins: Sequence[float], probabilities: Sequence[float]) -> dic
         "nll": math.fsum(-p * log_sigmoid(d) - (1 - p) * log_sigmoid(-d) for d, p in pairs) / n,
         "nll_floor": math.fsum(_entropy(p) for p in probabilities) / n,
         "brier": math.fsum((sigmoid(d) - p) ** 2 for d, p in pairs) / n,
-        "ece": math.fsum(row.n * abs(row.confidence - row.agreement) for row in bins) / n,
-        "bins": [row._asdict() for row in bins],
+        "ece": statistics.calibration_error(bins),
+        "bins": [one.row("agreement") for one in bins],
     }
 
 

@@ -9,14 +9,11 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from preceptor.judge.records import Label, Status
+from preceptor.judge.statistics import Z95, Interval, wilson
 from preceptor.prompts.records import Message
-from preceptor.train.evaluation.calibration import Z95, Interval, wilson
-
-if TYPE_CHECKING:
-    from torch import device
 
 OVERALL = "overall"
 UNJUDGED: frozenset[Status] = frozenset({"refused", "unparsed", "failed"})
@@ -142,7 +139,7 @@ def reply_logprobs(
     """
     from preceptor.train.data.pairs import encode_messages, encode_reply, turn_ends
     from preceptor.train.forward.reply_logprobs import row_logprobs
-    from preceptor.train.models.base import adapt_from, load_base
+    from preceptor.train.models.base import adapt_from, load_base, training_device
 
     base = load_base(model)
     ends = turn_ends(base.tokenizer, base.generation_eos)
@@ -152,11 +149,5 @@ def reply_logprobs(
         message = Message(role="assistant", content=reply)
         rows.append((ids, encode_reply(base.tokenizer, prompt, ids, [message], ends)))
     subject: Any = base.model if adapter is None else adapt_from(base, Path(adapter), frozen_reference=False)
-    subject.to(_device())
+    subject.to(training_device())
     return [float(value) for value in row_logprobs(subject, rows, base.pad_id, batch_size)]
-
-
-def _device() -> device:
-    import torch
-
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from preceptor.train.evaluation.calibration import wilson
+from preceptor.judge.statistics import newcombe, phi, wilson
 
 Z99 = 2.5758293035489004
 RESAMPLES = 4000
@@ -63,27 +63,8 @@ def shares(before: Sequence[bool | None], after: Sequence[bool | None]) -> Chang
         return Change(Estimate(*old), Estimate(*new), math.nan, math.nan, math.nan)
     wide_old, wide_new = (wilson(sum(side), len(side), Z99) for side in sides)
     paired = len(sides[0]) == len(before) and len(sides[1]) == len(after)
-    phi = _correlation(sides[0], sides[1]) if paired else 0.0
-    by = new.share - old.share
-    down = _hypotenuse(new.share - wide_new.low, wide_old.high - old.share, phi)
-    up = _hypotenuse(wide_new.high - new.share, old.share - wide_old.low, phi)
-    return Change(Estimate(*old), Estimate(*new), by, by - down, by + up)
-
-
-def _hypotenuse(a: float, b: float, phi: float) -> float:
-    return math.sqrt(max(0.0, a * a - 2 * phi * a * b + b * b))
-
-
-def _correlation(before: Sequence[bool], after: Sequence[bool]) -> float:
-    """Phi of the two-by-two table, with Newcombe's correction for continuity."""
-    n, old, new = len(before), sum(before), sum(after)
-    margins = old * (n - old) * new * (n - new)
-    if not margins:
-        return 0.0
-    both = sum(a and b for a, b in zip(before, after, strict=True))
-    excess = both * n - old * new  # ad - bc
-    corrected = max(0.0, excess - n / 2) if excess > 0 else excess
-    return float(corrected / math.sqrt(margins))
+    change = newcombe(wide_old, wide_new, phi(sides[0], sides[1]) if paired else 0.0)
+    return Change(Estimate(*old), Estimate(*new), *change)
 
 
 def _same(value: Any) -> Any:

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from preceptor.train.evaluation.calibration import log_sigmoid, reliability, report_card, wilson
+from preceptor.judge.statistics import calibration_error, wilson
+from preceptor.train.evaluation.calibration import log_sigmoid, reliability, report_card
 
 CONFIDENCE = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Edges of the bins by the judge's probability; the last bin holds 1 too."""
@@ -206,7 +207,7 @@ def _ece_across(pairs: Sequence[Judged]) -> float | None:
         margins += [pair.margin / temperature for pair in half]
         probabilities += [pair.probability for pair in half]
     bins = reliability(margins, probabilities)
-    return math.fsum(row.n * abs(row.confidence - row.agreement) for row in bins) / len(pairs)
+    return calibration_error(bins)
 
 
 def _variance(values: Sequence[float]) -> float:

@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from preceptor.judge.models.local.weights_hash import is_gguf
+from preceptor.judge.models.registry import declared, packaged
 from preceptor.train.data.readers import UNKNOWN
 from preceptor.train.export.provenance import REWARD, Origin
-from preceptor.train.models.base import EMBEDDED, resolve_model
+from preceptor.train.models.base import resolve_model
 
 WHAT = {
     "reward": "A reward model: it scores replies, and a difference of two scores is the log-odds that the first is "
@@ -108,8 +110,7 @@ def _origin(origin: Origin, form: str, made: MadeIn) -> str:
 
 
 def _base_shown(origin: Origin) -> str:
-    shipped = ", the tiny model that Preceptor ships" if origin.base == EMBEDDED else ""
-    return f"`{origin.base_name}`{shipped}"
+    return f"`{origin.base_name}`{origin.base_from and f', {origin.base_from}'}"
 
 
 def _names(names: tuple[str, ...]) -> str:
@@ -122,7 +123,7 @@ def _names(names: tuple[str, ...]) -> str:
 def _by_machine(origin: Origin) -> bool:
     """Whether no person has judged the rows, as far as all of them say who did."""
     judges = [name for judge in origin.judges for name in judge.split(" + ")]
-    return not any(name == UNKNOWN or name.partition("/")[0] == "human" for name in judges)
+    return not any(name == UNKNOWN or declared(name).person for name in judges)
 
 
 def _labelled(origin: Origin) -> str:
@@ -164,9 +165,9 @@ def _code(origin: Origin, form: str, made: MadeIn) -> str:
 
 
 def _base_code(origin: Origin) -> str:
-    if origin.base == EMBEDDED:
+    if origin.base in packaged() or is_gguf(origin.base):
         where = "from preceptor.train.models.base import resolve_model"
-        return f'{where}\n\nbase = resolve_model("embedded")  # of Preceptor\n'
+        return f"{where}\n\nbase = resolve_model({json.dumps(origin.base)})  # of Preceptor\n"
     return f"\nbase = {json.dumps(resolve_model(origin.base))}\n"
 
 

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from preceptor.constitution.files import load
+from preceptor.judge.models.local import gguf, smollm2
+from preceptor.judge.models.local.weights_hash import is_gguf
+from preceptor.judge.models.registry import packaged
 from preceptor.prompts.manifest import file_hash
 from preceptor.train.data.readers import UNKNOWN
 from preceptor.train.errors import CheckpointError
@@ -51,10 +54,23 @@ class Origin(NamedTuple):
 
     @property
     def base_name(self) -> str:
-        """The base by a name that holds on another machine too: hub id, `embedded`, or a folder's name."""
-        if self.base == EMBEDDED:
-            return EMBEDDED
+        """The base by a name that holds on another machine too: hub id, a packaged model's name, or the name of a
+        folder or GGUF file."""
+        if self.base in packaged():
+            return self.base
         return self.hub_base or Path(self.base.removeprefix("hf/")).name
+
+    @property
+    def base_from(self) -> str:
+        """How another machine gets the base, where its name does not say it; empty for a hub id and a bare folder."""
+        if self.base == EMBEDDED:
+            return "the tiny model that Preceptor ships"
+        if self.base == smollm2.NAME:
+            return f"{smollm2.ABOUT}; Preceptor has it with {gguf.INSTALL}"
+        made_of = gguf.source_of(resolve_model(self.base)) if self.hub_base is None else None
+        if made_of is None:
+            return ""
+        return f"the GGUF file {made_of['file']} (SHA-256 {made_of['sha256']}), dequantised by Preceptor"
 
     @property
     def card(self) -> dict[str, Any]:
@@ -84,11 +100,19 @@ def read_origin(folder: Path) -> Origin:
                 f"{path} is not the file that {MANIFEST} tells of: see `preceptor verify {folder}`, or train again"
             )
     settings = manifest.get("settings", {})
-    base = EMBEDDED if settings.get("model") == EMBEDDED else base_of_adapter(folder)
+    base = _base_of(folder, str(settings.get("model", "")))
     run = folder.absolute().parent
     constitutions = manifest.get("constitutions") or _constitution_of(run) or [UNKNOWN]
     judges = manifest.get("judges") or _judge_of(run, str(manifest["kind"])) or [UNKNOWN]
     return Origin(folder, manifest, base, tuple(constitutions), tuple(judges))
+
+
+def _base_of(folder: Path, model: str) -> str:
+    """The base by the name that it was trained by, where that is a package's or a GGUF file's; else where the adapter
+    says that it lies."""
+    if model in packaged() or (is_gguf(model) and Path(model.removeprefix("hf/")).expanduser().is_file()):
+        return model
+    return base_of_adapter(folder)
 
 
 def _is_training(folder: Path) -> bool:

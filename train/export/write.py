@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import torch
 
+from preceptor.judge.models.local.loading import quiet_loading
 from preceptor.prompts.manifest import file_hash, versions, write_json, write_text
 from preceptor.train.errors import CheckpointError, RunFolderError
 from preceptor.train.export.classifier import as_classifier, misread
@@ -32,7 +33,6 @@ from preceptor.train.models.base import (
     ADAPTER_WEIGHTS,
     adapt_from,
     load_base,
-    quiet_loading,
     resolve_model,
 )
 from preceptor.train.reward import CARD
@@ -217,9 +217,10 @@ WRITERS: dict[str, Callable[[Origin, Path, torch.dtype | None], MadeIn]] = {
 def _base_notes(origin: Origin) -> tuple[str, ...]:
     if origin.hub_base is not None:
         return ()
+    what = f" It is {origin.base_from}." if origin.base_from else ""
     return (
         "The base is no model of the hub: whoever loads the adapter needs that very base, and its path is in "
-        f"{ADAPTER_CONFIG}. Export as merged, or a reward model as sequence-classification, to hand it on.",
+        f"{ADAPTER_CONFIG}.{what} Export as merged, or a reward model as sequence-classification, to hand it on.",
     )
 
 
@@ -244,6 +245,7 @@ def _manifest(origin: Origin, form: str, made: MadeIn, now: dict[str, str], plac
         "format": form,
         "dtype": made.dtype,
         "base": origin.base_name,
+        **({"base_from": origin.base_from} if origin.base_from else {}),
         "constitutions": list(origin.constitutions),
         "judges": list(origin.judges),
         "training": {

@@ -22,13 +22,13 @@ from typing import NamedTuple
 import torch
 
 from preceptor.constitution.checks import looks_refused
+from preceptor.judge.statistics import wilson
 from preceptor.prompts.manifest import write_json
 from preceptor.prompts.records import Prompt, canonical_json
 from preceptor.prompts.rows import read_records
 from preceptor.train.data.collate_replies import groups_of
 from preceptor.train.data.pairs import encode_messages, fit_prompt, turn_ends
 from preceptor.train.errors import RunFolderError, TrainDataError
-from preceptor.train.evaluation.calibration import wilson
 from preceptor.train.evaluation.compare import distinct_n, kl_nats
 from preceptor.train.evaluation.diversity import mean_self_bleu
 from preceptor.train.forward.reply_logprobs import row_logprobs
@@ -39,7 +39,7 @@ from preceptor.train.ppo.guard_protocol import Decision, Moment
 from preceptor.train.ppo.roles import REWARD, Roles
 from preceptor.train.ppo.rollouts import draw
 from preceptor.train.rollout.prompts import text_of
-from preceptor.train.rollout.rewards import Replied
+from preceptor.train.rollout.rewards import Replied, finite_or_none
 from preceptor.train.rollout.sampling import Rollout, Sampling
 from preceptor.train.settings import PpoSettings
 
@@ -119,7 +119,7 @@ class HeldOutGuard:
         ]
         texts = [reply.text for reply in replied]
         begun = self._start_texts(moment.folder) if moment.step else texts
-        gold = self.judge.score(self.prompts, texts, begun)
+        gold = [finite_or_none(value) for value in self.judge.score(self.prompts, texts, begun)]
         proxy = moment.score(replied)
         known = [value for value in gold if value is not None]
         share = wilson(sum(known), len(known))
@@ -219,7 +219,8 @@ def reference_kl(rollouts: Sequence[Rollout], roles: Roles) -> float:
 
 @torch.no_grad()
 def ensemble_spread(rollouts: Sequence[Rollout], roles: Roles) -> float | None:
-    """Mean standard deviation of the members' scores, where the reward is an ensemble on the policy's base."""
+    """Mean standard deviation of the members' scores, where the reward is an ensemble on the policy's base, over the
+    replies that have finite ones; None where there are none."""
     if roles.reward is None or roles.reward.heads.kind != "ensemble":
         return None
     replies = [(rollout.prompt, rollout.reply) for rollout in rollouts]
@@ -230,7 +231,8 @@ def ensemble_spread(rollouts: Sequence[Rollout], roles: Roles) -> float | None:
         return [value for some in spreads for value in some.tolist()]
 
     with roles.board.as_role(REWARD):
-        return statistics.fmean(roles.fitting(read, replies, groups))
+        found = [value for value in roles.fitting(read, replies, groups) if finite_or_none(value) is not None]
+    return statistics.fmean(found) if found else None
 
 
 def perplexity(texts: Sequence[str], roles: Roles, max_length: int) -> float:

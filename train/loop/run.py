@@ -45,6 +45,7 @@ from preceptor.train.models.base import (
     adapt_from,
     adapt_on_top,
     checkpoint_gradients,
+    load_base,
 )
 from preceptor.train.settings import LoopSettings
 
@@ -178,6 +179,14 @@ def use_bf16(precision: str) -> bool:
 def load_dtype(precision: str) -> torch.dtype:
     """In which form to hold the frozen base."""
     return torch.bfloat16 if use_bf16(precision) else torch.float32
+
+
+def load_for(settings: LoopSettings) -> Base:
+    """The base that a training's settings name, in the form that they ask for. The one way in which trainings load it.
+
+    Raises CheckpointError for a model that cannot be loaded, or not in that form.
+    """
+    return load_base(settings.model, load_dtype(settings.precision), settings.four_bit)
 
 
 def adapted_by(base: Base, settings: LoopSettings, frozen_reference: bool, on_top: bool = False) -> PeftModel:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
-import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,9 +23,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import nn
 
-from preceptor.judge.models.local.loading import nf4
-from preceptor.judge.models.local.text_tokens import check_tokenizer
-from preceptor.judge.models.local.weights_hash import weights_hash
+from preceptor.constitution.errors import UserError
+from preceptor.judge.errors import UnknownModel
+from preceptor.judge.models.local.gguf import folder_of
+from preceptor.judge.models.local.loading import Placement, base_named_by, open_checkpoint, quiet_loading
+from preceptor.judge.models.local.weights_hash import is_gguf, weights_hash
+from preceptor.judge.models.registry import packaged, weights_of
 from preceptor.train.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -38,7 +40,6 @@ REFERENCE = "reference"
 BENEATH = "beneath"
 JOINED = "joined"
 EMBEDDED = "embedded"
-EMBEDDED_WEIGHTS = Path(__file__).parents[1] / "embedded" / "weights"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
@@ -66,23 +67,26 @@ class Base(NamedTuple):
 
 
 def resolve_model(name: str) -> str:
-    """The folder or hub id that a model name stands for: `embedded`, `hf/ID`, `hf/FOLDER`, or a bare folder.
+    """The folder or hub id that a model name stands for: a packaged model's name, `hf/ID`, `hf/FOLDER`, `hf/PATH.gguf`,
+    or a path alone. Of a GGUF file it is the folder that is made of it.
 
     Raises CheckpointError for a name that is none of these, and for a folder that holds no whole model.
     """
-    if name == EMBEDDED:
-        return str(_checked_folder(EMBEDDED_WEIGHTS))
-    source = name.removeprefix("hf/")
-    if source and Path(source).is_dir():
-        return str(_checked_folder(Path(source)))
-    looks_local = source.startswith((".", "/", "~")) or source.count("/") > 1
-    if name.startswith("hf/") and source and not looks_local:
-        return source
-    near = difflib.get_close_matches(name, [EMBEDDED], n=1, cutoff=0.6)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise CheckpointError(
-        f"no model {name!r}: wanted `embedded`, `hf/` and a hub id, or the path of a model folder{hint}"
-    )
+    try:
+        source = weights_of(name)
+        if is_gguf(source):
+            source = str(folder_of(name, source))
+    except UnknownModel as error:
+        near = difflib.get_close_matches(name, packaged(), n=1, cutoff=0.6)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise CheckpointError(
+            f"no model {name!r}: wanted {', '.join(f'`{one}`' for one in packaged())}, `hf/` and a hub id, or the path "
+            f"of a model folder or GGUF file{hint}"
+        ) from error
+    except UserError as error:
+        raise CheckpointError(str(error)) from error
+    folder = Path(source).expanduser()
+    return str(_checked_folder(folder)) if folder.is_dir() else source
 
 
 def _checked_folder(folder: Path) -> Path:
@@ -100,64 +104,25 @@ def _checked_folder(folder: Path) -> Path:
     return folder
 
 
-@contextlib.contextmanager
-def quiet_loading() -> Iterator[None]:
-    """No progress bars and load reports of transformers meanwhile; what matters of them is raised."""
-    from transformers.utils import logging as hf_logging
-
-    talk: Any = hf_logging
-    verbosity, bars = talk.get_verbosity(), talk.is_progress_bar_enabled()
-    talk.set_verbosity_error()
-    talk.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            # peft 0.21 and trl 1.16 still ask transformers 5.23 by the old names
-            old = r"`(is_)?gradient_checkpointing(_enable|_disable)?` is deprecated"
-            warnings.filterwarnings("ignore", old, FutureWarning)
-            yield
-    finally:
-        talk.set_verbosity(verbosity)
-        if bars:
-            talk.enable_progress_bar()
-
-
 def load_base(name: str, dtype: torch.dtype = torch.float32, four_bit: bool = False) -> Base:
     """Load a model by name, from safetensors only and without running any code that comes with it.
 
     Raises CheckpointError where weights are missing: transformers would fill them in at random and go on; and for
     `four_bit` where that cannot be had.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     source = resolve_model(name)
-    local = Path(source).is_dir()
     if four_bit:
         check_four_bit()
+    place = Placement(
+        device="cuda:0" if four_bit else "cpu", dtype=str(dtype).removeprefix("torch."), four_bit=four_bit
+    )
     try:
-        with quiet_loading():
-            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=local)
-            both: Any = AutoModelForCausalLM.from_pretrained(
-                source,
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=local,
-                output_loading_info=True,
-                dtype=dtype,
-                **({"quantization_config": nf4(), "device_map": {"": 0}} if four_bit else {}),
-            )
-    except Exception as error:
-        raise CheckpointError(f"cannot load {name!r} from {source}: {_first_line(error)}") from error
-    model, report = both
-    faults = [*sorted(report["missing_keys"]), *(str(key[0]) for key in report["mismatched_keys"])]
-    if faults:
-        shown = ", ".join(faults[:3]) + (f" and {len(faults) - 3} more" if len(faults) > 3 else "")
-        raise CheckpointError(
-            f"{source} lacks weights, or has them in another shape: {shown}; use a whole checkpoint"
-        )
-    check_tokenizer(source, tokenizer, model.get_input_embeddings().weight.shape[0])
-    if tokenizer.eos_token_id is None:
+        opened = open_checkpoint(name, source, place)
+    except UserError as error:
+        raise CheckpointError(str(error)) from error
+    if opened.tokenizer.eos_token_id is None:
         raise CheckpointError(f"the tokenizer of {source} has no end-of-text token: replies could not end")
-    return Base(freeze(model), tokenizer, source)
+    return Base(freeze(opened.model), opened.tokenizer, source)
 
 
 def freeze(model: Any) -> Any:
@@ -199,6 +164,15 @@ def checkpoint_gradients(model: Any) -> None:
     model.enable_input_require_grads()
 
 
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Random numbers come from `seed` meanwhile; afterwards they go on as if none had been drawn."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
 def adapt(
     base: Base, rank: int, alpha: float, seed: int, *, dora: bool = False, rslora: bool = False
 ) -> PeftModel:
@@ -209,8 +183,7 @@ def adapt(
     """
     from peft import PeftModelForCausalLM
 
-    torch.manual_seed(seed)
-    with quiet_loading():
+    with seeded(seed), quiet_loading():
         model = PeftModelForCausalLM(base.model, lora(rank, alpha, dora, rslora), adapter_name=POLICY)
     train_only(model, POLICY)
     return model
@@ -270,8 +243,8 @@ def adapt_on_top(base: Base, adapter: Path, rank: int, alpha: float, seed: int) 
 
     with _putting(adapter, base.source):
         model = PeftModel.from_pretrained(base.model, str(adapter), adapter_name=BENEATH)
-    torch.manual_seed(seed)
-    model.add_adapter(POLICY, lora(rank, alpha))
+    with seeded(seed):
+        model.add_adapter(POLICY, lora(rank, alpha))
     train_only(model, POLICY)
     return model
 
@@ -298,6 +271,8 @@ def base_of_adapter(adapter: Path) -> str:
     """Name of the base that an adapter was trained on; CheckpointError where it does not say."""
     check_adapter(adapter)
     name = json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    if name and name.startswith("/") and not Path(name).is_dir():  # made on another machine, perhaps
+        name = base_named_by(adapter) or name
     if not name:
         raise CheckpointError(f"{adapter} does not say on which base it was trained")
     return str(name) if Path(name).is_dir() else f"hf/{name}"
@@ -330,8 +305,8 @@ def add_adapter_from(model: PeftModel, source: str, adapter: Path, name: str) ->
 
 def add_fresh_adapter(model: PeftModel, rank: int, alpha: float, name: str, seed: int) -> None:
     """Put one more adapter on a model, one that changes nothing as yet."""
-    torch.manual_seed(seed)
-    model.add_adapter(name, lora(rank, alpha))
+    with seeded(seed):
+        model.add_adapter(name, lora(rank, alpha))
 
 
 def train_only(model: PeftModel, adapter: str) -> None:

@@ -30,7 +30,14 @@ from preceptor.train.forward.reward_model import StoredHead, read_head
 from preceptor.train.forward.token_logprobs import token_entropies, token_logprobs
 from preceptor.train.loop.oom_retry import Made
 from preceptor.train.loop.run import adapted_by, pass_tokens, use_bf16
-from preceptor.train.models.base import POLICY, REFERENCE, Base, add_adapter_from, add_fresh_adapter
+from preceptor.train.models.base import (
+    POLICY,
+    REFERENCE,
+    Base,
+    add_adapter_from,
+    add_fresh_adapter,
+    training_device,
+)
 from preceptor.train.models.switchboard import BASE, Switchboard
 from preceptor.train.ppo.pass_sizes import Room
 from preceptor.train.rollout.prompts import rollout_tokens
@@ -67,7 +74,7 @@ class Roles:
             if reward is not None:
                 self.value_head.weight.copy_(reward.weight.mean(dim=0, keepdim=True))
             self.value_head.bias.zero_()
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = training_device()
         adapted.to(self.device)
         self.value_head.to(self.device)
         self.room = Room(pass_tokens(settings, self.device), rollout_tokens(settings, self.device))

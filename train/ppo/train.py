@@ -33,6 +33,7 @@ from preceptor.prompts.records import Prompt
 from preceptor.train.data.collate_replies import Reply, ReplyBatch, groups_of
 from preceptor.train.guard.page import conclude
 from preceptor.train.loop.output_folder import (
+    METRICS,
     Result,
     Trained,
     begin_folder,
@@ -40,8 +41,8 @@ from preceptor.train.loop.output_folder import (
     found_finished,
     start_folder,
 )
-from preceptor.train.loop.run import Watch, load_dtype
-from preceptor.train.models.base import POLICY, load_base, same_base, save_adapter
+from preceptor.train.loop.run import Watch, load_for
+from preceptor.train.models.base import POLICY, same_base, save_adapter
 from preceptor.train.ppo import objective
 from preceptor.train.ppo.checkpoint import Carried, Journal, copy_weights, open_optimisers, put_weights
 from preceptor.train.ppo.guard_protocol import Decision, Guard, Moment, guard_identity
@@ -56,6 +57,7 @@ from preceptor.train.rollout.rewards import (
     open_scorer,
     reward_folder,
     reward_identity,
+    told_of_masked,
 )
 from preceptor.train.rollout.sampling import Rollout
 from preceptor.train.settings import PpoSettings
@@ -104,7 +106,7 @@ def train_ppo(
     opened = start_folder("ppo", prompts, settings, Path(out), hashes)
     if (finished := found_finished(opened)) is not None:
         return finished
-    base = load_base(settings.model, load_dtype(settings.precision), settings.four_bit)
+    base = load_for(settings)
     asked, rows = encode_prompts(prompts, settings, base)
     folder = reward_folder(reward)
     shared = folder is not None and same_base(folder, base.source)
@@ -122,7 +124,7 @@ def train_ppo(
     save_adapter(roles.adapted, opened.path)
     base.tokenizer.save_pretrained(str(opened.path))
     metrics: dict[str, Any] = {**journal.last(), "final": {"step": ended.step, **final}}
-    notes = (*notes, *roles.room.notes)
+    notes = (*notes, *roles.room.notes, *told_of_masked(opened.path / METRICS))
     if ended.stopped:
         metrics["stopped"] = ended.stopped
         stop = "stopped after step {step}: {reason}; handed back is the policy of step {returned_step}"

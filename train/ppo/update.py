@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -56,10 +56,10 @@ def update(
         for first in range(min(settings.minibatches, len(order))):
             part = order[first :: settings.minibatches]
             if near:
-                row = policy_step(seen, part, roles, optimisers.policy, settings)
+                row = policy_step(seen, part, roles, optimisers.policy, **policy_numbers(settings))
                 near = settings.max_kl is None or row["approx_kl"] <= settings.max_kl
                 policy_rows.append(row)
-            value_rows.append(value_step(seen, part, roles, optimisers.value, settings))
+            value_rows.append(value_step(seen, part, roles, optimisers.value, **value_numbers(settings)))
     roles.adapted.eval()
     rows = (policy_rows, value_rows)
     means = {key: sum(row[key] for row in each) / len(each) for each in rows for key in each[0]}
@@ -71,14 +71,34 @@ def update(
     }
 
 
+def policy_numbers(settings: PpoSettings) -> dict[str, Any]:
+    """Of the settings, the arguments of `policy_step`."""
+    return {
+        "clip": settings.clip,
+        "entropy": settings.entropy,
+        "max_kl": settings.max_kl,
+        "max_grad_norm": settings.max_grad_norm,
+    }
+
+
+def value_numbers(settings: PpoSettings) -> dict[str, Any]:
+    """Of the settings, the arguments of `value_step`."""
+    return {"value_clip": settings.value_clip, "max_grad_norm": settings.max_grad_norm}
+
+
 def policy_step(
     seen: Experience,
     part: Sequence[Sequence[int]],
     roles: Roles,
     optimiser: torch.optim.Optimizer,
-    settings: PpoSettings,
+    *,
+    clip: float,
+    entropy: float,
+    max_kl: float | None,
+    max_grad_norm: float,
 ) -> dict[str, float]:
-    """One update of the policy on the replies of `part`, unless it has moved too far already."""
+    """One update of the policy on the replies of `part`, unless it has moved too far already. The numbers are as in
+    PpoSettings."""
     roles.board.switch(POLICY)
     tokens = _tokens(seen, part)
 
@@ -87,11 +107,11 @@ def policy_step(
         for batch in roles.batches(seen.replies, part):
             mask = seen.mask[batch.number]  # (b, L)
             old, advantages = seen.old[batch.number][mask], seen.advantages[batch.number][mask]  # (N,)
-            said = roles.logprobs(batch, with_entropies=settings.entropy > 0)
-            clipped = objective.policy_losses(said.logprobs, old, advantages, settings.clip)
+            said = roles.logprobs(batch, with_entropies=entropy > 0)
+            clipped = objective.policy_losses(said.logprobs, old, advantages, clip)
             loss = clipped.losses.sum() / tokens
             if said.entropies is not None:
-                loss = loss - settings.entropy * said.entropies.sum() / tokens
+                loss = loss - entropy * said.entropies.sum() / tokens
             loss.backward()  # type: ignore[no-untyped-call]
             moved = objective.kl_per_token(old, said.logprobs.detach(), "k3")  # (N,)
             sums += torch.stack([loss.detach(), clipped.clipped.sum() / tokens, moved.sum() / tokens])
@@ -100,8 +120,8 @@ def policy_step(
     optimiser.zero_grad(set_to_none=True)
     trained = roles.trained(POLICY)
     loss_value, clip_share, approx_kl = roles.fitting(gradients, seen.replies, part, trained).tolist()
-    if settings.max_kl is None or approx_kl <= settings.max_kl:
-        _take(optimiser, trained, settings)
+    if max_kl is None or approx_kl <= max_kl:
+        _take(optimiser, trained, max_grad_norm)
     return {"policy_loss": loss_value, "clip_share": clip_share, "approx_kl": approx_kl}
 
 
@@ -110,9 +130,11 @@ def value_step(
     part: Sequence[Sequence[int]],
     roles: Roles,
     optimiser: torch.optim.Optimizer,
-    settings: PpoSettings,
+    *,
+    value_clip: float | None,
+    max_grad_norm: float,
 ) -> dict[str, float]:
-    """One update of the value function on the replies of `part`."""
+    """One update of the value function on the replies of `part`. The numbers are as in PpoSettings."""
     roles.board.switch(VALUE)
     tokens = _tokens(seen, part)
 
@@ -121,7 +143,7 @@ def value_step(
         for batch in roles.batches(seen.replies, part):
             mask = seen.mask[batch.number]  # (b, L)
             old, returns = seen.values[batch.number][mask], seen.returns[batch.number][mask]  # (N,)
-            clipped = objective.value_losses(roles.values(batch), old, returns, settings.value_clip)
+            clipped = objective.value_losses(roles.values(batch), old, returns, value_clip)
             loss = clipped.losses.sum() / tokens
             loss.backward()  # type: ignore[no-untyped-call]
             sums += torch.stack([loss.detach(), clipped.clipped.sum() / tokens])
@@ -130,7 +152,7 @@ def value_step(
     optimiser.zero_grad(set_to_none=True)
     trained = roles.trained(VALUE)
     loss_value, clip_share = roles.fitting(gradients, seen.replies, part, trained).tolist()
-    _take(optimiser, trained, settings)
+    _take(optimiser, trained, max_grad_norm)
     return {"value_loss": loss_value, "value_clip_share": clip_share}
 
 
@@ -138,9 +160,9 @@ def _tokens(seen: Experience, part: Sequence[Sequence[int]]) -> int:
     return sum(len(seen.replies[at][1]) for group in part for at in group)
 
 
-def _take(optimiser: torch.optim.Optimizer, weights: Sequence[Tensor], settings: PpoSettings) -> None:
+def _take(optimiser: torch.optim.Optimizer, weights: Sequence[Tensor], max_grad_norm: float) -> None:
     """One step along the gradient, no longer than `max_grad_norm`."""
-    norm = torch.nn.utils.clip_grad_norm_(weights, settings.max_grad_norm)
+    norm = torch.nn.utils.clip_grad_norm_(weights, max_grad_norm)
     if not torch.isfinite(norm):
         raise TrainDataError(
             "the gradient is no longer finite: look at the last rows of metrics.jsonl, and lower the learning rate"

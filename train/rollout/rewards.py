@@ -3,8 +3,9 @@ another, a Python function, and the judge itself.
 
 A function is called as TRL's reward functions are, `function(prompts, completions, **columns)`: conversations
 as lists of messages, replies as texts, and the columns `tags` and `meta` of the prompts; it may be
-asynchronous, as `judge.reward.JudgeReward` is. What it returns is one number for each reply, or None (or NaN)
-where there is none to be had: such a reply is masked, and never counts as 0.
+asynchronous, as `judge.reward.JudgeReward` is. What it returns is one number for each reply, or None where there is
+none to be had: such a reply is masked, and never counts as 0. A number that is not finite is none, whoever gave it
+(`finite_or_none`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import asyncio
 import hashlib
 import importlib
 import inspect
-import math
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -36,6 +37,10 @@ RewardSource = str | Path | RewardFunction
 """Folder of a reward model, `module:function`, or the function itself."""
 
 
+GREATEST = torch.finfo(torch.float32).max
+"""Rewards are float32 where they are learned from: a number beyond it would be infinite there."""
+
+
 class Replied(NamedTuple):
     """A reply that is to be rewarded."""
 
@@ -49,6 +54,26 @@ class Scorer(NamedTuple):
 
     score: Callable[[Sequence[Replied]], list[float | None]]
     close: Callable[[], None]
+
+
+def finite_or_none(value: float | None) -> float | None:
+    """A reward or a verdict as it counts: None for NaN, and for what float32 cannot hold."""
+    return value if value is not None and abs(value) <= GREATEST else None
+
+
+def told_of_masked(metrics: Path) -> tuple[str, ...]:
+    """How many replies of all steps had no reward, in a sentence; nothing where each had one.
+
+    metrics: metrics.jsonl of a training, whose rows count them as `masked`.
+    """
+    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
+    masked = round(sum(json.loads(line).get("masked", 0) for line in lines))
+    if not masked:
+        return ()
+    return (
+        f"{masked} replies had no reward, or one that is not a finite number, and taught nothing: see `masked` in "
+        f"{metrics.name}",
+    )
 
 
 def reward_identity(source: RewardSource) -> str:
@@ -122,7 +147,8 @@ def by_adapter(roles: Roles) -> Scorer:
 
         with roles.board.as_role(REWARD):
             scores = roles.fitting(read, rows, groups)
-        return [*rewards(scores, heads, shares(heads, [reply.prompt.tags for reply in replies])).tolist()]
+        found = rewards(scores, heads, shares(heads, [reply.prompt.tags for reply in replies])).tolist()
+        return [finite_or_none(value) for value in found]
 
     return Scorer(score, lambda: None)
 
@@ -135,7 +161,7 @@ def by_model(model: RewardModel) -> Scorer:
             [*reply.prompt.messages, Message(role="assistant", content=reply.text)] for reply in replies
         ]
         ratings = model.rate(conversations, [reply.prompt.tags for reply in replies])
-        return [rating.reward for rating in ratings]
+        return [finite_or_none(rating.reward) for rating in ratings]
 
     return Scorer(score, lambda: None)
 
@@ -178,7 +204,7 @@ def by_function(function: RewardFunction, name: str) -> Scorer:
                 f"the reward function {name} gave {len(numbers)} rewards for {len(replies)} replies: wanted one "
                 "for each, None where there is none"
             )
-        return [None if value is None or math.isnan(value) else value for value in numbers]
+        return [finite_or_none(value) for value in numbers]
 
     return Scorer(score, close)
 

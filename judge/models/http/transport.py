@@ -1,31 +1,59 @@
-"""The HTTP beneath both SDKs: the fast transport where it is installed, and an ear for rate-limit headers."""
+"""The HTTP beneath both SDKs: the fast transport where it is installed, and what no reply may do to it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator
 from importlib.util import find_spec
 from typing import Any
 
-Hear = Callable[[Mapping[str, str]], None]
+import httpx2
+
+from preceptor.judge.errors import ProviderStopped, Transient
+from preceptor.judge.models.door import LARGEST_BODY
+
+REPLIES = ("/chat/completions", "/messages")
+"""Ends of the paths whose answers are one reply; results of batches are as large as they are."""
 
 
-class Ear:
-    """Hands the rate-limit headers of every reply on to whoever listens; nothing where there are none."""
+class _Bounded(httpx2.AsyncByteStream):
+    """A body of which no more is read than a reply may have."""
 
-    def __init__(self) -> None:
-        self.listener: Hear | None = None
+    def __init__(self, stream: Any, url: str) -> None:
+        self._stream = stream
+        self._url = url
 
-    async def __call__(self, response: Any) -> None:
-        """A response hook of the HTTP client, called in the task that made the request."""
-        if self.listener is None:
-            return
-        said = {
-            name.decode("latin-1").lower(): value.decode("latin-1")
-            for name, value in response.headers.raw
-            if b"ratelimit" in name.lower()
-        }
-        if said:
-            self.listener(said)
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        size = 0
+        async for block in self._stream:
+            size += len(block)
+            if size > LARGEST_BODY:
+                raise _too_large(self._url)
+            yield block
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def _look(response: Any) -> None:
+    """A response hook of the HTTP client, called before the body is read."""
+    url = response.request.url
+    if response.has_redirect_location:
+        there = url.join(response.headers["location"])
+        if (there.scheme, there.host, there.port) != (url.scheme, url.host, url.port):
+            # the key would go there too
+            raise ProviderStopped(
+                f"{url.scheme}://{url.netloc.decode()} sends requests on to {there.scheme}://{there.netloc.decode()}, "
+                "where nothing is sent; name that with --base-url if it is the server that you mean"
+            )
+    if url.path.endswith(REPLIES):
+        size = response.headers.get("content-length", "")
+        if size.isdigit() and int(size[:20]) > LARGEST_BODY:
+            raise _too_large(str(url))
+        response.stream = _Bounded(response.stream, str(url))
+
+
+def _too_large(url: str) -> Transient:
+    return Transient(f"{url} sent a reply of more than {LARGEST_BODY // 2**20} MiB, which is not read")
 
 
 def fast_transport() -> bool:
@@ -33,7 +61,7 @@ def fast_transport() -> bool:
     return find_spec("aiohttp") is not None
 
 
-def http_client(sdk: Any, timeout: Any, ear: Ear) -> Any:
+def http_client(sdk: Any, timeout: Any) -> Any:
     """The SDK's own HTTP client on the fastest transport that is installed."""
     kind = sdk.DefaultAioHttpClient if fast_transport() else sdk.DefaultAsyncHttpxClient
-    return kind(timeout=timeout, event_hooks={"response": [ear]})
+    return kind(timeout=timeout, event_hooks={"response": [_look]})

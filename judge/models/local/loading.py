@@ -1,12 +1,16 @@
-"""Checkpoint or adapter folder -> a model in memory.
+"""Checkpoint or adapter folder -> a model in memory: the one place where weights are read, to judge or to train.
 
-Only safetensors are read, no code from a checkpoint is run, and torch is imported when something is loaded.
+Only safetensors are read, and GGUF files, which become safetensors first; no code from a checkpoint is run, and torch
+is imported when something is loaded.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import warnings
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,8 +18,10 @@ from typing import Any, NamedTuple
 from preceptor.constitution.errors import UserError
 from preceptor.judge.errors import UnknownModel
 from preceptor.judge.models.local.chat_tokens import Loaded
+from preceptor.judge.models.local.gguf import check_gguf, folder_of
 from preceptor.judge.models.local.prefix_passes import Passes
 from preceptor.judge.models.local.text_tokens import check_tokenizer
+from preceptor.judge.models.local.weights_hash import is_gguf
 
 log = logging.getLogger(__name__)
 
@@ -58,10 +64,12 @@ def check_path(name: str, path: str) -> None:
         raise UserError(
             f"{name} needs {' and '.join(absent)}; install them with: pip install 'preceptor[train]'"
         )
-    if not Path(path).expanduser().is_dir() and path.startswith((".", "/", "~")):
+    if is_gguf(path):
+        check_gguf(name, path)
+    elif not Path(path).expanduser().is_dir() and (path.startswith((".", "/", "~")) or path.count("/") > 1):
         raise UnknownModel(
-            f"{name}: there is no folder {path}; wanted a checkpoint or adapter folder, or a hub id like "
-            "Qwen/Qwen3-0.6B"
+            f"{name}: there is no folder {path}; wanted a checkpoint or adapter folder, a GGUF "
+            "file, or a hub id like Qwen/Qwen3-0.6B"
         )
 
 
@@ -71,22 +79,11 @@ def load(name: str, path: str, wanted: Placement = DEFAULT, batch_tokens: int = 
     Raises UserError where files are missing or broken, or where weights that the architecture has are not in
     the files: transformers would fill those with random numbers.
     """
-    from transformers import AutoTokenizer
-
     folder = Path(path).expanduser()
     place = _settled(wanted)
-    if (folder / "adapter_config.json").is_file():
-        model, source = _load_adapter(name, folder, place)
-    else:
-        source = str(folder) if folder.is_dir() else path
-        model = _load_base(name, source, place)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            source, local_files_only=Path(source).is_dir(), trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError) as exc:
-        raise UserError(f"{name}: no usable tokenizer in {source}: {_first_line(exc)}") from exc
-    check_tokenizer(name, tokenizer, model.get_input_embeddings().weight.shape[0])
+    adapted = (folder / "adapter_config.json").is_file()
+    opened = _open_adapter(name, folder, place) if adapted else open_checkpoint(name, path, place)
+    model, tokenizer = opened.model, opened.tokenizer
     if not tokenizer.chat_template:
         log.warning("%s has no chat template: conversations are written as plain 'role: text' lines", name)
     ends = model.generation_config.eos_token_id
@@ -146,48 +143,99 @@ def nf4() -> Any:
     )
 
 
-def _load_base(name: str, source: str, place: Placement) -> Any:
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging as transformers_logging
+class Checkpoint(NamedTuple):
+    """A base model as read, and its tokenizer."""
 
-    talk: Any = transformers_logging
-    showed_bars, verbosity = talk.is_progress_bar_enabled(), talk.get_verbosity()
-    talk.disable_progress_bar()
-    talk.set_verbosity_error()
+    model: Any
+    tokenizer: Any
+    source: str
+    """Folder or hub id that it was read from; of a GGUF file, the folder that was made of it."""
+
+
+def open_checkpoint(name: str, source: str, place: Placement) -> Checkpoint:
+    """Read a base model: a folder, a hub id or a GGUF file.
+
+    Raises UserError where it cannot be read, and where weights that the architecture has are missing or of another
+    shape: transformers would fill those with random numbers.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if is_gguf(source):
+        source = str(folder_of(name, source))
+    folder = Path(source).expanduser()
+    source, local = (str(folder), True) if folder.is_dir() else (source, False)
+    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": local}
     try:
-        both: Any = AutoModelForCausalLM.from_pretrained(
-            source,
-            dtype=place.dtype,
-            **_placed(place),
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=Path(source).is_dir(),
-            output_loading_info=True,
-        )
+        with quiet_loading():
+            both: Any = AutoModelForCausalLM.from_pretrained(
+                source,
+                dtype=place.dtype,
+                **_placed(place),
+                use_safetensors=True,
+                output_loading_info=True,
+                **options,
+            )
     except Exception as exc:  # the libraries raise whatever their readers raise
         raise UserError(
-            f"{name}: {source} cannot be loaded: {_first_line(exc)}; wanted a folder or hub id with "
+            f"{_called(name, source)} cannot be loaded: {_first_line(exc)}; wanted a folder or hub id with "
             "config.json, safetensors weights and a tokenizer"
         ) from exc
+    model, info = both
+    faults = [*sorted(info["missing_keys"]), *(str(key[0]) for key in info["mismatched_keys"])]
+    if faults:
+        raise UserError(
+            f"{_called(name, source)} lacks {len(faults)} of the model's weights or has them in another shape, the "
+            f"first {faults[0]}; wanted a complete checkpoint, so save or download it again"
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    except Exception as exc:
+        raise UserError(f"{_called(name, source)} has no usable tokenizer: {_first_line(exc)}") from exc
+    check_tokenizer(_called(name, source), tokenizer, model.get_input_embeddings().weight.shape[0])
+    return Checkpoint(model if place.spread else model.to(place.device), tokenizer, source)
+
+
+@contextlib.contextmanager
+def quiet_loading() -> Iterator[None]:
+    """No progress bars and load reports of transformers meanwhile; what matters of them is raised."""
+    from transformers.utils import logging as hf_logging
+
+    talk: Any = hf_logging
+    verbosity, bars = talk.get_verbosity(), talk.is_progress_bar_enabled()
+    talk.set_verbosity_error()
+    talk.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            # peft 0.21 and trl 1.16 still ask transformers 5.23 by the old names
+            old = r"`(is_)?gradient_checkpointing(_enable|_disable)?` is deprecated"
+            warnings.filterwarnings("ignore", old, FutureWarning)
+            yield
     finally:
         talk.set_verbosity(verbosity)
-        if showed_bars:
+        if bars:
             talk.enable_progress_bar()
-    model, info = both
-    if missing := sorted(info["missing_keys"]):
-        raise UserError(
-            f"{name}: {source} lacks {len(missing)} of the model's weights, the first {missing[0]}; wanted a "
-            "complete checkpoint, so save or download it again"
-        )
-    return model if place.spread else model.to(place.device)
 
 
-def _load_adapter(name: str, folder: Path, place: Placement) -> tuple[Any, str]:
-    """(model, where its tokenizer is). In float32 the adapter is merged: same numbers to rounding, and
-    faster."""
+def base_named_by(folder: Path) -> str | None:
+    """Where the base lies that a training or an export names beside its adapter, as a name that holds on any machine;
+    None where it names none, or one that is not to be had here."""
+    from preceptor.judge.models.registry import weights_of
+
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        settings = manifest.get("settings") or {}
+        return weights_of(str(settings.get("model") or manifest["base"]))
+    except (OSError, ValueError, KeyError, AttributeError, UserError):
+        return None
+
+
+def _open_adapter(name: str, folder: Path, place: Placement) -> Checkpoint:
+    """An adapter folder on its base. In float32 the adapter is merged: same numbers to rounding, and faster. The
+    tokenizer is the adapter's own where it has one."""
     import torch
     from peft import PeftConfig, PeftModel, get_peft_model_state_dict
     from safetensors import SafetensorError, safe_open
+    from transformers import AutoTokenizer
 
     weights = folder / "adapter_model.safetensors"
     try:
@@ -202,24 +250,40 @@ def _load_adapter(name: str, folder: Path, place: Placement) -> tuple[Any, str]:
     base = str(config.base_model_name_or_path or "")
     beside = folder / base
     source = str(beside) if base and not Path(base).is_dir() and beside.is_dir() else base
-    if not source or (source.startswith((".", "/", "~")) and not Path(source).expanduser().is_dir()):
+    if source.startswith((".", "/", "~")) and not Path(source).expanduser().is_dir():
+        source = base_named_by(folder) or ""
+    if not source:
         raise UserError(
             f"{name}: the adapter in {folder} was trained on {base or 'an unnamed base'}, which is not "
             "there; put the base model back or correct base_model_name_or_path in adapter_config.json"
         )
-    loaded = _load_base(name, source, place)
+    opened = open_checkpoint(name, source, place)
     with warnings.catch_warnings():
         # peft 0.21 asks transformers by an old name, and warns of missing weights, which are refused below
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         warnings.filterwarnings("ignore", "Found missing adapter keys", UserWarning)
-        model = PeftModel.from_pretrained(loaded, str(folder))
-    if missing := sorted(set(get_peft_model_state_dict(model)) - names):
+        model = PeftModel.from_pretrained(opened.model, str(folder))
+        # its base may have moved: whether the vocabulary is another is seen in the weights' shapes
+        warnings.filterwarnings("ignore", "Could not find a config file", UserWarning)
+        wanted = set(get_peft_model_state_dict(model))
+    if missing := sorted(wanted - names):
         raise UserError(
             f"{name}: {weights} lacks {len(missing)} of the adapter's weights, the first {missing[0]}"
         )
     if all(parameter.dtype == torch.float32 for parameter in model.parameters()):
         model = model.merge_and_unload()
-    return model, str(folder) if (folder / "tokenizer_config.json").is_file() else source
+    if not (folder / "tokenizer_config.json").is_file():
+        return opened._replace(model=model)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    except Exception as exc:
+        raise UserError(f"{name}: no usable tokenizer in {folder}: {_first_line(exc)}") from exc
+    return opened._replace(model=model, tokenizer=tokenizer)
+
+
+def _called(name: str, source: str) -> str:
+    """A model as a message names it: where it lies, and by what name it was asked for if that says something else."""
+    return source if name.removeprefix("hf/") == source else f"{name}: {source}"
 
 
 def _first_line(exc: BaseException) -> str:

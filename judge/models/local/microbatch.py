@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
-from preceptor.judge.errors import ModelError
+from preceptor.judge.errors import ModelError, own
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -109,6 +109,6 @@ def _settle(answered: Sequence[tuple[asyncio.Future[Answer], Answer | Exception]
         if future.done():
             continue
         if isinstance(answer, Exception):
-            future.set_exception(answer)
+            future.set_exception(own(answer))
         else:
             future.set_result(answer)

@@ -18,7 +18,14 @@ from preceptor.judge.models.local.conversation import UnrenderableError
 from preceptor.judge.models.local.loading import BATCH_TOKENS, Placement, check_path, check_placement, load
 from preceptor.judge.models.local.microbatch import Microbatcher
 from preceptor.judge.models.local.weights_hash import weights_hash
-from preceptor.judge.models.protocol import WEIGHTS, Completion, FinishReason, Request
+from preceptor.judge.models.protocol import (
+    WEIGHTS,
+    Capabilities,
+    Completion,
+    FinishReason,
+    ModelName,
+    Request,
+)
 from preceptor.judge.models.verdict_tokens import last_verdict
 
 if TYPE_CHECKING:
@@ -33,7 +40,7 @@ MOST_VERDICTS = 512
 class LocalModel:
     """A transformers checkpoint or PEFT adapter folder behind the seam; satisfies `protocol.Model`."""
 
-    queues = True
+    capabilities = Capabilities(logprobs=True, queueing=True)
     """It takes any number of requests at once and batches them, so no deadline runs while they wait."""
 
     def __init__(
@@ -45,7 +52,7 @@ class LocalModel:
         batch_tokens: int = BATCH_TOKENS,
         **placement: Any,
     ) -> None:
-        """path: a folder, or a hub id. placement: `loading.Placement`'s fields."""
+        """path: a folder, a GGUF file or a hub id. placement: `loading.Placement`'s fields."""
         check_path(name, path)
         self.name = name
         self._placement = Placement(**placement)
@@ -54,7 +61,7 @@ class LocalModel:
         # so that the ledger never answers for other weights, nor for the same in another precision
         self.endpoint = f"{WEIGHTS}{found[:16]}{self._placement.mark}" if found else ""
         self.dialect = dialect
-        self._path = path
+        self.source = path
         self._batch_tokens = batch_tokens
         self._loaded: Loaded | None = None
         self._batcher: Microbatcher[Request, Completion] = Microbatcher(self._choose, self._answer)
@@ -97,7 +104,7 @@ class LocalModel:
         import torch
 
         if self._loaded is None:
-            self._loaded = load(self.name, self._path, self._placement, self._batch_tokens)
+            self._loaded = load(self.name, self.source, self._placement, self._batch_tokens)
         loaded = self._loaded
         answers: list[Completion | Exception] = [
             Rejected(f"{self.name} reads at most {loaded.context - 1} tokens; this conversation is longer")
@@ -319,10 +326,23 @@ def pick(
     return drawn.where(temperature > 0, best)
 
 
-def open_model(name: str, **options: Any) -> LocalModel:
-    """`hf/<hub id or path>` -> the model; options as for LocalModel.
+def open_model(
+    name: str,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    device_map: str | None = None,
+    four_bit: bool = False,
+) -> LocalModel:
+    """`hf/<hub id or path>` -> the model, placed as `loading.Placement` says.
 
     It is asked in the dialect `local`: the pair first and the principle last, so that one reading of the pair serves
     every principle.
     """
-    return LocalModel(name, name.partition("/")[2], **{"dialect": "local", **options})
+    placement = Placement(device, dtype, device_map, four_bit)
+    return LocalModel(name, ModelName.of(name).model, dialect="local", **placement._asdict())
+
+
+def weights_of(name: str) -> str:
+    """Folder, GGUF file or hub id that `hf/…` names."""
+    return ModelName.of(name).model

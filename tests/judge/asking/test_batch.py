@@ -16,13 +16,15 @@ from preceptor.judge.asking import batch as batching
 from preceptor.judge.asking import batch_submit
 from preceptor.judge.asking.batch import Batches
 from preceptor.judge.asking.fanout import Fanout, Limits
-from preceptor.judge.asking.prices import Price, Prices
+from preceptor.judge.asking.prices import Prices
 from preceptor.judge.errors import BudgetReached, ProviderStopped
 from preceptor.judge.ledger import batches as books
 from preceptor.judge.ledger.ledger import Ledger, open_ledger
 from preceptor.judge.models.batch_protocol import BatchLimits
 from preceptor.judge.models.protocol import Completion, Dialogue, Failure, Outcome, Request
-from preceptor.judge.models.registry import open_model
+from preceptor.judge.models.registry import open_batches, open_model
+from preceptor.judge.models.scripted import ScriptedModel
+from preceptor.judge.settings import Price
 from preceptor.prompts.records import Message
 from tests.servers.batches import BatchServer, Plan
 from tests.servers.llm import serve
@@ -287,6 +289,31 @@ async def test_no_more_is_sent_than_the_cap_allows() -> None:
         assert here.stats()["answered_twice"] == 0
 
 
+async def test_who_asks_directly_gets_the_budget_that_a_batch_of_another_run_gives_back() -> None:
+    """That batch is nobody's wish any more, but it is paid for: its worst case is reserved until it has ended."""
+    prices = Prices.load({OPENAI: Price(input=0, output=200), "paid/m": Price(input=0, output=200)})
+    with server(plans=[Plan(looks=20)]) as here:
+        async with asker(here, max_cost_usd=1.0) as (batches, _):
+            first = asyncio.create_task(gather(batches, make(here, OPENAI, 1), []))
+            while not here.made:  # noqa: ASYNC110 the server is another thread
+                await asyncio.sleep(0.005)
+            first.cancel()
+            await asyncio.wait([first])
+        model = open_model(OPENAI, base_url=here.url)
+        models = {OPENAI: model, "paid/m": ScriptedModel(lambda _: "yes", name="paid/m")}
+        asked = Request(model="paid/m", messages=request(here, OPENAI, "?").messages, max_tokens=50)
+        async with open_ledger("ledger.db") as ledger:
+            # 0.01 is a call's worst case, a half of it a batch's
+            direct = Fanout(models, ledger, Limits(max_cost_usd=0.012), prices)
+            batches = Batches(direct, models, ledger, prices)
+            async with asyncio.timeout(20):
+                rows = [row async for row in batches.run(lambda: [one(asked)])]
+        await model.close()
+        assert [outcome.text for _, outcome in rows] == ["yes"]
+        assert here.stats()["answered"] == 1
+    assert direct.budget.room_usd < 0.012
+
+
 @pytest.mark.parametrize(("name", "step"), STEPS)
 async def test_a_reply_that_is_lost_on_the_line_sends_nothing_twice(name: str, step: str) -> None:
     with server(lose=[step], page=1) as here:
@@ -303,7 +330,7 @@ async def test_a_batch_of_somebody_else_is_not_taken_for_ours(name: str, befalls
     has not arrived."""
     with server() as here:
         model = open_model(name, base_url=here.url if name == OPENAI else here.root)
-        provider = batching.batches_of(model)
+        provider = open_batches(model)
         assert provider is not None
         theirs = [provider.line(f"theirs-{n}", request(here, name, f"theirs {n}")) for n in range(4)]
         await provider.submit("theirs", "theirs", theirs)

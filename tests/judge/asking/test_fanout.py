@@ -5,25 +5,29 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from email.utils import formatdate
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from preceptor.constitution.errors import UserError
 from preceptor.judge.asking.fanout import DRAWN, Fanout, Limits, Progress
 from preceptor.judge.asking.plan import plan
-from preceptor.judge.asking.prices import Price, Prices
+from preceptor.judge.asking.prices import Prices
+from preceptor.judge.asking.rate_limits import Gate, Mark
 from preceptor.judge.asking.retry import DEAD_CALLS
 from preceptor.judge.errors import BudgetReached, ProviderStopped, Rejected, Transient
 from preceptor.judge.ledger.ledger import Ledger, open_ledger
+from preceptor.judge.models.anthropic import model as anthropic
 from preceptor.judge.models.http.faults import Crowded
 from preceptor.judge.models.openai import model as openai
 from preceptor.judge.models.protocol import Completion, Dialogue, Failure, Model, Outcome, Request
 from preceptor.judge.models.scripted import Line, ScriptedModel
+from preceptor.judge.settings import Price
 from preceptor.prompts.records import Message
 from tests.servers.llm import LLMServer
 
@@ -340,6 +344,26 @@ async def test_a_second_try_never_passes_the_cap(ledger: Ledger) -> None:
         assert len(model.requests) == tries
 
 
+async def test_a_second_try_is_booked_once(ledger: Ledger) -> None:
+    """Two answers of 2 USD each leave 12 of 16."""
+    prices = Prices.load({"paid/m": Price(input=0, output=1_000_000)})
+    empty = Completion(text=" ", finish_reason="stop", tokens_out=2)
+    asker = fanout(ledger, script(lambda _: empty, name="paid/m"), prices, max_cost_usd=16.0)
+    await asker.ask(request("twice", model="paid/m"))
+    assert asker.progress.cost_usd == pytest.approx(4.0)
+    assert asker.budget.room_usd == pytest.approx(12.0)
+
+
+async def test_the_first_answer_is_kept_and_billed_where_the_second_try_stops_the_run(ledger: Ledger) -> None:
+    lines: list[Line] = ["", ProviderStopped("the key is gone")]
+    asker = fanout(ledger, script(lambda _: lines.pop(0)))
+    kept = await asker.ask(request("once"))
+    assert isinstance(kept, Completion)
+    assert await ledger.find([request("once").key])
+    with pytest.raises(ProviderStopped, match="the key is gone"):
+        await asker.ask(request("another"))
+
+
 async def test_the_wait_that_a_rate_limit_asks_for_is_not_counted(ledger: Ledger) -> None:
     """So that a limit of so many a minute fails no row that only has to wait."""
     lines: list[Line] = [Crowded("slow down", retry_after_s=0.2)] * 4 + ["ok"]
@@ -399,6 +423,46 @@ async def test_the_headers_of_a_server_set_the_pace(
     outcomes = await _over_http(tmp_path / "l.db", server.url, 12, concurrency=1)
     assert all(isinstance(outcome, Completion) for outcome in outcomes)
     assert loop.time() - started >= 0.05 * 6, "one in 50 ms, once the three are used up"
+
+
+@pytest.mark.parametrize("provider", [openai, anthropic])
+async def test_runs_that_share_a_model_hear_the_headers_of_their_own_replies_alone(
+    provider: Any, tmp_path: Path, start_server: Callable[..., LLMServer]
+) -> None:
+    """Errors too, and each with the mark under which its request left."""
+    left = iter(range(1000, 0, -1))
+    headers = {"X-RateLimit-Limit-Requests": "60000", "X-RateLimit-Reset-Requests": "1s"}
+    server = start_server(
+        headers=lambda: headers | {"X-RateLimit-Remaining-Requests": str(next(left))},
+        faults=["ok", "500", "ok"],
+        latency_s=0.01,
+    )
+    name = "openai/gpt-4o-mini" if provider is openai else "anthropic/claude-haiku-4-5"
+    model = provider.open_model(name, base_url=server.url if provider is openai else server.root)
+
+    class Listening(Gate):
+        heard: list[tuple[str, int]]
+
+        def hear(self, headers: Mapping[str, str], mark: Mark) -> None:
+            self.heard.append((headers["x-ratelimit-remaining-requests"], mark.requests))
+            super().hear(headers, mark)
+
+    def gate() -> Listening:
+        made = Listening(2, asyncio.sleep, asyncio.get_running_loop().time)
+        made.heard = []
+        return made
+
+    gates = [gate(), gate()]
+    async with open_ledger(tmp_path / "l.db") as ledger:
+        runs = [Fanout({name: model}, ledger, Limits(), Prices.load(), ways={name: one}) for one in gates]
+        asked = [[request(f"run {run} row {row}", model=name) for row in range(5)] for run in range(2)]
+        await asyncio.gather(*(run.ask(one) for run, mine in zip(runs, asked, strict=True) for one in mine))
+    await model.close()
+    assert len(server.bodies) == 11
+    assert sorted(len(one.heard) for one in gates) == [5, 6]
+    assert len({said for one in gates for said, _ in one.heard}) == 11
+    for one in gates:
+        assert sorted(mark for _, mark in one.heard) == list(range(1, len(one.heard) + 1))
 
 
 async def test_a_bad_key_and_a_closed_port_stop_the_run_at_once(

@@ -66,10 +66,10 @@ async def test_a_crowd_at_one_worker_slows_the_other() -> None:
 async def test_a_limit_that_one_hears_of_holds_for_the_other() -> None:
     keeper = Keeper(Limits(concurrency=8))
     one, other = Worker(keeper, "one"), Worker(keeper, "other")
-    await one.gate.enter(REQUEST)
+    mark = await one.gate.enter(REQUEST)
     said = {"limit-requests": "60", "remaining-requests": "0", "reset-requests": "60s"}
     one.gate.hear(
-        {"content-type": "text/plain", **{f"x-ratelimit-{name}": value for name, value in said.items()}}
+        {"content-type": "text/plain", **{f"x-ratelimit-{name}": value for name, value in said.items()}}, mark
     )
     await settled()
     second = asyncio.create_task(other.gate.enter(REQUEST))

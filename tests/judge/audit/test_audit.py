@@ -15,9 +15,12 @@ from preceptor.constitution.principle import Constitution
 from preceptor.judge.audit.audit import audit, require_gold
 from preceptor.judge.conditions import gate
 from preceptor.judge.errors import PairsError
-from preceptor.judge.label import LabelSettings, label
+from preceptor.judge.label import label
 from preceptor.judge.models.protocol import Completion, Failure, Request
 from preceptor.judge.records import Label, Letter, Pair
+from preceptor.judge.settings import LabelSettings
+from preceptor.judge.voting.cascade import Judge, Step, label_by_steps
+from preceptor.prompts.template import load
 from tests.judge.canned import BOTH, KIND, SHORT, Absent, drive, first_shown, pair, prompt, says
 
 ONE = Constitution(name="one", principles=(KIND,))
@@ -165,6 +168,55 @@ def test_each_principle_is_audited_alone() -> None:
     assert figures["correct_both"] == 0
     assert figures["by_principle"]["kind"]["correct_both"] == 1
     assert figures["by_principle"]["short"]["correct_both"] == 0
+
+
+def test_a_principle_decides_where_without_it_the_orders_would_disagree() -> None:
+    """Without the check the label has a probability, 0.6 for a as with it, and no winner: it is inconsistent."""
+
+    def unsure(request: Request) -> Completion:
+        first = 0.9 if first_shown(request) == "one" else 0.7
+        return says("Verdict: A", probabilities={"a": first, "b": 1 - first})
+
+    mixed = Constitution(name="mixed", principles=(KIND, SHORT))
+    made_label, _ = drive(
+        label(pair("one", "two three four five"), mixed, Absent(), None, LabelSettings()), unsure
+    )
+    assert made_label.status == "ok"
+    alone, _ = drive(label(pair("one", "two three four five"), ONE, Absent(), None, LabelSettings()), unsure)
+    assert (alone.status, alone.probability) == ("inconsistent", pytest.approx(0.6))
+    by_principle = audit([made_label], mixed)["by_principle"]
+    assert {name: own["decided"] for name, own in by_principle.items()} == {"kind": 0, "short": 1}
+
+
+def test_habits_are_the_judges_own_and_not_the_checks() -> None:
+    """A judge that always prefers the longer reply, its own, beside a heavier check that prefers the shorter one."""
+    mixed = Constitution(name="mixed", principles=(KIND, SHORT))
+    row = pair("one", "two three four five").model_copy(update={"models": ("other/m", Absent.name)})
+    longer, _ = drive(
+        label(row, mixed, Absent(), None, LabelSettings()),
+        lambda request: says("Verdict: B" if first_shown(request) == "one" else "Verdict: A"),
+    )
+    figures = audit([longer], mixed)
+    assert longer.probability == pytest.approx(0.8)
+    assert longer.status == "ok"
+    assert (figures["longer_share"], figures["self_share"], figures["first_share"]) == (1.0, 1.0, 0.5)
+    assert figures["by_principle"]["short"]["longer_share"] is None
+
+
+def test_each_judge_of_a_panel_has_its_own_habits() -> None:
+    """Both prefer what they wrote themselves; together they are of two minds about every pair."""
+    second = Absent()
+    second.name = "scripted/other"
+    row = pair().model_copy(update={"models": (Absent.name, second.name)})
+
+    def vain(request: Request) -> Completion:
+        own = pair().response_a if request.model == Absent.name else pair().response_b
+        return says("Verdict: A" if first_shown(request) == own else "Verdict: B")
+
+    steps = [Step((Judge(Absent(), load("compare")), Judge(second, load("compare"))))]
+    made_label, _ = drive(label_by_steps(row, ONE, steps, LabelSettings(), "mean"), vain)
+    figures = audit([made_label], ONE)
+    assert (figures["self_share"], figures["longer_share"], figures["first_share"]) == (1.0, 0.5, 0.5)
 
 
 def test_labels_of_another_constitution_are_refused() -> None:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from preceptor.judge.audit.audit import drift
 from preceptor.judge.audit.biases import FORMATTED, Traits, Verdict, habits, length_effect
-from preceptor.judge.audit.calibration import calibration_error, picture, reliability
+from preceptor.judge.audit.calibration import picture
 from preceptor.judge.records import Label, Letter
+from preceptor.judge.statistics import calibration_error, reliability
 from tests.judge.canned import pair
 
 LETTERS = st.sampled_from(("a", "b", "tie"))
@@ -80,11 +81,11 @@ def test_whatever_the_verdicts_there_is_a_number_or_none(rows: list[tuple[Letter
 def test_bins_hold_every_row_once(rows: list[tuple[float, bool]]) -> None:
     bins = reliability(rows)
     assert sum(one.n for one in bins) == len(rows)
-    assert sum(one.n * one.right for one in bins) == pytest.approx(sum(right for _, right in rows))
+    assert sum(one.n * one.found for one in bins) == pytest.approx(sum(right for _, right in rows))
     error = calibration_error(bins)
     assert error is not None
     assert 0 <= error <= 1
-    assert picture(bins).count("<circle") == len(bins)
+    assert picture([one.row("right") for one in bins]).count("<circle") == len(bins)
 
 
 def label(number: int, probability: float | None) -> Label:

@@ -14,11 +14,13 @@ from pyarrow import parquet
 from ruamel.yaml import YAML
 
 from preceptor.constitution.principle import Constitution
-from preceptor.judge.dataset.publish import LabelRun, preference, publish, read_labels, write_labels
+from preceptor.judge.dataset.publish import LABELS, LabelRun, preference, publish, read_labels
 from preceptor.judge.errors import PairsError
-from preceptor.judge.label import LabelSettings, label
+from preceptor.judge.label import label
 from preceptor.judge.models.protocol import Completion, Request
 from preceptor.judge.records import Label
+from preceptor.judge.settings import LabelSettings
+from preceptor.prompts.rows import write_rows
 from tests.judge.canned import KIND, SHORT, Absent, drive, pair, says
 
 SET = Constitution(name="set", principles=(KIND, SHORT.model_copy(update={"applies_to": ("short",)})))
@@ -57,6 +59,12 @@ def run(**changed: Any) -> LabelRun:
         "complete": True,
     }
     return LabelRun(**{**fields, "cost_usd": 0.5, **changed})
+
+
+def write_labels(out: Path, rows: list[Label], of: LabelRun) -> dict[str, Any]:
+    """A folder as `label` leaves it."""
+    write_rows(out / LABELS, rows)
+    return publish(out, of)
 
 
 def test_only_ok_labels_become_preferences() -> None:

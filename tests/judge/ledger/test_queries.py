@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
+import pytest
+from sqlalchemy.engine import Connection
+
+from preceptor.judge.errors import LedgerError
 from preceptor.judge.ledger.ledger import open_ledger
-from preceptor.judge.ledger.location import open_engines, reading
-from preceptor.judge.ledger.queries import BY, Wanted, bill, calls, count, prune, to_prune
+from preceptor.judge.ledger.location import reading
+from preceptor.judge.ledger.queries import BY, Wanted, bill, calls, count, to_prune
 from tests.judge.ledger.test_ledger import ANSWER, request
 
 
@@ -64,11 +69,8 @@ async def test_pruning_leaves_the_bill_and_what_is_in_flight(place: str) -> None
     async with open_ledger(place) as ledger:
         asking = request("in flight", stage="label")
         assert await ledger.intend(asking)
-        engines = open_engines(place)
-        assert prune(engines.writer, Wanted(stage="label")) == would
-        assert prune(engines.writer, Wanted(stage="label")).calls == 0
-        engines.writer.dispose()
-        engines.reader.dispose()
+        assert await ledger.prune(Wanted(stage="label")) == would
+        assert (await ledger.prune(Wanted(stage="label"))).calls == 0
         assert await ledger.find([request("monday 1").key, request("tuesday 1").key]) == {
             request("tuesday 1").key: ANSWER
         }
@@ -76,3 +78,41 @@ async def test_pruning_leaves_the_bill_and_what_is_in_flight(place: str) -> None
             assert bill(connection, BY) == before
         assert await ledger.answer(asking, ANSWER, 0.25) == ANSWER
         assert await ledger.intend(request("monday 1"))
+
+
+async def test_pruning_takes_its_turn_among_the_writes_of_its_ledger(place: str) -> None:
+    """One connection writes, whatever is asked of it at once; afterwards it still writes in transactions."""
+    await filled(place)
+    async with open_ledger(place) as ledger:
+
+        async def ask(number: int) -> None:
+            one = request(f"new {number}", stage="revise")
+            assert await ledger.intend(one)
+            assert await ledger.answer(one, ANSWER, 0.25) == ANSWER
+
+        pruned, *_ = await asyncio.gather(ledger.prune(Wanted(stage="label")), *map(ask, range(50)))
+        assert pruned.calls == 10
+        assert len(await ledger.find([request(f"new {number}").key for number in range(50)])) == 50
+
+        def half_done(connection: Connection) -> None:
+            connection.exec_driver_sql("DELETE FROM calls")
+            raise LedgerError("stopped half-way")
+
+        with pytest.raises(LedgerError, match="half-way"):
+            await ledger.write(half_done)
+        with reading(place) as connection:
+            assert count(connection, Wanted(statuses=("answered",))) == {"answered": 60}
+
+
+async def test_what_hinders_the_disk_s_room_is_said(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing waits for ever; what was thrown away is gone all the same."""
+
+    def refused(_: object) -> None:
+        raise OSError("No space left on device")
+
+    await filled(place)
+    async with open_ledger(place) as ledger:
+        monkeypatch.setattr("preceptor.judge.ledger.ledger.compact", refused)
+        with pytest.raises(LedgerError, match="make room on the disk"):
+            await ledger.prune(Wanted(stage="label"))
+        assert await ledger.find([request("monday 1").key]) == {}

@@ -20,14 +20,18 @@ from preceptor.prompts.records import Message
         ("embeded", "did you mean embedded"),
         (
             "gpt-5-mini",
-            "no provider answers to 'gpt-5-mini'.*anthropic, embedded, hf, human, openai, scripted",
+            "no provider answers to 'gpt-5-mini'.*anthropic, embedded, hf, human, openai, scripted, smollm2",
         ),
         ("", "no provider answers to ''"),
         ("openai/", "names no model of openai"),
         ("hf", "names no model of hf"),
         ("checks", "only be a judge"),
         ("embedded/x", "just embedded"),
+        ("smolm2", "did you mean smollm2"),
+        ("smollm2/x", "just smollm2"),
         ("hf/./nowhere", "there is no folder ./nowhere"),
+        ("hf/runs/a/7-policy", "there is no folder runs/a/7-policy"),
+        ("hf/runs/none.gguf", "there is no file runs/none.gguf"),
     ],
 )
 def test_what_is_no_name(name: str, words: str) -> None:
@@ -38,7 +42,7 @@ def test_what_is_no_name(name: str, words: str) -> None:
 def test_an_option_that_the_provider_does_not_take(tmp_path: Path) -> None:
     script = tmp_path / "script.jsonl"
     script.write_text('{"text": "x"}\n')
-    with pytest.raises(UnknownModel, match="does not take all of --base-url"):
+    with pytest.raises(UnknownModel, match="does not take --base-url"):
         open_model(f"scripted/{script}", base_url="http://127.0.0.1:1")
 
 

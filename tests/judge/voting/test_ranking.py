@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import random
+from collections import Counter
 from itertools import combinations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preceptor.judge.label import LabelSettings, label
+from preceptor.judge.label import label
 from preceptor.judge.models.protocol import Completion, Request
 from preceptor.judge.records import Group
+from preceptor.judge.settings import LabelSettings
 from preceptor.judge.voting.ranking import SMOOTHING, preferences_of, rank, static, strengths
 from preceptor.prompts.template import load
 from tests.judge.canned import BOTH, Absent, drive, first_shown, prompt, says
@@ -33,9 +36,9 @@ def by_number(request: Request) -> Completion:
 
 
 def ranked(n: int, schedule: str, answer: object = by_number) -> object:
-    settings = LabelSettings()
+    by_label = LabelSettings()
     return drive(
-        rank(group(n), lambda pair: label(pair, BOTH, Absent(), TEMPLATE, settings), schedule),  # type: ignore[arg-type]
+        rank(group(n), lambda pair: label(pair, BOTH, Absent(), TEMPLATE, by_label), schedule),  # type: ignore[arg-type]
         answer,  # type: ignore[arg-type]
     )
 
@@ -108,6 +111,67 @@ def test_a_reply_that_nobody_could_compare_is_in_no_preference() -> None:
 
 
 def test_a_judge_that_always_says_a_ranks_nobody() -> None:
-    made, _ = ranked(3, "all", lambda _: says("Verdict: A"))  # type: ignore[misc]
-    assert {item.status for item in made.labels} == {"inconsistent"}
-    assert not list(preferences_of(made.ranking, "all"))
+    """Orders that disagree have named the slot: no reply has a score, and least of all an even one."""
+    for n in (2, 3):
+        made, _ = ranked(n, "all", lambda _: says("Verdict: A"))  # type: ignore[misc]
+        assert {item.status for item in made.labels} == {"inconsistent"}
+        assert made.ranking.scores == (None,) * n
+        assert not list(preferences_of(made.ranking, "all"))
+
+
+def test_orders_that_disagree_count_for_nothing_beside_those_that_agree() -> None:
+    """Reply 1 and 2 cannot be told apart by letters; both have been compared with reply 0."""
+
+    def answer(request: Request) -> Completion:
+        return says("Verdict: A") if "reply 0" not in request.messages[-1].content else by_number(request)
+
+    made, _ = ranked(3, "all", answer)  # type: ignore[misc]
+    assert sorted(item.status for item in made.labels) == ["inconsistent", "ok", "ok"]
+    low, one, two = made.ranking.scores
+    assert low < one == pytest.approx(two)
+
+
+def test_a_tie_is_a_verdict_and_even() -> None:
+    settings = LabelSettings(tie=True)
+    made, _ = drive(
+        rank(group(2), lambda pair: label(pair, BOTH, Absent(), TEMPLATE, settings), "all"),
+        lambda _: says("Verdict: tie"),
+    )
+    assert made.labels[0].status == "tie"
+    assert made.ranking.scores == pytest.approx((0.0, 0.0))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(2, 24), st.randoms(use_true_random=False), st.integers(0, 9))
+def test_in_a_swiss_group_everybody_is_compared_and_nobody_rests_twice(
+    n: int, drawn: random.Random, steadiness: int
+) -> None:
+    """Of every size and for a judge of any steadiness: no two meet twice, every round is as full as it can be, and of
+    an odd number a reply rests at most once."""
+
+    def answer(request: Request) -> Completion:
+        return (
+            by_number(request) if drawn.random() < steadiness / 9 else says(f"Verdict: {drawn.choice('AB')}")
+        )
+
+    made, _ = ranked(n, "swiss", answer)  # type: ignore[misc]
+    rounds = math.ceil(math.log2(n))
+    assert len(made.labels) == rounds * (n // 2)
+    assert len({item.id for item in made.labels}) == len(made.labels)
+    compared = Counter(source for item in made.labels for source in item.sources)
+    assert set(compared) == {f"s{i}" for i in range(n)}
+    assert all(rounds - compared[source] <= n % 2 for source in compared)
+
+
+@pytest.mark.parametrize("name", range(12))
+@pytest.mark.parametrize("n", [3, 5, 9])
+def test_the_best_of_an_odd_swiss_group_is_found(n: int, name: int) -> None:
+    """Whatever the draw: the one that rests first has been the best in some, and was never compared."""
+    drawn = group(n).model_copy(update={"id": f"group {name}"})
+    by_label = LabelSettings()
+    made, _ = drive(
+        rank(drawn, lambda pair: label(pair, BOTH, Absent(), TEMPLATE, by_label), "swiss"), by_number
+    )
+    scores = [score for score in made.ranking.scores if score is not None]
+    assert len(scores) == n
+    assert scores[-1] == max(scores)

@@ -19,7 +19,6 @@ ROWS = [
     response("Another whole one.", id="3"),
     response("And one more that was", id="4", status="truncated"),
     response("", id="5", status="refused"),
-    response("", id="6", status="truncated"),
 ]
 
 
@@ -29,12 +28,12 @@ ROWS = [
         (
             "keep",
             2,
-            "3 of 6 samples were cut at --max-tokens, and are kept: --truncated drop leaves them out",
+            "2 of 5 samples were cut at --max-tokens, and are kept: --truncated drop leaves them out",
         ),
         (
             "drop",
             1,
-            "3 of 6 samples were cut at --max-tokens, and are left out: --truncated keep judges them",
+            "2 of 5 samples were cut at --max-tokens, and are left out: --truncated keep judges them",
         ),
     ],
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from preceptor.evaluation.oracles import agreement
-from preceptor.judge.records import Judgement, Label
+from preceptor.constitution.principle import Constitution, Principle
+from preceptor.evaluation.oracles import agreement, by_checks
+from preceptor.judge import compare
+from preceptor.judge.records import Judgement, Label, Pair
 from preceptor.prompts.records import Message, Prompt
 
 
@@ -35,3 +37,19 @@ def test_a_judgement_is_right_wrong_or_half_right_where_the_oracle_tells_the_rep
 
 def test_replies_that_are_alike_to_the_oracle_say_nothing() -> None:
     assert agreement([label("a", "yes", "yes"), label("b", "no", "no")], by_word) == {}
+
+
+def test_a_check_decides_the_same_as_a_label_and_as_the_oracle() -> None:
+    """However the texts of two system messages meet: "7" and "pm" are a time of day on one line, and none apart."""
+    rule = Principle(id="sourced", text="Take numbers from the notes.", check={"numbers_from": "system"})
+    told = ("The pool opens at 7", "pm is when it shuts.")
+    messages = [
+        *(Message(role="system", content=text) for text in told),
+        Message(role="user", content="When?"),
+    ]
+    prompt = Prompt(id="p", messages=messages)
+    for reply in ("It opens at 7 am.", "It opens at 7 pm.", "It opens at 8."):
+        # beside a reply that passes, the check's letter is a tie if and only if this one passes
+        pair = Pair(id="one", prompt=prompt, response_a=reply, response_b="It opens.")
+        passed = by_checks(Constitution(name="c", principles=(rule,)), prompt, reply)["sourced"]
+        assert (compare.check(pair, rule).letter == "tie") is passed, reply

@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
-from preceptor.train.data.collate_pairs import (
-    PADDING,
-    PairBatch,
-    batch_fields,
-    batch_from_fields,
-    collate_pairs,
-)
+from preceptor.train.data.collate_pairs import PADDING, PairBatch, collate_pairs
 from preceptor.train.data.pairs import PairTokens, encode_pairs
 from tests.train.tiny import preference, tiny_tokenizer
 
@@ -56,8 +49,3 @@ def test_no_token_is_there_twice_and_the_rest_is_padding(shared: bool) -> None:
     assert int((batch.part != PADDING).sum()) == tokens
     assert batch.input_ids.shape[1] == max(pair.tokens if shared else pair.length for pair in PAIRS)
     assert len(batch.predictor) == len(set(zip(batch.predictor.tolist(), batch.reply.tolist(), strict=True)))
-
-
-def test_fields_and_back() -> None:
-    batch = collate_pairs(PAIRS, range(5), pad_id=0)
-    assert all(torch.equal(a, b) for a, b in zip(batch_from_fields(batch_fields(batch)), batch, strict=True))

@@ -7,21 +7,13 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
 from sklearn.metrics import brier_score_loss, log_loss
 
-from preceptor.train.evaluation.calibration import log_sigmoid, reliability, report_card, sigmoid, wilson
+from preceptor.judge.statistics import wilson
+from preceptor.train.evaluation.calibration import log_sigmoid, reliability, report_card, sigmoid
 
 MARGINS = [2.0, -1.0, 0.5, 3.0, -0.2, 0.0]
 PAIRS = st.lists(st.tuples(st.floats(-9, 9), st.floats(0.5, 1)), min_size=1, max_size=40)
-
-
-@pytest.mark.parametrize(("successes", "n"), [(0, 5), (5, 5), (3, 7), (80, 100), (1, 1000)])
-def test_wilson_equals_scipys(successes: int, n: int) -> None:
-    ours = wilson(successes, n)
-    theirs = binomtest(successes, n).proportion_ci(method="wilson")
-    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
-    assert ours.share == successes / n
 
 
 def test_nothing_seen_says_nothing() -> None:
@@ -54,7 +46,7 @@ def test_overconfidence_is_the_calibration_error() -> None:
     card = report_card([40.0, -40.0], [1.0, 1.0])
     assert card["ece"] == pytest.approx(0.5)
     (only,) = reliability([40.0, -40.0], [1.0, 1.0])
-    assert (only.n, only.confidence, only.agreement) == (2, pytest.approx(1), 0.5)
+    assert (only.n, only.confidence, only.found) == (2, pytest.approx(1), 0.5)
 
 
 @given(PAIRS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -282,6 +283,25 @@ def test_what_is_measured_at_the_start_is_the_start(tiny: Path, tmp_path: Path) 
     assert page.count("<svg") >= 5
     manifest = json.loads((trained.folder / "manifest.json").read_text())
     assert {"guard.html", "guard.jsonl", "guard-replies.jsonl", "guard.json"} <= manifest["files"].keys()
+
+
+def test_a_score_that_is_no_number_is_no_verdict(tiny: Path, tmp_path: Path) -> None:
+    """Of the judge and of the reward alike: it is counted, and what was measured of the others stands."""
+
+    def score(prompts: Sequence[Prompt], replies: Sequence[str], start: Sequence[str]) -> list[float | None]:  # noqa: ARG001
+        return [math.nan, None, *[1.0] * (len(replies) - 2)]
+
+    def sick(prompts: Sequence[Any], completions: Sequence[str], **columns: Any) -> list[float]:
+        return [math.inf, *vowels(prompts, completions, **columns)[1:]]
+
+    settings = settings_of(tiny, epochs=1)
+    guard = HeldOutGuard(HELD_OUT, GuardJudge("sick", "", score, "sick"), QUIET, settings)
+    trained = train(settings, tmp_path / "out", sick, guard=guard)
+    for each in read_records(trained.folder / "guard.jsonl", Look):
+        assert (each.gold, each.judged, each.unjudged) == (1.0, len(HELD_OUT) - 2, 2)
+        assert each.proxy is not None
+        assert math.isfinite(each.proxy)
+    assert all(row["masked"] == 1 for row in rows_of(trained.folder))
 
 
 def test_no_prompts_no_guard(tiny: Path) -> None:

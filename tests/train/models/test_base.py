@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+import preceptor.train
 from preceptor.train.errors import CheckpointError
 from preceptor.train.models.base import (
     BENEATH,
@@ -20,6 +22,7 @@ from preceptor.train.models.base import (
     adapt,
     adapt_from,
     adapt_on_top,
+    add_fresh_adapter,
     as_reference,
     base_of_adapter,
     hold_reference,
@@ -31,6 +34,8 @@ from preceptor.train.models.base import (
     save_part,
     train_only,
 )
+from preceptor.train.ppo.roles import open_roles
+from preceptor.train.settings import PpoSettings
 from tests.train.tiny import save_tiny
 
 IDS = torch.arange(5, 25)[None]
@@ -224,7 +229,8 @@ def test_restoring_gives_back_the_weights_to_the_bit(tiny: Path, tmp_path: Path)
     [
         (
             "embeded",
-            "no model 'embeded': wanted `embedded`, `hf/` and a hub id, or the path of a model folder; did",
+            "no model 'embeded': wanted `embedded`, `smollm2`, `hf/` and a hub id, or the path of a model folder or "
+            "GGUF file; did you mean 'embedded'",
         ),
         ("./nowhere", "no model './nowhere'"),
         ("hf/./nowhere", "no model 'hf/./nowhere'"),
@@ -246,7 +252,7 @@ def test_missing_weights_are_refused_and_not_made_up(tmp_path: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     kept = {name: value for name, value in weights.items() if "layers.1.mlp" not in name}
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"lacks weights.*layers\.1\.mlp\.down_proj"):
+    with pytest.raises(CheckpointError, match=r"lacks 3 of the model.s weights.*layers\.1\.mlp\.down_proj"):
         load_base(str(folder))
 
 
@@ -254,7 +260,7 @@ def test_weights_cut_short_are_one_clear_message(tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "m")
     whole = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(CheckpointError, match=r"^cannot load "):
+    with pytest.raises(CheckpointError, match=r"m cannot be loaded: "):
         load_base(str(folder))
 
 
@@ -293,3 +299,42 @@ def test_an_adapter_of_another_base_is_refused(tiny: Path, tmp_path: Path) -> No
     adapt_from(load_base(str(tmp_path / "copy")), tmp_path / "a", frozen_reference=False)
     config = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(tiny)
+
+
+def test_one_function_chooses_the_device_of_all_trainings() -> None:
+    """A choice between `cuda` and `cpu` anywhere else could differ from it, as PPO's did from its plan's."""
+    package = Path(preceptor.train.__file__).parent
+    choices = [
+        f"{path.name}:{node.lineno}"
+        for path in sorted(package.rglob("*.py"))
+        if path.name != "base.py"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.IfExp)
+        and {"cuda", "cpu"} & {leaf.value for leaf in ast.walk(node) if isinstance(leaf, ast.Constant)}
+        and "is_available" in {leaf.attr for leaf in ast.walk(node) if isinstance(leaf, ast.Attribute)}
+    ]
+    assert choices == []
+
+
+def test_ppo_stands_where_all_trainings_do(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On `meta`, since no machine has every device."""
+    monkeypatch.setattr("preceptor.train.ppo.roles.training_device", lambda: torch.device("meta"))
+    roles = open_roles(load_base(str(tiny)), PpoSettings(model=str(tiny), rank=2), None)
+    assert roles.device.type == "meta"
+    assert {weight.device.type for weight in roles.adapted.parameters()} == {"meta"}
+
+
+def test_a_fresh_adapter_hangs_on_its_seed_alone_and_leaves_other_draws_alone(tiny: Path) -> None:
+    """Whoever draws after it draws what would have been drawn without it."""
+    weights = []
+    for before in (1, 2):
+        torch.manual_seed(before)
+        state = torch.random.get_rng_state()
+        model = adapt(load_base(str(tiny)), rank=4, alpha=8, seed=0)
+        add_fresh_adapter(model, 4, 8, "value", seed=1)
+        assert torch.equal(torch.random.get_rng_state(), state)
+        weights.append({name: value.clone() for name, value in model.named_parameters() if "lora_A" in name})
+    one, other = weights
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    first = next(name for name in one if ".default." in name)
+    assert not torch.equal(one[first], one[first.replace(".default.", ".value.")])

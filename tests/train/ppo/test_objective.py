@@ -10,7 +10,6 @@ import torch
 from preceptor.train.ppo.objective import (
     Running,
     adapted_coefficient,
-    approximate_kl,
     explained_variance,
     gae,
     kl_per_token,
@@ -142,9 +141,7 @@ def test_whitening_by_hand() -> None:
     assert masked_mean(numbers, RAGGED) == 3
 
 
-def test_approximate_kl_and_explained_variance_by_hand() -> None:
-    moved = torch.tensor([[math.log(2.0), 0.0, 0.0], [0.0, 0.0, 50.0]])
-    assert float(approximate_kl(moved, torch.zeros(2, 3), RAGGED)) == pytest.approx((1 - math.log(2)) / 5)
+def test_explained_variance_by_hand() -> None:
     returns = torch.tensor([[1.0, 2.0, 3.0], [2.0, 7.0, 0.0]])
     assert explained_variance(returns, returns, RAGGED) == 1
     assert explained_variance(torch.ones(2, 3), returns, RAGGED) == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from preceptor.cli.train import app
+from preceptor.cli.train.app import app
 from preceptor.prompts.records import Message, Prompt
 from preceptor.train.data.collate_replies import groups_of
 from preceptor.train.estimate.memory import Alive, held_bytes
@@ -17,7 +17,7 @@ from preceptor.train.models.base import POLICY, load_base
 from preceptor.train.ppo.checkpoint import open_optimisers
 from preceptor.train.ppo.plan import heaviest_batch, plan_ppo, rollout_bytes
 from preceptor.train.ppo.roles import VALUE, Roles, open_roles
-from preceptor.train.ppo.update import Experience, policy_step, value_step
+from preceptor.train.ppo.update import Experience, policy_numbers, policy_step, value_numbers, value_step
 from preceptor.train.rollout.sampling import Sampling, sample
 from preceptor.train.settings import PpoSettings
 from tests.train.ppo.test_train import settings_of, train
@@ -56,9 +56,12 @@ def test_the_pass_the_weights_and_the_optimisers_are_those_of_a_step(tiny: Path,
     peaks = []
     for _ in range(2):  # the second finds the optimisers' moments there
         peaks = []
-        for step, optimiser in ((policy_step, optimisers.policy), (value_step, optimisers.value)):
+        for step, optimiser, numbers in (
+            (policy_step, optimisers.policy, policy_numbers(settings)),
+            (value_step, optimisers.value, value_numbers(settings)),
+        ):
             with Alive() as alive:
-                step(seen, groups, roles, optimiser, settings)
+                step(seen, groups, roles, optimiser, **numbers)
             peaks.append(alive.peak_bytes)
     trained = [weight for role in (POLICY, VALUE) for weight in roles.trained(role)]
     everything = held_bytes(

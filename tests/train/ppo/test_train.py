@@ -22,7 +22,7 @@ from preceptor.judge.reward import RewardSettings as JudgeSettings
 from preceptor.prompts.records import Message, Prompt
 from preceptor.train.data.pairs import encode_messages
 from preceptor.train.errors import CheckpointError, TrainDataError
-from preceptor.train.forward.reward_model import RewardModel
+from preceptor.train.forward.reward_model import HEAD, RewardModel, read_head
 from preceptor.train.loop.output_folder import Trained
 from preceptor.train.loop.run import Progress
 from preceptor.train.models.base import adapt_from, load_base
@@ -137,6 +137,7 @@ def bandit(tiny: Path, out: Path, **changes: Any) -> tuple[float, float, Trained
     return float(before[letters[letter]]), float(after[letters[letter]]), trained
 
 
+@pytest.mark.slow
 def test_without_a_kl_penalty_the_bandit_finds_the_rewards_mode(peaked: Path, tmp_path: Path) -> None:
     before, after, trained = bandit(peaked, tmp_path / "out")
     assert before < 0.2
@@ -144,6 +145,7 @@ def test_without_a_kl_penalty_the_bandit_finds_the_rewards_mode(peaked: Path, tm
     assert rows_of(trained.folder)[-1]["kl_nats"] > 1
 
 
+@pytest.mark.slow
 def test_an_endless_kl_penalty_keeps_the_policy(peaked: Path, tmp_path: Path) -> None:
     """Where the same steps without it leave the reference behind."""
     before, kept, held = bandit(peaked, tmp_path / "held", kl_beta=1e4, epochs=15, learning_rate=5e-4)
@@ -153,6 +155,7 @@ def test_an_endless_kl_penalty_keeps_the_policy(peaked: Path, tmp_path: Path) ->
     assert abs(held.metrics["final"]["kl_nats"]) < 0.1 * free.metrics["final"]["kl_nats"]
 
 
+@pytest.mark.slow
 def test_between_the_two_lies_the_optimum_of_the_paper(peaked: Path, tmp_path: Path) -> None:
     """What is best of E[r] - beta KL is the reference times exp(r / beta), normalised; Ziegler et al. 2019."""
     beta = 0.3
@@ -265,7 +268,7 @@ def models(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
 
 
 def test_a_reply_without_reward_has_no_influence(tiny: Path, tmp_path: Path) -> None:
-    """Whatever it is, and whether None or NaN stands for it; it is never a 0."""
+    """Whatever it is, and whether None, NaN, an infinity or a number beyond float32 stands for it; it is never a 0."""
 
     def part(missing: Any, shift: float) -> Callable[..., list[Any]]:
         def reward(prompts: Sequence[Any], completions: Sequence[str], **columns: Any) -> list[Any]:  # noqa: ARG001
@@ -275,12 +278,15 @@ def test_a_reply_without_reward_has_no_influence(tiny: Path, tmp_path: Path) -> 
         return reward
 
     settings = settings_of(tiny)
-    none, nan = (
-        rows_of(train(settings, tmp_path / name, part(value, 0.0)).folder)
-        for name, value in (("none", None), ("nan", math.nan))
-    )
-    assert none == nan
+    trained = {
+        str(value): train(settings, tmp_path / str(value), part(value, 0.0))
+        for value in (None, math.nan, -math.inf, 1e39)
+    }
+    none, *others = (rows_of(each.folder) for each in trained.values())
+    assert all(other == none for other in others)
     assert all(row["masked"] == 3 for row in none)
+    told = f"{3 * len(none)} replies had no reward, or one that is not a finite number"
+    assert all(told in " ".join(each.notes) for each in trained.values())
     # were they counted as 0, a shift of all others would not leave the normalised rewards alone
     moved = rows_of(train(settings, tmp_path / "moved", part(None, 1024.0)).folder)
     assert [row["reward"] for row in moved] == pytest.approx([row["reward"] + 1024 for row in none], rel=1e-3)
@@ -311,6 +317,23 @@ def test_the_shared_adapter_scores_as_the_reward_model_does(tiny: Path, models: 
     alone = by_model(RewardModel.load(models["same"])).score(replied)
     assert shared == pytest.approx(alone, rel=1e-4, abs=1e-5)
     assert len(set(alone)) == 6
+
+
+@pytest.mark.parametrize("which", ["same", "other"])
+def test_a_reward_model_that_gives_no_number_gives_no_reward(
+    which: str, tiny: Path, models: dict[str, Path], tmp_path: Path
+) -> None:
+    """NaN in its head, whether it stands on the policy's base or on one of its own: nothing is learned from it."""
+    sick = tmp_path / "sick"
+    shutil.copytree(models[which], sick)
+    stored = read_head(sick)
+    head = {"weight": stored.weight * math.nan, "offset": stored.offset, "length": stored.length}
+    said = {"heads": stored.heads.model_dump_json(), "max_length": str(stored.max_length)}
+    save_file(head, sick / HEAD, metadata=said)
+    trained = train(settings_of(tiny, epochs=2), tmp_path / "out", sick)
+    assert all(row["masked"] == 8 and "policy_loss" not in row for row in rows_of(trained.folder))
+    assert not any(value.any() for name, value in weights_of(trained.folder).items() if "lora_B" in name)
+    assert "replies had no reward, or one that is not a finite number" in " ".join(trained.notes)
 
 
 def test_a_reward_model_of_another_base_serves(tiny: Path, models: dict[str, Path], tmp_path: Path) -> None:

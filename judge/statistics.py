@@ -1,0 +1,183 @@
+"""Shares, their intervals and what stands beside them, the same for judges and for trained models. Pure arithmetic."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+BINS = 10
+"""Bins of equal width for a calibration error."""
+RESAMPLES = 200
+"""Bootstrap samples behind an interval."""
+Z95 = 1.959963984540054
+
+
+class Interval(NamedTuple):
+    """A share and its interval, at 95 % unless something else is said."""
+
+    share: float
+    low: float
+    high: float
+    n: int
+
+
+def wilson(successes: float, n: int, z: float = Z95) -> Interval:
+    """Share of successes with Wilson's score interval (Wilson 1927), which holds for small n and near 0 and 1.
+
+    z: how many standard errors, at 95 % unless told.
+
+    `successes` may hold halves, for ties; the interval is then a little too wide. n = 0 gives share NaN
+    within 0..1.
+    """
+    if n == 0:
+        return Interval(math.nan, 0.0, 1.0, 0)
+    share = successes / n
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n * n)) / (1 + z**2 / n)
+    return Interval(share, max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)), n)
+
+
+class Difference(NamedTuple):
+    """How much larger a share is than another, and the interval of that."""
+
+    by: float
+    low: float
+    high: float
+
+
+def newcombe(before: Interval, after: Interval, phi: float = 0.0) -> Difference:
+    """After less before, out of their Wilson intervals at one level (Newcombe 1998, Statistics in Medicine 17:2635,
+    method 10, for paired shares of correlation phi; with phi = 0 it is his method for independent ones, 17:873).
+    """
+    by = after.share - before.share
+    down = _hypotenuse(after.share - after.low, before.high - before.share, phi)
+    up = _hypotenuse(after.high - after.share, before.share - before.low, phi)
+    return Difference(by, by - down, by + up)
+
+
+def _hypotenuse(a: float, b: float, phi: float) -> float:
+    return math.sqrt(max(0.0, a * a - 2 * phi * a * b + b * b))
+
+
+def phi(before: Sequence[bool], after: Sequence[bool]) -> float:
+    """Correlation of the two-by-two table of paired truths, with Newcombe's correction for continuity."""
+    n, old, new = len(before), sum(before), sum(after)
+    margins = old * (n - old) * new * (n - new)
+    if not margins:
+        return 0.0
+    both = sum(a and b for a, b in zip(before, after, strict=True))
+    excess = both * n - old * new  # ad - bc
+    corrected = max(0.0, excess - n / 2) if excess > 0 else excess
+    return float(corrected / math.sqrt(margins))
+
+
+class Bin(NamedTuple):
+    """Rows of like confidence, between `low` and `high`."""
+
+    low: float
+    high: float
+    n: int
+    confidence: float
+    """Their mean confidence."""
+    found: float
+    """The mean of what was found where so much was expected: shares right, or another's probabilities."""
+
+    def row(self, found: str) -> dict[str, Any]:
+        """As JSON, with `found` under another name."""
+        return {
+            "low": self.low,
+            "high": self.high,
+            "n": self.n,
+            "confidence": self.confidence,
+            found: self.found,
+        }
+
+
+def reliability(rows: Sequence[tuple[float, float]], lowest: float = 0.0) -> list[Bin]:
+    """(confidence in lowest..1, what was found) -> the bins that hold any, from the least confident."""
+    places: list[list[tuple[float, float]]] = [[] for _ in range(BINS)]
+    for confidence, found in rows:
+        places[min(int((confidence - lowest) / (1 - lowest) * BINS), BINS - 1)].append((confidence, found))
+    width = (1 - lowest) / BINS
+    return [
+        Bin(
+            lowest + number * width,
+            lowest + (number + 1) * width,
+            len(held),
+            *(math.fsum(column) / len(held) for column in zip(*held, strict=True)),
+        )
+        for number, held in enumerate(places)
+        if held
+    ]
+
+
+def calibration_error(bins: Sequence[Bin]) -> float | None:
+    """Mean distance of confidence from what was found (Guo et al. 2017, arXiv 1706.04599, eq. 3); None without rows."""
+    n = sum(one.n for one in bins)
+    return math.fsum(one.n * abs(one.confidence - one.found) for one in bins) / n if n else None
+
+
+def kappa(table: Sequence[Sequence[float]]) -> float | None:
+    """Cohen 1960, eq. 1, of how often each of k verdicts (columns) stands beside each truth (rows): k by k counts.
+
+    None where it is not defined: no counts, or all of them in one class.
+    """
+    rows = {i for i, row in enumerate(table) if any(row)}
+    columns = {j for row in table for j, count in enumerate(row) if count}
+    if not rows or rows == columns == {min(rows)}:
+        return None
+    from sklearn.metrics import cohen_kappa_score
+
+    cells = [(i, j, count) for i, row in enumerate(table) for j, count in enumerate(row)]
+    truth, verdicts, counts = zip(*cells, strict=True)
+    return float(cohen_kappa_score(truth, verdicts, sample_weight=counts))
+
+
+def bootstrap(n: int, statistic: Callable[[Any], float | None]) -> list[float] | None:
+    """The middle 95 % of a statistic over samples of n rows with replacement (Efron 1979), from a fixed seed.
+
+    statistic: how often each row was drawn, (n,) -> the figure, None where it is not defined. None where no sample
+    defines it, or where there are fewer than two rows.
+    """
+    if n < 2:
+        return None
+    import numpy as np
+
+    drawn = np.random.default_rng(0)
+    times = (np.bincount(drawn.integers(0, n, n), minlength=n) for _ in range(RESAMPLES))
+    values = sorted(value for value in map(statistic, times) if value is not None)
+    return [values[int(0.025 * len(values))], values[int(0.975 * len(values))]] if values else None
+
+
+class Effect(NamedTuple):
+    """A coefficient of a regression."""
+
+    coefficient: float
+    stderr: float
+
+
+def logistic(x: Any, y: Any) -> list[Effect] | None:
+    """The coefficients of logistic regression without a penalty, of every column of x; the constant is a column, too.
+
+    x: (N, K) floats; y: (N,) of 0 and 1. Standard errors are those of the information matrix at the maximum of the
+    likelihood. None where there is no finite maximum: where some columns tell all of y, or hang on one another.
+    """
+    import numpy as np
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(
+        C=np.inf, fit_intercept=False, solver="newton-cholesky", tol=1e-12, max_iter=100
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of columns without a maximum, which are found out below
+        beta = model.fit(x, y).coef_[0]
+    p = 1 / (1 + np.exp(-np.clip(x @ beta, -500, 500)))
+    information = (x * (p * (1 - p))[:, None]).T @ x
+    if not np.isfinite(information).all() or np.linalg.cond(information) > 1e10:
+        return None
+    if abs(np.linalg.solve(information, x.T @ (y - p))).max() > 1e-6:  # at no maximum: it is at infinity
+        return None
+    errors = np.sqrt(np.diag(np.linalg.inv(information)))
+    return [Effect(float(one), float(error)) for one, error in zip(beta, errors, strict=True)]

@@ -1,0 +1,70 @@
+"""What a command needs and can be known before it asks anybody: found now, it costs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from preceptor.constitution.errors import UserError
+from preceptor.judge.audit.audit import AGREEMENT, FIGURES
+from preceptor.judge.conditions import check, names_in
+from preceptor.judge.dataset.publish import FILES, MANIFEST
+
+if TYPE_CHECKING:
+    from preceptor.label.run import Job
+
+ATTACKS = ("attack_rate", "attack_control_rate", "attack_excess")
+DRIFT = ("drift_rate", "drift_shift")
+PANEL = ("alpha",)
+
+
+def check_gate(
+    expression: str, job: Job, *, canaries: bool, gold: bool, planting: str = "--canaries"
+) -> None:
+    """Raises UserError where the gate is no expression, names no figure, or one that this job will not have.
+
+    gold: whether the rows may have a known better reply; agreement with it is a figure only then. planting: the flag
+    that plants attacks.
+    """
+    lacking: dict[str, str] = {}
+    if not canaries:
+        lacking |= dict.fromkeys(ATTACKS, planting)
+    if not job.recheck:
+        lacking |= dict.fromkeys(DRIFT, "--recheck")
+    if sum(len(names) for names, _ in job.panels) < 2:
+        lacking |= dict.fromkeys(PANEL, "several judges")
+    if not gold:
+        lacking |= dict.fromkeys(AGREEMENT, "rows with `preferred`, and these have none")
+    check(expression, (*FIGURES, *ATTACKS, *DRIFT, *PANEL))
+    for name in sorted(names_in(expression)):
+        if name in lacking:
+            raise UserError(
+                f"{name} in {expression!r} needs {lacking[name]}; leave it out of the gate, or add that"
+            )
+
+
+def names_agreement(expression: str) -> bool:
+    """Whether the gate asks for a figure that only gold gives."""
+    return not names_in(expression).isdisjoint(AGREEMENT)
+
+
+def check_file(out: Path, inputs: Iterable[str | Path]) -> None:
+    """Raises UserError where a command would write its result over what it reads."""
+    for given in inputs:
+        if _same(out, Path(given)):
+            raise UserError(f"--out {out} is the input; name another file, so that the input stays as it was")
+
+
+def check_folder(out: Path, inputs: Iterable[str | Path]) -> None:
+    """The same for a folder of labels, and where the folder is none."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file; wanted a folder for labels, preferences, card and manifest")
+    for given in inputs:
+        for name in (*FILES, MANIFEST):
+            if _same(out / name, Path(given)):
+                raise UserError(f"--out {out} would write over its input {given}; name another folder")
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
