@@ -149,9 +149,9 @@ def rows_of(source: Source) -> Iterable[Pair | Group]:
     """What is to be judged: pairs, or groups where the source's form says so."""
     read: Iterable[Pair | Group]
     if source.form.startswith("groups"):
-        read = stages.groups_from(source.path)
+        read = stages.groups_from(source.path, source.truncated)
     else:
-        read = stages.pairs_from(source.path, source.form, dict(source.columns))
+        read = stages.pairs_from(source.path, source.form, dict(source.columns), source.truncated)
     return islice(read, source.limit)
 
 
