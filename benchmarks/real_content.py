@@ -25,7 +25,7 @@ from preceptor.prompts.rows import read_records
 from preceptor.records import HeldOut
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from benchmarks.real_labels import SETS, Compared, accuracy, test_sets, trained, training_pool  # noqa: E402
+from benchmarks.real_labels import SETS, Compared, accuracy, test_sets, trained, training_pool
 
 POLICIES = {"DPO": "8-heldout.jsonl", "PPO": "8-heldout-ppo.jsonl"}
 
