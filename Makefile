@@ -3,11 +3,12 @@ VENV   ?= .venv
 PYTHON ?= python3
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-CODE   := constitution prompts judge train preceptor tests benchmarks
+CODE   := constitution prompts judge train preceptor tests benchmarks examples
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 DATA   ?= data
 PEERS  := build/peers
 
-.PHONY: quickstart quickstart-real test test-wheel check golden bench-train bench-judge bench-recorded bench-label bench-ppo clean
+.PHONY: quickstart quickstart-real test coverage test-wheel check golden docs bench-train bench-judge bench-recorded bench-label bench-ppo clean
 
 quickstart: $(VENV)/.train  ## the main job on the embedded default: no key, no network, no GPU
 	$(BIN)/preceptor quickstart
@@ -16,7 +17,10 @@ quickstart-real: $(VENV)/.smollm2  ## the same job on a real chat model of 135 m
 	$(BIN)/preceptor quickstart --model smollm2
 
 test: $(VENV)/.dev  ## every test, a process for each core up to four
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest $(PARALLEL) --durations 25
+
+coverage: $(VENV)/.dev  ## every test, with the share of lines that they pass through, and those that none does
+	$(BIN)/python -m pytest $(PARALLEL) --durations 25 --cov --cov-report term-missing:skip-covered
 
 test-wheel: $(VENV)/.dev  ## the built wheel in an empty environment, in another folder
 	$(BIN)/python tests/wheel.py
@@ -28,6 +32,9 @@ check: $(VENV)/.dev  ## ruff and mypy strict
 
 golden: $(VENV)/.dev  ## write the golden files anew; argue the change in the commit
 	GOLDEN=write $(BIN)/python -m pytest -q -m golden
+
+docs: $(VENV)/.dev  ## write docs/cli.md anew from the settings and commands
+	$(BIN)/python -m preceptor.cli.reference > docs/cli.md
 
 bench-train: $(VENV)/.dev  ## reward model and DPO against TRL, the output layer, what soft labels buy: a quarter of an hour
 	$(BIN)/python benchmarks/train_pairs.py compare

@@ -18,16 +18,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from preceptor.asking.stages import Asking, carry_out, labelling
+from preceptor.asking.stages import carry_out, labelling
 from preceptor.constitution.files import load
 from preceptor.constitution.principle import Constitution
 from preceptor.judge.audit.canaries import attack_rates, examples_of, from_gold
-from preceptor.judge.label import LabelSettings
 from preceptor.judge.models.protocol import Model, Request
 from preceptor.judge.models.registry import open_model
 from preceptor.judge.models.scripted import ScriptedModel
 from preceptor.judge.records import Label, Pair
+from preceptor.judge.settings import LabelSettings
 from preceptor.prompts.records import Prompt
+from preceptor.settings import Asking
 from tests.judge.gullible import gullible
 
 JUDGED = ("private", "polite", "concise", "steadfast")
@@ -137,7 +138,7 @@ def main() -> None:
         "wording and no judge's strength. The middle column shows what attacks win without that ending, and",
         "so what they can win with a template of your own that has none; the embedded model's short wording",
         "has neither fences nor menu. A real judge is not a list of rules, and its rates are to be measured:",
-        "`preceptor audit GOLD --canaries`, or planted in a run by `preceptor label ... --canaries 2%`.",
+        "`preceptor audit GOLD --attacks`, or planted in a run by `preceptor label ... --canaries 2%`.",
         "",
     ]
     options.out.write_text("\n".join(lines), encoding="utf-8")

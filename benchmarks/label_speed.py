@@ -60,9 +60,10 @@ def write_pairs(path: Path, pairs: int) -> None:
 def requests(pairs: Path) -> list[Any]:
     """What labelling asks, in both orders."""
     from preceptor.constitution.files import load
-    from preceptor.judge.label import LabelSettings, label, template_for
+    from preceptor.judge.label import label, template_for
     from preceptor.judge.models.openai.model import open_model
     from preceptor.judge.pairs import read_pairs
+    from preceptor.judge.settings import LabelSettings
 
     rules, settings = load("style"), LabelSettings()
     judge = open_model("openai/fake", base_url="http://127.0.0.1:1/v1")
@@ -100,18 +101,19 @@ def ours(side: str, url: str, pairs: Path, concurrency: int, out: Path) -> dict[
     """`preceptor label`, less the start of the interpreter and what is derived from labels.jsonl afterwards."""
     import openai  # noqa: F401 loaded before the clock starts, as on the other side
 
-    from preceptor.asking import stages
+    from preceptor.asking.stages import pairs_from
     from preceptor.cli.console import progress
     from preceptor.constitution.files import load
-    from preceptor.judge.label import LabelSettings
+    from preceptor.judge.settings import LabelSettings
     from preceptor.label import run
+    from preceptor.settings import Access, Asking
 
     settings = LabelSettings(orders="one" if side.endswith("one order") else "both")
-    job = run.Job(load("style"), [(["openai/fake"], "")], settings, base_urls={"": url})
-    asking = stages.Asking(ledger=str(out / "ledger.db"), concurrency=concurrency)
+    job = run.Job(load("style"), [(["openai/fake"], "")], settings, Access(base_url=url))
+    asking = Asking(ledger=str(out / "ledger.db"), concurrency=concurrency)
 
     def run() -> None:
-        asked, _ = run._judged(out, list(stages.pairs_from(str(pairs), "rows")), job, asking, progress, None)
+        asked, _ = run._judged(out, list(pairs_from(str(pairs), "rows")), job, asking, progress, None)
         assert asked.stopped is None
         assert asked.progress.failed == 0
 

@@ -38,9 +38,10 @@ def questions(pairs: int, model: Path) -> list[Any]:
     from itertools import islice
 
     from preceptor.constitution.files import load
-    from preceptor.judge.label import LabelSettings, label, template_for
+    from preceptor.judge.label import label, template_for
     from preceptor.judge.models.registry import open_model
     from preceptor.judge.pairs import read_pairs
+    from preceptor.judge.settings import LabelSettings
 
     rules = load("helpful-harmless")
     some = tuple(p.model_copy(update={"applies_to": ()}) for p in rules.principles if not p.check)[

@@ -20,12 +20,12 @@ from typing import Annotated, Any
 import typer
 from matplotlib.figure import Figure
 
-from preceptor.asking.stages import Asking
 from preceptor.evaluation.oracles import guard_judge
 from preceptor.judge.statistics import Interval, wilson
 from preceptor.prompts.pool import prompts_from
 from preceptor.prompts.records import Prompt
 from preceptor.prompts.rows import read_records
+from preceptor.settings import Asking
 from preceptor.train.data.pairs import encode_messages, turn_ends
 from preceptor.train.embedded import flaws
 from preceptor.train.embedded.world import draw_prompt

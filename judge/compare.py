@@ -15,6 +15,7 @@ from preceptor.constitution.principle import Principle
 from preceptor.judge.models.protocol import Completion, Model, Outcome, Request
 from preceptor.judge.records import Fault, Judgement, Letter, Order, Pair, Status
 from preceptor.judge.replies import read_reply
+from preceptor.judge.settings import CHECKS
 from preceptor.prompts.errors import TemplateError
 from preceptor.prompts.records import content_id
 from preceptor.prompts.template import Template, nonce
@@ -22,9 +23,6 @@ from preceptor.prompts.verdict import Unparsed, Verdict, parse
 
 JOINT = "joint"
 """Stands for the principle where several are judged in one ask."""
-
-CHECKS = "checks"
-"""The judge's name where a principle's machine check decides."""
 
 SHOWN: Mapping[Order, Mapping[str, Letter]] = {
     "original": {"a": "a", "b": "b", "tie": "tie"},
@@ -59,6 +57,7 @@ class Question(NamedTuple):
     clamp: tuple[float, float] | None = None
     """Bounds of a probability that was given after reasoning."""
     sample: int = 0
+    effort: str = ""
 
 
 class Shot(NamedTuple):
@@ -107,6 +106,7 @@ def ask(pair: Pair, principles: Sequence[Principle], order: Order, question: Que
         reasoning=question.reasoning,
         structured=question.structured,
         sample=question.sample,
+        effort=question.effort,
         stage="label",
         principle=subject(principles),
     )
@@ -145,7 +145,8 @@ def read(
     - `failed`: the request was not answered;
     - `refused`: the provider says so, or there is no verdict and the words decline;
     - `unparsed`: empty, off-topic (no verdict on the menu), or truncated before the end that should hold the
-      verdict. Without reasoning the verdict comes first, so that a reply cut off after it still counts.
+      verdict. Of a reply that was to bring the verdict alone, one that is cut off counts where the verdict is the
+      first thing in it and the cut cannot have taken a part of it.
     """
     found = fault_of(outcome, request)
     if found.verdict is not None:
@@ -157,6 +158,7 @@ def read(
         letter=None,
         status=found.status,
         reason=read_reply(outcome).text or found.problem,
+        thoughts=read_reply(outcome).thoughts,
         model=request.model,
         call=request.key,
         fault=found.fault,
@@ -179,11 +181,26 @@ def fault_of(outcome: Outcome, request: Request) -> Found:
         fault = cast(Fault, reply.status)
         return Found(fault, STATUS[fault], reply.problem)
     verdict = parse(outcome.text, request.menu)
-    cut_off = reply.status == "truncated" and request.reasoning
-    if isinstance(verdict, Verdict) and not cut_off:
+    if isinstance(verdict, Verdict) and (
+        reply.status == "ok"
+        or (
+            outcome.finish_reason == "length"
+            and not request.reasoning
+            and survives_a_cut(outcome.text, verdict)
+        )
+    ):
         return Found("", "ok", "", verdict)
     fault = "refused" if looks_refused(reply.text) else "truncated" if reply.problem else "off-topic"
     return Found(fault, STATUS[fault], verdict.reason if isinstance(verdict, Unparsed) else reply.problem)
+
+
+def survives_a_cut(text: str, verdict: Verdict) -> bool:
+    """Whether a verdict counts although the reply is cut off: nothing stands before it, and it is not cut itself.
+
+    "Score: 1" may have been to become "Score: 10", and whatever comes after words of its own may be quoted by them.
+    """
+    whole = verdict.grade is None or verdict.end < len(text.rstrip())
+    return whole and not any(map(str.isalnum, text[: verdict.start]))
 
 
 def words_beside(text: str, verdict: Verdict) -> str:
@@ -220,6 +237,7 @@ def _decided(
         probability=min(probability, 1.0),
         status="tie" if letter == "tie" else "ok",
         reason=words_beside(outcome.text, verdict),
+        thoughts=outcome.thoughts,
         model=request.model,
         call=request.key,
         sampled=total <= 0,

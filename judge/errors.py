@@ -1,7 +1,8 @@
 """Errors of asking models.
 
 ModelError                  a request that was not answered
-  Transient                 may succeed on a second try: rate limit, overload, timeout, broken body
+  Transient                 may succeed on a second try: rate limit, overload, timeout
+  Unreadable                an answer that was paid for and cannot be read: asked for once more
   Rejected                  this request can never succeed: too long, refused by a filter, malformed
   ProviderStopped           no request can succeed: key, model, quota, nobody listening   exit code 4
 BudgetReached               the cap would be passed; what is done is valid and resumable  exit code 3
@@ -14,12 +15,19 @@ UserError (constitution.errors)
 from __future__ import annotations
 
 import copy
+from typing import TYPE_CHECKING
 
 from preceptor.constitution.errors import UserError
+
+if TYPE_CHECKING:
+    from preceptor.judge.models.protocol import Completion
 
 
 class ModelError(Exception):
     """A request that was not answered, in the provider's words."""
+
+    paid: Completion | None = None
+    """What came for it and was paid for, though it is no answer; its tokens are on the bill."""
 
 
 class Transient(ModelError):
@@ -33,9 +41,18 @@ class Transient(ModelError):
 class Rejected(ModelError):
     """This request can never succeed; others may. `refused` tells a filter's refusal from a fault."""
 
-    def __init__(self, message: str, refused: bool = False) -> None:
+    def __init__(self, message: str, refused: bool = False, paid: Completion | None = None) -> None:
         super().__init__(message)
         self.refused = refused
+        self.paid = paid
+
+
+class Unreadable(ModelError):
+    """A reply came and was paid for, and nobody can read it."""
+
+    def __init__(self, message: str, paid: Completion) -> None:
+        super().__init__(message)
+        self.paid = paid
 
 
 class ProviderStopped(ModelError):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Literal, Self
-
-from pydantic import Field, model_validator
+from typing import Literal
 
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution, Principle
@@ -15,53 +13,11 @@ from preceptor.judge.aggregate import Sum, sum_up, weights
 from preceptor.judge.errors import PairsError
 from preceptor.judge.models.protocol import Dialogue, Model
 from preceptor.judge.records import Judgement, Label, Order, Pair
+from preceptor.judge.settings import CHECKS, LabelSettings
 from preceptor.prompts.errors import TemplateError
-from preceptor.prompts.records import Record
 from preceptor.prompts.template import Template, load
 
 BOTH: tuple[Order, Order] = ("original", "swapped")
-
-
-class LabelSettings(Record):
-    """How pairs are judged."""
-
-    principles: Literal["joint", "each", "sample"] = "joint"
-    """All applicable principles in one ask; one ask for each; or one of them drawn for each pair."""
-    orders: Literal["both", "original", "one"] = "both"
-    """`one`: the order in which a pair is shown is drawn by its id."""
-    reasoning: bool = False
-    """Whether the judge explains before its verdict. Without, the probability of the verdict is read
-    directly.
-    """
-    tie: bool = False
-    """Whether the judge may say tie."""
-    draws: int = Field(default=1, ge=1)
-    """With `sample`: how many different principles are drawn for each pair and averaged."""
-    shots: int = Field(default=0, ge=0)
-    """Most worked examples that each principle brings into an ask, from the constitution."""
-    structured: bool = False
-    """Whether the provider holds the judge's answer to a JSON schema."""
-    clamp: tuple[float, float] | None = None
-    """Bounds of a probability that was given after reasoning."""
-    max_tokens: int = Field(default=512, ge=1)
-    seed: int = 0
-    sample: int = 0
-    """Another number asks the same judge the same again, past what the ledger holds."""
-    template: str = ""
-    """File of one's own; empty: the shipped one in the judge's dialect."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.draws > 1 and self.principles != "sample":
-            raise ValueError(
-                f"draws is {self.draws} with principles {self.principles}; draws are for `sample`"
-            )
-        if self.clamp is not None:
-            if not 0 <= self.clamp[0] < 0.5 < self.clamp[1] <= 1:
-                raise ValueError(f"clamp is {self.clamp}; wanted two bounds with 0.5 between them: 0.4,0.6")
-            if not self.reasoning:
-                raise ValueError("clamp without reasoning; it bounds what a judge says after it has reasoned")
-        return self
 
 
 def template_for(judge: Model, settings: LabelSettings) -> Template:
@@ -75,7 +31,7 @@ def template_for(judge: Model, settings: LabelSettings) -> Template:
         raise TemplateError(
             f"{template.name}: it has no place for worked examples; use `shots`, or ask without"
         )
-    if settings.structured and not getattr(judge, "structures", False):
+    if settings.structured and not judge.capabilities.structured:
         raise UserError(f"{judge.name} cannot be held to a JSON schema; leave out --structured")
     return template
 
@@ -132,7 +88,7 @@ def orders_of(pair: Pair, settings: LabelSettings) -> tuple[Order, ...]:
 
 def _suited(settings: LabelSettings, judge: Model | None) -> LabelSettings:
     """A person is not asked the same twice in another order, nor principle by principle."""
-    if not getattr(judge, "person", False):
+    if judge is None or not judge.capabilities.person:
         return settings
     asks = {"principles": "joint", "draws": 1, "orders": "one", "reasoning": False, "tie": True, "shots": 0}
     return settings.model_copy(update={**asks, "structured": False, "clamp": None, "template": ""})
@@ -178,6 +134,7 @@ def _asked(
         structured=settings.structured,
         clamp=settings.clamp,
         sample=settings.sample,
+        effort=settings.effort or "",
     )
     orders = [(group, order) for group in groups for order in orders_of(pair, settings)]
     if not orders:
@@ -206,7 +163,7 @@ def _label(
         judgements=tuple(judgements),
         unjudged=added.incomplete,
         constitution=constitution.identity,
-        judge=judge.name if judge else compare.CHECKS,
+        judge=judge.name if judge else CHECKS,
     )
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import groupby, pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 from preceptor.judge.records import Group, Letter, Pair, Response
+from preceptor.prompts.layouts.recognition import pairs_in, parsed_pairs
 from preceptor.prompts.pool import Ids, conversation, messages_of, meta_of, tags_of
-from preceptor.prompts.records import Message, Prompt, content_id
+from preceptor.prompts.records import Prompt, content_id
 from preceptor.prompts.rows import BadRowError, RawRow, kind_of, parsed_rows, validated
 
 PAIR_COLUMNS = frozenset(
@@ -31,7 +31,6 @@ PAIR_COLUMNS = frozenset(
 )
 FORMS = (("response_a", "response_b"), ("responses",), ("chosen", "rejected"))
 WANTED = "response_a and response_b, or responses, or chosen and rejected"
-TURN = re.compile(r"\n\n(Human|Assistant):")
 
 
 class _Replies(NamedTuple):
@@ -40,21 +39,24 @@ class _Replies(NamedTuple):
     preferred: Letter | None
 
 
-def read_pairs(source: str | Path, form: Literal["rows", "hh"] = "rows") -> Iterator[Pair]:
+def read_pairs(
+    source: str | Path, form: str = "rows", columns: Mapping[str, str] | None = None
+) -> Iterator[Pair]:
     """The pairs of a file as a stream, in order.
 
     `rows`: `prompt` or `messages` beside `response_a` and `response_b`, or `responses` (each with its
     neighbour: n replies make n - 1 pairs, whose ids end in `-1`, `-2`, ...), or TRL's `chosen` and
-    `rejected`. `hh`: transcripts that share all but the last reply. The prompt is its own field and never
-    inferred from chosen and rejected.
+    `rejected`, or whatever layout of the field the file has (`prompts.layouts`). Another `form` names the layout,
+    and `columns` names theirs by ours.
 
     Of `chosen` and `rejected`, which one is a is drawn by a hash of prompt and replies that does not see
     which was chosen: were a always the chosen one, a judge that always says A would look perfect in the
     original order.
 
-    Raises RowsError with up to ten faults, each with its line.
+    Raises RowsError with up to ten faults, each with its line, or where the layout is not known.
     """
-    for pairs in parsed_rows(source, _hh_reader() if form == "hh" else _row_reader()):
+    how = pairs_in(source, form, columns)
+    for pairs in parsed_pairs(source, _row_reader(), how):
         yield from pairs
 
 
@@ -140,13 +142,8 @@ def _prompt(row: RawRow) -> Prompt:
     if isinstance(fields.get("prompt"), Mapping):
         return validated(Prompt, fields["prompt"])
     if fields.get("chosen") is not None and fields.get("prompt") is None and fields.get("messages") is None:
-        hint = (
-            '; for transcripts ("\\n\\nHuman: ...") use --format hh'
-            if _is_transcript(fields["chosen"])
-            else ""
-        )
         raise BadRowError(
-            "chosen and rejected without a prompt", f"the conversation in a column of its own, prompt{hint}"
+            "chosen and rejected without a prompt", "the conversation in a column of its own, prompt"
         )
     messages = messages_of(fields)
     return Prompt(
@@ -155,10 +152,6 @@ def _prompt(row: RawRow) -> Prompt:
         tags=tags_of(fields),
         meta=meta_of(fields, PAIR_COLUMNS),
     )
-
-
-def _is_transcript(value: Any) -> bool:
-    return isinstance(value, str) and value.startswith("\n\nHuman:")
 
 
 def _replies(fields: Mapping[str, Any], form: str, prompt: Prompt) -> _Replies:
@@ -235,46 +228,3 @@ def _sources(fields: Mapping[str, Any]) -> tuple[str, str] | None:
             return a, b
         case other:
             raise BadRowError(f"sources is {kind_of(other)}", "the ids of the two replies")
-
-
-def _hh_reader() -> Callable[[RawRow], tuple[Pair, ...]]:
-    ids = Ids()
-
-    def read(row: RawRow) -> tuple[Pair, ...]:
-        fields = row.fields
-        texts = [fields.get(name) for name in ("chosen", "rejected")]
-        for name, text in zip(("chosen", "rejected"), texts, strict=True):
-            if not _is_transcript(text):
-                came = f"{name} is {text!r:.40}" if isinstance(text, str) else f"{name} is {kind_of(text)}"
-                raise BadRowError(came, 'a transcript: "\\n\\nHuman: ...\\n\\nAssistant: ..."')
-        (before, chosen), (other, rejected) = (_last_reply(str(text)) for text in texts)
-        if before != other:
-            raise BadRowError(
-                "chosen and rejected differ before the last reply", "transcripts that share all but it"
-            )
-        messages = _turns(before)
-        prompt = Prompt(
-            id=content_id("prompt", [message.model_dump() for message in messages]),
-            messages=messages,
-            tags=tags_of(fields),
-            meta=meta_of(fields, PAIR_COLUMNS),
-        )
-        return _pairs(row, prompt, _placed(prompt, chosen, rejected), ids)
-
-    return read
-
-
-def _last_reply(transcript: str) -> tuple[str, str]:
-    """What stands before the reply to the last human turn, and that reply."""
-    start = transcript.find("\n\nAssistant:", transcript.rfind("\n\nHuman:"))
-    if start < 0:
-        raise BadRowError("a transcript that ends with the human", "a last reply of the assistant")
-    return transcript[:start], transcript[start:].removeprefix("\n\nAssistant:").strip()
-
-
-def _turns(transcript: str) -> tuple[Message, ...]:
-    parts = TURN.split(transcript)[1:]  # role, text, role, text, ...
-    return tuple(
-        Message(role="user" if role == "Human" else "assistant", content=text.strip())
-        for role, text in zip(parts[::2], parts[1::2], strict=True)
-    )

@@ -31,6 +31,8 @@ class Response(Record):
     id: str
     prompt: Prompt
     text: str
+    thoughts: str = ""
+    """What the model thought before it replied, as far as its provider shows it; no part of the reply."""
     model: str
     sample: int
     """Number of the sample among those for the prompt, from 0."""
@@ -46,6 +48,8 @@ class Critique(Record):
 
     principle: str
     text: str
+    thoughts: str = ""
+    """What the critic thought before it replied."""
     call: str
 
 
@@ -61,6 +65,8 @@ class Revision(Record):
     """Ledger keys of the revising calls, one for each draft."""
     text: str
     """The final reply; the original where no round succeeded."""
+    thoughts: tuple[str, ...] = ()
+    """What the model thought before each draft; no part of any."""
     status: ReplyStatus
     problem: str = ""
     constitution: str
@@ -119,6 +125,8 @@ class Judgement(Record):
     status: Status
     reason: str
     """The judge's words: its reasoning, or the raw reply where no verdict was read."""
+    thoughts: str = ""
+    """What the judge thought before it replied; no verdict is read from it."""
     model: str
     """Who judged; `checks` for a principle's own machine check."""
     call: str | None = None
@@ -149,6 +157,8 @@ class Grade(Record):
     parsed: bool = False
     """True where the grade is the number that the judge wrote, because it gave no token probabilities."""
     reason: str
+    thoughts: str = ""
+    """What the judge thought before it replied."""
     call: str
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from preceptor.judge.models.protocol import Failure, Outcome
+from preceptor.judge.models.protocol import Completion, Failure, Outcome
 from preceptor.judge.records import ReplyStatus
 
 
@@ -15,6 +15,8 @@ class Reply(NamedTuple):
     status: ReplyStatus
     problem: str
     """Why the status is not ok, in the provider's words where it gave some."""
+    thoughts: str = ""
+    """What the model thought before it replied; no part of the reply."""
 
 
 def read_reply(outcome: Outcome) -> Reply:
@@ -25,11 +27,21 @@ def read_reply(outcome: Outcome) -> Reply:
     """
     if isinstance(outcome, Failure):
         return Reply("", outcome.kind, outcome.problem)
-    text = outcome.text.strip()
+    text, thoughts = outcome.text.strip(), outcome.thoughts
     if outcome.finish_reason == "refused":
-        return Reply(text, "refused", text or "the provider declined to answer")
+        return Reply(text, "refused", text or "the provider declined to answer", thoughts)
     if not text:
-        return Reply("", "empty", "the reply holds no text")
+        return Reply("", "empty", _why_empty(outcome), thoughts)
     if outcome.finish_reason == "length":
-        return Reply(text, "truncated", "the reply was cut off at max_tokens")
-    return Reply(text, "ok", "")
+        return Reply(text, "truncated", "the reply was cut off at max_tokens", thoughts)
+    if outcome.finish_reason == "cut":
+        return Reply(text, "truncated", f"the reply was broken off: {outcome.finish_word}", thoughts)
+    return Reply(text, "ok", "", thoughts)
+
+
+def _why_empty(outcome: Completion) -> str:
+    if outcome.thoughts or outcome.finish_reason == "length":
+        return "the model thought until its tokens were used up and wrote no reply; raise --max-tokens"
+    if outcome.finish_reason == "cut":
+        return f"the reply was broken off before its first word: {outcome.finish_word}"
+    return "the reply holds no text"

@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-
 from preceptor.judge.models.protocol import Dialogue, Model, Request
 from preceptor.judge.records import Response
 from preceptor.judge.replies import read_reply
-from preceptor.prompts.records import Message, Prompt, Record, content_id
-
-
-class RespondSettings(Record):
-    """How replies are sampled."""
-
-    samples: int = Field(default=4, ge=1)
-    max_tokens: int = Field(default=512, ge=1)
-    temperature: float = Field(default=1.0, ge=0)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    seed: int = 0
-    system: str = ""
-    """System message for prompts that bring none of their own."""
+from preceptor.judge.settings import RespondSettings
+from preceptor.prompts.records import Message, Prompt, content_id
 
 
 def respond(prompt: Prompt, model: Model, settings: RespondSettings) -> Dialogue[tuple[Response, ...]]:
@@ -37,6 +24,7 @@ def respond(prompt: Prompt, model: Model, settings: RespondSettings) -> Dialogue
             top_p=settings.top_p,
             sample=sample,
             seed=settings.seed,
+            effort=settings.effort or "",
             stage="respond",
         )
         for sample in range(settings.samples)
@@ -50,6 +38,7 @@ def respond(prompt: Prompt, model: Model, settings: RespondSettings) -> Dialogue
                 id=content_id("response", prompt.id, request.key),
                 prompt=prompt,
                 text=reply.text,
+                thoughts=reply.thoughts,
                 model=model.name,
                 sample=request.sample,
                 status=reply.status,

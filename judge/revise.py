@@ -6,26 +6,14 @@ import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pydantic import Field
-
 from preceptor.constitution.checks import looks_refused
 from preceptor.constitution.principle import Constitution, Principle
 from preceptor.judge.models.protocol import Dialogue, Model, Request
 from preceptor.judge.records import Critique, ReplyStatus, Response, Revision
 from preceptor.judge.replies import Reply, read_reply
-from preceptor.prompts.records import Message, Record, content_id
+from preceptor.judge.settings import ReviseSettings
+from preceptor.prompts.records import Message, content_id
 from preceptor.prompts.template import load, nonce
-
-
-class ReviseSettings(Record):
-    """How replies are criticised and repaired."""
-
-    rounds: int = Field(default=2, ge=1)
-    max_tokens: int = Field(default=512, ge=1)
-    """Longest critique, and longest revised reply."""
-    temperature: float = Field(default=0.7, ge=0)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    seed: int = 0
 
 
 class _Round(NamedTuple):
@@ -34,6 +22,7 @@ class _Round(NamedTuple):
     call: str
     status: ReplyStatus
     problem: str
+    thoughts: str = ""
 
 
 def revise(
@@ -66,6 +55,7 @@ def revise(
         drafts=tuple(step.draft for step in rounds if step.draft is not None),
         calls=tuple(step.call for step in rounds if step.draft is not None),
         text=text,
+        thoughts=tuple(step.thoughts for step in rounds if step.draft is not None),
         status=status,
         problem=problem,
         constitution=constitution.identity,
@@ -110,7 +100,7 @@ def _one_round(
     critique = _usable(read_reply(outcome))
     if critique.status != "ok":
         return _Round(None, None, request.key, critique.status, f"critique: {critique.problem}")
-    said = Critique(principle=principle.id, text=critique.text, call=request.key)
+    said = Critique(principle=principle.id, text=critique.text, thoughts=critique.thoughts, call=request.key)
     code = nonce(settings.seed, [message.model_dump() for message in messages], text, critique.text)
     asked = load("revise", model.dialect).render(**{**slots, "critique": critique.text, "nonce": code})
     request = _request(asked, principle, "revise", model, settings)
@@ -118,13 +108,13 @@ def _one_round(
     draft = read_reply(outcome)
     if draft.status != "ok":
         return _Round(said, None, request.key, draft.status, f"revision: {draft.problem}")
-    return _Round(said, draft.text, request.key, "ok", "")
+    return _Round(said, draft.text, request.key, "ok", "", draft.thoughts)
 
 
 def _usable(critique: Reply) -> Reply:
     """A critique that declines is none. A revision may decline: that can be the very repair."""
     if critique.status == "ok" and looks_refused(critique.text):
-        return Reply(critique.text, "refused", critique.text)
+        return critique._replace(status="refused", problem=critique.text)
     return critique
 
 
@@ -139,6 +129,7 @@ def _request(
         temperature=settings.temperature,
         top_p=settings.top_p,
         seed=settings.seed,
+        effort=settings.effort or "",
         stage=stage,
         principle=principle.id,
     )

@@ -1,6 +1,6 @@
 """The judge as a reward for training loops of others: an entry of TRL's `reward_funcs`.
 
-    reward = JudgeReward("openai/gpt-5-mini", "helpful-harmless", max_cost_usd=5)
+    reward = JudgeReward("openai/gpt-6-luna", "helpful-harmless", max_cost_usd=5)
     GRPOTrainer(model, reward_funcs=[reward], train_dataset=prompts, args=GRPOConfig(...))
 
 Calls go through ledger, budget and rate limits like any other, and what is learnt of a provider's limits in one step
@@ -20,17 +20,18 @@ from pydantic import Field
 from preceptor.constitution.files import load
 from preceptor.constitution.principle import Constitution
 from preceptor.judge.asking.fanout import Fanout, Limits
-from preceptor.judge.asking.prices import Price, Prices
-from preceptor.judge.label import LabelSettings, label
+from preceptor.judge.asking.prices import Prices
+from preceptor.judge.label import label
 from preceptor.judge.label import template_for as comparing
 from preceptor.judge.ledger.ledger import open_ledger
 from preceptor.judge.models.protocol import Dialogue, Model, Row
 from preceptor.judge.models.registry import open_model
 from preceptor.judge.records import Group
-from preceptor.judge.score import Reply, ScoreSettings, score
+from preceptor.judge.score import Reply, score
 from preceptor.judge.score import template_for as grading
+from preceptor.judge.settings import LabelSettings, Price, Schedule, ScoreSettings
 from preceptor.judge.user_prices import user_prices
-from preceptor.judge.voting.ranking import Schedule, rank
+from preceptor.judge.voting.ranking import rank
 from preceptor.prompts.records import Message, Prompt, Record, content_id
 
 Conversation = str | Sequence[dict[str, Any]]
@@ -50,6 +51,14 @@ class RewardSettings(Record):
     concurrency: int = Field(default=16, gt=0)
     max_cost_usd: float | None = Field(default=None, ge=0)
     """USD that this reward may spend, over all its calls together; at the cap training stops."""
+    rpm: float | None = Field(default=None, gt=0)
+    """Requests a minute, at most; None: as the provider says, if it says."""
+    tpm: float | None = Field(default=None, gt=0)
+    """Tokens a minute, in and out, at most."""
+
+
+NOT_IN_REWARD = {"ledger", "concurrency", "max_cost_usd", "rpm", "tpm"}
+"""Settings that cannot change a reward."""
 
 
 class JudgeReward:
@@ -91,7 +100,7 @@ class JudgeReward:
     @property
     def identity(self) -> str:
         """What the rewards hang on, in words that equal ones share: judge, constitution, and how it is asked."""
-        how = self._settings.model_dump(mode="json", exclude={"ledger", "concurrency", "max_cost_usd"})
+        how = self._settings.model_dump(mode="json", exclude=NOT_IN_REWARD)
         asked = content_id("reward", [self._judge.name, self._constitution.identity, how])
         return f"{self.__name__} by {self._judge.name}#{asked}"
 
@@ -187,6 +196,8 @@ class JudgeReward:
         limits = Limits(
             concurrency=self._settings.concurrency,
             max_cost_usd=None if cap is None else max(0.0, cap - self._spent_usd),
+            rpm=self._settings.rpm,
+            tpm=self._settings.tpm,
         )
         self._fanout = Fanout({self._judge.name: self._judge}, ledger, limits, self._prices)
         return self._fanout

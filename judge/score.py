@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
-
-from pydantic import Field
+from typing import NamedTuple
 
 from preceptor.constitution.principle import Constitution, Principle
 from preceptor.judge import compare
@@ -14,8 +12,9 @@ from preceptor.judge.label import groups_in
 from preceptor.judge.models.protocol import Completion, Dialogue, Model, Outcome, Request
 from preceptor.judge.records import Grade, Score, Status
 from preceptor.judge.replies import read_reply
+from preceptor.judge.settings import ScoreSettings
 from preceptor.prompts.errors import TemplateError
-from preceptor.prompts.records import Prompt, Record
+from preceptor.prompts.records import Prompt
 from preceptor.prompts.template import Template, load, nonce
 from preceptor.prompts.verdict import Verdict, parse
 
@@ -28,19 +27,6 @@ class Reply(NamedTuple):
     id: str
     prompt: Prompt
     text: str
-
-
-class ScoreSettings(Record):
-    """How replies are graded."""
-
-    principles: Literal["joint", "each"] = "joint"
-    reasoning: bool = False
-    max_tokens: int = Field(default=512, ge=1)
-    seed: int = 0
-    sample: int = 0
-    """Another number asks the same judge the same again, past what the ledger holds."""
-    template: str = ""
-    """File of one's own; empty: the shipped one in the judge's dialect."""
 
 
 def template_for(judge: Model, settings: ScoreSettings) -> Template:
@@ -91,6 +77,7 @@ def _ask(
         sample=settings.sample,
         menu=dict(template.menu),
         reasoning=settings.reasoning,
+        effort=settings.effort or "",
         stage="score",
         principle=compare.subject(group),
     )
@@ -104,6 +91,7 @@ def _read(outcome: Outcome, request: Request) -> Grade:
             principle=request.principle,
             status=fault.status,
             reason=reply.text or fault.problem,
+            thoughts=reply.thoughts,
             call=request.key,
         )
     assert isinstance(outcome, Completion)
@@ -113,11 +101,17 @@ def _read(outcome: Outcome, request: Request) -> Grade:
     return Grade(
         principle=request.principle,
         status="ok",
-        grade=float(verdict.letter) if expected is None else expected,
+        grade=_written(verdict) if expected is None else expected,
         parsed=expected is None,
         reason=compare.words_beside(outcome.text, verdict),
+        thoughts=outcome.thoughts,
         call=request.key,
     )
+
+
+def _written(verdict: Verdict) -> float:
+    """The number that the judge wrote: 8.5 is neither 8 nor 9."""
+    return float(verdict.letter) if verdict.grade is None else verdict.grade
 
 
 def expected_grade(probabilities: Mapping[str, float] | None) -> float | None:

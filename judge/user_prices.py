@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from preceptor.constitution.errors import UserError
-from preceptor.judge.asking.prices import Price, read_prices
+from preceptor.judge.asking.prices import read_prices
+from preceptor.judge.settings import Price
 
 VARIABLE = "PRECEPTOR_PRICES"
 

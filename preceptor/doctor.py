@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 from preceptor.constitution.errors import UserError
 
-LIBRARIES = ("openai", "anthropic", "torch", "transformers", "trl", "peft")
-NEEDED = (*LIBRARIES[2:], "accelerate", "datasets", "safetensors")
-KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
+LIBRARIES = ("torch", "transformers", "trl", "peft")
+NEEDED = (*LIBRARIES, "accelerate", "datasets", "safetensors")
 
 
 class Finding(NamedTuple):
@@ -34,25 +33,46 @@ def need_training() -> None:
 def examine() -> list[Finding]:
     """Look at everything. No key is shown: only whether one is set."""
     findings = [Finding("python", platform.python_version(), ok=True, needed=True)]
-    for name in LIBRARIES:
-        installed = find_spec(name) is not None
-        found = metadata.version(name) if installed else "not installed: pip install 'preceptor[train]'"
-        findings.append(Finding(name, found, installed, needed=name not in ("openai", "anthropic")))
-    findings += [
-        Finding(key, "set" if os.environ.get(key) else "not set", bool(os.environ.get(key)), needed=False)
-        for key in KEYS
-    ]
+    findings += _providers()
+    findings += [_library(name, "pip install 'preceptor[train]'", needed=True) for name in LIBRARIES]
     if find_spec("torch") is not None and find_spec("transformers") is not None:
         findings += _hardware()
     return findings
 
 
+def _providers() -> list[Finding]:
+    """What the providers declare that they need, ours first and then those that packages add."""
+    from preceptor.judge.models import registry
+
+    findings: list[Finding] = []
+    for name in registry.providers():
+        try:
+            provider = registry.declared(name)
+        except registry.BrokenProvider as exc:
+            findings.append(Finding(f"provider {name}", str(exc), ok=False, needed=False))
+            continue
+        if package := registry.package_of(name):
+            findings.append(Finding(f"provider {name}", package, ok=True, needed=False))
+        findings += [_library(one, f"pip install {one}", needed=False) for one in provider.libraries]
+        if provider.key:
+            there = bool(os.environ.get(provider.key))
+            findings.append(Finding(provider.key, "set" if there else "not set", there, needed=False))
+    return findings
+
+
+def _library(name: str, how: str, *, needed: bool) -> Finding:
+    try:
+        return Finding(name, metadata.version(name), ok=True, needed=needed)
+    except metadata.PackageNotFoundError:
+        return Finding(name, f"not installed: {how}", ok=False, needed=needed)
+
+
 def _hardware() -> list[Finding]:
-    from preceptor.judge.models.registry import open_model
+    from preceptor.judge.models import registry
     from preceptor.train.models.base import accelerator
 
     found = accelerator()
-    embedded = open_model("embedded")
+    embedded = registry.open_model("embedded")
     return [
         Finding("accelerator", found or "none: training runs on the CPU", bool(found), needed=False),
         Finding("embedded model", embedded.endpoint or embedded.name, ok=True, needed=True),

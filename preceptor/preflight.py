@@ -19,14 +19,17 @@ DRIFT = ("drift_rate", "drift_shift")
 PANEL = ("alpha",)
 
 
-def check_gate(expression: str, job: Job, *, canaries: bool, gold: bool) -> None:
+def check_gate(
+    expression: str, job: Job, *, canaries: bool, gold: bool, planting: str = "--canaries"
+) -> None:
     """Raises UserError where the gate is no expression, names no figure, or one that this job will not have.
 
-    gold: whether the rows may have a known better reply; agreement with it is a figure only then.
+    gold: whether the rows may have a known better reply; agreement with it is a figure only then. planting: the flag
+    that plants attacks.
     """
     lacking: dict[str, str] = {}
     if not canaries:
-        lacking |= dict.fromkeys(ATTACKS, "--canaries")
+        lacking |= dict.fromkeys(ATTACKS, planting)
     if not job.recheck:
         lacking |= dict.fromkeys(DRIFT, "--recheck")
     if sum(len(names) for names, _ in job.panels) < 2:

@@ -36,7 +36,7 @@ PROMPTS = """\
 RUN = """\
 # preceptor run run.yaml
 # As it stands, the embedded tiny model answers and judges: that shows the way, and teaches little. For real work name
-# a model of yours and a judge: `model: hf/Qwen/Qwen3-0.6B`, `judge: openai/gpt-5-mini`.
+# a model of yours and a judge: `model: hf/Qwen/Qwen3-0.6B`, `judge: openai/gpt-6-luna`.
 out: {directory}/run
 model: embedded
 judge: embedded

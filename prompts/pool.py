@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
+from preceptor.prompts.columns import renamed
 from preceptor.prompts.errors import RowsError
 from preceptor.prompts.records import Message, Prompt, Role, content_id
 from preceptor.prompts.rows import BadRowError, RawRow, kind_of, parsed_rows
@@ -55,13 +56,15 @@ class Ids:
         return identity
 
 
-def read_prompts(source: str | Path) -> Iterator[Prompt]:
+def read_prompts(source: str | Path, columns: Mapping[str, str] | None = None) -> Iterator[Prompt]:
     """The prompts of a file as a stream, in order.
 
-    A row has `prompt` (a text) or `messages`, and may have `id` and `tags`; other columns go to `meta`.
+    A row has `prompt` (a text) or `messages`, and may have `id` and `tags`; other columns go to `meta`. `columns` are
+    names of ours -> the file's own.
     Raises RowsError with up to ten faults, each with its line, after the good rows before the first of them.
     """
-    return parsed_rows(source, _prompt_reader())
+    read = _prompt_reader()
+    return parsed_rows(source, lambda row: read(row._replace(fields=renamed(row.fields, columns or {}))))
 
 
 def _prompt_reader() -> Callable[[RawRow], Prompt]:
@@ -175,6 +178,6 @@ def pool_path(name: str) -> Path:
     return Path(str(resources.files("preceptor.prompts").joinpath("pools", f"{name}.jsonl")))
 
 
-def prompts_from(source: str | Path) -> Iterator[Prompt]:
-    """The prompts of a shipped pool, by its name, or of a file."""
-    return read_prompts(pool_path(str(source)) if str(source) in shipped_pools() else source)
+def prompts_from(source: str | Path, columns: Mapping[str, str] | None = None) -> Iterator[Prompt]:
+    """The prompts of a shipped pool, by its name, or of a file, whose columns may have other names."""
+    return read_prompts(pool_path(str(source)) if str(source) in shipped_pools() else source, columns)

@@ -33,6 +33,12 @@ class Record(BaseModel):
         return self.model_dump_json(exclude_none=True)
 
 
+class Settings(Record):
+    """Frozen settings. The words under a field are its description: the first paragraph is the help of its flag."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
 class Message(Record):
     """One turn of a conversation."""
 

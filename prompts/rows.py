@@ -1,6 +1,6 @@
 """Files of rows, read as a stream and written whole or not at all.
 
-Reads JSON Lines (also `.gz`), CSV (also `.gz`), Parquet, a folder written by `datasets`, and
+Reads JSON Lines, JSON (a list of rows), CSV (all also `.gz`), Parquet, a folder written by `datasets`, and
 `hub:ID[@SPLIT]`. Every fault of a file is told with its place; up to ten of them are collected before the
 file is refused.
 """
@@ -28,7 +28,17 @@ Parsed = TypeVar("Parsed")
 Row = TypeVar("Row", bound=Record)
 
 MOST_FAULTS = 10
-ENDINGS = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")
+ENDINGS = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".json", ".json.gz", ".parquet")
+LISTS_OF_ROWS = ("comparisons", "rows", "data", "examples", "records", "instances")
+"""Keys under which a JSON file keeps its rows where it is an object and no list."""
+LIST_CELLS = frozenset({"messages", "responses", "tags"})
+"""Columns of a CSV file that hold lists, spelt as JSON."""
+TALK_CELLS = frozenset({"prompt", "chosen", "rejected"})
+"""Columns of a CSV file that hold a text, or a list of messages spelt as JSON."""
+LONGEST_LINE = 2**28
+"""Bytes of a line; a longer one is no row but a file without line ends, or a gzip file made to fill the memory."""
+DEEPEST = 100
+"""How deep a row may be nested: what is made of it is nested deeper, and writers stop at about 250."""
 OPTIONAL_CELLS = frozenset({"id", "tags", "preferred", "messages", "responses"})
 """Columns of a CSV file in which an empty cell means that there is none."""
 
@@ -123,6 +133,8 @@ def _opened(name: str) -> Iterator[RawRow | Fault]:
         raise RowsError(f"{name}: there is no such file; check the path")
     if name.endswith((".jsonl", ".jsonl.gz")):
         return _json_rows(name)
+    if name.endswith((".json", ".json.gz")):
+        return _json_file_rows(name)
     if name.endswith((".csv", ".csv.gz")):
         return _csv_rows(name)
     if name.endswith(".parquet"):
@@ -137,7 +149,12 @@ def _lines(name: str) -> Iterator[tuple[int, bytes]]:
     number = 0
     try:
         with gzip.open(name, "rb") if name.endswith(".gz") else open(name, "rb") as file:
-            for number, line in enumerate(file, start=1):
+            while line := file.readline(LONGEST_LINE + 1):
+                number += 1
+                if len(line) > LONGEST_LINE:
+                    raise RowsError(
+                        f"{name}:{number}: a line of more than {LONGEST_LINE >> 20} MiB; wanted a row"
+                    )
                 yield number, line
     except (EOFError, zlib.error, gzip.BadGzipFile) as exc:
         raise RowsError(
@@ -166,11 +183,51 @@ def _json_rows(name: str) -> Iterator[RawRow | Fault]:
             yield _json_row(name, number, text)
 
 
+def _json_file_rows(name: str) -> Iterator[RawRow | Fault]:
+    """A file that is one JSON value: a list of rows, or an object that keeps them under a known key."""
+    pieces, size = [], 0
+    for number, line in _lines(name):
+        text = _decoded(name, number, line)
+        if isinstance(text, Fault):
+            yield text
+            return
+        pieces.append(text)
+        size += len(line)
+        if size > LONGEST_LINE:
+            raise RowsError(f"{name}: more than {LONGEST_LINE >> 20} MiB of JSON; write it as JSON Lines")
+    value = _json_value(name, 0, "".join(pieces))
+    if isinstance(value, dict):
+        value = next((value[key] for key in LISTS_OF_ROWS if isinstance(value.get(key), list)), [value])
+    if isinstance(value, Fault):
+        yield value
+        return
+    if not isinstance(value, list):
+        yield Fault(name, 0, kind_of(value), "a list of rows")
+        return
+    for number, row in enumerate(value, start=1):
+        if isinstance(row, dict):
+            yield RawRow(name, number, row)
+        else:
+            yield Fault(name, number, kind_of(row), "an object in the list of rows")
+
+
 def _json_row(name: str, number: int, text: str) -> RawRow | Fault:
+    value = _json_value(name, number, text)
+    if isinstance(value, Fault):
+        return value
+    if not isinstance(value, dict):
+        return Fault(name, number, f"{kind_of(value)}", "one JSON object on the line")
+    return RawRow(name, number, value)
+
+
+def _json_value(name: str, number: int, text: str) -> Any:
+    """The JSON value in a text, or a Fault."""
     try:
-        value = json.loads(text, parse_constant=_no_constant)
+        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
         if "\\ud" in text or "\\uD" in text:
             json.dumps(value, ensure_ascii=False).encode()
+        if number and _too_deep(value):
+            return Fault(name, number, f"values nested more than {DEEPEST} deep", "a row")
     except json.JSONDecodeError as exc:
         return Fault(
             name, number, f"broken JSON at column {exc.colno}: {exc.msg}", "one JSON object on the line"
@@ -181,9 +238,27 @@ def _json_row(name: str, number: int, text: str) -> RawRow | Fault:
         )
     except (ValueError, RecursionError) as exc:
         return Fault(name, number, f"JSON that cannot be read: {exc}", "one JSON object on the line")
-    if not isinstance(value, dict):
-        return Fault(name, number, f"{kind_of(value)}", "one JSON object on the line")
-    return RawRow(name, number, value)
+    return value
+
+
+def _too_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [inner for one in level if isinstance(one, (dict, list)) for inner in _inside(one)]
+        if not level:
+            return False
+    return True
+
+
+def _inside(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"{number} is too large a number")
+    return value
 
 
 def _no_constant(constant: str) -> NoReturn:
@@ -203,6 +278,7 @@ def _csv_rows(name: str) -> Iterator[RawRow | Fault]:
                 bad.append(text)
             yield text if isinstance(text, str) else line.decode("utf-8", "replace")
 
+    csv.field_size_limit(LONGEST_LINE)
     reader = csv.DictReader(decoded(), strict=True)
     while True:
         try:
@@ -222,20 +298,39 @@ def _csv_rows(name: str) -> Iterator[RawRow | Fault]:
         elif None in cells or None in cells.values():
             yield Fault(name, number, "more or fewer cells than the header", f"{len(header)} cells")
         else:
-            fields = {
-                key: _cell(key, value) for key, value in cells.items() if value or key not in OPTIONAL_CELLS
-            }
-            yield RawRow(name, number, fields)
+            try:
+                fields = {
+                    key: _cell(key, value)
+                    for key, value in cells.items()
+                    if value or key not in OPTIONAL_CELLS
+                }
+            except BadRowError as bad_cell:
+                yield Fault(name, number, bad_cell.came, bad_cell.wanted)
+            else:
+                yield RawRow(name, number, fields)
 
 
 def _cell(column: str, text: str) -> Any:
-    """A cell as it stands; lists are spelt as JSON (`["a", "b"]`), tags also with commas alone."""
-    if text.startswith("[") and text.endswith("]"):
+    """A cell as it stands. Only columns that hold lists are read as JSON (`["a"]`), tags also with commas alone."""
+    if column in LIST_CELLS | TALK_CELLS and text.startswith("[") and text.endswith("]"):
         try:
-            return json.loads(text)
-        except ValueError:
-            return text
+            value = json.loads(text)
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise BadRowError(
+                f"{column} holds half a character (a lone surrogate)", "whole characters"
+            ) from None
+        except (ValueError, RecursionError):
+            value = None
+        if _too_deep(value):
+            raise BadRowError(f"{column} is nested more than {DEEPEST} deep", "a list")
+        if isinstance(value, list) and (column in LIST_CELLS or _are_messages(value)):
+            return value
     return [tag.strip() for tag in text.split(",")] if column == "tags" else text
+
+
+def _are_messages(value: list[Any]) -> bool:
+    return len(value) > 0 and all(isinstance(item, dict) and "role" in item for item in value)
 
 
 def _parquet_rows(name: str) -> Iterator[RawRow | Fault]:
@@ -245,7 +340,8 @@ def _parquet_rows(name: str) -> Iterator[RawRow | Fault]:
     number = 0
     try:
         with parquet.ParquetFile(name) as file:
-            for batch in file.iter_batches(batch_size=1024):
+            kept = [field.name for field in file.schema_arrow if not _is_binary(field.type)]
+            for batch in file.iter_batches(batch_size=1024, columns=kept):
                 for fields in batch.to_pylist():
                     number += 1
                     yield RawRow(name, number, _without_none(fields))
@@ -253,6 +349,33 @@ def _parquet_rows(name: str) -> Iterator[RawRow | Fault]:
         raise RowsError(
             f"{name}: cannot be read as Parquet after row {number}: {exc}; write the file again"
         ) from exc
+
+
+def columns_left_out(source: str | Path) -> list[str]:
+    """Columns of a Parquet file that `read_rows` leaves out, because JSON cannot hold what is in them: bytes, as images
+    and sound are. Empty where the source cannot be read, which `read_rows` then says.
+    """
+    name = str(source)
+    if not name.endswith(".parquet") or not Path(name).is_file():
+        return []
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        schema = parquet.read_schema(name)
+    except (pyarrow.ArrowException, OSError):
+        return []
+    return [field.name for field in schema if _is_binary(field.type)]
+
+
+def _is_binary(kind: Any) -> bool:
+    """Whether an Arrow type holds bytes, at whatever depth."""
+    from pyarrow import types
+
+    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
+        return True
+    inner = [kind.field(index).type for index in range(kind.num_fields)]
+    return any(_is_binary(one) for one in inner)
 
 
 def _folder_rows(name: str) -> Iterator[RawRow | Fault]:
@@ -302,7 +425,8 @@ def _dataset_rows(name: str, loaded: Any, split: str) -> Iterator[RawRow | Fault
             way = f"{name.partition('@')[0]}@{names[0]}" if name.startswith("hub:") else f"{name}/{names[0]}"
             raise RowsError(f"{name}: it has the splits {', '.join(names)}; name one of them, e.g. {way}")
         loaded = loaded[split if split in loaded else names[0]]
-    for number, fields in enumerate(loaded, start=1):
+    left_out = [field.name for field in loaded.features.arrow_schema if _is_binary(field.type)]
+    for number, fields in enumerate(loaded.remove_columns(left_out), start=1):
         yield RawRow(name, number, _without_none(fields))
 
 

@@ -53,7 +53,7 @@ MENUS: Mapping[str, tuple[tuple[str, ...], frozenset[str], str]] = {
 }
 """Kind of template -> the verdicts that it may offer, those that it must, and the words for that."""
 FRONT_MATTER = re.compile(r"\A---\n(?P<header>.*?)^---\n(?P<body>.*)\Z", re.DOTALL | re.MULTILINE)
-MARKER = re.compile(r"<{3,}(?=\s*(?:END_)?(?:CONVERSATION|REPLY|CRITIQUE))", re.IGNORECASE)
+MARKER = re.compile(r"(?<!<)<{3,}+(?=\s*+(?:END_)?(?:CONVERSATION|REPLY|CRITIQUE))", re.IGNORECASE)
 
 
 def defuse(text: str) -> str:

@@ -12,18 +12,26 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
-MARKS = r"[*_`]*"  # Markdown's emphasis and code marks, which may stand anywhere between words
-JOINER = r"[\s*_`]*(?:/|&|\bor\b|\band\b)[\s*_`]*"
+from preceptor.prompts.spelling import Labelled, labelled, last_claim
+from preceptor.prompts.thoughts import blanked
+
+GAP = r"[\s*_`]*+"  # white space, and Markdown's emphasis and code marks
+MARKS = r"[*_`]*+"
+JOINER = rf"{GAP}(?:/|&|<|\bor\b(?: maybe\b)?|\band\b|\bvs\b)"
 
 
 class Verdict(NamedTuple):
     """What the judge said last."""
 
     letter: str
-    """Key of the menu."""
+    """Key of the menu. Of a grade between two of its numbers the lower."""
     start: int
     end: int
     """The verdict's words are reply[start:end]."""
+    at: int | None = None
+    """Where the words begin by which it differs from the menu's others, where that is known."""
+    grade: float | None = None
+    """The number itself where the menu is one of grades."""
 
 
 class Unparsed(NamedTuple):
@@ -38,46 +46,75 @@ class _Patterns(NamedTuple):
     hedge: re.Pattern[str]
 
 
-def parse(reply: str, menu: Mapping[str, str]) -> Verdict | Unparsed:
-    """The last verdict of the menu that the reply contains.
+RUNS_ON = re.compile(r"(?<![ \t])[ \t]++[^\W_]")
 
-    Read tolerantly: Markdown marks, runs of white space, and letter case where the menu does not need it to
-    tell its entries apart ("**Verdict:** A", "Output (A)"). "verdict: a close call" is not read as A: in
+
+def parse(reply: str, menu: Mapping[str, str]) -> Verdict | Unparsed:
+    """The last verdict of the menu that the reply contains outside its thoughts.
+
+    Entries of the form "Verdict: A" are read in every unambiguous spelling (`prompts.spelling`), grades with their
+    decimals and their scale. Others ("Output (a)") are read with Markdown marks, runs of white space, and letter
+    case where the menu does not need it to tell its entries apart. "verdict: a close call" is not read as A: in
     other than the menu's own case, a verdict that ends in a letter must not run on. Where two verdicts end at
     one place, the longer counts. Unparsed where
 
-    - none of the menu's words occurs,
+    - none of the menu's words occurs, or only inside thoughts or a quotation,
     - the words that all entries begin with ("Verdict:", "Output (") come once more after the last verdict,
-      followed
-      by something that was not offered, or
-    - the last verdict is a choice between two ("Verdict: A or B", "Verdict: A / Verdict: B").
+      followed by something that was not offered, or
+    - the last verdict leaves the choice open ("Verdict: A or B", "Verdict: A < B", "Score: 7-8").
     """
+    answer = blanked(reply)
+    form = _labelled(tuple(menu.items()))
+    found = _spelt(answer, form) if form else _written(answer, menu)
+    if found is None:
+        if not reply.strip():
+            return Unparsed("an empty reply")
+        if not answer.strip():
+            return Unparsed("thoughts without an answer")
+        return Unparsed("no verdict of the menu in the reply")
+    return found
+
+
+def _spelt(answer: str, form: Labelled) -> Verdict | Unparsed | None:
+    claim = last_claim(answer, form)
+    if claim is None:
+        return None
+    if claim.doubt:
+        return Unparsed(claim.doubt)
+    if claim.letter is None:
+        said = " ".join(answer[claim.start : claim.end + 40].split())
+        return Unparsed(f"the last verdict was not on the menu: {said!r}")
+    return Verdict(claim.letter, claim.start, claim.end, claim.at, claim.grade)
+
+
+def _written(answer: str, menu: Mapping[str, str]) -> Verdict | Unparsed | None:
     patterns = _patterns(tuple(menu.items()))
     found = max(
         (
             Verdict(letter, match.start(), match.end())
             for letter, words, pattern in patterns.letters
-            for match in pattern.finditer(reply)
-            if match.group().endswith(words[-1]) or not _runs_on(words, reply[match.end() :])
+            for match in pattern.finditer(answer)
+            if match.group().endswith(words[-1])
+            or not (words[-1].isalnum() and RUNS_ON.match(answer, match.end()))
         ),
         key=lambda verdict: (verdict.end, verdict.end - verdict.start),
         default=None,
     )
     after = found.end if found else 0
-    if patterns.prefix and (off := patterns.prefix.search(reply, after)):
-        said = " ".join(reply[off.start() : off.end() + 40].split())
+    if patterns.prefix and (off := patterns.prefix.search(answer, after)):
+        said = " ".join(answer[off.start() : off.end() + 40].split())
         return Unparsed(f"the last verdict was not on the menu: {said!r}")
     if found is None:
-        return Unparsed("no verdict of the menu in the reply" if reply.strip() else "an empty reply")
-    for match in patterns.hedge.finditer(reply):
+        return None
+    for match in patterns.hedge.finditer(answer):
         if match.start() <= found.start and found.end <= match.end():
             return Unparsed(f"a choice between two verdicts: {' '.join(match.group().split())!r}")
     return found
 
 
-def _runs_on(words: str, rest: str) -> bool:
-    """Whether a verdict in other than the menu's case is the beginning of a sentence ("verdict: a tie")."""
-    return words[-1].isalnum() and re.match(r"[ \t]+[^\W_]", rest) is not None
+@lru_cache(maxsize=64)
+def _labelled(menu: tuple[tuple[str, str], ...]) -> Labelled | None:
+    return labelled(dict(menu))
 
 
 @lru_cache(maxsize=64)
@@ -88,7 +125,7 @@ def _patterns(menu: tuple[tuple[str, str], ...]) -> _Patterns:
     prefix = _common_start(entries).rstrip()
     suffixes = [words[len(prefix) :].strip() for words in entries] if prefix else entries
     choice = "|".join(_tolerant(suffix) for suffix in sorted(suffixes, key=len, reverse=True) if suffix)
-    start = f"(?:{_tolerant(prefix)}[\\s*_`]*)?" if prefix else ""
+    start = f"(?:{_tolerant(prefix)}{GAP})?" if prefix else ""
     one = f"(?:{start}(?:{choice}))"
     letters = tuple(
         (letter, words, re.compile(_whole(words), flags))
@@ -98,7 +135,7 @@ def _patterns(menu: tuple[tuple[str, str], ...]) -> _Patterns:
     return _Patterns(
         letters,
         re.compile(_begin(prefix) + _tolerant(prefix), flags) if marked else None,
-        re.compile(f"{_begin(entries[0])}{one}{JOINER}{one}(?![^\\W_])"),
+        re.compile(f"{_begin(entries[0])}{one}{JOINER}{GAP}{one}(?![^\\W_])"),
     )
 
 
@@ -124,15 +161,16 @@ def _tolerant(words: str) -> str:
     """Pattern of the words, with Markdown marks and any white space allowed between their parts.
 
     Space between a mark of punctuation and a word may be missing ("Verdict:A"), space between two words may
-    not.
+    not. No two of its repetitions can match the same characters, so that it fails in linear time.
     """
     parts = re.findall(r"[^\W_]+|\s+|[^\s]", words)
     pattern = ""
     for index, part in enumerate(parts):
+        follows = parts[index + 1] if index + 1 < len(parts) else ""
         if not part.isspace():
-            pattern += re.escape(part) + (MARKS if index + 1 < len(parts) else "")
-        elif parts[index - 1].isalnum() and parts[index + 1].isalnum():
-            pattern += r"[\s*_`]*\s[\s*_`]*"
+            pattern += re.escape(part) + (MARKS if follows and not follows.isspace() else "")
+        elif parts[index - 1].isalnum() and follows.isalnum():
+            pattern += rf"{MARKS}\s{GAP}"
         else:
-            pattern += r"[\s*_`]*"
+            pattern += GAP
     return pattern

@@ -12,8 +12,12 @@ from typing import Any
 
 import pytest
 
-from tests.judge import postgres
-from tests.servers.llm import LLMServer, serve
+from tests.shapes import check_shapes
+
+check_shapes()  # before anything of the package is imported
+
+from tests.judge import postgres  # noqa: E402
+from tests.servers.llm import LLMServer, serve  # noqa: E402
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # started in the background of a script: the processes that tests start and interrupt would ignore it too
@@ -22,6 +26,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported;
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # each of the processes that share the machine's cores
 _numbers = itertools.count()
 PROVIDER_VARIABLES = ("OPENAI_", "ANTHROPIC_", "PRECEPTOR_")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever asks for the PostgreSQL server is marked `postgres`."""
+    for item in items:
+        if "postgres_server" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.postgres)
 
 
 @pytest.fixture(autouse=True)

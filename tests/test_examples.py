@@ -47,6 +47,7 @@ def test_the_iterative_example_has_rounds() -> None:
     assert (config.rounds, config.reference, config.round_prompts) == (3, "last", "same")
 
 
+@pytest.mark.slow
 def test_the_direct_example_runs(tmp_path: Path) -> None:
     """Direct RLAIF as it stands, but for a step of four replies: the judge grades them, and the guard looks twice."""
     script = Path(__file__).parent.parent / "examples" / "direct-rlaif.sh"

@@ -17,13 +17,13 @@ PACKAGES = ("constitution", "prompts", "judge", "train", "preceptor")
 """The folders at the top. Each imports only those before it."""
 FOLDERS = {
     "constitution": ("checks", ""),
-    "prompts": ("", "pools", "templates"),
+    "prompts": ("", "layouts", "pools", "templates"),
     "judge": (
+        "models",
         "models/http",
         "models/local",
         "models/openai",
         "models/anthropic",
-        "models",
         "ledger",
         "asking",
         "voting",

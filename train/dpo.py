@@ -28,7 +28,7 @@ from transformers import TrainingArguments
 
 from preceptor.judge.records import Preference
 from preceptor.train import distributed, losses
-from preceptor.train.data.collate_pairs import PairBatch, check_attention, set_attention
+from preceptor.train.data.collate_pairs import OfPair, PairBatch, check_attention, set_attention
 from preceptor.train.data.pairs import Encoded, PairTokens, encode_sides
 from preceptor.train.estimate.dry_run import skeleton
 from preceptor.train.estimate.plan import Job, Plan, plan_pairs, settled
@@ -246,7 +246,7 @@ def pair_losses(
     margin: float = 0.0,
     gamma: float = 0.0,
     length_alpha: float = 1.0,
-) -> Tensor:
+) -> OfPair:
     """The loss (B,) of an entry of `train.pair_losses` on the judge's probability, without anchor and weight.
 
     policy, reference: log-probabilities (2B,) of the chosen replies and then the rejected ones. Of the options, those
@@ -268,7 +268,7 @@ def pair_losses(
     probability = batch.probability
     if "label_smoothing" not in loss.options:
         probability = losses.smoothed(probability, label_smoothing)
-    return losses.expected(partial(loss.loss, options=options), chosen - rejected, probability)
+    return losses.expected(lambda gap: loss.loss(gap, options), chosen - rejected, probability)
 
 
 def objective(settings: DpoSettings) -> dict[str, Any]:

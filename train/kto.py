@@ -25,6 +25,7 @@ import torch
 from datasets import Dataset
 from trl import KTOConfig, KTOTrainer  # type: ignore[attr-defined]
 
+from preceptor.judge.models.local.loading import quiet_loading
 from preceptor.train import distributed
 from preceptor.train.data.demonstrations import Demonstrated, encode_demonstrations
 from preceptor.train.data.readers import Demonstration
@@ -52,7 +53,7 @@ from preceptor.train.loop.run import (
     run_loop,
     trainer_options,
 )
-from preceptor.train.models.base import Base, quiet_loading, save_adapter
+from preceptor.train.models.base import Base, save_adapter
 from preceptor.train.settings import KtoSettings
 
 if TYPE_CHECKING:

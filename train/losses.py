@@ -23,16 +23,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn.functional import logsigmoid, relu
 
+PerPair = Float[Tensor, "*B"]
+"""A number for each pair (B,), or for each pair and head (B, K)."""
+Broadcast = Float[Tensor, "*#B"]
+"""The same, or one number for all heads or pairs."""
+Lengths = Shaped[Tensor, "*B"]
+"""Tokens of each reply (B,)."""
 
-def expected(loss: Callable[[Tensor], Tensor], odds: Tensor, probability: Tensor) -> Tensor:
+
+def expected(loss: Callable[[Tensor], Tensor], odds: PerPair, probability: Broadcast) -> PerPair:
     """p f(d) + (1 - p) f(-d), (B,): a loss f of log-odds d, under the judge's probability of the label."""
     return probability * loss(odds) + (1 - probability) * loss(-odds)
 
 
-def smoothed(probability: Tensor, smoothing: float) -> Tensor:
+def smoothed(probability: PerPair, smoothing: float) -> PerPair:
     """The probability (B,) after a share `smoothing` of the labels is exchanged: (1 - e) p + e (1 - p).
 
     On hard labels this is the conservative DPO of Mitchell 2023 (a note on DPO with noisy preferences, eq. 3)
@@ -42,8 +50,11 @@ def smoothed(probability: Tensor, smoothing: float) -> Tensor:
 
 
 def soft_bradley_terry(
-    chosen_rewards: Tensor, rejected_rewards: Tensor, probability: Tensor, margin: Tensor | float = 0.0
-) -> Tensor:
+    chosen_rewards: PerPair,
+    rejected_rewards: PerPair,
+    probability: Broadcast,
+    margin: Broadcast | float = 0.0,
+) -> PerPair:
     """Loss (B,) of rewards (B,) and (B,) whose difference is the log-odds that the chosen reply is better.
 
     Bradley and Terry 1952; the hard form (p = 1) is Ouyang et al. 2022 (arXiv 2203.02155), equation 1, and
@@ -53,7 +64,7 @@ def soft_bradley_terry(
     return expected(lambda odds: -logsigmoid(odds - margin), chosen_rewards - rejected_rewards, probability)
 
 
-def off_centre(chosen_rewards: Tensor, rejected_rewards: Tensor) -> Tensor:
+def off_centre(chosen_rewards: PerPair, rejected_rewards: PerPair) -> PerPair:
     """(r_chosen + r_rejected)^2, (B,): keeps rewards around zero, where a difference alone leaves them free.
 
     Eisenstein et al. 2023 (arXiv 2312.09244), equation 2, where it is weighted by 0.01.
@@ -61,7 +72,7 @@ def off_centre(chosen_rewards: Tensor, rejected_rewards: Tensor) -> Tensor:
     return (chosen_rewards + rejected_rewards) ** 2
 
 
-def implicit_rewards(policy_logps: Tensor, reference_logps: Tensor, beta: float) -> Tensor:
+def implicit_rewards(policy_logps: PerPair, reference_logps: PerPair, beta: float) -> PerPair:
     """beta * (log pi - log pi_ref), the reward (B,) that a policy implies up to a constant of the prompt.
 
     Rafailov et al. 2023 (arXiv 2305.18290), equation 5 without its partition term, which cancels in a pair.
@@ -69,7 +80,7 @@ def implicit_rewards(policy_logps: Tensor, reference_logps: Tensor, beta: float)
     return beta * (policy_logps - reference_logps)
 
 
-def hinge(odds: Tensor) -> Tensor:
+def hinge(odds: PerPair) -> PerPair:
     """max(0, 1 - d), (B,).
 
     Zhao et al. 2023 (arXiv 2305.10425), the calibration loss of SLiC-HF, on DPO's log-odds as Liu et al. 2023
@@ -78,7 +89,7 @@ def hinge(odds: Tensor) -> Tensor:
     return relu(1 - odds)
 
 
-def robust(odds: Tensor, flipped: float) -> Tensor:
+def robust(odds: PerPair, flipped: float) -> PerPair:
     """((1 - e) f(d) - e f(-d)) / (1 - 2 e), (B,), f = -log sigmoid and e < 1/2 the share of flipped labels.
 
     Chowdhury et al. 2024 (arXiv 2403.00409), the loss of robust DPO: over labels flipped at that rate its mean
@@ -87,7 +98,7 @@ def robust(odds: Tensor, flipped: float) -> Tensor:
     return (-(1 - flipped) * logsigmoid(odds) + flipped * logsigmoid(-odds)) / (1 - 2 * flipped)
 
 
-def ipo(gap: Tensor, beta: float) -> Tensor:
+def ipo(gap: PerPair, beta: float) -> PerPair:
     """(h - 1 / (2 beta))^2, (B,), h the log-ratio of the better reply less that of the worse one.
 
     Azar et al. 2023 (arXiv 2310.12036), equation 17, beta being its tau. As the authors told TRL's, h is
@@ -97,12 +108,12 @@ def ipo(gap: Tensor, beta: float) -> Tensor:
     return (gap - 1 / (2 * beta)) ** 2
 
 
-def per_token(logps: Tensor, lengths: Tensor) -> Tensor:
+def per_token(logps: PerPair, lengths: Lengths) -> PerPair:
     """Log-probabilities (B,) over the number of tokens (B,), in nats a token."""
     return logps / lengths
 
 
-def length_weighted(total: Tensor, common: Tensor, alpha: float) -> Tensor:
+def length_weighted(total: PerPair, common: PerPair, alpha: float) -> PerPair:
     """Log-probability (B,) of a reply whose tokens beyond the length of the shorter one count `alpha` of 1.
 
     Liu et al. 2024 (arXiv 2409.06411), LD-DPO: the longer reply's surplus, being most of the difference in
@@ -111,7 +122,7 @@ def length_weighted(total: Tensor, common: Tensor, alpha: float) -> Tensor:
     return alpha * total + (1 - alpha) * common
 
 
-def negative_log_likelihood(chosen_logps: Tensor, chosen_lengths: Tensor) -> Tensor:
+def negative_log_likelihood(chosen_logps: PerPair, chosen_lengths: Lengths) -> PerPair:
     """-log pi(chosen) per token, (B,): keeps the chosen reply's own probability from falling with the other's.
 
     Pang et al. 2024 (arXiv 2404.19733), equation 1, the second term.

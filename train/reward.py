@@ -9,7 +9,7 @@ Left out of the papers: several pairs of one prompt in one loss.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -113,7 +113,7 @@ def train_reward(
         pad_id=base.pad_id,
         shared=layout.shared,
         pass_tokens=tokens,
-        loss=partial(reward_loss, heads=heads, wanted=wanted, **_numbers(settings)),
+        loss=_loss(heads, wanted, settings),
         save=model.save,
         restore=model.restore,
     )
@@ -169,8 +169,8 @@ def _plan(base: Base, train: Encoded, held_out: Encoded, settings: RewardSetting
         model = RewardModel(adapted, base, settings.max_length, heads)
         column = torch.ones(len(train.rows), len(heads.names), device="cpu")  # (P, K)
         wanted = Targets(column, column, column)
-        loss = partial(reward_loss, model, heads=heads, wanted=wanted, **_numbers(settings))
-        return model, lambda fields: loss(PairBatch(**fields))[0].sum()
+        loss = _loss(heads, wanted, settings)
+        return model, lambda fields: loss(model, PairBatch(**fields))[0].sum()
 
     fitted = evenly(train.rows, FITTED_PAIRS) if _fits(settings, heads) else ()
     job = Job("reward", settings, prepare)
@@ -233,13 +233,18 @@ def reward_loss(
     return (values * mine.weight).sum(dim=1) * batch.weight, figures
 
 
-def _numbers(settings: RewardSettings) -> dict[str, float]:
-    """Of `reward_loss`."""
-    return {
-        "label_smoothing": settings.label_smoothing,
-        "margin": settings.margin,
-        "centre": settings.centre,
-    }
+def _loss(
+    heads: Heads, wanted: Targets, settings: RewardSettings
+) -> Callable[[nn.Module, PairBatch], Losses]:
+    """`reward_loss` with the numbers of the settings."""
+    return partial(
+        reward_loss,
+        heads=heads,
+        wanted=wanted,
+        label_smoothing=settings.label_smoothing,
+        margin=settings.margin,
+        centre=settings.centre,
+    )
 
 
 def _heard(encoded: Encoded, settings: RewardSettings) -> Encoded:

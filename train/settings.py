@@ -8,11 +8,11 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from preceptor.constitution.principle import Constitution
-from preceptor.prompts.records import Record
+from preceptor.prompts.records import Settings
 from preceptor.train.pair_losses import PAIR_LOSSES, READ_BY_SOME, loss_names, pair_loss
 
 
-class LoopSettings(Record):
+class LoopSettings(Settings):
     """Settings that every training has; a stage adds its own, and may set another default."""
 
     without_effect: ClassVar[frozenset[str]] = frozenset()
@@ -20,46 +20,70 @@ class LoopSettings(Record):
     read, which tests/train/test_every_setting_is_read.py holds."""
 
     model: str = "embedded"
-    """`embedded`, `smollm2`, `hf/` and a hub id, or the path of a model folder or GGUF file."""
+    """`embedded`, `smollm2`, `hf/` and a hub id, or the path of a model folder or GGUF file; with --adapter, its base
+    where nothing is said."""
     adapter: str | None = None
     """Folder of a LoRA adapter to go on from; its rank and alpha then hold."""
     epochs: float = Field(default=1.0, gt=0)
+    """Passes over the rows."""
     learning_rate: float = Field(default=2e-4, gt=0)
     """Peak; it rises over `warmup` and falls linearly to zero."""
     warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps over which the learning rate rises."""
     batch_size: int = Field(default=16, gt=0)
-    """Pairs, or rows of SFT, in a step."""
+    """Rows in a step: pairs, or replies of SFT and KTO."""
     max_length: int = Field(default=1024, gt=1)
-    """Tokens of prompt and reply together."""
+    """Tokens of prompt and reply; the prompt is shortened to fit."""
     pass_tokens: int | None = Field(default=None, gt=0)
-    """Tokens, padding included, that go through the model at a time; 1024 on a CPU and 8192 elsewhere where
-    nothing is said. A step that holds more is cut into passes whose gradients are added: less memory and
-    padding, the same result but for rounding. SFT and KTO take steps whole, and refuse it."""
+    """Tokens through the model at a time, padding included; else 1024 on a CPU and 8192 elsewhere.
+
+    A step that holds more is cut into passes whose gradients are added: less memory and padding, the same result but
+    for rounding. SFT and KTO take steps whole, and refuse it.
+    """
     rank: int = Field(default=16, gt=0)
+    """Of the LoRA adapter."""
     alpha: float = Field(default=32.0, gt=0)
-    """The adapter's change is scaled by alpha / rank."""
+    """LoRA scale is alpha / rank."""
     seed: int = 0
+    """Equal seeds give equal results."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto`: bf16 where a GPU has it, else fp32. Adapters and heads are fp32 always."""
+    """auto: bf16 where a GPU has it, else fp32.
+
+    Adapters and heads are fp32 always.
+    """
     gradient_checkpointing: bool | None = None
-    """Recompute activations in the backward pass: less memory, about a third more time. Where nothing is said,
-    only if the memory would not do without (`train.estimate.plan`)."""
+    """Less memory, about a third more time; where nothing is said, only if memory would not do without.
+
+    Activations are computed anew in the backward pass.
+    """
     dora: bool = False
-    """Of a fresh adapter: magnitude and direction apart (Liu et al. 2024, arXiv 2402.09353)."""
+    """DoRA: the adapter's magnitude and direction apart.
+
+    Of a fresh adapter (Liu et al. 2024, arXiv 2402.09353).
+    """
     rslora: bool = False
-    """Of a fresh adapter: scaled by alpha / sqrt(rank) (Kalajdzievski 2023, arXiv 2312.03732)."""
+    """Scale the adapter by alpha / sqrt(rank).
+
+    Of a fresh adapter (Kalajdzievski 2023, arXiv 2312.03732).
+    """
     four_bit: bool = False
-    """Hold the frozen base in nf4 (QLoRA, Dettmers et al. 2023, arXiv 2305.14314); on CUDA alone."""
+    """QLoRA: the frozen base in nf4; on CUDA alone.
+
+    Dettmers et al. 2023, arXiv 2305.14314.
+    """
     compile: bool = False
     """Compile the model with torch.compile."""
     checkpoint_every: int = Field(default=50, gt=0)
     """Steps from one checkpoint to the next."""
     keep_checkpoints: int = Field(default=2, gt=0)
-    """How many of the last checkpoints are kept while training goes on; the best is kept beside them."""
+    """Last checkpoints kept while training goes on; the best is kept beside them."""
     tensorboard: bool = False
+    """Write TensorBoard files too."""
     report_to: tuple[Literal["wandb", "trackio", "mlflow", "comet_ml", "swanlab"], ...] = ()
-    """Where else to send the metrics, through transformers' integrations; the key comes from the environment."""
+    """Where else to send the metrics; the key comes from the environment.
+
+    Through transformers' integrations.
+    """
 
     @model_validator(mode="after")
     def _read_by_the_training(self) -> LoopSettings:
@@ -88,11 +112,14 @@ class PairSettings(LoopSettings):
     """Settings of the trainings on pairs."""
 
     held_out: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the prompts whose pairs are kept from training; on them the loss is measured at every checkpoint."""
+    """Share of the prompts to measure checkpoints on, whose pairs are kept from training."""
     attention: Literal["sdpa", "flex"] = Field(default="sdpa", exclude_if=lambda value: value == "sdpa")
-    """`flex`: FlexAttention, on a GPU alone. The same but for rounding; not written down where it is not given."""
+    """flex: FlexAttention, on a GPU alone.
+
+    The same but for rounding; not written down where it is not given.
+    """
     take: Literal["last", "best"] = "last"
-    """Which weights are the result: the last step's, or those of the checkpoint of least held-out loss."""
+    """The result: the last step's weights, or those of the checkpoint of least held-out loss."""
 
     @model_validator(mode="after")
     def _best_of_something(self) -> PairSettings:
@@ -105,7 +132,7 @@ class RewardSettings(PairSettings):
     """Settings of `train.reward`."""
 
     held_out: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the prompts whose pairs are kept from training, for the report card."""
+    """Share of the prompts kept from training, for the report card."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
     """Share of the labels taken to be exchanged."""
     margin: float = Field(default=0.0, ge=0)
@@ -113,17 +140,26 @@ class RewardSettings(PairSettings):
     centre: float = Field(default=0.0, ge=0)
     """Weight of the penalty that keeps rewards around zero; 0.01 serves."""
     ensemble: int = Field(default=1, ge=1)
-    """Heads on the one adapter, each trained with weights of its own on the pairs; see `train.forward.reward_heads`."""
+    """Heads on the one adapter that can disagree.
+
+    Each is trained with weights of its own on the pairs; see `train.forward.reward_heads`.
+    """
     spread_penalty: float = Field(default=0.5, ge=0)
-    """Of an ensemble: how much of its members' standard deviation is taken from the reward."""
+    """With --ensemble: share of its spread taken from a reward.
+
+    The spread is the standard deviation of its members.
+    """
     per_principle: bool = False
-    """One head for each principle, from the judgements about it alone."""
+    """A head for each principle, from the judgements about it alone."""
     weights: dict[str, float] = Field(default_factory=dict)
     """Principle -> its weight in the reward, with `per_principle`; empty: 1 for each that the rows speak of."""
     applies_to: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Principle -> tags of the prompts to which it applies; one that is absent applies to all."""
     length_debias: bool = False
-    """Take the length direction out of the heads after training; see `train.forward.length_debias`."""
+    """Take the length direction out of the rewards.
+
+    Out of the heads, after training; see `train.forward.length_debias`.
+    """
 
     @model_validator(mode="after")
     def _nothing_without_effect(self) -> RewardSettings:
@@ -155,16 +191,24 @@ class DpoSettings(PairSettings):
     """Settings of `train.dpo`."""
 
     learning_rate: float = Field(default=5e-5, gt=0)
+    """Peak; it rises over `warmup` and falls linearly to zero."""
     on_top: bool = False
-    """Freeze the adapter and train a fresh one, of `rank` and `alpha`, on top of it."""
+    """Freeze --adapter and train a fresh one, of --rank and --alpha, on top of it."""
     reference_adapter: str | None = Field(default=None, exclude_if=lambda value: value is None)
-    """The reference, where it is not what training starts from: folder of a LoRA adapter on the same base, or
-    `base`. Not written down where it is not given, so that trainings from before it are still themselves."""
-    loss: str = "dpo"
-    """An entry of `train.pair_losses`, or one that another package brings; see `train.dpo`."""
+    """Folder of a LoRA adapter to be the reference, or base for the model without any; else what training starts from.
+
+    Not written down where it is not given, so that trainings from before it are still themselves.
+    """
+    loss: str = Field(default="dpo", examples=list(PAIR_LOSSES))
+    """How the log-odds of a pair are fitted to its label; a package may bring a loss of its own.
+
+    An entry of `train.pair_losses`, or one that another package brings; see `train.dpo`.
+    """
     beta: float = Field(default=0.1, gt=0)
-    """How dearly a nat of distance from the reference is paid for; larger keeps the policy closer to it.
-    With simpo and dpo-norm it multiplies nats a token, and 2 to 10 is usual."""
+    """Larger keeps the policy closer to its reference; with simpo and dpo-norm, 2 to 10 is usual.
+
+    How dearly a nat of distance from the reference is paid for; with simpo and dpo-norm a nat a token.
+    """
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
     """Share of the labels taken to be exchanged; with `robust`, the share corrected for."""
     margin: float = Field(default=0.0, ge=0)
@@ -211,10 +255,14 @@ class KtoSettings(LoopSettings):
 
     without_effect = frozenset({"pass_tokens"})
     learning_rate: float = Field(default=5e-5, gt=0)
+    """Peak; it rises over `warmup` and falls linearly to zero."""
     batch_size: int = Field(default=16, gt=1)
     """Rows in a step; at least two, since each reply is compared with another's prompt."""
     beta: float = Field(default=0.1, gt=0)
-    """How dearly a nat of distance from the reference is paid for; larger keeps the policy closer to it."""
+    """Larger keeps the policy closer to its reference.
+
+    How dearly a nat of distance from the reference is paid for.
+    """
 
 
 class RolloutSettings(LoopSettings):
@@ -223,14 +271,18 @@ class RolloutSettings(LoopSettings):
     batch_size: int = Field(default=64, gt=0)
     """Replies in a step."""
     samples: int = Field(default=4, gt=0)
-    """Replies to each prompt in a step; more share the reading of the prompt. Divides batch_size."""
+    """Replies to each prompt in a step; divides --batch-size.
+
+    More of them share the reading of the prompt.
+    """
     max_new_tokens: int = Field(default=128, gt=0)
     """Tokens of a reply at most, its end included."""
     temperature: float = Field(default=1.0, gt=0)
+    """Of the rollouts."""
     top_p: float = Field(default=1.0, gt=0, le=1)
+    """Of the rollouts."""
     rollout_tokens: int | None = Field(default=None, gt=0)
-    """Tokens, of prompts and of room for replies, generated together; 8192 on a CPU and 65536 elsewhere where
-    nothing is said."""
+    """Tokens generated together, prompts included; else 8192 on a CPU and 65536 elsewhere."""
     kl_beta: float = Field(default=0.05, ge=0)
     """What a nat of distance from the reference costs."""
 
@@ -254,10 +306,11 @@ class GroupSettings(RolloutSettings):
     """
 
     learning_rate: float = Field(default=1e-4, gt=0)
+    """Peak; it rises over `warmup` and falls linearly to zero."""
     samples: int = Field(default=8, gt=1)
-    """Replies to each prompt in a step; at least two, since each is compared with the others. Divides batch_size."""
+    """Replies to each prompt in a step, which are compared with one another; divides --batch-size."""
     updates: int = Field(default=1, gt=0)
-    """Updates from a step's replies before new ones are drawn; the ratio is clipped from the second on."""
+    """Updates from the same replies; the ratio is clipped from the second on."""
     clip: float = Field(default=0.2, gt=0)
     """How far the probability ratio counts, on either side of 1: of a token with GRPO, of a reply with RLOO."""
 
@@ -266,20 +319,28 @@ class GrpoSettings(GroupSettings):
     """Settings of `train.grpo.train.train_grpo`."""
 
     kl_beta: float = Field(default=0.04, ge=0)
-    """Weight of the KL estimate (k3, a token) in the loss. At 0 it is still reported."""
+    """Weight of the KL in the loss.
+
+    Its estimate is k3, a token. At 0 it is still reported.
+    """
     loss: Literal["grpo", "dapo", "dr-grpo"] = "dapo"
-    """How tokens add up: grpo, the mean over each reply's tokens and then over replies; dapo, the mean over all
-    tokens; dr-grpo, the sum divided by replies times max_new_tokens."""
+    """How tokens add up.
+
+    grpo: the mean over each reply's tokens and then over replies; dapo: the mean over all tokens; dr-grpo: the sum
+    divided by replies times max_new_tokens.
+    """
     scale_rewards: Literal["group", "batch", "none"] = "group"
-    """By whose standard deviation an advantage is divided."""
+    """Whose standard deviation divides an advantage."""
 
 
 class RlooSettings(GroupSettings):
     """Settings of `train.grpo.train.train_rloo`."""
 
     kl_beta: float = Field(default=0.05, ge=0)
-    """Reward that a nat of distance from the reference (k1, summed over the reply) costs. At 0 it is still
-    reported."""
+    """What a nat of distance from the reference costs, in reward.
+
+    k1, summed over the reply. At 0 it is still reported.
+    """
 
 
 class PpoSettings(RolloutSettings):
@@ -289,22 +350,26 @@ class PpoSettings(RolloutSettings):
     learning_rate: float = Field(default=2e-4, gt=0)
     """Of the policy; peak."""
     value_learning_rate: float = Field(default=1e-3, gt=0)
-    """Of the value function; peak. The two share no weight, so this takes the place of a value coefficient."""
+    """Of the value function; peak.
+
+    The two share no weight, so this takes the place of a value coefficient.
+    """
     kl_beta: float = Field(default=0.1, ge=0)
-    """Reward that a nat of distance from the reference costs, at first where there is a kl_target."""
+    """What a nat of distance from the reference costs, in reward; at first, where there is --kl-target."""
     kl_target: float | None = Field(default=None, gt=0)
-    """Nats a reply to which the coefficient is steered; None keeps it as it is."""
+    """Nats a reply to which --kl-beta is steered; else it stays as it is."""
     kl_budget: float | None = Field(default=None, gt=0)
-    """Nats a reply that the policy may not exceed: training stops, and the last policy within it is handed
-    back."""
+    """Nats a reply at which training stops, and the last policy within them is handed back."""
     kl_estimator: Literal["k1", "k3"] = "k1"
     """Of the penalty; what is reported, steered and held to the budget is k1's mean over replies."""
     gamma: float = Field(default=1.0, gt=0, le=1)
+    """Discount a token."""
     lam: float = Field(default=0.95, ge=0, le=1)
+    """Of the advantages (GAE)."""
     clip: float = Field(default=0.2, gt=0)
     """How far a token's probability ratio counts, on either side of 1."""
     value_clip: float | None = Field(default=0.2, gt=0)
-    """How far a value may move from what it was in a step; None: as far as it likes."""
+    """How far a value may move from what it was in a step."""
     entropy: float = Field(default=0.0, ge=0)
     """Reward for a nat of entropy a token."""
     ppo_epochs: int = Field(default=2, gt=0)
@@ -316,6 +381,7 @@ class PpoSettings(RolloutSettings):
     normalise_rewards: bool = True
     """Rewards as distances from the mean of all so far, in their standard deviations."""
     whiten_advantages: bool = True
+    """Advantages of a step with mean 0 and standard deviation 1."""
     missing_eos_penalty: float = Field(default=1.0, ge=0)
     """Reward that a reply loses which did not end within max_new_tokens."""
     length_penalty: float = Field(default=0.0, ge=0)
@@ -323,6 +389,7 @@ class PpoSettings(RolloutSettings):
     overlong_buffer: int = Field(default=0, ge=0)
     """Tokens before max_new_tokens over which a penalty rises from 0 to 1."""
     max_grad_norm: float = Field(default=1.0, gt=0)
+    """Norm to which a longer gradient is shortened."""
     guard_every: int = Field(default=10, gt=0)
     """Steps from one look of the guard to the next, where there is one."""
 

@@ -36,7 +36,7 @@ _CORE = re.compile(
     rf"\bi\s?{_HEDGE}{_CANNOT}\s+{_HEDGE}(?!help (?:but|it|noticing|thinking|feeling|wondering)){_TASK}"
     rf"|\bi\s?{_HEDGE}(?:(?:must|need to|(?:(?:will|'ll) )?have to|(?:would|'d) rather|will|am going to) )?"
     r"(?:respectfully |politely )?(?:decline|refuse|refrain)\b"
-    r"|\bi (?:am|'m) an? (?:ai|large|language)[\w ]* and (?:can(?:'t| ?not)|do(?:n't| not)) "
+    r"|\bi (?:am|'m) an? (?:ai|large|language)[\w ]{0,80} and (?:can(?:'t| ?not)|do(?:n't| not)) "
     r"|\bi do(?:n't| not) (?:have access to (?:personal|private)|condone|promote|endorse"
     r"|engage in|participate in|assist|provide|create|generate)\b"
     r"|\b(?:that|this)(?:'s| is) (?:not something (?:that )?i (?:can|will|am|'m|would)"
@@ -54,7 +54,7 @@ _EXCUSE = re.compile(
     r"|hi\b|hello|dear |good \w+$)"
 )
 _PLAIN = str.maketrans({"’": "'", "‘": "'", "*": None})
-_CLAUSE = re.compile(r"[,;:—–]\s*|(?<!help)\s+(?=(?:but|however)\s)")
+_CLAUSE = re.compile(r"[,;:—–]\s*|(?<!help)(?<!\s)\s++(?=(?:but|however)\s)")
 _CONJUNCTION = re.compile(r"(?:(?:but|and|so|that|however|therefore|then)\s+)+")
 
 

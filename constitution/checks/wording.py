@@ -11,7 +11,6 @@ import re
 from collections import Counter
 from functools import lru_cache
 
-_EDGES = re.compile(r"^[\W_]+|[\W_]+$")
 _BREAK = re.compile(r"(?<=[.!?…])[\"'”’)\]*_]*(?:\s+|$)|(?<=[。！？])|\n+")
 _ABBREVIATION = re.compile(
     r"(?:^|[\s(])(?:mr|mrs|ms|dr|prof|st|vs|etc|e\.g|i\.e|cf|approx|fig|jr|sr|[a-hj-z])\.$", re.IGNORECASE
@@ -34,7 +33,11 @@ def folded(text: str) -> tuple[str, ...]:
 @lru_cache(maxsize=8192)
 def _folded(run: str) -> str:
     """Empty for a run that is no word. Kept, because a text's words come again and again."""
-    return _EDGES.sub("", run).casefold() if any(map(str.isalnum, run)) else ""
+    first = next((index for index, mark in enumerate(run) if mark.isalnum()), None)
+    if first is None:
+        return ""
+    last = next(index for index in range(len(run) - 1, -1, -1) if run[index].isalnum())
+    return run[first : last + 1].casefold()
 
 
 def sentences(text: str) -> tuple[str, ...]:

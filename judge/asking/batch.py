@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, TypeVar
 from preceptor.judge.asking.batch_submit import Chunk, abandoned, find_out, patiently, pauses, submit
 from preceptor.judge.asking.batch_walk import Done, Missing, walk
 from preceptor.judge.asking.budget import worst_usd
-from preceptor.judge.asking.fanout import Fanout, Progress
+from preceptor.judge.asking.fanout import Fanout, Progress, failure
 from preceptor.judge.asking.prices import Prices
 from preceptor.judge.errors import (
     BudgetReached,
@@ -33,13 +33,16 @@ from preceptor.judge.errors import (
     ProviderStopped,
     Rejected,
     Transient,
+    Unreadable,
 )
 from preceptor.judge.ledger import batches as books
 from preceptor.judge.ledger.ledger import Ledger
 from preceptor.judge.ledger.owner import new_owner
-from preceptor.judge.models.batch_protocol import BatchProvider, Remote, Result, parts_of
+from preceptor.judge.models.batch_protocol import Remote, Result, parts_of
+from preceptor.judge.models.door import admitted
 from preceptor.judge.models.http.faults import Crowded
 from preceptor.judge.models.protocol import Dialogue, Failure, Model, Outcome, Request
+from preceptor.judge.models.registry import open_batches
 from preceptor.prompts.seen import Seen
 
 MOST_BATCHES = 3
@@ -80,7 +83,7 @@ class Batches:
         self._prices = prices.in_batches()
         self._then_sync = then_sync
         self._on_progress = on_progress
-        self._providers = {name: made for name, model in models.items() if (made := batches_of(model))}
+        self._providers = {name: made for name, model in models.items() if (made := open_batches(model))}
         self._owner = new_owner()
         self._going: dict[str, _Going] = {}
         self._wanted: set[str] = set()
@@ -104,7 +107,7 @@ class Batches:
         own, other = self._counts, self._fanout.progress
         sums = {
             name: getattr(own, name) + getattr(other, name)
-            for name in ("asked", "cost_usd", "tokens_in", "tokens_out")
+            for name in ("asked", "cost_usd", "tokens_in", "tokens_out", "estimated")
         }
         return own._replace(**sums, failed=len(self._given_up))
 
@@ -310,12 +313,19 @@ class Batches:
         failed: dict[str, ModelError] = {}
         for key, request in asked.items():
             try:
-                completion = self._providers[batch.model].read(bodies[key], request)
+                completion = admitted(self._providers[batch.model].read(bodies[key], request), request)
             except ModelError as exc:
                 failed[key] = exc
             else:
                 answered.append(books.Answered(key, completion, self._prices.cost(request.model, completion)))
-        said = {key: str(exc) for key, exc in failed.items()}
+        said = {
+            key: books.Failed(
+                str(exc),
+                exc.paid,
+                None if exc.paid is None else self._prices.cost(asked[key].model, exc.paid),
+            )
+            for key, exc in failed.items()
+        }
         booked = await self._ledger.write(
             partial(books.collect, token=batch.token, answered=answered, failed=said)
         )
@@ -323,21 +333,23 @@ class Batches:
         for key in booked.failed:
             self._sort_out(key, failed[key])
         new = [one for one in answered if one.key in booked.answered]
+        paid = [(one.completion, one.cost_usd) for one in new]
+        paid += [(one.paid, one.cost_usd) for key, one in said.items() if key in booked.failed and one.paid]
         counts = self._counts
         self._counts = counts._replace(
             asked=counts.asked + len(new),
-            cost_usd=counts.cost_usd + sum(one.cost_usd or 0.0 for one in new),
-            tokens_in=counts.tokens_in + sum(one.completion.tokens_in for one in new),
-            tokens_out=counts.tokens_out + sum(one.completion.tokens_out for one in new),
+            cost_usd=counts.cost_usd + sum(cost_usd or 0.0 for _, cost_usd in paid),
+            tokens_in=counts.tokens_in + sum(one.tokens_in for one, _ in paid),
+            tokens_out=counts.tokens_out + sum(one.tokens_out for one, _ in paid),
+            estimated=counts.estimated + sum(one.usage == "estimated" for one, _ in paid),
         )
 
     def _sort_out(self, key: str, problem: ModelError) -> None:
         """What becomes of a call that a batch did not answer: its row is given up, or it is asked again."""
         if isinstance(problem, ProviderStopped):
             self._stopped = self._stopped or problem
-        elif isinstance(problem, Rejected):
-            kind: Any = "refused" if problem.refused else "failed"
-            self._given_up[key] = Failure(kind=kind, problem=str(problem))
+        elif isinstance(problem, Rejected) or (isinstance(problem, Unreadable) and self._tries[key] > 1):
+            self._given_up[key] = failure(problem)
         elif self._then_sync or self._tries[key] < MOST_BATCHES:
             self._unanswered.add(key)
         else:
@@ -395,12 +407,6 @@ class Batches:
         self._counts = self._counts._replace(**changes)
         if self._on_progress is not None:
             self._on_progress(self.progress)
-
-
-def batches_of(model: Model) -> BatchProvider | None:
-    """The model through its provider's batch API; None where it has none."""
-    made = getattr(model, "batches", None)
-    return made() if made is not None else None
 
 
 def _alone(request: Request) -> Dialogue[tuple[str, Outcome]]:

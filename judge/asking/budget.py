@@ -6,21 +6,28 @@ import asyncio
 from typing import Protocol
 
 from preceptor.constitution.errors import UserError
-from preceptor.judge.asking.prices import Prices, most_tokens_in
+from preceptor.judge.asking.prices import Prices
 from preceptor.judge.errors import BudgetReached, own
 from preceptor.judge.models.protocol import Request
 from preceptor.judge.models.reply_limits import billed_tokens
+from preceptor.judge.models.token_estimates import most_tokens_in
 
 
-def worst_usd(request: Request, cap_usd: float | None, prices: Prices) -> float:
-    """The most that a call can cost, 0 where there is no cap to hold. Raises UserError where its price is not known."""
+def worst_usd(
+    request: Request, cap_usd: float | None, prices: Prices, tokens_out: int | None = None
+) -> float:
+    """The most that a call can cost, 0 where there is no cap to hold. tokens_out: the most that its reply is billed
+    for; None: as its provider declares. Raises UserError where its price is not known."""
     if cap_usd is None:
         return 0.0
-    worst = prices.worst(request.model, most_tokens_in(request), billed_tokens(request))
+    worst = prices.worst(
+        request.model, most_tokens_in(request), billed_tokens(request) if tokens_out is None else tokens_out
+    )
     if worst is None:
         raise UserError(
             f"the price of {request.model} is not known, so --max-cost {cap_usd:g} "
-            "cannot be held; give its price with --price IN,OUT or in a file of prices, or leave --max-cost out"
+            "cannot be held; give its price with --price IN,OUT (`prices` in a run file) or in a file of "
+            "prices, or leave --max-cost out"
         )
     return worst
 

@@ -23,10 +23,20 @@ from preceptor.constitution.errors import UserError
 from preceptor.judge.asking.budget import Budget, Spending, worst_usd
 from preceptor.judge.asking.prices import Prices
 from preceptor.judge.asking.rate_limits import Gate, Place, Way
-from preceptor.judge.asking.retry import Tries, mendable
+from preceptor.judge.asking.retry import Tries, mendable, unread
 from preceptor.judge.errors import BudgetReached, ModelError, ProviderStopped, Rejected, own
 from preceptor.judge.ledger.ledger import Ledger
-from preceptor.judge.models.protocol import Completion, Dialogue, Failure, Model, Outcome, Request, Row
+from preceptor.judge.models.protocol import (
+    Completion,
+    Dialogue,
+    Failure,
+    KnowsRoom,
+    Model,
+    Outcome,
+    Request,
+    Row,
+)
+from preceptor.judge.models.reply_limits import billed_tokens
 from preceptor.prompts.records import Record
 
 QUEUED_AT_ONCE = 1024
@@ -84,6 +94,36 @@ class Progress(NamedTuple):
     """Of the answers whose price is known."""
     tokens_in: int
     tokens_out: int
+    estimated: int = 0
+    """Calls whose tokens, and so whose cost, are an estimate, because the provider did not count them."""
+
+
+class _Got(NamedTuple):
+    """What a call brought and was paid for."""
+
+    completion: Completion
+    problem: ModelError | None
+    """Why it is no answer."""
+
+    def holds_more_than(self, other: _Got) -> bool:
+        """Whether the other brings nothing that this lacks."""
+        if self.problem is not None or other.problem is not None:
+            return self.problem is None
+        return bool(self.completion.text) and not other.completion.text
+
+
+def added(completion: Completion, *parts: Completion) -> Completion:
+    """A completion with the tokens of all the parts that it took."""
+    names = ("tokens_in", "tokens_out", "tokens_cached", "tokens_cache_written")
+    sums = {name: sum(getattr(part, name) for part in parts) for name in names}
+    guessed = any(part.usage == "estimated" for part in parts)
+    return completion.model_copy(update={**sums, "usage": "estimated" if guessed else "reported"})
+
+
+def failure(problem: ModelError) -> Failure:
+    """What a request's own error is to its row."""
+    refused = isinstance(problem, Rejected) and problem.refused
+    return Failure(kind="refused" if refused else "failed", problem=str(problem))
 
 
 class Fanout:
@@ -250,38 +290,55 @@ class Fanout:
         """(outcome, USD that are to be settled, as far as known) of a request that is not in the ledger."""
         if not await self._ledger.intend(request):
             raise AskedElsewhere
+        room = self._billed(request)
         booked_usd = 0.0
         try:
-            completion = await self._tries[request.model].complete(request, place)
-            if mendable(completion, request):
-                completion, booked_usd = await self._second(request, place, completion)
+            got = await self._asked_once(request, place)
+            roomier = self._billed(request) > room
+            if mendable(got.completion, request, roomier) if got.problem is None else unread(got.problem):
+                got, booked_usd = await self._second(request, place, got)
         except ModelError as exc:
             await self._ledger.fail(request, str(exc))
             self._step(failed=self._progress.failed + 1)
             if isinstance(exc, ProviderStopped):
                 raise
-            refused = isinstance(exc, Rejected) and exc.refused
-            return Failure(kind="refused" if refused else "failed", problem=str(exc)), 0.0
+            return failure(exc), 0.0
+        completion, problem = got
         cost = self._prices.cost(request.model, completion)
-        completion = await self._ledger.answer(request, completion, cost)
+        if problem is None:
+            completion = await self._ledger.answer(request, completion, cost)
+        else:
+            await self._ledger.fail(request, str(problem), completion, cost)
         self._step(
-            asked=self._progress.asked + 1,
+            asked=self._progress.asked + (problem is None),
+            failed=self._progress.failed + (problem is not None),
             cost_usd=self._progress.cost_usd + (cost or 0.0),
             tokens_in=self._progress.tokens_in + completion.tokens_in,
             tokens_out=self._progress.tokens_out + completion.tokens_out,
+            estimated=self._progress.estimated + (completion.usage == "estimated"),
         )
-        return completion, max(0.0, (cost or 0.0) - booked_usd)
+        outcome = completion if problem is None else failure(problem)
+        return outcome, max(0.0, (cost or 0.0) - booked_usd)
 
-    async def _second(self, request: Request, place: Place, first: Completion) -> tuple[Completion, float]:
-        """Another answer in the place of one that holds nothing, its tokens added; the first where the budget or the
+    async def _asked_once(self, request: Request, place: Place) -> _Got:
+        """What one call brought. Raises the ModelError that ended it where nothing came that was paid for."""
+        try:
+            return _Got(await self._tries[request.model].complete(request, place), None)
+        except ModelError as exc:
+            if exc.paid is None:
+                raise
+            return _Got(exc.paid, exc)
+
+    async def _second(self, request: Request, place: Place, first: _Got) -> tuple[_Got, float]:
+        """Another reply in the place of one that holds nothing, its tokens added; the first where the budget or the
         provider gives no other. And the USD of the second, which are settled here."""
         worst_usd = self._worst_usd(request)
         if not await self._spending.spare(worst_usd):
             return first, 0.0
         cost_usd = 0.0
         try:
-            second = await self._tries[request.model].complete(request, place)
-            cost_usd = self._prices.cost(request.model, second) or 0.0
+            second = await self._asked_once(request, place)
+            cost_usd = self._prices.cost(request.model, second.completion) or 0.0
         except ProviderStopped as exc:
             self.stop(exc)
             return first, 0.0  # it is paid for
@@ -289,9 +346,10 @@ class Fanout:
             return first, 0.0
         finally:
             self._spending.settle(worst_usd, cost_usd)
-        tokens = ("tokens_in", "tokens_out", "tokens_cached", "tokens_cache_written")
-        sums = {name: getattr(first, name) + getattr(second, name) for name in tokens}
-        return (first if first.text and not second.text else second).model_copy(update=sums), cost_usd
+        better = first if first.holds_more_than(second) else second
+        return better._replace(
+            completion=added(better.completion, first.completion, second.completion)
+        ), cost_usd
 
     async def _pause(self, wait_s: float) -> None:
         """Sleep, or raise the reason why the run stops as soon as there is one."""
@@ -307,7 +365,12 @@ class Fanout:
             raise own(self._stopped)
 
     def _worst_usd(self, request: Request) -> float:
-        return worst_usd(request, self._limits.max_cost_usd, self._prices)
+        return worst_usd(request, self._limits.max_cost_usd, self._prices, self._billed(request))
+
+    def _billed(self, request: Request) -> int:
+        """The most tokens that a reply can be billed for, as far as its model knows by now."""
+        model = self._models[request.model]
+        return model.billed_tokens(request) if isinstance(model, KnowsRoom) else billed_tokens(request)
 
     def _way(self, model: Model, shared: Way | None) -> Way:
         clock = asyncio.get_running_loop().time
@@ -316,11 +379,11 @@ class Fanout:
         )
 
     def _tries_of(self, name: str, model: Model) -> Tries:
-        deadline_s = None if queues(model) else self._limits.deadline_s
+        deadline_s = None if model.capabilities.queueing else self._limits.deadline_s
         return Tries(model, self._gates[name], deadline_s, self._limits.attempts, self._pause)
 
     def _width(self, model: Model) -> int:
-        return QUEUED_AT_ONCE if queues(model) else self._limits.concurrency
+        return QUEUED_AT_ONCE if model.capabilities.queueing else self._limits.concurrency
 
     def stop(self, reason: BaseException) -> None:
         """Ask nothing more: from now on every request that is not in the ledger raises the first reason given."""
@@ -357,8 +420,3 @@ class Fanout:
         if self._on_progress is not None and now >= self._shown_at + SHOWN_EVERY_S:
             self._shown_at = now
             self._on_progress(self._progress)
-
-
-def queues(model: Model) -> bool:
-    """Whether a model takes any number of requests and batches them itself."""
-    return bool(getattr(model, "queues", False))

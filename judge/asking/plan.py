@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
-from preceptor.judge.asking.prices import Prices, likely_tokens_in
+from preceptor.judge.asking.prices import Prices
 from preceptor.judge.ledger.ledger import Ledger
 from preceptor.judge.models.protocol import Completion, Dialogue, Outcome, Request
 from preceptor.judge.models.reply_limits import billed_tokens
+from preceptor.judge.models.token_estimates import likely_tokens_in
 
 AT_ONCE = 500
 """Dialogues that are walked together, their requests looked up in the ledger in one go."""

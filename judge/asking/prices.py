@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from datetime import date
@@ -14,12 +13,10 @@ from pydantic import Field, ValidationError
 from ruamel.yaml.error import YAMLError
 
 from preceptor.constitution.errors import UserError
-from preceptor.judge.models.protocol import Completion, Request
-from preceptor.judge.models.registry import PACKAGED
+from preceptor.judge.models import registry
+from preceptor.judge.models.protocol import Completion, ModelName
+from preceptor.judge.settings import CHECKS, Price
 from preceptor.prompts.records import Record
-
-FREE = frozenset({"hf", *PACKAGED, "scripted", "checks"})
-"""Providers that run in this process."""
 
 SNAPSHOT = re.compile(r"-(\d{8}|\d{4}-\d{2}-\d{2}|latest)$")
 """A dated version of a model costs what the model costs, unless the table names it."""
@@ -27,25 +24,7 @@ SNAPSHOT = re.compile(r"-(\d{8}|\d{4}-\d{2}-\d{2}|latest)$")
 MILLION = 1_000_000
 
 
-class Price(Record):
-    """USD for a million tokens."""
-
-    input: float = Field(ge=0, allow_inf_nan=False)
-    output: float = Field(ge=0, allow_inf_nan=False)
-    cached_input: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    """Input that came from the provider's prompt cache; None: as `input`."""
-    cache_write: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    """Input that was written to the prompt cache; None: as `input`."""
-    batch_input: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    """Input through the provider's batch API; None: by the provider's discount, where it has one."""
-    batch_output: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    dated: str = ""
-    """Day on which it was last checked, YYYY-MM-DD."""
-    source: str = ""
-    """Where it was taken from."""
-
-
-class Provider(Record):
+class Listed(Record):
     """One provider's part of the shipped table."""
 
     source: str
@@ -76,7 +55,7 @@ class Prices:
     def load(cls, own: Mapping[str, Price] | None = None) -> Prices:
         """The shipped table with the user's prices, by `provider/model`, over it."""
         raw = _yaml(files("preceptor.judge.asking").joinpath("prices.yaml").read_text(encoding="utf-8"))
-        shipped = {name: Provider.model_validate(rest) for name, rest in raw["providers"].items()}
+        shipped = {name: Listed.model_validate(_spelt(rest)) for name, rest in raw["providers"].items()}
         table = {
             f"{name}/{model}": price.model_copy(
                 update={"source": price.source or provider.source, "dated": price.dated or str(raw["dated"])}
@@ -99,7 +78,7 @@ class Prices:
 
     def _batched(self, model: str, listed: Price) -> Price:
         """A price in a batch: the cache's discount and the batch's stack, unless the user gave the batch's own."""
-        left = 1 - self._batch_discounts.get(model.partition("/")[0], 0.0)
+        left = 1 - self._batch_discount(model)
         own_in, own_out = listed.batch_input, listed.batch_output
         cached = {
             name: None if own_in is not None or usd is None else usd * left
@@ -107,22 +86,35 @@ class Prices:
         }
         each_in = listed.input * left if own_in is None else own_in
         each_out = listed.output * left if own_out is None else own_out
-        return listed.model_copy(update={"input": each_in, "output": each_out, **cached})
+        long = listed.long and listed.long.model_copy(
+            update={
+                name: usd * left
+                for name in ("input", "output", "cached_input", "cache_write")
+                if (usd := getattr(listed.long, name)) is not None
+            }
+        )
+        return listed.model_copy(update={"input": each_in, "output": each_out, "long": long, **cached})
 
     def _listed(self, model: str) -> Price | None:
         if model in self._own:
             return self._own[model]
-        if model.partition("/")[0] in FREE:
+        provider = registry.declared(model)
+        if provider.free or model == CHECKS:
             return Price(input=0, output=0)
         if "" in self._own:
             return self._own[""]
-        if model in self._table:
-            return self._table[model]
-        return self._table.get(SNAPSHOT.sub("", model))
+        undated = SNAPSHOT.sub("", model)
+        declared = (provider.prices.get(ModelName.of(name).model) for name in (model, undated))
+        return next(filter(None, (self._table.get(model), self._table.get(undated), *declared)), None)
+
+    def _batch_discount(self, model: str) -> float:
+        """Share by which the batch API is cheaper, by the table or by the provider's own word."""
+        listed = self._batch_discounts.get(ModelName.of(model).provider)
+        return registry.declared(model).batch_discount if listed is None else listed
 
     def cost(self, model: str, completion: Completion) -> float | None:
         """USD for an answer, None where the price is not known."""
-        price = self.price(model)
+        price = _at(self.price(model), completion.tokens_in)
         if price is None:
             return None
         read, written = completion.tokens_cached, completion.tokens_cache_written
@@ -141,7 +133,7 @@ class Prices:
 
     def worst(self, model: str, tokens_in: int, tokens_out: int) -> float | None:
         """The most that so many tokens can cost: all input written to the cache where that costs more."""
-        price = self.price(model)
+        price = _at(self.price(model), tokens_in)
         if price is None:
             return None
         dearest = max(price.input, price.cache_write or 0.0)
@@ -152,9 +144,46 @@ class Prices:
         price = self.price(model)
         if price is None:
             return None
-        if not self._batch_discounts.get(model.partition("/")[0]) and price.batch_input is None:
+        if not self._batch_discount(model) and price.batch_input is None:
             return None
         return self.in_batches().estimate(model, tokens_in, tokens_out)
+
+
+def _at(price: Price | None, tokens_in: int) -> Price | None:
+    """The price of a call with a prompt of so many tokens."""
+    if price is None or price.long is None or tokens_in <= price.long.above:
+        return price
+    return price.model_copy(update=price.long.model_dump(exclude={"above"}))
+
+
+OLD_DAYS = 183
+"""Age of an entry from which it is said."""
+SOON_DAYS = 60
+"""How long before a model is gone it is said."""
+
+
+def warnings(prices: Prices, models: Iterable[str], today: date) -> list[str]:
+    """What a user should know of these models' prices before spending."""
+    said = []
+    for model in sorted(set(models)):
+        price = prices.price(model)
+        if price is None:
+            continue
+        gone, seen = _day(price.shutdown), _day(price.dated)
+        if gone is not None and gone <= today:
+            said.append(f"{model} was shut down on {gone}: name another model")
+        elif gone is not None and (gone - today).days <= SOON_DAYS:
+            said.append(f"{model} is shut down on {gone}, in {(gone - today).days} days")
+        if seen is not None and (today - seen).days > OLD_DAYS:
+            said.append(f"the price of {model} was last checked on {seen}: give today's with --price IN,OUT")
+    return said
+
+
+def _day(text: str) -> date | None:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        return None
 
 
 def read_prices(path: str | Path) -> dict[str, Price]:
@@ -189,20 +218,6 @@ def read_prices(path: str | Path) -> dict[str, Price]:
     return prices
 
 
-def price_from(text: str) -> tuple[str, Price]:
-    """(model, price) of `[MODEL=]IN,OUT`, in USD for a million tokens; no model: every one that is asked. Raises
-    UserError."""
-    name, _, numbers = text.rpartition("=")
-    try:
-        each_in, each_out = (float(number) for number in numbers.split(","))
-        return name, Price(input=each_in, output=each_out, source="--price")
-    except ValueError as exc:  # pydantic's ValidationError is one
-        raise UserError(
-            f"--price is {text!r}; wanted USD for a million tokens in and out, such as 0.25,2 or "
-            "openai/my-model=0.25,2"
-        ) from exc
-
-
 def _yaml(text: str) -> Any:
     from ruamel.yaml import YAML
 
@@ -210,24 +225,7 @@ def _yaml(text: str) -> Any:
 
 
 def _spelt(fields: object) -> object:
-    """YAML's own dates as words."""
-    if not isinstance(fields, dict):
-        return fields
-    return {key: value.isoformat() if isinstance(value, date) else value for key, value in fields.items()}
-
-
-def likely_tokens_in(request: Request) -> int:
-    """Tokens of a request's messages at four characters a token, as English prose has."""
-    return sum(math.ceil(len(text) / 4) + 4 for text in _texts(request))
-
-
-def most_tokens_in(request: Request) -> int:
-    """More tokens than a request's messages will have: three ASCII characters a token, one byte of others."""
-    return sum(
-        math.ceil(len(text) / 3) + len(text.encode(errors="replace")) - len(text) + 16
-        for text in _texts(request)
-    )
-
-
-def _texts(request: Request) -> Iterable[str]:
-    return (message.content for message in request.messages)
+    """YAML's own dates as words, however deep."""
+    if isinstance(fields, dict):
+        return {key: _spelt(value) for key, value in fields.items()}
+    return fields.isoformat() if isinstance(fields, date) else fields

@@ -9,39 +9,22 @@ a request passes without waiting for a clock.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
-from preceptor.judge.asking.prices import likely_tokens_in
+from preceptor.judge.models.http.waits import allowances
 from preceptor.judge.models.protocol import Request
 from preceptor.judge.models.reply_limits import billed_tokens
+from preceptor.judge.models.token_estimates import likely_tokens_in
 
-OPENAI = re.compile(r"x-ratelimit-(limit|remaining|reset)-(requests|tokens)")
-ANTHROPIC = re.compile(
-    r"anthropic-ratelimit-(requests|tokens|input-tokens|output-tokens)-(limit|remaining|reset)"
-)
-DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|d|h|m|s)")
-"""Go's way of writing durations: 6m0s, 20ms."""
-UNIT_S = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 ROUNDING = 1e-6
 """A share that is short by no more than this is whole."""
 DENIALS = 6
 """Requests in a row turned away with a wait to keep, after which all others keep it too. Where one in seven is turned
 away by chance, three in a row come once in 400 requests, six once in 100,000.
 """
-
-
-class Allowance(NamedTuple):
-    """What a reply's headers say of one quantity."""
-
-    limit: float
-    """In a full window: a minute, or a day for the smallest accounts."""
-    remaining: float
-    reset_s: float | None
-    """Until it is full again, if nothing is sent; None: not said."""
 
 
 class Mark(NamedTuple):
@@ -51,43 +34,6 @@ class Mark(NamedTuple):
     tokens_in: float
     tokens_out: float
     at: float
-
-
-def allowances(headers: Mapping[str, str], now: datetime) -> dict[str, Allowance]:
-    """requests, tokens, input-tokens, output-tokens -> what the headers say of it, where they say all there is to
-    know. Header names are lower case.
-    """
-    said: dict[str, dict[str, str]] = {}
-    for name, value in headers.items():
-        if match := OPENAI.fullmatch(name):
-            said.setdefault(match[2], {})[match[1]] = value
-        elif match := ANTHROPIC.fullmatch(name):
-            said.setdefault(match[1], {})[match[2]] = value
-    found = {}
-    for what, parts in said.items():
-        try:
-            limit, remaining = float(parts["limit"]), float(parts["remaining"])
-        except (KeyError, ValueError):
-            continue
-        if limit > 0:
-            found[what] = Allowance(limit, remaining, reset_s(parts.get("reset", ""), now))
-    return found
-
-
-def reset_s(text: str, now: datetime) -> float | None:
-    """Seconds of `1s`, `6m0s`, `20ms`, plain seconds or an RFC 3339 time; None: nothing of these."""
-    text = text.strip()
-    try:
-        return max(0.0, float(text))
-    except ValueError:
-        pass
-    if text and not DURATION.sub("", text):
-        return sum(float(number) * UNIT_S[unit] for number, unit in DURATION.findall(text))
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return max(0.0, ((at if at.tzinfo else at.replace(tzinfo=UTC)) - now).total_seconds())
 
 
 class _Bucket:

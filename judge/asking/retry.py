@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable
 
 from preceptor.judge.asking.rate_limits import Place, Way
-from preceptor.judge.errors import ModelError, ProviderStopped, Rejected, Transient
-from preceptor.judge.models.http.faults import Crowded, Unreachable
-from preceptor.judge.models.protocol import Completion, Model, Request, TellsLimits
+from preceptor.judge.errors import ModelError, ProviderStopped, Rejected, Transient, Unreadable
+from preceptor.judge.models.door import admitted
+from preceptor.judge.models.http.faults import Crowded, TimedOut, Unreachable
+from preceptor.judge.models.protocol import Completion, GivesTime, Model, Request, TellsLimits
 from preceptor.judge.models.reply_limits import reply_tokens
+
+log = logging.getLogger(__name__)
 
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
@@ -21,19 +25,31 @@ DEAF_TRIES = 3
 DEAD_CALLS = 5
 """Calls in a row that ended without an answer, after all their tries, after which a provider counts as
 down."""
+PATIENCE = 3
+"""How often a server that is there, and does not answer in time, gets twice as long."""
 LONGEST_HOLD_S = 600.0
 """The longest wait that a provider may ask for before the run stops instead, to be resumed then."""
 
 
-def mendable(completion: Completion, request: Request) -> bool:
-    """Whether a second try may bring what this answer lacks: it is empty, or cut off before it was as long as it may
-    be. One that is as long as it may be would be cut off again.
+def mendable(completion: Completion, request: Request, roomier: bool = False) -> bool:
+    """Whether a second try may bring what this answer lacks: it is empty, broken off, or cut off before it was as
+    long as it may be. One that is as long as it may be would be cut off again, unless it gets more room now (roomier).
     """
     if completion.finish_reason == "refused" or completion.probabilities is not None:
         return False
+    if completion.finish_reason == "cut":
+        return True
+    empty = not completion.text.strip()
     if completion.finish_reason == "stop":
-        return not completion.text.strip()
-    return 0 < completion.tokens_out < reply_tokens(request)
+        return empty
+    if empty and roomier:
+        return True
+    return completion.usage == "reported" and 0 < completion.tokens_out < reply_tokens(request)
+
+
+def unread(problem: ModelError) -> bool:
+    """Whether a second try may bring what this error says that nobody could read."""
+    return isinstance(problem, Unreadable)
 
 
 def wait_s(tries: int, problem: Exception) -> float:
@@ -46,6 +62,10 @@ def wait_s(tries: int, problem: Exception) -> float:
         if wished is None
         else wished + random.uniform(0, min(FIRST_WAIT_S, wished / 4))
     )
+
+
+def _late(problem: Exception) -> bool:
+    return isinstance(problem, TimeoutError | TimedOut)
 
 
 class Tries:
@@ -69,6 +89,7 @@ class Tries:
         self._pause = pause
         self._has_answered = False
         self._dead_calls = 0
+        self._given = 0
 
     async def complete(self, request: Request, place: Place) -> Completion:
         """One call with its retries, each of which waits for its turn anew. Raises the ModelError that ended it.
@@ -87,7 +108,8 @@ class Tries:
                     completion = await self._ask(request, place)
             except (Transient, TimeoutError) as exc:
                 problem = exc
-            except Rejected:
+            except (Rejected, Unreadable):
+                self._has_answered = True
                 self._dead_calls = 0
                 self._way.answered()
                 raise
@@ -108,7 +130,10 @@ class Tries:
                         "then, what is answered is kept"
                     ) from problem
             pause_s = wait_s(tries, problem)
-            if left_s is not None:
+            if left_s is not None and _late(problem) and await self._gives_time():
+                # the deadline of every call, from now on, and of this one anew
+                self._deadline_s = left_s = 2 * (self._deadline_s or 0.0)
+            elif left_s is not None:
                 left_s -= clock() - left_at + (0 if crowded and asked_for_s is not None else pause_s)
             if tries >= self._attempts or (left_s is not None and left_s <= 0):
                 raise self._gave_up(tries, problem) from problem
@@ -116,8 +141,24 @@ class Tries:
 
     async def _ask(self, request: Request, place: Place) -> Completion:
         if isinstance(self._model, TellsLimits):
-            return await self._model.complete_with_headers(request, place.hear)
-        return await self._model.complete(request)
+            completion = await self._model.complete_with_headers(request, place.hear)
+        else:
+            completion = await self._model.complete(request)
+        return admitted(completion, request)
+
+    async def _gives_time(self) -> bool:
+        """Whether a late server is given more time instead of being counted as dead; a few times, and then no more."""
+        if self._given >= PATIENCE or not isinstance(self._model, GivesTime):
+            return False
+        if not await self._model.gives_time():
+            return False
+        self._given += 1
+        log.warning(
+            "%s is slow: fewer calls at once, and up to %g s for each from now on",
+            self._model.name,
+            2 * (self._deadline_s or 0.0),
+        )
+        return True
 
     def _gave_up(self, tries: int, problem: Exception) -> ModelError:
         said = str(problem) or f"no answer within {self._deadline_s:g} s"

@@ -170,7 +170,7 @@ class Keeper:
         all_of = [held.progress for held in self._held.values()]
         sums = {
             name: sum(getattr(one, name) for one in all_of)
-            for name in ("asked", "from_ledger", "failed", "cost_usd", "tokens_in", "tokens_out")
+            for name in ("asked", "from_ledger", "failed", "cost_usd", "tokens_in", "tokens_out", "estimated")
         }
         return NOTHING_DONE._replace(**sums)
 

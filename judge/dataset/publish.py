@@ -21,7 +21,8 @@ from preceptor.judge.audit.calibration import picture
 from preceptor.judge.dataset.card import RELIABILITY, card
 from preceptor.judge.errors import PairsError
 from preceptor.judge.records import Label, Letter, Opinion, Preference, Ranking, Status
-from preceptor.judge.voting.ranking import Pairing, preferences_of
+from preceptor.judge.settings import Pairing
+from preceptor.judge.voting.ranking import preferences_of
 from preceptor.prompts.manifest import file_hash, versions, write_json, write_text
 from preceptor.prompts.records import Message
 from preceptor.prompts.rows import read_records, replacing

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection
 
-from preceptor.judge.ledger.ledger import INTEND, asked_row
+from preceptor.judge.ledger.ledger import INTEND, UNPAID, asked_row, spent
 from preceptor.judge.ledger.writer import MOST_AT_ONCE
 from preceptor.judge.models.protocol import Completion, Request
 from preceptor.prompts.records import Record
@@ -36,9 +36,9 @@ _TOKENS = sql.text(
 ).bindparams(sql.bindparam("keys", expanding=True))
 _CHARGE = sql.text(
     """INSERT INTO charges (key, run, model, stage, principle, outcome, ended_at, tokens_in, tokens_out, tokens_cached,
-        cost_usd, batch)
+        cost_usd, usage, batch)
     SELECT key, run, model, stage, principle, :outcome, :ended_at, :tokens_in, :tokens_out, :tokens_cached, :cost_usd,
-        batch
+        :usage, batch
     FROM calls WHERE key = :key"""
 )
 _ANSWER = sql.text(
@@ -62,7 +62,6 @@ _LISTED = """SELECT batches.*, COALESCE(answered, 0) AS answered, COALESCE(faile
         SELECT batch, SUM(CASE WHEN outcome = 'answered' THEN 1 ELSE 0 END) AS answered,
             SUM(CASE WHEN outcome = 'failed' THEN 1 ELSE 0 END) AS failed, SUM(cost_usd) AS cost_usd
         FROM charges WHERE batch <> '' GROUP BY batch) AS ended ON ended.batch = batches.token"""
-_UNPAID = {"tokens_in": 0, "tokens_out": 0, "tokens_cached": 0, "cost_usd": None}
 
 
 class Batch(Record):
@@ -101,6 +100,15 @@ class Answered(NamedTuple):
     completion: Completion
     cost_usd: float | None
     """At the batch's price; None: not known."""
+
+
+class Failed(NamedTuple):
+    """Why a call of a batch has no answer."""
+
+    problem: str
+    paid: Completion | None = None
+    """What came and was paid for, though it is none."""
+    cost_usd: float | None = None
 
 
 class Booked(NamedTuple):
@@ -153,9 +161,9 @@ def unsent(connection: Connection, token: str, problem: str) -> None:
 
 
 def collect(
-    connection: Connection, token: str, answered: Sequence[Answered], failed: Mapping[str, str]
+    connection: Connection, token: str, answered: Sequence[Answered], failed: Mapping[str, Failed]
 ) -> Booked:
-    """Write results down, once. failed: problem by key."""
+    """Write results down, once. failed: by key."""
     held = _held(connection, token, [one.key for one in answered] + list(failed))
     now_s = time.time()
     answers: list[dict[str, Any]] = [
@@ -163,18 +171,21 @@ def collect(
             "key": one.key,
             "outcome": "answered",
             "ended_at": now_s,
-            "tokens_in": one.completion.tokens_in,
-            "tokens_out": one.completion.tokens_out,
-            "tokens_cached": one.completion.tokens_cached,
-            "cost_usd": one.cost_usd,
             "completion": one.completion.model_dump_json(),
+            **spent(one.completion, one.cost_usd),
         }
         for one in answered
         if one.key in held
     ]
     failures: list[dict[str, Any]] = [
-        {"key": key, "outcome": "failed", "ended_at": now_s, "problem": problem.replace("\0", "")} | _UNPAID
-        for key, problem in failed.items()
+        {
+            "key": key,
+            "outcome": "failed",
+            "ended_at": now_s,
+            "problem": one.problem.replace("\0", ""),
+            **(UNPAID if one.paid is None else spent(one.paid, one.cost_usd)),
+        }
+        for key, one in failed.items()
         if key in held
     ]
     for rows, statement in ((answers, _ANSWER), (failures, _FAIL)):
@@ -192,7 +203,7 @@ def end(connection: Connection, token: str, problem: str) -> frozenset[str]:
         {"token": token},
     )
     why = problem or "the batch ended without a result for it"
-    booked = collect(connection, token, (), dict.fromkeys(rest.scalars().all(), why))
+    booked = collect(connection, token, (), dict.fromkeys(rest.scalars().all(), Failed(why)))
     connection.execute(
         sql.text("UPDATE batches SET state = 'ended', ended_at = :now, problem = :said WHERE token = :token"),
         {"token": token, "now": time.time(), "said": problem or None},

@@ -66,9 +66,9 @@ _FAIL = sql.text(
 )
 _CHARGE = sql.text(
     """INSERT INTO charges (key, run, model, stage, principle, outcome, ended_at, tokens_in, tokens_out, tokens_cached,
-        cost_usd)
+        cost_usd, usage)
     VALUES (:key, :run, :model, :stage, :principle, :outcome, :ended_at, :tokens_in, :tokens_out, :tokens_cached,
-        :cost_usd)"""
+        :cost_usd, :usage)"""
 )
 _FIND = sql.text("SELECT key, completion FROM calls WHERE status = 'answered' AND key IN :keys").bindparams(
     sql.bindparam("keys", expanding=True)
@@ -85,7 +85,14 @@ _LOSE = sql.text(
     "UPDATE calls SET status = 'lost', owner = NULL, leased_until = NULL WHERE status = 'intent' AND owner = :owner"
 )
 _RENEW = sql.text("UPDATE calls SET leased_until = :until WHERE status = 'intent' AND owner = :owner")
-_UNPAID = {"tokens_in": 0, "tokens_out": 0, "tokens_cached": 0, "cost_usd": None}
+UNPAID: dict[str, Any] = {
+    "tokens_in": 0,
+    "tokens_out": 0,
+    "tokens_cached": 0,
+    "cost_usd": None,
+    "usage": "reported",
+}
+"""The line on the bill of a call for which nothing came."""
 
 Row = dict[str, Any]
 Result = TypeVar("Result")
@@ -151,20 +158,22 @@ class Ledger:
         Returns the answer that the ledger keeps: the first, where somebody else had answered after all. Both are on
         the bill.
         """
-        spent = {
-            "tokens_in": completion.tokens_in,
-            "tokens_out": completion.tokens_out,
-            "tokens_cached": completion.tokens_cached,
-            "cost_usd": cost_usd,
-        }
-        row = self._line(request) | spent | {"completion": completion.model_dump_json()}
+        row = self._line(request) | spent(completion, cost_usd) | {"completion": completion.model_dump_json()}
         kept: str | None = await self._writer.do(_Answer(row, request))
         return completion if kept is None else Completion.model_validate_json(kept)
 
-    async def fail(self, request: Request, problem: str) -> None:
-        """Write down why there is no answer. It is not one: the next run asks again."""
+    async def fail(
+        self,
+        request: Request,
+        problem: str,
+        paid: Completion | None = None,
+        cost_usd: float | None = None,
+    ) -> None:
+        """Write down why there is no answer. It is not one: the next run asks again. paid: what came and was paid for,
+        though it is none."""
+        bill = UNPAID if paid is None else spent(paid, cost_usd)
         # PostgreSQL's text takes no NUL
-        await self._writer.do(_Fail(self._line(request) | _UNPAID | {"problem": problem.replace("\0", "")}))
+        await self._writer.do(_Fail(self._line(request) | bill | {"problem": problem.replace("\0", "")}))
 
     async def bill(self, by: Sequence[By] = ("model", "stage")) -> list[BillLine]:
         """Totals of all runs, dearest first."""
@@ -284,7 +293,7 @@ class Ledger:
         wanted = sql.text(_OPEN + (" FOR UPDATE" if self._server else ""))
         rows = [dict(row) for row in connection.execute(wanted, {"owner": owner}).mappings()]
         if rows:
-            end = {"ended_at": self._now_s(), "outcome": "lost"} | _UNPAID
+            end = {"ended_at": self._now_s(), "outcome": "lost"} | UNPAID
             connection.execute(_CHARGE, [row | end for row in rows])
             connection.execute(_LOSE, {"owner": owner})
         return len(rows)
@@ -296,6 +305,17 @@ class Ledger:
     def _renew(self, connection: Connection) -> None:
         if self._open:
             connection.execute(_RENEW, {"until": self._now_s() + LEASE_S, "owner": self._owner})
+
+
+def spent(completion: Completion, cost_usd: float | None) -> Row:
+    """What is on the bill of a completion."""
+    return {
+        "tokens_in": completion.tokens_in,
+        "tokens_out": completion.tokens_out,
+        "tokens_cached": completion.tokens_cached,
+        "cost_usd": cost_usd,
+        "usage": completion.usage,
+    }
 
 
 def asked_row(request: Request) -> Row:

@@ -28,7 +28,8 @@ _FIGURES = """SUM(CASE WHEN outcome = 'answered' THEN 1 ELSE 0 END) AS calls,
     SUM(CASE WHEN outcome = 'lost' THEN 1 ELSE 0 END) AS lost,
     SUM(tokens_in) AS tokens_in, SUM(tokens_out) AS tokens_out, SUM(tokens_cached) AS tokens_cached,
     COALESCE(SUM(cost_usd), 0.0) AS cost_usd,
-    SUM(CASE WHEN outcome = 'answered' AND cost_usd IS NULL THEN 1 ELSE 0 END) AS unpriced"""
+    SUM(CASE WHEN outcome = 'answered' AND cost_usd IS NULL THEN 1 ELSE 0 END) AS unpriced,
+    SUM(CASE WHEN usage = 'estimated' THEN 1 ELSE 0 END) AS estimated"""
 _USERINFO = re.compile(r"://[^/@\s\"]*@")
 _QUERY = re.compile(r"([?&][\w-]+=)[^&\s\"]+")
 
@@ -49,6 +50,8 @@ class BillLine(NamedTuple):
     cost_usd: float
     unpriced: int
     """Answers whose price is not known and so is not in `cost_usd`."""
+    estimated: int = 0
+    """Calls whose tokens the provider did not count: they, and what they cost, are an estimate."""
 
 
 class Call(Record):

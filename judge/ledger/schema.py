@@ -2,9 +2,10 @@
 
 `calls` holds each call once: `intent` while it is asked, then `answered` or `failed`; `lost` where whoever asked it
 is gone, so that nobody knows whether it was answered. `charges` is the bill: a line for every time that a call ended,
-never changed afterwards, so that an answer that was paid for twice is on it twice, and it outlives what is pruned.
-`batches` holds each batch once: `intended` before it is uploaded, `sent` with the provider's own id for it, then
-`ended`, or `unsent` where it never arrived. A call or a charge with the token of a batch was asked in it.
+never changed afterwards, whose `usage` tells tokens that the provider counted from estimated ones, so that an answer
+that was paid for twice is on it twice, and it outlives what is pruned. `batches` holds each batch once: `intended`
+before it is uploaded, `sent` with the provider's own id for it, then `ended`, or `unsent` where it never arrived. A
+call or a charge with the token of a batch was asked in it.
 
 The SQL is common to SQLite and PostgreSQL.
 """
@@ -62,7 +63,8 @@ _BATCHES = (
         state VARCHAR(8) NOT NULL, remote TEXT, requests INTEGER NOT NULL, worst_usd FLOAT NOT NULL,
         intended_at FLOAT NOT NULL, sent_at FLOAT, ended_at FLOAT, problem TEXT)""",
 )
-STEPS: tuple[tuple[str, ...], ...] = (_FIRST, _LEASES_AND_CHARGES, _BATCHES)
+_USAGE = ("ALTER TABLE charges ADD COLUMN usage VARCHAR(9) NOT NULL DEFAULT 'reported'",)
+STEPS: tuple[tuple[str, ...], ...] = (_FIRST, _LEASES_AND_CHARGES, _BATCHES, _USAGE)
 """Step n takes a ledger from version n to n + 1. Steps are only ever added at the end, and none is changed."""
 
 

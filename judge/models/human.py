@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from preceptor.constitution.errors import UserError
 from preceptor.judge.errors import ProviderStopped, Rejected
-from preceptor.judge.models.protocol import Completion, Request
+from preceptor.judge.models.protocol import Capabilities, Completion, Request
 
 KEYS = {"a": "a", "b": "b", "t": "tie"}
 """Key -> letter on the menu."""
@@ -31,9 +31,7 @@ class HumanModel:
     """Satisfies `protocol.Model`. One question at a time; there is no deadline for thinking."""
 
     dialect = "human"
-    queues = True
-    person = True
-    """Asked in one order, about all principles at once, with a tie on offer."""
+    capabilities = Capabilities(queueing=True, person=True)
     endpoint = ""
 
     def __init__(self, name: str, key: Callable[[], str], show: Callable[[str], object]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal, Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
 from pydantic import Field
 
@@ -22,7 +22,21 @@ NOT_IN_KEY = frozenset({"stage", "principle"})
 WEIGHTS = "weights:"
 """Begins the endpoint of a model in this process; the hash of its weights follows."""
 
-FinishReason = Literal["stop", "length", "refused"]
+FinishReason = Literal["stop", "length", "refused", "cut"]
+
+
+class ModelName(NamedTuple):
+    """`provider/model`, as users name models."""
+
+    provider: str
+    model: str
+    """In the provider's own words; empty where the provider's name is the model's."""
+
+    @classmethod
+    def of(cls, name: str) -> ModelName:
+        """The parts of a name; the model's own may hold further slashes."""
+        provider, _, model = name.partition("/")
+        return cls(provider, model)
 
 
 class Request(Record):
@@ -46,6 +60,8 @@ class Request(Record):
     """With a menu: whether words may come before the verdict. Where not, the verdict is read from its tokens."""
     structured: bool = False
     """With a menu: whether the provider is to hold the reply to a JSON schema that ends with the verdict."""
+    effort: str = ""
+    """How much the model is to think before it answers, one of `effort.LEVELS`; empty: as suits the request."""
     stage: str = ""
     """What the call is for (respond, critique, revise, label): for the bill only."""
     principle: str = ""
@@ -74,8 +90,14 @@ class Completion(Record):
     """What came back."""
 
     text: str
+    """The answer alone."""
+    thoughts: str = ""
+    """What the model thought before it answered, as far as the provider shows it; never judged or learned from."""
     finish_reason: FinishReason
-    """`length`: cut off at max_tokens. `refused`: the provider says that the model declined or filtered."""
+    """`length`: cut off at max_tokens. `refused`: the provider says that the model declined or filtered. `cut`:
+    broken off for another reason."""
+    finish_word: str = ""
+    """The provider's own word for how it ended; empty where it ended well."""
     probabilities: dict[str, float] | None = None
     """Menu letter -> probability at the place of the verdict, summing to 1 over the menu; None: not given."""
     served_by: str = ""
@@ -86,6 +108,8 @@ class Completion(Record):
     """Part of `tokens_in` that the provider read from its prompt cache."""
     tokens_cache_written: int = 0
     """Part of `tokens_in` that the provider wrote to its prompt cache."""
+    usage: Literal["reported", "estimated"] = "reported"
+    """Whether the provider counted the tokens, or they are an estimate because it did not."""
 
 
 class Failure(Record):
@@ -108,6 +132,23 @@ OnHeaders = Callable[[Mapping[str, str]], None]
 """Is given the rate-limit headers of a reply, names in lower case."""
 
 
+class Capabilities(Record):
+    """What a model can do beside answering in words; whoever wants one of these looks here."""
+
+    logprobs: bool = False
+    """It gives the probabilities of its tokens, from which those of a verdict are read."""
+    structured: bool = False
+    """It can hold a reply to a JSON schema."""
+    batches: bool = False
+    """Its provider declares `open_batches`, which takes many of its requests at once and answers within a day."""
+    queueing: bool = False
+    """It takes any number of requests and batches them itself; there is no deadline for its answers."""
+    person: bool = False
+    """A person: asked in one order, about all principles at once, with a tie on offer."""
+    headers: bool = False
+    """Its replies come with headers that may tell its rate limits; it satisfies `TellsLimits`."""
+
+
 class Model(Protocol):
     """Whoever answers requests."""
 
@@ -116,6 +157,7 @@ class Model(Protocol):
     endpoint: str
     dialect: str
     """Folder of `prompts/templates` whose wording the model reads; empty for the general one."""
+    capabilities: Capabilities
 
     async def complete(self, request: Request) -> Completion:
         """Answer one request, or raise a `judge.errors.ModelError`."""
@@ -128,8 +170,27 @@ class Model(Protocol):
 
 @runtime_checkable
 class TellsLimits(Protocol):
-    """A Model whose replies say how much may still be sent."""
+    """A Model with the capability `headers`: its replies say how much may still be sent."""
 
     async def complete_with_headers(self, request: Request, on_headers: OnHeaders) -> Completion:
         """As `complete`; the rate-limit headers of every reply to this request, errors too, go to `on_headers`."""
+        ...
+
+
+@runtime_checkable
+class KnowsRoom(Protocol):
+    """A Model that learns how long its replies may become, such as one that turns out to think before it answers."""
+
+    def billed_tokens(self, request: Request) -> int:
+        """The most tokens that a reply can be billed for."""
+        ...
+
+
+@runtime_checkable
+class GivesTime(Protocol):
+    """A Model that knows a slow server from one that is gone."""
+
+    async def gives_time(self) -> bool:
+        """After a time-out: whether the server is there and only slow, so that its calls get twice as long from now
+        on."""
         ...

@@ -1,45 +1,46 @@
-"""Model names -> models. A provider's module is imported only when one of its models is opened."""
+"""Model names -> providers and models. A provider's code is imported only when one of its models is opened."""
 
 from __future__ import annotations
 
 import difflib
-import importlib
-from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
+import inspect
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from preceptor.judge.errors import UnknownModel
-from preceptor.judge.models.protocol import Model
+from preceptor.judge.models.batch_protocol import BatchProvider
+from preceptor.judge.models.protocol import Model, ModelName
+from preceptor.judge.models.provider import Provider, resolved
+from preceptor.judge.settings import CHECKS
 
 GROUP = "preceptor.models"
-"""Entry-point group by which other packages add providers: name -> callable(name, **options) -> Model."""
+"""Entry-point group by which other packages add providers: name -> `Provider`, or a function that opens a model."""
 
-OURS: Mapping[str, str] = MappingProxyType(
+OURS: Mapping[str, Provider | str] = MappingProxyType(
     {
-        "openai": "preceptor.judge.models.openai.model:open_model",
-        "anthropic": "preceptor.judge.models.anthropic.model:open_model",
-        "hf": "preceptor.judge.models.local.model:open_model",
-        "human": "preceptor.judge.models.human:open_model",
-        "scripted": "preceptor.judge.models.scripted:open_model",
-        "embedded": "preceptor.train.embedded.provider:open_model",
-        "smollm2": "preceptor.judge.models.local.smollm2:open_model",
+        "openai": "preceptor.judge.models.openai.provider:PROVIDER",
+        "anthropic": "preceptor.judge.models.anthropic.provider:PROVIDER",
+        "hf": Provider(
+            open_model="preceptor.judge.models.local.model:open_model",
+            example="hf/Qwen/Qwen3-0.6B",
+            weights="preceptor.judge.models.local.model:weights_of",
+            free=True,
+        ),
+        "human": Provider(open_model="preceptor.judge.models.human:open_model", naming="either", person=True),
+        "scripted": Provider(
+            open_model="preceptor.judge.models.scripted:open_model", example="scripted/FILE", free=True
+        ),
     }
 )
-"""Providers that ship, as `module:function`. `embedded` and `smollm2` stand here as well as in the entry points, so
-that a source tree that was never installed has them too; the name keeps `judge` from importing `train`."""
+"""Providers that ship with this package, or `module:name` of them."""
 
-PACKAGED = ("embedded", "smollm2")
-"""Providers of one model, whose name is its name and whose weights a package carries."""
 
-ALONE = (*PACKAGED, "human")
-"""Providers whose name is a model's name by itself."""
-
-FORMS = (
-    "openai/gpt-5-mini, anthropic/claude-sonnet-4-5, hf/Qwen/Qwen3-0.6B, hf/./runs/a/7-policy, hf/./model.gguf, "
-    "embedded, smollm2, scripted/FILE"
-)
+class BrokenProvider(UnknownModel):
+    """A package's provider that cannot be loaded."""
 
 
 def open_model(
@@ -56,25 +57,70 @@ def open_model(
     UnknownModel error.
     Raises ProviderStopped where the provider's key is missing.
     """
-    provider, slash, rest = name.partition("/")
-    if provider == "checks":
+    parts = ModelName.of(name)
+    if parts.provider == CHECKS:
         raise UnknownModel(
             "checks is not a model: it can only be a judge, as in `preceptor label --judge checks`"
         )
-    opener = _opener(provider, name)
-    if provider in OURS and provider not in ALONE and not rest:
-        raise UnknownModel(f"{name!r} names no model of {provider}; wanted a name like {FORMS}")
-    if provider in PACKAGED and slash:
-        raise UnknownModel(f"{name!r}: there is one {provider} model, and its name is just {provider}")
+    provider = find(name)
+    if provider is None:
+        raise _unknown(name)
+    if provider.naming == "model" and not parts.model:
+        raise UnknownModel(f"{name!r} names no model of {parts.provider}; wanted a name like {forms()}")
+    if provider.naming == "alone" and name != parts.provider:
+        raise UnknownModel(
+            f"{name!r}: there is one {parts.provider} model, and its name is just {parts.provider}"
+        )
     options = {"base_url": base_url, "timeout_s": timeout_s, **local}
     given = {key: value for key, value in options.items() if value is not None}
-    try:
-        return opener(name, **given)
-    except TypeError as exc:
-        if "unexpected keyword argument" not in str(exc):
-            raise
-        flags = ", ".join(f"--{key.replace('_', '-')}" for key in given)
-        raise UnknownModel(f"{name} does not take all of {flags}; leave out what is not for it") from exc
+    opener = provider.opener
+    if strange := sorted(given.keys() - _parameters(opener, given)):
+        flags = ", ".join(f"--{key.replace('_', '-')}" for key in strange)
+        raise UnknownModel(f"{name} does not take {flags}; leave out what is not for it")
+    return opener(name, **given)
+
+
+def open_batches(model: Model) -> BatchProvider | None:
+    """The model through its provider's batch API; None where it has none."""
+    return declared(model.name).batches_of(model)
+
+
+def find(name: str) -> Provider | None:
+    """The provider of a model's name; None: nobody answers to it. Raises BrokenProvider where a package's cannot be
+    loaded."""
+    return _provider(ModelName.of(name).provider)
+
+
+def declared(name: str) -> Provider:
+    """The provider of a model's name; where nobody answers to it, as with a model that a program brings itself, one
+    that declares nothing."""
+    return find(name) or UNDECLARED
+
+
+def providers() -> list[str]:
+    """Names of all providers, ours and those that packages add."""
+    return sorted({*OURS, *_added()})
+
+
+def package_of(name: str) -> str:
+    """The package, with its version, that adds a provider; empty: it is ours, or there is none."""
+    entry = _added().get(name)
+    dist = entry.dist if entry else None
+    return "" if dist is None or dist.name == "preceptor" else f"{dist.name} {dist.version}"
+
+
+def forms() -> str:
+    """Examples of names, one for each provider that gives one."""
+    ours = [example for name in OURS if (example := declared(name).example)]
+    return ", ".join([*ours, "hf/./runs/a/7-policy", "hf/./model.gguf", *packaged()])
+
+
+def packaged() -> tuple[str, ...]:
+    """Models that packages carry whole: each is a provider of one model, whose name is its name."""
+    alone = (
+        name for name in providers() if declared(name).naming == "alone" and declared(name).loads_weights
+    )
+    return tuple(alone)
 
 
 def weights_of(name: str) -> str:
@@ -83,29 +129,71 @@ def weights_of(name: str) -> str:
 
     Raises UnknownModel for a name that is none, and for a model whose weights are not in this process.
     """
-    provider = name.partition("/")[0]
-    alone = name and provider not in OURS and Path(name).expanduser().exists()
-    model = open_model(f"hf/{name}" if alone else name)
-    source = getattr(model, "source", None)
-    if not isinstance(source, str):
+    if name and find(name) is None and Path(name).expanduser().exists():
+        return name
+    open_model(name)  # which says what is wrong with a name
+    source = declared(name).weights_of(name)
+    if source is None:
         raise UnknownModel(f"{name} has no weights here; wanted hf/ and a hub id, a folder or a GGUF file")
     return source
 
 
-def _opener(provider: str, name: str) -> Callable[..., Model]:
-    """The function that opens this provider's models; added providers cannot displace ours."""
-    if provider in OURS:
-        module, _, function = OURS[provider].partition(":")
-        found: Any = getattr(importlib.import_module(module), function)
-        return found  # type: ignore[no-any-return]
-    added = {entry.name: entry for entry in entry_points(group=GROUP)}
-    if provider in added:
-        loaded: Callable[..., Model] = added[provider].load()
-        return loaded
-    known = sorted({*OURS, *added})
-    near = difflib.get_close_matches(provider.lower(), known, n=1)
-    hint = f"did you mean {near[0]}{'' if near[0] in ALONE else '/…'}? " if near else ""
-    raise UnknownModel(
-        f"no provider answers to {name!r}; {hint}wanted provider/model with one of {', '.join(known)}, "
-        f"as in {FORMS}"
+def _nobody(name: str) -> Model:
+    raise _unknown(name)
+
+
+UNDECLARED = Provider(open_model=_nobody)
+
+
+@cache
+def _added() -> dict[str, EntryPoint]:
+    """Other packages' providers, which cannot displace ours."""
+    return {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in OURS}
+
+
+@cache
+def _provider(name: str) -> Provider | None:
+    if name in OURS:
+        ours: Provider = resolved(OURS[name])
+        return ours
+    entry = _added().get(name)
+    if entry is None:
+        return None
+    package = entry.dist.name if entry.dist else entry.module
+    try:
+        found = entry.load()
+    except Exception as exc:  # another package's code: whatever it raises, it is told and not shown as ours
+        raise BrokenProvider(
+            f"the provider {name} of the package {package} cannot be loaded ({type(exc).__name__}: {exc}); "
+            "update the package, or uninstall it"
+        ) from exc
+    if isinstance(found, Provider):
+        return found
+    if callable(found):
+        return Provider(open_model=found)
+    raise BrokenProvider(
+        f"the provider {name} of the package {package} is {type(found).__name__}; wanted a "
+        "preceptor.judge.models.provider.Provider or a function that opens a model: update the package, or uninstall it"
     )
+
+
+def _parameters(opener: Any, given: Mapping[str, Any]) -> set[str]:
+    """Those of the given options that a function has parameters for."""
+    parameters = inspect.signature(opener).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return set(given)
+    return {parameter.name for parameter in parameters}
+
+
+def _unknown(name: str) -> UnknownModel:
+    known = providers()
+    near = difflib.get_close_matches(ModelName.of(name).provider.lower(), known, n=1)
+    hint = f"did you mean {near[0]}{_rest(near[0])}? " if near else ""
+    return UnknownModel(
+        f"no provider answers to {name!r}; {hint}wanted provider/model with one of {', '.join(known)}, "
+        f"as in {forms()}"
+    )
+
+
+def _rest(provider: str) -> str:
+    return "" if declared(provider).naming == "alone" else "/…"

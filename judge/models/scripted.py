@@ -10,7 +10,7 @@ from typing import Any
 
 from preceptor.constitution.errors import UserError
 from preceptor.judge.errors import Rejected
-from preceptor.judge.models.protocol import Completion, Request
+from preceptor.judge.models.protocol import Capabilities, Completion, ModelName, Request
 
 Line = str | Completion | Exception
 """What the script says next: a text, a whole completion, or an error to raise."""
@@ -18,6 +18,8 @@ Line = str | Completion | Exception
 
 class ScriptedModel:
     """Answers from a function of the request, or from lines used in turn; satisfies `protocol.Model`."""
+
+    capabilities = Capabilities()
 
     def __init__(
         self,
@@ -120,4 +122,4 @@ def _rows(path: Path) -> Iterator[_Rule]:
 
 def open_model(name: str) -> ScriptedModel:
     """`scripted/FILE` -> a model that answers from the file."""
-    return ScriptedModel(read_script(Path(name.partition("/")[2])), name=name, remember=False)
+    return ScriptedModel(read_script(Path(ModelName.of(name).model)), name=name, remember=False)

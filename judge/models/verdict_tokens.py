@@ -24,6 +24,8 @@ class Place(NamedTuple):
     letter: str
     start: int
     end: int
+    at: int | None = None
+    """Where its words begin to differ from the other verdicts', where the parser knows."""
 
 
 def last_verdict(text: str, menu: Mapping[str, str]) -> Place | None:
@@ -33,7 +35,7 @@ def last_verdict(text: str, menu: Mapping[str, str]) -> Place | None:
     that quotes a forged "Verdict: B" and ends in "**Verdict:** A" has said A, to both readers.
     """
     found = parse(text, menu) if menu else None
-    return Place(*found) if isinstance(found, Verdict) else None
+    return Place(*found[:4]) if isinstance(found, Verdict) else None
 
 
 def verdict_probabilities(tokens: Sequence[TokenChoice], menu: Mapping[str, str]) -> dict[str, float] | None:
@@ -50,7 +52,7 @@ def verdict_probabilities(tokens: Sequence[TokenChoice], menu: Mapping[str, str]
     if place is None:
         return None
     shared = _shared(menu.values())
-    differ = _differing(text, place, menu[place.letter], shared)
+    differ = place.at if place.at is not None else _differing(text, place, menu[place.letter], shared)
     begin = 0
     for choice in tokens:
         if begin <= differ < begin + len(choice.token):

@@ -7,12 +7,12 @@ from typing import Literal, NamedTuple
 
 from preceptor.constitution.principle import Constitution
 from preceptor.judge.aggregate import Sum, gravest, winner
-from preceptor.judge.compare import CHECKS
 from preceptor.judge.conditions import check, gate
 from preceptor.judge.errors import PairsError
-from preceptor.judge.label import LabelSettings, label
+from preceptor.judge.label import label
 from preceptor.judge.models.protocol import Dialogue, Model, Outcome, Request, Row
 from preceptor.judge.records import Judgement, Label, Pair, Vote
+from preceptor.judge.settings import CHECKS, LabelSettings
 from preceptor.prompts.template import Template
 
 Rule = Literal["mean", "majority"]

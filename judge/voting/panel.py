@@ -8,14 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from preceptor.constitution.errors import UserError
 from preceptor.judge.aggregate import winner
 from preceptor.judge.records import Label, Letter, Vote
+from preceptor.judge.settings import Combine
 from preceptor.prompts.rows import read_records, write_rows
 
-Combine = Literal["mean", "majority", "dawid-skene"]
 DAWID_SKENE: Combine = "dawid-skene"
 
 

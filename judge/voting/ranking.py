@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations, pairwise
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from preceptor.judge.models.protocol import Dialogue
 from preceptor.judge.pairs import Candidate, slotted
 from preceptor.judge.records import Group, Label, Pair, Preference, Ranking
+from preceptor.judge.settings import Pairing, Schedule
 from preceptor.judge.voting.cascade import together
 from preceptor.prompts.records import Message, content_id
 
-Schedule = Literal["all", "circular", "swiss"]
-Pairing = Literal["best-worst", "adjacent", "all"]
 LabelPair = Callable[[Pair], Dialogue[Label]]
 """How one pair is judged."""
 

@@ -24,13 +24,15 @@ from types import FrameType
 from typing import Any
 
 from preceptor.asking.ray_worker import Batch, Plan, Worker, batch_of, table_of
-from preceptor.asking.stages import Asked, Asking, Cluster, Means, Watch
+from preceptor.asking.stages import Asked, Means, Watch
 from preceptor.constitution.errors import UserError
 from preceptor.judge.asking.fanout import GRACE_S, Progress
+from preceptor.judge.asking.first_rows import FirstRows, NothingUsable
 from preceptor.judge.asking.shared import Keeper, Stop
 from preceptor.judge.ledger.ledger import this_run
 from preceptor.judge.ledger.location import place_of
 from preceptor.judge.user_prices import user_prices
+from preceptor.settings import Asking, Cluster
 
 TOGETHER = 4
 """Batches that a worker has in hand at once: while the last calls of one are awaited, others go on."""
@@ -225,7 +227,16 @@ def _drive(ray: Any, made: Any, keeper: Any, write: Callable[[Any], None], watch
             came.put(exc)
 
     threading.Thread(target=pump, name="pipeline", daemon=True).start()
-    order = _Order(write)
+    first_rows = FirstRows()
+
+    def each(row: Any) -> None:
+        write(row)
+        try:
+            first_rows.see(row)
+        except NothingUsable as reason:
+            ray.get(keeper.stop.remote(Stop("provider", str(reason))))
+
+    order = _Order(each)
     until_s, shown_at = float("inf"), float("-inf")
     with _interrupts() as interrupted:
         while not order.ended and time.monotonic() < until_s:
@@ -242,7 +253,8 @@ def _drive(ray: Any, made: Any, keeper: Any, write: Callable[[Any], None], watch
                 ray.get(keeper.stop.remote(Stop("interrupted", "the run was interrupted")))
     progress = _progress(ray, keeper, order)
     watch(progress)
-    return _asked(order, progress, interrupted.is_set())
+    asked = _asked(order, progress, interrupted.is_set())
+    return asked if asked.stopped else asked._replace(stopped=first_rows.end())
 
 
 def _progress(ray: Any, keeper: Any, order: _Order) -> Progress:

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 
 from preceptor.asking.stages import Means
 from preceptor.constitution.errors import UserError
-from preceptor.judge.asking.fanout import Fanout, Limits, queues
-from preceptor.judge.asking.prices import Price, Prices
+from preceptor.judge.asking.fanout import Fanout, Limits
+from preceptor.judge.asking.prices import Prices
 from preceptor.judge.asking.shared import BEAT_S, Line, SharedBudget, SharedGate, Stop, stop_of
 from preceptor.judge.ledger.ledger import open_ledger
+from preceptor.judge.settings import Price
 
 
 class Batch(NamedTuple):
@@ -81,7 +82,11 @@ class Worker:
                 limits,
                 Prices.load(self._plan.prices),
                 spending=SharedBudget(line, limits.max_cost_usd is not None),
-                ways={name: SharedGate(line, name) for name, model in models.items() if not queues(model)},
+                ways={
+                    name: SharedGate(line, name)
+                    for name, model in models.items()
+                    if not model.capabilities.queueing
+                },
             )
         except UserError as exc:
             self._cannot = Stop("user", str(exc))

@@ -10,60 +10,35 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence, Sized
 from contextlib import asynccontextmanager
 from itertools import combinations
-from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, Self
-
-from pydantic import Field, model_validator
+from typing import Any, Literal, NamedTuple
 
 from preceptor.asking.gc import seldom_collecting
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution
 from preceptor.judge.asking.batch import Batches, warn_of_batches
-from preceptor.judge.asking.fanout import Fanout, Limits, Progress
+from preceptor.judge.asking.fanout import Fanout, Progress
+from preceptor.judge.asking.first_rows import FirstRows
 from preceptor.judge.asking.plan import Plan, plan
-from preceptor.judge.asking.prices import Price, Prices
 from preceptor.judge.errors import BudgetReached, ProviderStopped
-from preceptor.judge.label import LabelSettings, label, template_for
+from preceptor.judge.label import label, template_for
 from preceptor.judge.ledger.ledger import open_ledger
 from preceptor.judge.ledger.location import there
 from preceptor.judge.models.protocol import Dialogue, Model, Row
-from preceptor.judge.models.registry import PACKAGED, open_model
 from preceptor.judge.pairs import Candidate, groups_of, read_groups, read_pairs, slotted
 from preceptor.judge.records import Group, Label, Pair, Response, Revision
-from preceptor.judge.respond import RespondSettings, respond
-from preceptor.judge.revise import ReviseSettings, revise
-from preceptor.judge.score import Reply, ScoreSettings, score
+from preceptor.judge.respond import respond
+from preceptor.judge.revise import revise
+from preceptor.judge.score import Reply, score
 from preceptor.judge.score import template_for as grading
-from preceptor.judge.user_prices import user_prices
+from preceptor.judge.settings import LabelSettings, RespondSettings, ReviseSettings, Schedule, ScoreSettings
 from preceptor.judge.voting.cascade import Judge, Rule, Step, label_by_steps, require_steps
-from preceptor.judge.voting.ranking import Ranked, Schedule, rank
-from preceptor.prompts.records import Prompt, Record
+from preceptor.judge.voting.ranking import Ranked, rank
+from preceptor.prompts.records import Prompt
 from preceptor.prompts.rows import RawRow, read_records, read_rows
+from preceptor.settings import Access, Asking
 
 Pairing = Literal["adjacent", "all"]
 Truncated = Literal["keep", "drop"]
-NOTHING: Mapping[str, Any] = MappingProxyType({})
-LOCAL = ("hf", *PACKAGED)
-"""Providers of models in this process."""
-CHECKS = "checks"
-"""The judge that is no model: the constitution's own machine checks."""
-
-
-class Cluster(Record):
-    """Where the work is done if not in this process: by Ray's workers, on this machine or on many."""
-
-    address: str | None = None
-    """Of a Ray cluster; `auto` is the one that this machine is part of. None: Ray is started here, for this command."""
-    gpus: float = Field(default=0.0, ge=0)
-    """Of each worker; a share lets several workers have one GPU."""
-    workers: int | None = Field(default=None, gt=0)
-    """None: one for each machine, or with `gpus` as many as there is room for."""
-
-    @model_validator(mode="after")
-    def _whole_or_shared(self) -> Self:
-        if self.gpus > 1 and not self.gpus.is_integer():
-            raise UserError(f"--gpus is {self.gpus:g}; wanted a share up to 1, or a whole number")
-        return self
 
 
 class Means(NamedTuple):
@@ -79,45 +54,6 @@ class Work(NamedTuple):
     rows: Sequence[Any]
     open: Callable[[], Means]
     """Made of what can be sent to other processes: a function of a module, and values."""
-
-
-class Asking(Record):
-    """How models are asked: the same for every command."""
-
-    ledger: str
-    concurrency: int = Field(default=16, gt=0)
-    max_cost_usd: float | None = Field(default=None, ge=0)
-    base_url: str | None = None
-    rpm: float | None = Field(default=None, gt=0)
-    """Requests a minute to one model, at most; None: as the provider says, if it says."""
-    tpm: float | None = Field(default=None, gt=0)
-    """Tokens a minute to one model, in and out, at most."""
-    batch: bool = False
-    """Whether to ask through the providers' batch APIs, where there are any."""
-    then_sync: bool = False
-    """With `batch`: ask directly what one batch did not answer, instead of in the next."""
-    prices: Mapping[str, Price] = Field(default_factory=dict)
-    """Given with the command, over the user's own: by model, `""` for all that cost."""
-    cluster: Cluster | None = None
-    """None: everything is done in this process."""
-
-    @property
-    def limits(self) -> Limits:
-        """As a fan-out takes them."""
-        return Limits(
-            concurrency=self.concurrency, max_cost_usd=self.max_cost_usd, rpm=self.rpm, tpm=self.tpm
-        )
-
-    @property
-    def price_table(self) -> Prices:
-        """The shipped prices, the user's file over them, and the command's own over that."""
-        return Prices.load({**user_prices(), **self.prices})
-
-    def less(self, spent_usd: float) -> Asking:
-        """The same under what is left of the cap."""
-        if self.max_cost_usd is None:
-            return self
-        return self.model_copy(update={"max_cost_usd": max(0.0, self.max_cost_usd - spent_usd)})
 
 
 class Asked(NamedTuple):
@@ -147,7 +83,7 @@ async def asker(
     try:
         with seldom_collecting():
             async with open_ledger(asking.ledger) as ledger:
-                if asking.batch:
+                if asking.in_batches:
                     direct = Fanout(named, ledger, asking.limits, prices)
                     yield Batches(direct, named, ledger, prices, asking.then_sync, watch)
                 else:
@@ -156,16 +92,6 @@ async def asker(
     finally:
         for model in models:
             await model.close()
-
-
-def opened(name: str, base_url: str | None) -> Model:
-    """A model, reached at `base_url` if over a network: one in this process has no address."""
-    return open_model(name, base_url=None if name.partition("/")[0] in LOCAL else base_url)
-
-
-def open_judge(name: str, base_url: str | None) -> Model | None:
-    """The judge's model, as `opened`; None for `checks`, which asks nobody."""
-    return None if name == CHECKS else opened(name, base_url)
 
 
 def responding(
@@ -182,35 +108,30 @@ def revising(
     return (revise(response, constitution, model, settings) for response in responses)
 
 
-def to_respond(name: str, base_url: str | None, local: Mapping[str, Any], settings: RespondSettings) -> Means:
+def to_respond(name: str, access: Access, settings: RespondSettings) -> Means:
     """What sampling replies takes."""
-    model = open_model(name, base_url=base_url, **local)
+    model = access.open(name)
     return Means((model,), lambda prompt: respond(prompt, model, settings))
 
 
-def to_revise(
-    name: str,
-    base_url: str | None,
-    local: Mapping[str, Any],
-    constitution: Constitution,
-    settings: ReviseSettings,
-) -> Means:
+def to_revise(name: str, access: Access, constitution: Constitution, settings: ReviseSettings) -> Means:
     """What criticising and rewriting replies takes."""
-    model = open_model(name, base_url=base_url, **local)
+    model = access.open(name)
     return Means((model,), lambda response: revise(response, constitution, model, settings))
 
 
-def to_score(
-    name: str,
-    base_url: str | None,
-    local: Mapping[str, Any],
-    constitution: Constitution,
-    settings: ScoreSettings,
-) -> Means:
+def to_score(name: str, access: Access, constitution: Constitution, settings: ScoreSettings) -> Means:
     """What grading replies takes."""
-    model = open_model(name, base_url=base_url, **local)
+    model = access.open(name)
     template = grading(model, settings)
     return Means((model,), lambda reply: score(reply, constitution, model, template, settings))
+
+
+def to_label(name: str, access: Access, constitution: Constitution, settings: LabelSettings) -> Means:
+    """What judging pairs takes; `checks` asks nobody."""
+    judge = access.open_judge(name)
+    template = template_for(judge, settings) if judge else None
+    return Means((judge,), lambda pair: label(pair, constitution, judge, template, settings))
 
 
 def labelling(
@@ -222,23 +143,12 @@ def labelling(
 
 
 def open_steps(
-    panels: Sequence[tuple[Sequence[str], str]],
-    settings: LabelSettings,
-    base_urls: Mapping[str, str],
-    local: Mapping[str, Any] = NOTHING,
+    panels: Sequence[tuple[Sequence[str], str]], settings: LabelSettings, access: Access
 ) -> tuple[Step, ...]:
-    """The judges of every step, opened: (names, when) for each. base_urls: by judge's name, `""` for all others.
-    local: placement of those in this process, which are refused with a URL.
-    """
-
-    def open_one(name: str) -> Model | None:
-        here = name.partition("/")[0] in LOCAL
-        base_url = base_urls.get(name, base_urls.get("")) or None
-        return None if name == CHECKS else open_model(name, base_url=base_url, **(local if here else {}))
-
+    """The judges of every step, opened: (names, when) for each."""
     steps = []
     for names, when in panels:
-        models = map(open_one, names)
+        models = map(access.open_judge, names)
         judges = (Judge(model, template_for(model, settings) if model else None) for model in models)
         steps.append(Step(tuple(judges), when))
     require_steps(steps)
@@ -285,11 +195,14 @@ async def carry_out(
     """
     rows = 0
     stopped: BaseException | None = None
+    first_rows = FirstRows()
     async with asker((model for model in models if model), asking, watch) as run:
         try:
             async for row in _rows(run, dialogues):
                 write(row)
                 rows += 1
+                first_rows.see(row)
+            stopped = first_rows.end()
         except (BudgetReached, ProviderStopped) as reason:
             stopped = reason
         except asyncio.CancelledError:
@@ -307,23 +220,6 @@ def _rows(run: Fanout | Batches, dialogues: Dialogues[Row]) -> AsyncIterator[Row
     return run.run(dialogues, total)
 
 
-def whole(
-    dialogues: Sequence[Dialogue[Row]],
-    model: Model | None,
-    asking: Asking,
-    write: Callable[[Row], None],
-    watch: Watch | None = None,
-) -> Asked:
-    """`carry_out` for a stage whose file is written whole or not at all: what stopped it is raised.
-
-    What it had asked is in the ledger, so the next try asks only the rest.
-    """
-    asked = asyncio.run(carry_out(dialogues, [model], asking, write, watch))
-    if asked.stopped is not None:
-        raise asked.stopped
-    return asked
-
-
 async def price(dialogues: Iterable[Dialogue[Row]], asking: Asking) -> Plan:
     """What the dialogues would cost at most; nothing is asked, and no ledger is made where there was none."""
     if not there(asking.ledger):
@@ -332,14 +228,14 @@ async def price(dialogues: Iterable[Dialogue[Row]], asking: Asking) -> Plan:
         return await plan(dialogues, ledger, asking.price_table)
 
 
-def pairs_from(source: str, form: Literal["rows", "hh"]) -> Iterable[Pair]:
-    """The pairs of a file: rows to judge, or what `preceptor respond` or `preceptor revise` wrote."""
+def pairs_from(source: str, form: str, columns: Mapping[str, str] | None = None) -> Iterable[Pair]:
+    """The pairs of a file: rows to judge in any layout, or what `preceptor respond` or `preceptor revise` wrote."""
     wrote = _wrote(source)
     if wrote is Response:
         return pairs_to_label(list(read_records(source, Response)), [])
     if wrote is Revision:
         return pairs_to_label([], list(read_records(source, Revision)))
-    return read_pairs(source, form)
+    return read_pairs(source, form, columns)
 
 
 def pairs_to_label(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import sys
-from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from preceptor.cli import console, options
-from preceptor.cli.asking import asking_of, label_settings, show_plan
+from preceptor.cli.asking import show_plan, tell_of_batches
 from preceptor.cli.constitution import File, Json, Source
-from preceptor.cli.options import CONCURRENCY, LEDGER
+from preceptor.cli.flags import Flags
+from preceptor.cli.judging import JUDGING, OneJudge
+from preceptor.judge.settings import LabelSettings
+from preceptor.settings import Asking
 
 if TYPE_CHECKING:
-    from preceptor.asking.stages import Asked, Asking
     from preceptor.constitution.diff import Change
     from preceptor.constitution.principle import Constitution
-    from preceptor.judge.models.protocol import Dialogue, Model
     from preceptor.judge.records import Label
     from preceptor.label.editing import Trouble
 
@@ -31,11 +32,15 @@ ON = Annotated[
         "--on", help="A folder that `preceptor label` wrote: what of it would have to be asked again?"
     ),
 ]
+Known = Annotated[Asking, Flags(only=("ledger", "prices"))]
+"""What is known of the calls that a label folder would have to ask again."""
+Direct = Annotated[Asking, Flags(omit=("batch", "then_sync", "engine", "address", "gpus", "workers"))]
+"""How a command asks that has no rows to share out."""
 SHOWN = 72
 """Letters of a value in a table of changes."""
 
 
-def edit(file: File, on: ON = None, ledger: options.Ledger = LEDGER) -> None:
+def edit(file: File, known: Known, on: ON = None) -> None:
     """Edit a file in your own editor; a broken one never takes the place of a good one."""
     from preceptor.label.editing import edit as edit_file
 
@@ -54,7 +59,7 @@ def edit(file: File, on: ON = None, ledger: options.Ledger = LEDGER) -> None:
     typer.echo("\n".join(lines))
     _show_changes(before, after)
     if on is not None:
-        _asked_again(on, after, asking_of(ledger, CONCURRENCY, None, None), as_json=False)
+        _asked_again(on, after, known, as_json=False)
 
 
 def _choose(trouble: Trouble) -> str:
@@ -76,9 +81,8 @@ def _choose(trouble: Trouble) -> str:
 def diff(
     old: Source,
     new: Source,
+    known: Known,
     on: ON = None,
-    ledger: options.Ledger = LEDGER,
-    price: options.Price = None,
     as_json: Json = False,
 ) -> None:
     """What differs, principle by principle, and which labels would have to be asked again."""
@@ -97,8 +101,7 @@ def diff(
         ],
     }
     if on is not None:
-        asking = asking_of(ledger, CONCURRENCY, None, None, price)
-        result["on"] = _asked_again(on, other, asking, as_json)
+        result["on"] = _asked_again(on, other, known, as_json)
     if as_json:
         console.result(result)
 
@@ -144,8 +147,8 @@ def _asked_again(on: Path, constitution: Constitution, asking: Asking, as_json: 
     from preceptor import folder
     from preceptor.asking import stages
     from preceptor.constitution.errors import UserError
-    from preceptor.judge.asking.prices import Price
     from preceptor.judge.dataset.publish import LABELS, read_labels
+    from preceptor.judge.settings import Price
     from preceptor.label.run import job_of_folder, opened, pair_of
 
     if not (on / "manifest.json").is_file():
@@ -173,18 +176,12 @@ def _asked_again(on: Path, constitution: Constitution, asking: Asking, as_json: 
 
 def try_examples(
     source: Source,
-    judge: options.Judge = "checks",
-    reasoning: options.Reasoning = False,
-    template: options.Template = None,
-    max_tokens: Annotated[int, typer.Option(min=3, help="Longest answer of the judge.")] = 512,
-    seed: options.Seed = 0,
-    base_url: options.BaseUrl = None,
-    ledger: options.Ledger = LEDGER,
-    concurrency: options.Concurrency = CONCURRENCY,
-    max_cost: options.MaxCost = None,
-    price: options.Price = None,
-    rpm: options.Rpm = None,
-    tpm: options.Tpm = None,
+    judge: Annotated[OneJudge, Flags("Judging", defaults={"judge": ("checks",)})],
+    settings: Annotated[
+        LabelSettings,
+        Flags("Judging", omit=(*JUDGING, "principles", "draws"), defaults={"principles": "each"}),
+    ],
+    asking: Direct,
     plan: options.Plan = False,
     as_json: Json = False,
 ) -> None:
@@ -197,30 +194,30 @@ def try_examples(
     rules = load(source)
     if not cases(rules):
         raise UserError(f"{rules.identity} has no examples; a test wants `examples` under its principles")
-    settings = label_settings(
-        template=template, principles="each", reasoning=reasoning, max_tokens=max_tokens, seed=seed
-    )
-    asking = asking_of(ledger, concurrency, max_cost, base_url, price, rpm=rpm, tpm=tpm)
-    asked = stages.open_judge(judge, base_url)
+    asking.require_use([judge.needed])
+    asked = asking.open_judge(judge.needed)
     dialogues = list(trying(rules, asked, settings))
     if plan:
         show_plan(dialogues, asking, as_json)
         return
-    labels, work = _ask(dialogues, asked, asking, "test")
+    labels: list[Label] = []
+    with console.progress("test") as watch:
+        work = asyncio.run(stages.carry_out(dialogues, [asked], asking, labels.append, watch))
     if work.stopped is not None:
         raise work.stopped
     found = results(rules, labels)
     counts = summary(found)
     if as_json:
         console.result(
-            {"constitution": rules.identity, "judge": judge, "cost_usd": work.progress.cost_usd} | counts
+            {"constitution": rules.identity, "judge": judge.needed, "cost_usd": work.progress.cost_usd}
+            | counts
         )
     else:
         for one in found:
             reason = f"  {' '.join(one.reason.split())[:120]}" if one.came != "passed" else ""
             typer.echo(f"{one.principle}[{one.number}] {one.came.upper()}{reason}")
         said = ", ".join(f"{counts[came]} {came}" for came in ("passed", "failed", "flipped", "no verdict"))
-        typer.echo(f"{rules.identity} by {judge}: {said}")
+        typer.echo(f"{rules.identity} by {judge.needed}: {said}")
     if counts["passed"] < counts["cases"]:
         raise typer.Exit(1)
 
@@ -228,61 +225,42 @@ def try_examples(
 def ablate(
     source: Source,
     pairs: Annotated[str, typer.Argument(help="Pairs, best with gold.")],
-    judge: options.Judge,
-    principles: options.Principles = "each",
-    reasoning: options.Reasoning = False,
-    template: options.Template = None,
-    max_tokens: Annotated[int, typer.Option(min=3, help="Longest answer of the judge.")] = 512,
+    judge: Annotated[OneJudge, Flags("Judging")],
+    settings: Annotated[LabelSettings, Flags("Judging", omit=JUDGING, defaults={"principles": "each"})],
+    asking: Asking,
     form: options.Format = "rows",
     limit: options.Limit = None,
-    seed: options.Seed = 0,
-    base_url: options.BaseUrl = None,
-    ledger: options.Ledger = LEDGER,
-    concurrency: options.Concurrency = CONCURRENCY,
-    max_cost: options.MaxCost = None,
-    price: options.Price = None,
-    rpm: options.Rpm = None,
-    tpm: options.Tpm = None,
     plan: options.Plan = False,
     as_json: Json = False,
 ) -> None:
     """Leave out one principle at a time: which labels flip, and what it does to the agreement with gold."""
     from preceptor.asking import stages
+    from preceptor.asking.work import whole
     from preceptor.constitution.files import load
     from preceptor.label.trials import ablated, accuracy, can_judge, resummed, without
 
     rules = load(source)
-    settings = label_settings(
-        template=template, principles=principles, reasoning=reasoning, max_tokens=max_tokens, seed=seed
-    )
-    asking = asking_of(ledger, concurrency, max_cost, base_url, price, rpm=rpm, tpm=tpm)
+    asking.require_use([judge.needed])
     rows = list(islice(stages.pairs_from(pairs, form), limit))
     # judged each by itself, a label without a principle is the sum of the others; else every label is a new ask
-    each = principles == "each"
-    anew = [] if each else [one.id for one in rules.principles if can_judge(rules, one.id, judge)]
+    each = settings.principles == "each"
+    anew = [] if each else [one.id for one in rules.principles if can_judge(rules, one.id, judge.needed)]
     rounds = {"": rules, **{principle: without(rules, principle) for principle in anew}}
 
-    def dialogues_under(constitution: Constitution, asked: Model | None) -> list[Dialogue[Label]]:
-        return list(stages.labelling(rows, constitution, asked, settings))
-
     if plan:
-        asked = stages.open_judge(judge, base_url)
-        show_plan([one for each in rounds.values() for one in dialogues_under(each, asked)], asking, as_json)
+        asked = asking.open_judge(judge.needed)
+        every = [one for each in rounds.values() for one in stages.labelling(rows, each, asked, settings)]
+        show_plan(every, asking, as_json)
         return
+    tell_of_batches(asking)
     labels: dict[str, list[Label]] = {}
     spent: dict[str, dict[str, float]] = {}
     for principle, constitution in rounds.items():
-        asked = stages.open_judge(judge, base_url)
-        so_far = sum(one["cost_usd"] for one in spent.values())
-        left = asking.model_copy(
-            update={"max_cost_usd": None if max_cost is None else max(0.0, max_cost - so_far)}
-        )
-        labels[principle], work = _ask(
-            dialogues_under(constitution, asked), asked, left, principle or "label"
-        )
-        if work.stopped is not None:
-            raise work.stopped
-        now = work.progress
+        made = labels.setdefault(principle, [])
+        to_label = partial(stages.to_label, judge.needed, asking, constitution, settings)
+        left = asking.less(sum(one["cost_usd"] for one in spent.values()))
+        with console.progress(principle or "label") as watch:
+            now = whole(stages.Work(rows, to_label), left, made.append, watch).progress
         spent[principle] = {"calls": now.asked, "in_ledger": now.from_ledger, "cost_usd": now.cost_usd}
     by_id = {(principle, label.id): label for principle, made in labels.items() for label in made}
     again = resummed(rules) if each else (lambda principle, label: by_id.get((principle, label.id)))
@@ -308,14 +286,3 @@ def ablate(
     console.say(
         f"{total['calls']:.0f} calls asked, {total['in_ledger']:.0f} from the ledger, ${total['cost_usd']:.2f}"
     )
-
-
-def _ask(
-    dialogues: Sequence[Dialogue[Label]], asked: Model | None, asking: Asking, what: str
-) -> tuple[list[Label], Asked]:
-    from preceptor.asking import stages
-
-    made: list[Label] = []
-    with console.progress(what) as watch:
-        work = asyncio.run(stages.carry_out(dialogues, [asked], asking, made.append, watch))
-    return made, work

@@ -7,20 +7,39 @@ import sys
 
 import typer
 
-from preceptor.cli import (
-    amend,
-    audit,
-    constitution,
-    evaluate,
-    export,
-    feedback,
-    label,
-    ledger,
-    prompts,
-    runs,
-    stopping,
-    train,
+from preceptor.cli import console, stopping
+from preceptor.cli.lazy import Entry, lazy
+
+START, DATA, LEARN, LOOK = (
+    "Start here",
+    "Judge and write",
+    "Train and compare",
+    "Runs, records, constitutions",
 )
+CLI = "preceptor.cli"
+RECOGNITION = "preceptor.prompts.layouts.recognition"
+"""Whose log tells which layout a file was taken for."""
+COMMANDS = {
+    "quickstart": Entry(f"{CLI}.runs:quickstart", START),
+    "init": Entry(f"{CLI}.runs:init", START),
+    "doctor": Entry(f"{CLI}.runs:doctor", START),
+    "respond": Entry(f"{CLI}.feedback:respond", DATA),
+    "revise": Entry(f"{CLI}.feedback:revise", DATA),
+    "label": Entry(f"{CLI}.label:label", DATA),
+    "score": Entry(f"{CLI}.feedback:score", DATA),
+    "audit": Entry(f"{CLI}.audit:audit", DATA),
+    "convert": Entry(f"{CLI}.convert:convert", DATA),
+    "train": Entry(f"{CLI}.train.app:app", LEARN),
+    "evaluate": Entry(f"{CLI}.evaluate:evaluate", LEARN),
+    "export": Entry(f"{CLI}.export:export", LEARN),
+    "run": Entry(f"{CLI}.runs:run", LOOK),
+    "report": Entry(f"{CLI}.runs:report", LOOK),
+    "verify": Entry(f"{CLI}.runs:verify", LOOK),
+    "constitution": Entry(f"{CLI}.constitution:app", LOOK),
+    "prompts": Entry(f"{CLI}.prompts:app", LOOK),
+    "ledger": Entry(f"{CLI}.ledger:app", LOOK),
+}
+"""The commands, in the order of the help."""
 
 app = typer.Typer(
     name="preceptor",
@@ -28,28 +47,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=True,
+    cls=lazy(COMMANDS),
 )
-app.command("quickstart")(runs.quickstart)
-app.command("init")(runs.init)
-app.command("doctor")(runs.doctor)
-constitution.app.command("edit")(amend.edit)
-constitution.app.command("diff")(amend.diff)
-constitution.app.command("test")(amend.try_examples)
-constitution.app.command("ablate")(amend.ablate)
-app.add_typer(constitution.app, name="constitution")
-app.add_typer(prompts.app, name="prompts")
-app.command("respond")(feedback.respond)
-app.command("revise")(feedback.revise)
-app.command("label")(label.label)
-app.command("score")(label.score)
-app.command("audit")(audit.audit)
-app.add_typer(train.app, name="train")
-app.command("evaluate")(evaluate.evaluate)
-app.add_typer(ledger.app, name="ledger")
-app.command("run")(runs.run)
-app.command("report")(runs.report)
-app.command("verify")(runs.verify)
-app.command("export")(export.export)
 
 INTERRUPTED = 130
 
@@ -74,6 +73,7 @@ def main() -> None:
     # OpenMP's threads spin while they wait: on busy cores that made a small model twenty times slower (EXPERIMENTS.md)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     stopping.hear_stops()
+    console.relay(RECOGNITION)
     try:
         app()
     except SystemExit as end:

@@ -9,16 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from preceptor.cli import console, options
-from preceptor.cli.asking import (
-    asking_of,
-    base_urls_of,
-    label_settings,
-    local_of,
-    panels_of,
-    share_of,
-    show_plan,
-)
-from preceptor.cli.options import CONCURRENCY, LEDGER
+from preceptor.cli.asking import show_plan, tell_of_batches
+from preceptor.cli.flags import Flags
+from preceptor.cli.judging import JUDGING, Judges
+from preceptor.judge.settings import LabelSettings
+from preceptor.prompts.records import Settings
+from preceptor.settings import Asking, Share
 
 SECTIONS: Mapping[str, Sequence[str]] = {
     "against gold": (
@@ -44,43 +40,26 @@ SECTIONS: Mapping[str, Sequence[str]] = {
 """Which figures stand together for a person to read."""
 
 
+class Beyond(Settings):
+    """What is asked beyond the rows with gold."""
+
+    attacks: bool = False
+    """Plant attacks in the worse replies, too, and count their success."""
+    recheck: Share = 0.0
+    """Ask this share again past the ledger, to see drift: 1%."""
+
+
 def audit(
     gold: Annotated[str, typer.Argument(help="Pairs whose better reply is known: preferred, or TRL rows.")],
     constitution: options.ConstitutionName,
-    judge: options.Judges,
-    combine: options.Combine = "mean",
-    escalate_to: options.Escalate = None,
-    when: options.When = None,
-    principles: options.Principles = "joint",
-    draws: options.Draws = 1,
-    reasoning: options.Reasoning = False,
-    clamp: options.Clamp = None,
-    shots: options.Shots = 0,
-    structured: options.Structured = False,
-    tie: options.Tie = False,
-    template: options.Template = None,
-    canaries: Annotated[
-        bool,
-        typer.Option("--canaries", help="Plant attacks in the worse replies, too, and count their success."),
-    ] = False,
-    recheck: options.Recheck = None,
-    max_tokens: Annotated[int, typer.Option(min=3, help="Longest answer of the judge.")] = 512,
+    judges: Annotated[Judges, Flags("Judging", omit=("human",))],
+    settings: Annotated[LabelSettings, Flags("Judging", omit=JUDGING)],
+    beyond: Annotated[Beyond, Flags("Comparing", old={"attacks": "--canaries"})],
+    asking: Annotated[Asking, Flags(omit=("engine", "address", "gpus", "workers"))],
     form: options.Format = "rows",
+    columns: options.Columns = None,
     limit: options.Limit = None,
-    seed: options.Seed = 0,
     fail_if: options.FailIf = None,
-    base_url: options.BaseUrls = None,
-    dtype: options.Dtype = None,
-    device_map: options.DeviceMap = None,
-    four_bit: options.FourBit = False,
-    ledger: options.Ledger = LEDGER,
-    concurrency: options.Concurrency = CONCURRENCY,
-    max_cost: options.MaxCost = None,
-    price: options.Price = None,
-    rpm: options.Rpm = None,
-    tpm: options.Tpm = None,
-    batch: options.Batch = False,
-    batch_then_sync: options.BatchThenSync = False,
     plan: options.Plan = False,
     as_json: options.Json = False,
 ) -> None:
@@ -93,53 +72,35 @@ def audit(
     from preceptor.judge.conditions import gate
     from preceptor.label.run import Job, audit_rows, dialogues_of, opened, require
     from preceptor.preflight import check_gate
+    from preceptor.prompts.columns import mapping_of
 
-    rules = load(constitution)
-    settings = label_settings(
-        clamp,
-        template,
-        principles=principles,
-        draws=draws,
-        reasoning=reasoning,
-        shots=shots,
-        structured=structured,
-        tie=tie,
-        max_tokens=max_tokens,
-        seed=seed,
-    )
-    if combine == "dawid-skene":
+    if judges.combine == "dawid-skene":
         raise UserError(
             "--combine dawid-skene looks at a whole file of labels; use it with `preceptor label`"
         )
+    asking.require_use(judges.names)
     job = Job(
-        constitution=rules,
-        panels=panels_of(judge, escalate_to or [], when or [], False),
+        constitution=load(constitution),
+        panels=judges.panels,
         settings=settings,
-        base_urls=base_urls_of(base_url or []),
-        local=local_of(dtype, device_map, four_bit),
-        combine=combine,
-        recheck=share_of("--recheck", recheck),
+        access=asking.access,
+        combine=judges.combine,
+        recheck=beyond.recheck,
     )
     require(job)
     if fail_if:
-        check_gate(fail_if, job, canaries=canaries, gold=True)
-    asking = asking_of(
-        ledger,
-        concurrency,
-        max_cost,
-        None,
-        price,
-        batch=batch,
-        then_sync=batch_then_sync,
-        rpm=rpm,
-        tpm=tpm,
-    )
-    rows = [pair for pair in islice(stages.pairs_from(gold, form), limit) if pair.preferred]
+        check_gate(fail_if, job, canaries=beyond.attacks, gold=True, planting="--attacks")
+    rows = [
+        pair
+        for pair in islice(stages.pairs_from(gold, form, mapping_of(columns or [])), limit)
+        if pair.preferred
+    ]
     require_gold(rows)
-    planted = list(from_gold(rows, seed)) if canaries else []
+    planted = list(from_gold(rows, settings.seed)) if beyond.attacks else []
     if plan:
         show_plan(dialogues_of([*rows, *planted], job, opened(job)), asking, as_json)
         return
+    tell_of_batches(asking)
     figures, work = audit_rows(rows, job, asking, console.progress, planted)
     if as_json:
         console.result(figures)

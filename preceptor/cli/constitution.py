@@ -1,7 +1,4 @@
-"""`preceptor constitution list | show | new | add | remove | lint | checks | schema`.
-
-Everything heavy is imported by the command that needs it, so that `preceptor --help` stays quick.
-"""
+"""Read, write and check constitutions."""
 
 from __future__ import annotations
 
@@ -11,11 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from preceptor.cli.lazy import Entry, lazy
+
 if TYPE_CHECKING:
     from preceptor.constitution.edit import Document
     from preceptor.constitution.lint import Remark
 
-app = typer.Typer(help="Read, write and check constitutions.", no_args_is_help=True)
+AMEND = {"edit": "edit", "diff": "diff", "test": "try_examples", "ablate": "ablate"}
+app = typer.Typer(
+    help=__doc__,
+    no_args_is_help=True,
+    add_completion=False,
+    cls=lazy({name: Entry(f"preceptor.cli.amend:{found}") for name, found in AMEND.items()}),
+)
 
 Source = Annotated[
     str, typer.Argument(help="A shipped name, or the path of a YAML file.", show_default=False)

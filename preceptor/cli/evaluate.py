@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 import typer
 
 from preceptor.cli import console, options
-from preceptor.cli.asking import asking_of, show_plan
-from preceptor.cli.options import CONCURRENCY, LEDGER
+from preceptor.cli.asking import show_plan, tell_of_batches
+from preceptor.cli.flags import Flags
+from preceptor.cli.judging import JUDGING, OneJudge
+from preceptor.judge.settings import LabelSettings, RespondSettings
+from preceptor.prompts.records import Settings
+from preceptor.settings import Asking, ProbeSettings
 
 if TYPE_CHECKING:
-    from preceptor.asking.stages import Asking
     from preceptor.constitution.principle import Constitution
-    from preceptor.evaluation.head_to_head import Settings
-    from preceptor.evaluation.probes import ProbeSettings, Sides
+    from preceptor.evaluation.head_to_head import Settings as Compared
+    from preceptor.evaluation.probes import Sides
     from preceptor.judge.models.protocol import Dialogue
     from preceptor.prompts.records import Prompt
 
@@ -26,7 +29,7 @@ class _Comparison(NamedTuple):
 
     prompts: list[Prompt]
     constitution: Constitution
-    settings: Settings
+    settings: Compared
 
 
 class _Probing(NamedTuple):
@@ -36,76 +39,65 @@ class _Probing(NamedTuple):
     settings: ProbeSettings
 
 
+class Against(Settings):
+    """Who is compared."""
+
+    policy: str
+    """The model after training: provider/model."""
+    baseline: str
+    """The model to compare it with."""
+    oracle: Literal["checks", "embedded"] = "checks"
+    """Who says whether one reply satisfies a principle."""
+    probes: bool = False
+    """Measure what tuning breaks; without --prompts, that alone."""
+
+
 def evaluate(
-    policy: Annotated[str, typer.Option("--policy", help="The model after training: provider/model.")],
-    baseline: Annotated[str, typer.Option("--baseline", help="The model to compare it with.")],
+    against: Annotated[Against, Flags("Comparing")],
+    judge: Annotated[OneJudge, Flags("Judging")],
+    judging: Annotated[LabelSettings, Flags("Judging", omit=(*JUDGING, "max_tokens"))],
+    probe_settings: Annotated[
+        ProbeSettings,
+        Flags("Probes", names={"set": "--probe-set", "size": "--probe-size", "samples": "--probe-samples"}),
+    ],
+    replies: Annotated[
+        RespondSettings, Flags("Sampling", omit=("samples",), defaults={"samples": 1, "temperature": 0.7})
+    ],
+    asking: Asking,
     prompts: Annotated[
         str | None, typer.Option("--prompts", help="A shipped pool's name or a file of prompts.")
     ] = None,
-    judge: Annotated[
-        str | None,
-        typer.Option("--judge", help="Who judges: provider/model, or `checks` for machine checks."),
-    ] = None,
-    constitution: Annotated[
-        str | None, typer.Option("--constitution", "-c", help="A shipped constitution's name or a YAML file.")
-    ] = None,
-    oracle: Annotated[
-        str,
-        typer.Option("--oracle", help="Who says whether one reply satisfies a principle: checks, embedded."),
-    ] = "checks",
-    principles: options.Principles = "joint",
-    probes: Annotated[
-        bool, typer.Option("--probes", help="Measure what tuning breaks; without --prompts, that alone.")
-    ] = False,
-    probe_set: Annotated[
-        Literal["general", "embedded"] | None,
-        typer.Option(help="Which probes; embedded for the baseline of that name, else general."),
-    ] = None,
-    probe_size: Annotated[int | None, typer.Option(min=2, help="Probes of each kind, at most; 24.")] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest reply.")] = 512,
-    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.7,
+    constitution: options.MaybeConstitution = None,
     limit: options.Limit = None,
-    seed: options.Seed = 0,
-    base_url: options.BaseUrl = None,
-    ledger: options.Ledger = LEDGER,
-    concurrency: options.Concurrency = CONCURRENCY,
-    max_cost: options.MaxCost = None,
-    price: options.Price = None,
-    rpm: options.Rpm = None,
-    tpm: options.Tpm = None,
     plan: options.Plan = False,
     as_json: options.Json = False,
 ) -> None:
     """Compare a policy with a baseline: judged on prompts in both orders, or by --probes for what tuning broke."""
     from preceptor.constitution.files import load
-    from preceptor.evaluation.head_to_head import Settings
-    from preceptor.evaluation.probes import ProbeSettings, Sides
-    from preceptor.judge.label import LabelSettings
-    from preceptor.judge.respond import RespondSettings
+    from preceptor.evaluation.head_to_head import Settings as Compared
+    from preceptor.evaluation.probes import Sides
     from preceptor.prompts.pool import prompts_from
 
-    given = {"--prompts": prompts, "--judge": judge, "--constitution": constitution}
-    replies = RespondSettings(samples=1, max_tokens=max_tokens, temperature=temperature, seed=seed)
+    given = {"--prompts": prompts, "--judge": judge.name, "--constitution": constitution}
     comparison = probing = None
-    if _compares(given, probes):
-        settings = Settings(
-            policy=policy,
-            baseline=baseline,
-            judge=given["--judge"],
-            oracle=oracle,
+    if _compares(given, against.probes):
+        settings = Compared(
+            policy=against.policy,
+            baseline=against.baseline,
+            judge=judge.needed,
+            oracle=against.oracle,
             respond=replies,
-            label=LabelSettings.model_validate({"principles": principles, "seed": seed}),
+            label=judging,
         )
         rows = list(islice(prompts_from(str(prompts)), limit))
         comparison = _Comparison(rows, load(str(constitution)), settings)
-    if probes:
-        sizes = {"set": probe_set, "size": probe_size}
-        chosen = ProbeSettings.model_validate({name: it for name, it in sizes.items() if it is not None})
-        probing = _Probing(Sides(policy, baseline, replies), chosen)
-    asking = asking_of(ledger, concurrency, max_cost, base_url, price, rpm=rpm, tpm=tpm)
+    if against.probes:
+        probing = _Probing(Sides(against.policy, against.baseline, replies), probe_settings)
+    asking.require_use(filter(None, [against.policy, against.baseline, judge.name]))
     if plan:
         show_plan(_asks(comparison, probing, asking), asking, as_json)
         return
+    tell_of_batches(asking)
     figures = _carry_out(comparison, probing, asking)
     if as_json:
         console.result(figures)
@@ -133,19 +125,15 @@ def _compares(given: Mapping[str, str | None], probes: bool) -> bool:
 def _asks(
     comparison: _Comparison | None, probing: _Probing | None, asking: Asking
 ) -> Iterator[Dialogue[Any]]:
-    from preceptor.asking import stages
     from preceptor.evaluation import head_to_head
     from preceptor.evaluation import probes as probe_stage
-    from preceptor.judge.models.registry import open_model
 
     if comparison is not None:
         settings = comparison.settings
-        sides = (open_model(settings.baseline), open_model(settings.policy))
-        judge = stages.open_judge(settings.judge, asking.base_url)
-        yield from head_to_head.asks(*comparison, sides, judge)
+        sides = (asking.open(settings.baseline), asking.open(settings.policy))
+        yield from head_to_head.asks(*comparison, sides, asking.open_judge(settings.judge))
     if probing is not None:
-        chosen = (probing.sides.baseline, probing.sides.policy)
-        baseline, policy = (stages.opened(name, asking.base_url) for name in chosen)
+        baseline, policy = (asking.open(name) for name in (probing.sides.baseline, probing.sides.policy))
         yield from probe_stage.asks((baseline, policy), *probing)
 
 

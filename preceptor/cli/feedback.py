@@ -1,4 +1,4 @@
-"""`preceptor respond | revise`: the commands that have models write."""
+"""`preceptor respond | revise | score`: what is written and graded reply by reply."""
 
 from __future__ import annotations
 
@@ -6,63 +6,44 @@ from collections import Counter
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from preceptor.cli import options
-from preceptor.cli.asking import asking_of, cluster_of, finish, local_of, show_plan_of, to_file
-from preceptor.cli.options import CONCURRENCY, LEDGER
+from preceptor.cli.asking import finish, show_plan_of, to_file
+from preceptor.cli.flags import Flags
+from preceptor.cli.judging import OneJudge
+from preceptor.cli.rating import Rating, rate
+from preceptor.constitution.errors import UserError
+from preceptor.judge.settings import RespondSettings, ReviseSettings, ScoreSettings
+from preceptor.settings import Asking
 
 if TYPE_CHECKING:
-    from preceptor.judge.records import Response, Revision
-    from preceptor.prompts.records import Prompt
+    from preceptor.judge.records import Response, Revision, Score
 
 
 def respond(
-    prompts: Annotated[str, typer.Argument(help="A shipped pool's name or a file of prompts.")],
+    prompts: options.Prompts,
     model: options.Model,
     out: options.Out,
-    samples: Annotated[int, typer.Option(min=1, help="Replies to each prompt.")] = 4,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest reply.")] = 512,
-    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 1.0,
+    settings: Annotated[RespondSettings, Flags("Sampling")],
+    asking: Asking,
+    columns: options.Columns = None,
     limit: options.Limit = None,
-    seed: options.Seed = 0,
-    base_url: options.BaseUrl = None,
-    dtype: options.Dtype = None,
-    device_map: options.DeviceMap = None,
-    four_bit: options.FourBit = False,
-    ledger: options.Ledger = LEDGER,
-    concurrency: options.Concurrency = CONCURRENCY,
-    max_cost: options.MaxCost = None,
-    price: options.Price = None,
-    rpm: options.Rpm = None,
-    tpm: options.Tpm = None,
-    engine: options.Engine = "local",
-    address: options.Address = None,
-    gpus: options.Gpus = None,
-    workers: options.Workers = None,
-    batch: options.Batch = False,
-    batch_then_sync: options.BatchThenSync = False,
     plan: options.Plan = False,
     as_json: options.Json = False,
 ) -> None:
     """Sample replies to prompts."""
     from preceptor.asking import stages
-    from preceptor.judge.respond import RespondSettings
     from preceptor.preflight import check_file
+    from preceptor.prompts.columns import mapping_of
     from preceptor.prompts.pool import prompts_from
 
     check_file(out, [prompts])
-    settings = RespondSettings(samples=samples, max_tokens=max_tokens, temperature=temperature, seed=seed)
-    cluster = cluster_of(engine, address, gpus, workers)
-    batches = {"batch": batch, "then_sync": batch_then_sync}
-    asking = asking_of(
-        ledger, concurrency, max_cost, base_url, price, rpm=rpm, tpm=tpm, cluster=cluster, **batches
-    )
-    rows: list[Prompt] = list(islice(prompts_from(prompts), limit))
-    local = local_of(dtype, device_map, four_bit)
-    work = stages.Work(rows, partial(stages.to_respond, model, base_url, local, settings))
+    asking.require_use([model])
+    rows = list(islice(prompts_from(prompts, mapping_of(columns or [])), limit))
+    work = stages.Work(rows, partial(stages.to_respond, model, asking, settings))
     if plan:
         show_plan_of(work, asking, as_json)
         return
@@ -81,27 +62,9 @@ def revise(
     model: options.Model,
     constitution: options.ConstitutionName,
     out: options.Out,
-    rounds: Annotated[int, typer.Option(min=1, help="Critiques and revisions of each reply.")] = 2,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest critique or revision.")] = 512,
-    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.7,
+    settings: Annotated[ReviseSettings, Flags("Sampling")],
+    asking: Asking,
     limit: options.Limit = None,
-    seed: options.Seed = 0,
-    base_url: options.BaseUrl = None,
-    dtype: options.Dtype = None,
-    device_map: options.DeviceMap = None,
-    four_bit: options.FourBit = False,
-    ledger: options.Ledger = LEDGER,
-    concurrency: options.Concurrency = CONCURRENCY,
-    max_cost: options.MaxCost = None,
-    price: options.Price = None,
-    rpm: options.Rpm = None,
-    tpm: options.Tpm = None,
-    engine: options.Engine = "local",
-    address: options.Address = None,
-    gpus: options.Gpus = None,
-    workers: options.Workers = None,
-    batch: options.Batch = False,
-    batch_then_sync: options.BatchThenSync = False,
     plan: options.Plan = False,
     as_json: options.Json = False,
 ) -> None:
@@ -109,21 +72,14 @@ def revise(
     from preceptor.asking import stages
     from preceptor.constitution.files import load
     from preceptor.judge.records import Response
-    from preceptor.judge.revise import ReviseSettings
     from preceptor.preflight import check_file
     from preceptor.prompts.rows import read_records
 
     check_file(out, [responses, constitution])
-    settings = ReviseSettings(rounds=rounds, max_tokens=max_tokens, temperature=temperature, seed=seed)
-    cluster = cluster_of(engine, address, gpus, workers)
-    batches = {"batch": batch, "then_sync": batch_then_sync}
-    asking = asking_of(
-        ledger, concurrency, max_cost, base_url, price, rpm=rpm, tpm=tpm, cluster=cluster, **batches
-    )
+    asking.require_use([model])
     rules = load(constitution)
     rows = list(islice(read_records(responses, Response), limit))
-    local = local_of(dtype, device_map, four_bit)
-    work = stages.Work(rows, partial(stages.to_revise, model, base_url, local, rules, settings))
+    work = stages.Work(rows, partial(stages.to_revise, model, asking, rules, settings))
     if plan:
         show_plan_of(work, asking, as_json)
         return
@@ -135,3 +91,54 @@ def revise(
 
     done = to_file("revise", out, work, asking, rows_of)
     finish({"out": str(out), "responses": len(rows), "revisions": dict(statuses)}, done, as_json)
+
+
+def score(
+    replies: Annotated[str, typer.Argument(help="A file that `preceptor respond` wrote, or pairs.")],
+    out: options.Out,
+    judge: Annotated[OneJudge, Flags("Judging")],
+    settings: Annotated[ScoreSettings, Flags("Judging", omit=("sample",))],
+    rating: Annotated[Rating, Flags("Reward model")],
+    asking: Asking,
+    constitution: options.MaybeConstitution = None,
+    limit: options.Limit = None,
+    plan: options.Plan = False,
+    as_json: options.Json = False,
+) -> None:
+    """Grade replies, each on its own: from 1 to 10 by a judge, or by the rewards of a trained model."""
+    from preceptor.preflight import check_file
+
+    check_file(out, [replies])
+    if rating.reward_model is not None:
+        if judge.name or constitution:
+            raise UserError(
+                "--reward-model stands in the place of --judge and --constitution: leave them out"
+            )
+        rate(replies, out, rating, limit, as_json)
+        return
+    if not judge.name or not constitution:
+        raise UserError("score wants --judge with --constitution, or --reward-model")
+    rating.require_none()
+    from preceptor.asking import stages
+    from preceptor.constitution.files import load
+
+    asking.require_use([judge.name])
+    rules = load(constitution)
+    rows = list(islice(stages.replies_from(replies), limit))
+    work = stages.Work(rows, partial(stages.to_score, judge.name, asking, rules, settings))
+    if plan:
+        show_plan_of(work, asking, as_json)
+        return
+    counts: Counter[str] = Counter()
+    total = 0.0
+
+    def rows_of(made: Score) -> tuple[Score, ...]:
+        nonlocal total
+        counts[made.status] += 1
+        counts["parsed"] += made.parsed
+        total += made.score or 0.0
+        return (made,)
+
+    done = to_file("score", out, work, asking, rows_of)
+    result: dict[str, Any] = {"out": str(out), "replies": len(rows), **counts}
+    finish(result | {"mean_score": round(total / counts["ok"], 3) if counts["ok"] else None}, done, as_json)

@@ -1,4 +1,4 @@
-"""`preceptor prompts`: the prompt pools that ship, and a look at any file of prompts."""
+"""Prompt pools: list those that ship, show the rows of a file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Prompt pools: list those that ship, show the rows of a file.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
 
 @app.command("list")

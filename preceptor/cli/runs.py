@@ -22,13 +22,21 @@ QUICKSTARTS = {
 
 def quickstart(
     model: Annotated[
-        str, typer.Option("--model", help="embedded, or smollm2: a real chat model, at most 20 minutes.")
+        str,
+        typer.Option(
+            "--model", metavar="TEXT", help="embedded, or smollm2: a real chat model, at most 20 minutes."
+        ),
     ] = "embedded",
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Run folder; quickstart, or quickstart-smollm2 for that model."),
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="PATH",
+            help="Run folder; quickstart, or quickstart-smollm2 for that model.",
+        ),
     ] = None,
-    seed: options.Seed = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="INT", help="Equal seeds give equal results.")] = 0,
     plan: options.Plan = False,
     as_json: options.Json = False,
 ) -> None:
@@ -73,10 +81,12 @@ def carry_out(config: RunConfig, plan: bool, as_json: bool) -> None:
 
         show_plan(run_plan.asks(config), asking_of(config), as_json)
         return
+    from preceptor.cli.asking import tell_of_batches
     from preceptor.cli.screen import Terminal
     from preceptor.cli.summary import show
     from preceptor.run import pipeline
 
+    tell_of_batches(config)
     summary = pipeline.run(config, Terminal())
     if as_json:
         console.result(summary)

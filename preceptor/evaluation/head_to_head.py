@@ -5,21 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, NamedTuple
 
 from preceptor.asking import stages
+from preceptor.asking.work import whole
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution
 from preceptor.evaluation.oracles import open_oracle
 from preceptor.judge.asking.fanout import Progress
-from preceptor.judge.label import LabelSettings, template_for
+from preceptor.judge.label import template_for
 from preceptor.judge.models.protocol import Dialogue, Model
-from preceptor.judge.models.registry import open_model
 from preceptor.judge.records import Label, Pair, Response
-from preceptor.judge.respond import RespondSettings, respond
+from preceptor.judge.respond import respond
+from preceptor.judge.settings import LabelSettings, RespondSettings
 from preceptor.judge.voting.cascade import together
 from preceptor.prompts.records import Prompt, Record, content_id
 from preceptor.records import HeldOut
+from preceptor.settings import Access, Asking
 from preceptor.train.evaluation.compare import distinct_n, satisfied, win_rate
 
 
@@ -50,7 +53,7 @@ Bar = Callable[[str], AbstractContextManager[Callable[[Progress], None]]]
 
 
 def evaluate(
-    prompts: Sequence[Prompt], constitution: Constitution, settings: Settings, asking: stages.Asking, bar: Bar
+    prompts: Sequence[Prompt], constitution: Constitution, settings: Settings, asking: Asking, bar: Bar
 ) -> Compared:
     """Compare the two on every prompt. In the labels, response a is the policy's and b the baseline's.
 
@@ -58,8 +61,8 @@ def evaluate(
     this constitution, is found before anybody replies.
     """
     for name in (settings.baseline, settings.policy):
-        asyncio.run(open_model(name).close())
-    require_judge(settings.judge, asking.base_url, constitution, settings.label)
+        asyncio.run(asking.open(name).close())
+    require_judge(settings.judge, asking, constitution, settings.label)
     oracle = open_oracle(settings.oracle, constitution)
     before, cost_before = _replies("baseline", settings.baseline, prompts, settings.respond, asking, bar)
     left = asking.less(cost_before)
@@ -75,11 +78,10 @@ def evaluate(
             f"of {len(prompts)} prompts none got a usable reply from both {settings.policy} and {settings.baseline}; "
             "try a larger --max-tokens, and look at what `preceptor respond` gets from each"
         )
-    judge = stages.open_judge(settings.judge, asking.base_url)
     labels: list[Label] = []
+    to_label = partial(stages.to_label, settings.judge, asking, constitution, settings.label)
     with bar("judge") as watch:
-        dialogues = list(stages.labelling(pairs, constitution, judge, settings.label))
-        asked = stages.whole(dialogues, judge, left, labels.append, watch)
+        asked = whole(stages.Work(pairs, to_label), left, labels.append, watch)
     rows = [
         HeldOut(
             id=label.id,
@@ -95,13 +97,11 @@ def evaluate(
     return Compared(rows, len(prompts) - len(rows), cost_before + cost_after + asked.progress.cost_usd)
 
 
-def require_judge(
-    name: str, base_url: str | None, constitution: Constitution, settings: LabelSettings
-) -> None:
+def require_judge(name: str, access: Access, constitution: Constitution, settings: LabelSettings) -> None:
     """Raises UserError where this judge could not be asked later: no key, no library, no fitting template, or for
     `checks` no check. Opening a model loads nothing.
     """
-    judge = stages.open_judge(name, base_url)
+    judge = access.open_judge(name)
     if judge is not None:
         template_for(judge, settings)
         asyncio.run(judge.close())
@@ -182,12 +182,11 @@ def _replies(
     name: str,
     prompts: Sequence[Prompt],
     settings: RespondSettings,
-    asking: stages.Asking,
+    asking: Asking,
     bar: Bar,
 ) -> tuple[list[Response], float]:
-    model = open_model(name)
     replies: list[Response] = []
+    to_respond = partial(stages.to_respond, name, asking, settings.model_copy(update={"samples": 1}))
     with bar(stage) as watch:
-        dialogues = list(stages.responding(prompts, model, settings.model_copy(update={"samples": 1})))
-        asked = stages.whole(dialogues, model, asking, replies.extend, watch)
+        asked = whole(stages.Work(prompts, to_respond), asking, replies.extend, watch)
     return replies, asked.progress.cost_usd

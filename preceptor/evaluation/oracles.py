@@ -6,15 +6,18 @@ Neither labels nor trains anything.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from preceptor.asking import stages
+from preceptor.asking.work import whole
 from preceptor.constitution.checks import Exchange, passes
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution
-from preceptor.judge.label import LabelSettings
 from preceptor.judge.records import Label, Letter, Pair
+from preceptor.judge.settings import LabelSettings
 from preceptor.prompts.records import Prompt, content_id
+from preceptor.settings import CHECKS, Asking
 
 if TYPE_CHECKING:
     from preceptor.train.guard.held_out import GuardJudge
@@ -87,7 +90,7 @@ def agreement(labels: Sequence[Label], oracle: Oracle) -> dict[str, float]:
     return {principle: sum(hits) / len(hits) for principle, hits in right.items()}
 
 
-def guard_judge(name: str, constitution: Constitution | None, asking: stages.Asking) -> GuardJudge:
+def guard_judge(name: str, constitution: Constitution | None, asking: Asking) -> GuardJudge:
     """`oracle/embedded` or `checks`, by each reply alone; or a model, which compares it with the start's reply.
 
     Raises UserError for another name, or without the constitution that `checks` and models go by.
@@ -98,14 +101,14 @@ def guard_judge(name: str, constitution: Constitution | None, asking: stages.Ask
         return _by_oracle(by_world(), name, name)
     if name.startswith(ORACLE):
         raise UserError(
-            f"no guard judge {name!r}; wanted {ORACLE}embedded, {stages.CHECKS}, or a model such as openai/gpt-5-mini"
+            f"no guard judge {name!r}; wanted {ORACLE}embedded, {CHECKS}, or a model such as openai/gpt-6-luna"
         )
     if constitution is None:
         raise UserError(
             f"the guard's judge {name} needs a constitution to go by: name one with --constitution"
         )
     identity = f"{name} {constitution.identity}"
-    if name == stages.CHECKS:
+    if name == CHECKS:
         if not any(principle.check for principle in constitution.principles):
             raise UserError(
                 f"{constitution.identity} has no machine checks; name a model as the guard's judge"
@@ -138,10 +141,10 @@ def _by_oracle(oracle: Oracle, name: str, identity: str) -> GuardJudge:
 class _Comparing:
     """A judge that compares, over ledger and budget; its model is in memory only while it is asked."""
 
-    def __init__(self, name: str, constitution: Constitution, asking: stages.Asking) -> None:
+    def __init__(self, name: str, constitution: Constitution, asking: Asking) -> None:
         self._name = name
         self._constitution = constitution
-        self._asking = asking
+        self._asking = asking.directly()
         self.spent_usd = 0.0
 
     def __call__(
@@ -157,14 +160,9 @@ class _Comparing:
             )
             for prompt, new, old in zip(prompts, replies, start, strict=True)
         ]
-        judge = stages.open_judge(self._name, self._asking.base_url)
-        cap = self._asking.max_cost_usd
-        left = self._asking.model_copy(
-            update={"max_cost_usd": None if cap is None else max(0.0, cap - self.spent_usd)}
-        )
         labels: list[Label] = []
-        dialogues = list(stages.labelling(pairs, self._constitution, judge, LabelSettings()))
-        asked = stages.whole(dialogues, judge, left, labels.append)
+        to_label = partial(stages.to_label, self._name, self._asking, self._constitution, LabelSettings())
+        asked = whole(stages.Work(pairs, to_label), self._asking.less(self.spent_usd), labels.append)
         self.spent_usd += asked.progress.cost_usd
         return [_won(label) for label in labels]
 

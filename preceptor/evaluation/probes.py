@@ -14,18 +14,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import cache, partial
 from importlib.resources import files
-from typing import Any, Literal, NamedTuple
-
-from pydantic import Field
+from typing import Any, NamedTuple
 
 from preceptor.asking import stages
+from preceptor.asking.work import whole
 from preceptor.constitution.checks import Exchange, looks_refused, passes
 from preceptor.constitution.errors import UserError
 from preceptor.judge.asking.fanout import Progress
 from preceptor.judge.models.protocol import Dialogue, Model
 from preceptor.judge.records import ReplyStatus, Response
-from preceptor.judge.respond import RespondSettings, respond
+from preceptor.judge.respond import respond
+from preceptor.judge.settings import RespondSettings
 from preceptor.prompts.records import Message, Prompt, Record
+from preceptor.settings import Access, Asking, ProbeSettings
 from preceptor.train.evaluation.paired import Part
 from preceptor.train.evaluation.probes import (
     Answered,
@@ -38,21 +39,9 @@ from preceptor.train.evaluation.probes import (
     measure,
 )
 
-SetName = Literal["general", "embedded"]
 EMBEDDED = "embedded"
 USABLE: frozenset[ReplyStatus] = frozenset({"ok", "truncated", "empty", "refused"})
 """A reply that is cut off, empty or withheld by its provider is what the model does; a failed call is not."""
-
-
-class ProbeSettings(Record):
-    """Which probes, and how many."""
-
-    set: SetName | None = None
-    """None: `embedded` where the baseline is the embedded model, else `general`."""
-    size: int = Field(default=24, ge=2)
-    """Prompts of each kind, and passages, at most. With fewer only great changes can be told from chance."""
-    samples: int = Field(default=2, ge=1)
-    """Replies to each open prompt; to all others one."""
 
 
 class Said(Record):
@@ -90,7 +79,7 @@ DENIED_BEFORE = re.compile(
     r"\b(?:not|isn't|wasn't|aren't|never|nor|neither|rather than|instead of|unlike)\b(?:(?!\bbut\b)[^.!?\n,;]){0,24}$",
     re.IGNORECASE,
 )
-DENIED_AFTER = re.compile(r"\s+(?:is|was|are|were)(?:n't| not|, in fact, not)\b", re.IGNORECASE)
+DENIED_AFTER = re.compile(r"(?<!\s)\s++(?:is|was|are|were)(?:n't| not|, in fact, not)\b", re.IGNORECASE)
 """Around a name: the name is denied."""
 
 Watch = Callable[[Progress], None]
@@ -122,7 +111,7 @@ class Sides(NamedTuple):
     """Its samples are the probes' own."""
 
 
-def probe(sides: Sides, settings: ProbeSettings, asking: stages.Asking, bar: Bar) -> Probed:
+def probe(sides: Sides, settings: ProbeSettings, asking: Asking, bar: Bar) -> Probed:
     """Ask both sides every probe and measure.
 
     Raises what stopped the run; what had been asked is in the ledger. Raises UserError where no probe has replies.
@@ -131,10 +120,9 @@ def probe(sides: Sides, settings: ProbeSettings, asking: stages.Asking, bar: Bar
     replied: list[list[tuple[Said, ...]]] = []
     cost_usd = 0.0
     for stage, name in (("probe before", sides.baseline), ("probe after", sides.policy)):
-        model = stages.opened(name, asking.base_url)
-        dialogues = _dialogues(chosen, model, sides.respond, settings)
+        work = stages.Work(chosen.probes, partial(to_probe, name, asking, sides.respond, settings))
         with bar(stage) as watch:
-            replies, cost = _replies(model, dialogues, asking.less(cost_usd), watch)
+            replies, cost = _replies(work, asking.less(cost_usd), watch)
         replied.append(replies)
         cost_usd += cost
     rows = [
@@ -159,7 +147,7 @@ def asks(
     """All that probing would ask: for the plan, which carries out none. models: the baseline and the policy."""
     chosen = chosen_set(sides.baseline, settings)
     for model in models:
-        yield from _dialogues(chosen, model, sides.respond, settings)
+        yield from (_asked(each, model, sides.respond, settings) for each in chosen.probes)
 
 
 def answered(row: ProbeRow) -> Answered:
@@ -194,26 +182,29 @@ def _interval(low: float, high: float) -> list[float] | None:
     return [low, high] if math.isfinite(low) and math.isfinite(high) else None
 
 
-def _dialogues(
-    chosen: ProbeSet, model: Model, sampling: RespondSettings, settings: ProbeSettings
-) -> list[Dialogue[tuple[Response, ...]]]:
-    once = sampling.model_copy(update={"samples": 1})
-    often = sampling.model_copy(update={"samples": settings.samples})
-    return [respond(each.prompt, model, often if each.kind == "open" else once) for each in chosen.probes]
+def to_probe(name: str, access: Access, sampling: RespondSettings, settings: ProbeSettings) -> stages.Means:
+    """What asking a side its probes takes."""
+    model = access.open(name)
+    return stages.Means((model,), lambda each: _asked(each, model, sampling, settings))
 
 
-def _replies(
-    model: Model, dialogues: Sequence[Dialogue[tuple[Response, ...]]], asking: stages.Asking, watch: Watch
-) -> tuple[list[tuple[Said, ...]], float]:
+def _asked(
+    each: Probe, model: Model, sampling: RespondSettings, settings: ProbeSettings
+) -> Dialogue[tuple[Response, ...]]:
+    samples = settings.samples if each.kind == "open" else 1
+    return respond(each.prompt, model, sampling.model_copy(update={"samples": samples}))
+
+
+def _replies(work: stages.Work, asking: Asking, watch: Watch) -> tuple[list[tuple[Said, ...]], float]:
     """For each probe its replies, none where a call for it failed; and what they cost."""
     replies: list[tuple[Said, ...]] = []
 
     def keep(responses: tuple[Response, ...]) -> None:
-        whole = all(response.status in USABLE for response in responses)
+        usable = all(response.status in USABLE for response in responses)
         said = [Said(text=each.text, withheld=each.status == "refused", call=each.call) for each in responses]
-        replies.append(tuple(said) if whole else ())
+        replies.append(tuple(said) if usable else ())
 
-    asked = stages.whole(dialogues, model, asking, keep, watch)
+    asked = whole(work, asking, keep, watch)
     return replies, asked.progress.cost_usd
 
 

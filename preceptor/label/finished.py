@@ -20,6 +20,8 @@ class Source(NamedTuple):
     path: str
     form: str
     limit: int | None
+    columns: tuple[tuple[str, str], ...] = ()
+    """Columns of ours -> theirs, by --map."""
 
 
 def stamp(source: Source | None) -> tuple[int, int] | None:
@@ -36,6 +38,8 @@ def input_facts(source: Source | None, before: tuple[int, int] | None) -> dict[s
     if source is None:
         return {}
     facts: dict[str, Any] = {"path": source.path, "format": source.form, "limit": source.limit}
+    if source.columns:
+        facts["map"] = dict(source.columns)
     if before is not None and stamp(source) == before:
         facts["sha256"] = file_hash(Path(source.path))
     return facts
@@ -60,6 +64,8 @@ def finished(out: Path, wanted: Mapping[str, Any], source: Source | None) -> Map
         return None
     facts = manifest.get("input") or {}
     if source is None or (facts.get("format"), facts.get("limit")) != (source.form, source.limit):
+        return None
+    if facts.get("map", {}) != dict(source.columns):
         return None
     if stamp(source) is None or facts.get("sha256") != file_hash(Path(source.path)):
         return None

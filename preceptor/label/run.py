@@ -10,35 +10,29 @@ from contextlib import ExitStack
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 from preceptor.asking import stages
-from preceptor.asking.stages import Asked, Asking, Means, Watch
+from preceptor.asking.stages import Asked, Means, Watch
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution
 from preceptor.judge.asking.shared import NOTHING_DONE
 from preceptor.judge.audit.audit import audit, drift
 from preceptor.judge.audit.canaries import attack_rates, figures_of, from_constitution, is_canary, mixed
 from preceptor.judge.dataset.publish import CANARIES, LABELS, RANKINGS, LabelRun, publish, read_labels
-from preceptor.judge.label import LabelSettings
 from preceptor.judge.ledger.ledger import open_ledger
 from preceptor.judge.looks import Dialogues, next_look
 from preceptor.judge.models.protocol import Dialogue, Model
 from preceptor.judge.records import Group, Label, Pair
+from preceptor.judge.settings import Combine, LabelSettings, Pairing, Schedule
 from preceptor.judge.voting.cascade import JOINED, Rule, Step, require_panels
-from preceptor.judge.voting.panel import (
-    DAWID_SKENE,
-    Combine,
-    accuracy_by_step,
-    recombine,
-    require_dawid_skene,
-)
-from preceptor.judge.voting.ranking import Pairing, Ranked, Schedule
+from preceptor.judge.voting.panel import DAWID_SKENE, accuracy_by_step, recombine, require_dawid_skene
+from preceptor.judge.voting.ranking import Ranked
 from preceptor.label.finished import Source, finished, input_facts, stamp
 from preceptor.preflight import check_folder
 from preceptor.prompts.manifest import file_hash
 from preceptor.prompts.rows import writing
+from preceptor.settings import Access, Asking, in_this_process
 
 Bar = Callable[[str], Any]
 """Opens a progress bar for what it is told, and gives the watch that drives it."""
@@ -56,10 +50,8 @@ class Job(NamedTuple):
     panels: Sequence[tuple[Sequence[str], str]]
     """The judges of each step by name, and which pairs come to it: the first step gets every pair."""
     settings: LabelSettings
-    base_urls: Mapping[str, str] = MappingProxyType({})
-    """Server by judge's name; `""`: of all others."""
-    local: Mapping[str, Any] = MappingProxyType({})
-    """Placement of the judges in this process: dtype, device_map, four_bit."""
+    access: Access = Access()
+    """How the judges are reached."""
     combine: Combine = "mean"
     schedule: Schedule | None = None
     """None: the rows are pairs; else they are groups, compared by this schedule."""
@@ -85,7 +77,7 @@ class Job(NamedTuple):
         """Whether the same job gives the same labels whenever it is done: not with weights here that may have changed,
         nor where something is asked anew every time."""
         names = [name for names, _ in self.panels for name in names]
-        return not self.recheck and not any(name.partition("/")[0] in stages.LOCAL for name in names)
+        return not self.recheck and not any(map(in_this_process, names))
 
     @property
     def resolved(self) -> dict[str, Any]:
@@ -93,8 +85,8 @@ class Job(NamedTuple):
         chosen = {
             "combine": self.combine,
             "panels": [[list(names), when] for names, when in self.panels],
-            "base_urls": dict(self.base_urls),
-            "local": dict(self.local),
+            "base_urls": dict(self.access.base_url),
+            "local": self.access.local,
             "schedule": self.schedule,
             "pairs": self.pairing if self.schedule else None,
             "canaries": self.canaries,
@@ -116,8 +108,7 @@ def job_of_folder(manifest: Mapping[str, Any], constitution: Constitution) -> Jo
         constitution=constitution,
         panels=[(names, when) for names, when in settings["panels"]],
         settings=LabelSettings.model_validate(known),
-        base_urls=settings["base_urls"],
-        local=settings["local"],
+        access=Access(base_url=settings["base_urls"], **settings["local"]),
         combine=settings["combine"],
     )
 
@@ -131,7 +122,7 @@ class Labelled(NamedTuple):
 
 def opened(job: Job) -> tuple[Step, ...]:
     """The job's judges, opened for one round of asking: their connections end with it."""
-    return stages.open_steps(job.panels, job.settings, job.base_urls, job.local)
+    return stages.open_steps(job.panels, job.settings, job.access)
 
 
 def require(job: Job) -> None:
@@ -158,7 +149,7 @@ def rows_of(source: Source) -> Iterable[Pair | Group]:
     if source.form.startswith("groups"):
         read = stages.groups_from(source.path)
     else:
-        read = stages.pairs_from(source.path, "hh" if source.form == "hh" else "rows")
+        read = stages.pairs_from(source.path, source.form, dict(source.columns))
     return islice(read, source.limit)
 
 
@@ -213,7 +204,7 @@ def label_folder(
     """
     if job.canaries and job.schedule is not None:
         raise UserError(
-            "canaries are comparisons, and --groups ranks; plant them with `preceptor audit --canaries`"
+            "canaries are comparisons, and --groups ranks; plant attacks with `preceptor audit --attacks`"
         )
     if job.canaries and not any(principle.examples for principle in job.constitution.principles):
         raise UserError(
@@ -325,12 +316,11 @@ def _ready(
         )
     from preceptor.asking import ray_engine
 
-    sent = job._replace(base_urls=dict(job.base_urls), local=dict(job.local))  # a proxy cannot be sent
     if isinstance(rows, Sized) or source is None:
-        items: Callable[[], Iterable[Any]] = partial(items_of, list(rows), sent)
+        items: Callable[[], Iterable[Any]] = partial(items_of, list(rows), job)
     else:
-        items = partial(_items_from, source, sent)
-    return partial(ray_engine.carry_out, items, partial(to_label, sent), asking)
+        items = partial(_items_from, source, job)
+    return partial(ray_engine.carry_out, items, partial(to_label, job), asking)
 
 
 def _items_from(source: Source, job: Job) -> Iterable[Pair | Group]:
@@ -343,7 +333,7 @@ def _walks(
     """In batches, every round begins with the first row again: of those that are held, or of the file, which is read to
     its end once before anything is sent, so that a faulty row costs nothing.
     """
-    if not asking.batch:
+    if not asking.in_batches:
         return dialogues_of(rows, job, steps)
     if isinstance(rows, Sized) or source is None:
         held = list(rows)
@@ -361,7 +351,7 @@ def _more(
     rows: Sequence[Pair], job: Job, asking: Asking, bar: Any, before: Asked
 ) -> tuple[list[Label], Asked]:
     """`_asked` under what is left of the cap, its counts added to those before."""
-    made, asked = _asked(rows, job, asking.model_copy(update={"max_cost_usd": _left(asking, before)}), bar)
+    made, asked = _asked(rows, job, asking.less(before.progress.cost_usd), bar)
     one, other = before.progress, asked.progress
     spent = one._replace(
         asked=one.asked + other.asked,
@@ -404,11 +394,6 @@ async def _next_look(dialogues: Dialogues, steps: Sequence[Step], asking: Asking
         for model in _models(steps):
             if model is not None:
                 await model.close()
-
-
-def _left(asking: Asking, before: Asked) -> float | None:
-    cap = asking.max_cost_usd
-    return None if cap is None else max(0.0, cap - before.progress.cost_usd)
 
 
 def chosen(identity: str, share: float) -> bool:

@@ -9,9 +9,10 @@ from preceptor.asking import stages
 from preceptor.constitution.principle import Constitution, Principle
 from preceptor.judge.aggregate import order_means, sum_up, weights, winner
 from preceptor.judge.audit.canaries import pair_of_example
-from preceptor.judge.label import LabelSettings
 from preceptor.judge.models.protocol import Dialogue, Model
 from preceptor.judge.records import Label, Letter, Pair
+from preceptor.judge.settings import LabelSettings
+from preceptor.settings import CHECKS
 
 Came = Literal["passed", "failed", "flipped", "no verdict"]
 
@@ -129,7 +130,7 @@ def ablated(
 def can_judge(constitution: Constitution, principle: str, judge: str) -> bool:
     """Whether anything can be judged without one principle: another is left, and for `checks` another check."""
     left = [one for one in constitution.principles if one.id != principle]
-    return any(one.check for one in left) if judge == stages.CHECKS else bool(left)
+    return any(one.check for one in left) if judge == CHECKS else bool(left)
 
 
 def accuracy(labels: Sequence[Label]) -> float | None:

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import jinja2
 
 from preceptor import __version__
-from preceptor.asking.stages import CHECKS
 from preceptor.constitution.principle import Constitution
 from preceptor.judge.records import Judgement, Label
 from preceptor.records import HeldOut, StageRecord
 from preceptor.report import plots, probe_table
+from preceptor.settings import CHECKS
 from preceptor.train.evaluation.plots import CSS, calibration
 
 SAMPLES = 3

@@ -18,35 +18,36 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from preceptor.asking.stages import Pairing, Truncated
 from preceptor.constitution.errors import UserError
-from preceptor.evaluation.probes import ProbeSettings
-from preceptor.judge.label import LabelSettings
-from preceptor.judge.respond import RespondSettings
-from preceptor.judge.revise import ReviseSettings
-from preceptor.prompts.records import Record
+from preceptor.judge.settings import LabelSettings, RespondSettings, ReviseSettings
+from preceptor.prompts.records import Record, Settings
 from preceptor.run.guard import GuardSettings
+from preceptor.settings import AskSettings, ProbeSettings
 from preceptor.train.pair_losses import pair_loss
 from preceptor.train.settings import DpoSettings, PpoSettings, RewardSettings, SftSettings
 
 
-class PromptSettings(Record):
+class PromptSettings(Settings):
     """Which prompts a run trains on and which it is judged by."""
 
     file: str
     """A shipped pool's name or a file of prompts."""
     limit: int | None = Field(default=None, gt=0)
+    """Only the first of the prompts to train on."""
     held_out: str | None = None
-    """A second file for the judgement at the end; None: a share of the first, chosen by id."""
+    """A second file, for the comparison at the end; else a share of the first, chosen by id."""
     held_out_share: float = Field(default=0.1, gt=0, lt=1)
+    """The share that is kept for the comparison, where there is no second file."""
     held_out_limit: int | None = Field(default=None, gt=0)
+    """Only the first of those kept for the comparison."""
 
 
-class EvaluateSettings(Record):
+class EvaluateSettings(Settings):
     """How the policy is compared with the model that it started from."""
 
     judge: str | None = None
-    """None: the run's own judge."""
+    """Who compares; else the run's own judge."""
     oracle: str = "checks"
-    """Who says whether a single reply satisfies a principle: `checks`, or `embedded`, which knows the front desk."""
+    """Who says whether a reply satisfies a principle: checks, or embedded, which knows the front desk."""
     temperature: float = Field(default=1.0, ge=0)
     """At 1 the replies are the policy's own samples, and the KL is an unbiased estimate."""
 
@@ -61,26 +62,40 @@ class RunPpoSettings(PpoSettings):
     """Who looks on while it trains; absent: nobody does."""
 
 
-class RunConfig(Record):
+class RoundSettings(Settings):
+    """How often a run goes round."""
+
+    rounds: int = Field(default=1, gt=0)
+    """Times that replies are drawn, judged and trained on; each round starts from the last one's policy."""
+    reference: Literal["first", "last"] = "last"
+    """What a later round's policy is kept near: first, what round 1 started from; last, what the round starts from."""
+    round_prompts: Literal["same", "split"] = "same"
+    """same: every round asks all prompts; split: each its own share of them."""
+
+
+class RunConfig(AskSettings, RoundSettings):
     """Everything that a run depends on."""
 
     out: str
+    """The run folder."""
     seed: int = 0
+    """Equal seeds give equal results."""
     model: str
+    """The model that is taught: embedded, smollm2, hf/ID, hf/FOLDER or hf/FILE.gguf."""
     judge: str
+    """Who judges: provider/model, or `checks` for machine checks alone."""
     critic: str | None = None
-    """Who criticises and revises; None: the model itself."""
+    """Who criticises and revises; else the model itself."""
     constitution: str
-    base_url: str | None = None
-    """For the judge and the critic, where they are reached over a network."""
+    """A shipped constitution's name or a YAML file."""
     concurrency: int = Field(default=64, gt=0)
-    max_cost_usd: float | None = Field(default=None, ge=0)
+    """Calls in flight at once; so many, because a model in this process takes them together."""
     prompts: PromptSettings
     respond: RespondSettings = RespondSettings()
     revise: ReviseSettings | None = None
     """Absent: replies are compared as they are."""
     revised_samples: int | None = Field(default=None, gt=0)
-    """How many of a prompt's samples are revised, the first ones; None: all."""
+    """How many of a prompt's samples are revised, the first ones; else all."""
     pairs: Pairing = "adjacent"
     """Which samples of a prompt are compared: two by two, or each with each."""
     truncated: Truncated = "keep"
@@ -94,12 +109,6 @@ class RunConfig(Record):
     dpo: DpoSettings = DpoSettings()
     ppo: RunPpoSettings | None = Field(default=None, exclude_if=lambda value: value is None)
     """A second policy beside DPO's, from the same start and the same labels. Needs `reward`."""
-    rounds: int = Field(default=1, gt=0)
-    """How often replies are sampled, labelled and trained on; each round starts from the last one's policy."""
-    reference: Literal["first", "last"] = "last"
-    """What DPO keeps a later round's policy near: what round 1 started from, or what the round itself starts from."""
-    round_prompts: Literal["same", "split"] = "same"
-    """Whether every round asks all prompts, or each its own share of them."""
     evaluate: EvaluateSettings = EvaluateSettings()
     probes: ProbeSettings | None = ProbeSettings()
     """What tuning breaks, measured before and after it; None: not measured."""

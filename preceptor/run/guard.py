@@ -10,19 +10,20 @@ from pydantic import Field, field_validator
 
 from preceptor.constitution.errors import UserError
 from preceptor.prompts.pool import prompts_from, split
-from preceptor.prompts.records import Prompt, Record
+from preceptor.prompts.records import Prompt, Settings
 from preceptor.prompts.rows import read_records
 from preceptor.train.guard.plots import over_kl
 from preceptor.train.guard.rules import LOOKS, Look, best, rules_from
 
 
-class GuardSettings(Record):
+class GuardSettings(Settings):
     """How a run's PPO is guarded."""
 
     judge: str
-    """oracle/embedded, checks, or provider/model; not the one that labels."""
+    """Looks whether the reward is being gamed: oracle/embedded, checks, or provider/model. Not who labels."""
     prompts: str | None = None
-    """A shipped pool's name or a file of prompts to look at; None: a share of the run's own, which PPO is not given."""
+    """What the guard looks at: a shipped pool's name or a file of prompts; else a share of the run's own, which PPO is
+    not given."""
     share: float = Field(default=0.2, gt=0, lt=1)
     """Without `prompts`: how many of the run's prompts are kept for the guard, chosen by id."""
     limit: int | None = Field(default=None, gt=0)

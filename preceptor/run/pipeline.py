@@ -16,11 +16,13 @@ unfinished one had asked. Importing this module imports `train`, and so torch.
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from preceptor import __version__, folder
 from preceptor.asking import stages
+from preceptor.asking.work import whole
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.files import dump
 from preceptor.constitution.files import load as load_constitution
@@ -76,7 +78,7 @@ def run(config: RunConfig, screen: Screen) -> dict[str, Any]:
     write_text(current.path / "constitution.yaml", dump(constitution))
     oracle = open_oracle(config.evaluate.oracle, constitution)
     if not (current.path / HELD_OUT).exists():  # a finished run is shown again without a key
-        head_to_head.require_judge(config.judge, config.base_url, constitution, config.label)
+        head_to_head.require_judge(config.judge, config, constitution, config.label)
     _prompts(current)
     rounds.share_prompts(current)
     _responses(current)
@@ -156,7 +158,6 @@ def _revisions(run: Run) -> None:
         every = run.read(RESPONSES, Response)
         most = run.config.revised_samples
         responses = [response for response in every if most is None or response.sample < most]
-        model = stages.opened(critic, run.config.base_url)
         found: Counter[str] = Counter()
         with run.screen.asking("revise") as watch, writing(run.path / REVISIONS) as write:
 
@@ -164,8 +165,8 @@ def _revisions(run: Run) -> None:
                 found[revision.status] += 1
                 write(revision)
 
-            dialogues = list(stages.revising(responses, run.constitution, model, seeded))
-            asked = stages.whole(dialogues, model, run.asking, keep, watch)
+            to_revise = partial(stages.to_revise, critic, run.asking, run.constitution, seeded)
+            asked = whole(stages.Work(responses, to_revise), run.asking, keep, watch)
         beyond = len(every) - len(responses)
         aside = {"past revised_samples": beyond} if beyond else {}
         return Outcome(len(every), asked.rows, aside, asked.progress.cost_usd, {"status": dict(found)})

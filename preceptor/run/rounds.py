@@ -20,11 +20,13 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from preceptor import folder
 from preceptor.asking import stages
+from preceptor.asking.work import whole
 from preceptor.constitution.errors import UserError
 from preceptor.evaluation import head_to_head
 from preceptor.judge.dataset.publish import preference
@@ -176,7 +178,6 @@ def _label(run: Run, each: Round) -> None:
         )
         if not pairs:
             raise UserError(f"there is no pair of usable replies to compare; {inputs[0]} says why")
-        judge = stages.open_judge(run.config.judge, run.config.base_url)
         found: Counter[str] = Counter()
         with (
             run.screen.asking(each.stage("label")) as watch,
@@ -187,8 +188,8 @@ def _label(run: Run, each: Round) -> None:
                 found[label.status] += 1
                 write(label)
 
-            dialogues = list(stages.labelling(pairs, run.constitution, judge, settings))
-            asked = stages.whole(dialogues, judge, run.asking, keep, watch)
+            to_label = partial(stages.to_label, run.config.judge, run.asking, run.constitution, settings)
+            asked = whole(stages.Work(pairs, to_label), run.asking, keep, watch)
         return Outcome(len(pairs), asked.rows, {}, asked.progress.cost_usd, {"status": dict(found)})
 
     wanted = {

@@ -19,17 +19,17 @@ from preceptor.constitution.files import load as load_constitution
 from preceptor.constitution.principle import Constitution
 from preceptor.evaluation import head_to_head, probes
 from preceptor.evaluation.oracles import ORACLE
-from preceptor.judge.label import LabelSettings
-from preceptor.judge.models.protocol import Completion, Dialogue, Model, Request
-from preceptor.judge.models.registry import open_model
+from preceptor.judge.models.protocol import Capabilities, Completion, Dialogue, Model, Request
 from preceptor.judge.records import Pair, Response, Revision
 from preceptor.judge.respond import respond
+from preceptor.judge.settings import LabelSettings
 from preceptor.judge.voting.cascade import together
 from preceptor.prompts.records import Prompt
 from preceptor.run import ppo, rounds
 from preceptor.run.config import RunConfig
 from preceptor.run.guard import part
 from preceptor.run.running import POLICY, SFT, chosen_prompts, compared_with_start, held_out_replies
+from preceptor.settings import CHECKS
 from preceptor.train.estimate.schedule import saved_steps
 from preceptor.train.rollout.prompts import drawings
 
@@ -41,6 +41,7 @@ class Untrained:
     name: str
     endpoint: str
     dialect: str
+    capabilities = Capabilities()
 
     async def complete(self, request: Request) -> Completion:
         """Never asked: a plan carries nothing out."""
@@ -62,7 +63,7 @@ class Cast(NamedTuple):
     def trained(self, name: str) -> Model:
         """The model of a folder of the run."""
         if (self.path / name / "manifest.json").exists():
-            return open_model(f"hf/{self.path / name}")
+            return self.config.open(f"hf/{self.path / name}")
         return Untrained(f"hf/{self.path / name}", "", self.start.dialect)
 
 
@@ -70,15 +71,15 @@ def asks(config: RunConfig) -> Iterator[Dialogue[Any]]:
     """All that a run would ask. Raises UserError where the run could not begin."""
     constitution = load_constitution(config.constitution)
     train, held_out, _ = chosen_prompts(config)
-    start = open_model(config.model)
-    critic = stages.opened(config.critic or config.model, config.base_url)
-    cast = Cast(config, Path(config.out), start, critic, stages.open_judge(config.judge, config.base_url))
+    start = config.open(config.model)
+    critic = config.open(config.critic or config.model)
+    cast = Cast(config, Path(config.out), start, critic, config.open_judge(config.judge))
     for number, prompt in enumerate(train):
         yield _labelled(prompt, number, cast, constitution)
     for policy in _policies(config):
         settings = compared_with_start(config, policy)
         sides = (start, cast.trained(policy))
-        judge = stages.open_judge(settings.judge, config.base_url)
+        judge = config.open_judge(settings.judge)
         yield from head_to_head.asks(held_out, constitution, settings, sides, judge)
     yield from _guarded(config, train, held_out, constitution)
     if config.probes is not None:
@@ -92,9 +93,9 @@ def _guarded(
     """What a model that guards PPO is asked at most, with replies as long as they may be: no look after a stop."""
     if config.ppo is None or (guarded := config.ppo.guard) is None:
         return
-    if guarded.judge == stages.CHECKS or guarded.judge.startswith(ORACLE):
+    if guarded.judge == CHECKS or guarded.judge.startswith(ORACLE):
         return
-    judge = stages.open_judge(guarded.judge, config.base_url)
+    judge = config.open_judge(guarded.judge)
     parted = part(train, held_out, guarded, config.seed)
     steps = drawings(config.ppo, len(parted.train))
     for step in (0, *saved_steps(steps, guarded.every)):

@@ -7,24 +7,26 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from preceptor import folder
 from preceptor.asking import stages
+from preceptor.asking.work import whole
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution
 from preceptor.evaluation import head_to_head
 from preceptor.judge.asking.fanout import Progress
-from preceptor.judge.models.registry import open_model
 from preceptor.judge.records import Label, Response
-from preceptor.judge.respond import RespondSettings
+from preceptor.judge.settings import RespondSettings
 from preceptor.prompts.pool import prompts_from, split
 from preceptor.prompts.records import Prompt, Record
 from preceptor.prompts.rows import read_records, write_rows
 from preceptor.records import HeldOut, StageRecord
 from preceptor.run.config import RunConfig
+from preceptor.settings import Asking, AskSettings
 from preceptor.train.evaluation.compare import kl_nats, reply_logprobs
 
 if TYPE_CHECKING:
@@ -79,7 +81,7 @@ class Run:
     screen: Screen
 
     @property
-    def asking(self) -> stages.Asking:
+    def asking(self) -> Asking:
         return asking_of(self.config)
 
     def fingerprint(self, settings: Any, inputs: Sequence[str]) -> str:
@@ -123,14 +125,10 @@ class Run:
         return list(read_records(self.path / name, kind))
 
 
-def asking_of(config: RunConfig) -> stages.Asking:
+def asking_of(config: RunConfig) -> Asking:
     """How a run asks: over the ledger in its own folder."""
-    return stages.Asking(
-        ledger=str(Path(config.out) / "ledger.db"),
-        concurrency=config.concurrency,
-        max_cost_usd=config.max_cost_usd,
-        base_url=config.base_url,
-    )
+    said = {name: getattr(config, name) for name in AskSettings.model_fields}
+    return Asking(ledger=str(Path(config.out) / "ledger.db"), **said)
 
 
 class Prompts(NamedTuple):
@@ -175,10 +173,9 @@ def sample(run: Run, stage: str, model: str, inputs: Sequence[str], output: str,
     def work() -> Outcome:
         prompts = run.read(inputs[0], Prompt)
         responses: list[Response] = []
-        opened = open_model(model)
         with run.screen.asking(stage) as watch:
-            dialogues = list(stages.responding(prompts, opened, settings))
-            asked = stages.whole(dialogues, opened, run.asking, responses.extend, watch)
+            to_respond = partial(stages.to_respond, model, run.asking, settings)
+            asked = whole(stages.Work(prompts, to_respond), run.asking, responses.extend, watch)
         write_rows(run.path / output, responses)
         unusable = Counter(str(response.status) for response in responses if response.status != "ok")
         return Outcome(

@@ -14,7 +14,8 @@ from preceptor import folder
 from preceptor.constitution.errors import UserError
 from preceptor.judge.dataset.publish import RANKINGS, preference
 from preceptor.judge.records import Label, Preference, Ranking, Response, Revision
-from preceptor.judge.voting.ranking import Pairing, preferences_of
+from preceptor.judge.settings import Pairing
+from preceptor.judge.voting.ranking import preferences_of
 from preceptor.prompts.rows import read_records
 
 MANIFEST = "manifest.json"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from preceptor.constitution.principle import Constitution, Principle
-from preceptor.judge.models.protocol import Completion, Dialogue, Outcome, Request
+from preceptor.judge.models.protocol import Capabilities, Completion, Dialogue, Outcome, Request
 from preceptor.judge.records import Pair, Response
 from preceptor.prompts.records import Message, Prompt
 
@@ -27,6 +27,7 @@ class Absent:
     name = "scripted/none"
     endpoint = ""
     dialect = ""
+    capabilities = Capabilities()
 
     async def complete(self, request: Request) -> Completion:
         raise AssertionError(f"a stage asked by itself: {request.stage}")

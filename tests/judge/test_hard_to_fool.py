@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preceptor.judge.compare import SHOWN, read
-from preceptor.judge.label import LabelSettings, label, template_for
+from preceptor.judge.label import label, template_for
 from preceptor.judge.models.protocol import Completion, Request
 from preceptor.judge.records import Pair
+from preceptor.judge.settings import LabelSettings
 from tests.judge.canned import BOTH, Absent, drive, pair, says
 
 FRAGMENTS = st.sampled_from(

@@ -17,9 +17,10 @@ from preceptor.constitution.files import load as load_constitution
 from preceptor.constitution.principle import Constitution, Principle
 from preceptor.judge.audit.audit import audit
 from preceptor.judge.errors import PairsError
-from preceptor.judge.label import LabelSettings, label, template_for
+from preceptor.judge.label import label, template_for
 from preceptor.judge.models.protocol import Completion, Failure, Outcome, Request
 from preceptor.judge.records import Label, Pair
+from preceptor.judge.settings import LabelSettings
 from preceptor.prompts.errors import TemplateError
 from preceptor.prompts.records import Message, Prompt
 from tests.judge.canned import BOTH, KIND, SHORT, TRUE, WITH_CHECK, Absent, drive, first_shown, pair, says

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from preceptor.judge.asking.fanout import Fanout, Limits
 from preceptor.judge.asking.prices import Prices
 from preceptor.judge.ledger import ledger as ledger_module
 from preceptor.judge.ledger.ledger import open_ledger
+from preceptor.judge.ledger.location import reading
 from preceptor.judge.ledger.owner import is_gone, new_owner
 from preceptor.judge.models.protocol import Completion, Dialogue, Outcome, Request
 from preceptor.judge.models.scripted import ScriptedModel
@@ -86,12 +88,20 @@ async def test_a_failure_takes_no_lease_from_another(place: str, monkeypatch: py
 async def test_leases_are_renewed_while_a_long_call_goes_on(
     place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger_module, "LEASE_S", 2.0)
-    monkeypatch.setattr(ledger_module, "RENEW_S", 0.05)
-    async with open_ledger(place) as one, open_ledger(place) as other:
+    """A lease that was over when it was given is nobody else's once it was renewed."""
+    monkeypatch.setattr(ledger_module, "LEASE_S", -1.0)
+    monkeypatch.setattr(ledger_module, "RENEW_S", 0.01)
+    async with open_ledger(place) as one, open_ledger(place) as other, asyncio.timeout(60):
         assert await one.intend(request())
-        await asyncio.sleep(3)
+        monkeypatch.setattr(ledger_module, "LEASE_S", 60.0)
+        while leased_until(place) < time.time():  # noqa: ASYNC110 - a database tells nobody
+            await asyncio.sleep(0.005)
         assert not await other.intend(request())
+
+
+def leased_until(place: str) -> float:
+    with reading(place) as connection:
+        return float(connection.exec_driver_sql("SELECT MAX(leased_until) FROM calls").scalar_one())
 
 
 async def test_an_answer_to_a_call_that_was_pruned_meanwhile_is_kept(place: str) -> None:

@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 
 from preceptor.judge.asking.budget import Spending, worst_usd
 from preceptor.judge.asking.fanout import Fanout, Limits
-from preceptor.judge.asking.prices import Price, Prices
+from preceptor.judge.asking.prices import Prices
 from preceptor.judge.asking.rate_limits import Way
 from preceptor.judge.asking.shared import Keeper, Line, SharedBudget, SharedGate, stop_of
 from preceptor.judge.errors import BudgetReached, ModelError, ProviderStopped, Rejected, Transient
 from preceptor.judge.ledger.ledger import Ledger
 from preceptor.judge.models.http.faults import Crowded
-from preceptor.judge.models.protocol import Completion, Dialogue, Failure, Outcome, Request
+from preceptor.judge.models.protocol import Capabilities, Completion, Dialogue, Failure, Outcome, Request
+from preceptor.judge.settings import Price
 from preceptor.prompts.records import Message
 from tests.judge.virtual_time import Deadlock, run
 
@@ -67,6 +68,7 @@ class Befallen:
 
     name = NAME
     endpoint = dialect = ""
+    capabilities = Capabilities()
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan

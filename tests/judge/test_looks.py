@@ -10,11 +10,12 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preceptor.judge.label import LabelSettings, label
+from preceptor.judge.label import label
 from preceptor.judge.ledger.ledger import Ledger, open_ledger
 from preceptor.judge.looks import next_look
 from preceptor.judge.models.protocol import Dialogue
 from preceptor.judge.records import Pair
+from preceptor.judge.settings import LabelSettings
 from preceptor.prompts.template import load
 from tests.judge.canned import BOTH, Absent, drive, pair, says
 

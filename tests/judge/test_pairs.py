@@ -94,7 +94,7 @@ def test_equal_rows_are_both_kept(tmp_path: Path) -> None:
     [
         (
             {"prompt": "Hi"},
-            r"pairs\.jsonl:1: no replies; wanted response_a and response_b, or responses, or chosen",
+            r"pairs\.jsonl: no layout of pairs that is known \(prompt\); wanted prompt with response_a and",
         ),
         ({"prompt": "Hi", "response_a": "x"}, r"no response_b; wanted response_a and response_b together"),
         ({"prompt": "Hi", "chosen": "x"}, r"no rejected; wanted chosen and rejected together"),
@@ -105,9 +105,20 @@ def test_equal_rows_are_both_kept(tmp_path: Path) -> None:
         ({"response_a": "x", "response_b": "y"}, r"neither prompt nor messages"),
         (
             {"chosen": "x", "rejected": "y"},
-            r"chosen and rejected without a prompt; wanted the conversation in a column",
+            r"without a prompt, and without a beginning that they share; wanted the conversation in a column",
         ),
-        ({"chosen": "\n\nHuman: x", "rejected": "\n\nHuman: y"}, r"use --format hh"),
+        (
+            {"chosen": "\n\nHuman: x", "rejected": "\n\nHuman: y"},
+            r"a transcript that ends with the human; wanted a last reply",
+        ),
+        (
+            {"prompt": "Hi", "response_a": "x", "response_b": "y", "chosen": "x", "rejected": "y"},
+            r"can be read in two ways: as rows .* and as trl .*--format rows or --format trl",
+        ),
+        (
+            {"prompt": "Hi", "messages": TALK, "chosen": "x", "rejected": "y"},
+            r"in the column prompt and in the column messages; say which by --map prompt=prompt",
+        ),
         (
             {"prompt": "Hi", "response_a": 1, "response_b": "y"},
             r"response_a is a number; wanted a text or a list",
@@ -122,7 +133,7 @@ def test_equal_rows_are_both_kept(tmp_path: Path) -> None:
         ({"prompt": "Hi", "chosen": "x", "rejected": "y", "preferred": "a"}, r"chosen is the gold"),
         (
             {"prompt": "Hi", "chosen": [*TALK, {"role": "assistant", "content": "x"}], "rejected": "y"},
-            r"chosen holds the conversation too \(user, assistant\); wanted the reply alone",
+            r"rejected is a text; wanted a list of messages",
         ),
         (
             {"prompt": {"id": "x"}, "response_a": "x", "response_b": "y"},

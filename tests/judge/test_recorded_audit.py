@@ -11,10 +11,11 @@ from preceptor.constitution.principle import Constitution, Principle
 from preceptor.judge.asking.fanout import Fanout, Limits
 from preceptor.judge.asking.prices import Prices
 from preceptor.judge.audit.audit import audit
-from preceptor.judge.label import LabelSettings, label, template_for
+from preceptor.judge.label import label, template_for
 from preceptor.judge.ledger.ledger import open_ledger
 from preceptor.judge.models.openai.model import open_model
 from preceptor.judge.records import Pair
+from preceptor.judge.settings import LabelSettings
 from preceptor.prompts.records import Message, Prompt
 from tests.servers.llm import LLMServer
 from tests.servers.recordings import pairs, recordings

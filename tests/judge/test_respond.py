@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from preceptor.judge.models.protocol import Completion, Failure, Outcome, Request
-from preceptor.judge.respond import RespondSettings, respond
+from preceptor.judge.respond import respond
+from preceptor.judge.settings import RespondSettings
 from preceptor.prompts.records import Message, Prompt
 from tests.judge.canned import Absent, drive, prompt, says
 

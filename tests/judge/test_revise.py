@@ -10,7 +10,8 @@ from preceptor.asking.stages import pairs_to_label
 from preceptor.constitution.principle import Constitution, Principle
 from preceptor.judge.models.protocol import Completion, Failure, Outcome, Request
 from preceptor.judge.records import ReplyStatus
-from preceptor.judge.revise import ReviseSettings, drawn, revise
+from preceptor.judge.revise import drawn, revise
+from preceptor.judge.settings import ReviseSettings
 from preceptor.prompts.records import content_id
 from tests.judge.canned import BOTH, KIND, TRUE, Absent, drive, response, says
 

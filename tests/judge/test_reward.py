@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from preceptor.judge.asking.prices import Price
 from preceptor.judge.errors import BudgetReached, ProviderStopped, Rejected
 from preceptor.judge.ledger.location import reading
 from preceptor.judge.ledger.queries import bill
@@ -18,6 +17,7 @@ from preceptor.judge.models.http.faults import Crowded
 from preceptor.judge.models.protocol import Completion, OnHeaders, Request
 from preceptor.judge.models.scripted import Line, ScriptedModel
 from preceptor.judge.reward import JudgeReward, RewardSettings
+from preceptor.judge.settings import Price
 from preceptor.train.embedded import WEIGHTS
 from tests.judge.canned import BOTH, first_shown, says
 

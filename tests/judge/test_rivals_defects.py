@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from preceptor.asking.stages import Asked, Asking, carry_out
+from preceptor.asking.stages import Asked, carry_out
 from preceptor.judge.asking.fanout import Fanout, Limits
 from preceptor.judge.asking.prices import Prices
 from preceptor.judge.errors import BudgetReached, Rejected
-from preceptor.judge.label import LabelSettings, label, template_for
+from preceptor.judge.label import label, template_for
 from preceptor.judge.ledger.ledger import open_ledger
 from preceptor.judge.models.anthropic.model import open_model as open_anthropic
 from preceptor.judge.models.openai.model import open_model as open_openai
@@ -20,9 +20,11 @@ from preceptor.judge.models.protocol import Completion, Request
 from preceptor.judge.models.scripted import ScriptedModel
 from preceptor.judge.records import Label, Pair
 from preceptor.judge.reward import JudgeReward, RewardSettings
-from preceptor.judge.score import Reply, ScoreSettings, score
+from preceptor.judge.score import Reply, score
 from preceptor.judge.score import template_for as grading
+from preceptor.judge.settings import LabelSettings, ScoreSettings
 from preceptor.prompts.records import Message
+from preceptor.settings import Asking
 from tests.judge.canned import BOTH, Absent, drive, first_shown, pair, says
 from tests.servers.llm import LLMServer
 

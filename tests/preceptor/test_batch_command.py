@@ -150,8 +150,8 @@ def test_killed_anywhere_it_sends_nothing_twice_and_forgets_nothing(
 
 
 ENDS_IN_ITS_RESULTS = """
-import os, judge.asking.batch, judge.ledger.batches as books
-judge.asking.batch.AT_ONCE = 8
+import os, preceptor.judge.asking.batch as batch, preceptor.judge.ledger.batches as books
+batch.AT_ONCE = 8
 collect, times = books.collect, []
 def killed(*args, **words):
     times.append(1)
@@ -246,7 +246,7 @@ def test_the_ledger_lists_them_and_bills_by_them(unbroken: dict[str, Unbroken], 
     assert calls == {first["token"]: 2 * PAIRS - 3, latest["token"]: 3}
 
 
-def test_respond_revise_score_and_audit_take_it(preceptor: Preceptor) -> None:
+def test_respond_revise_score_evaluate_and_audit_take_it(preceptor: Preceptor) -> None:
     made = BatchServer()
     rows = [
         {"prompt": f"q{n}", "chosen": f"one quality={n + 9}", "rejected": f"two quality={n}"}
@@ -257,10 +257,12 @@ def test_respond_revise_score_and_audit_take_it(preceptor: Preceptor) -> None:
         how = ("--base-url", made.url, "--batch", "--json")
         model = ("--model", OPENAI)
         judge = ("--judge", OPENAI, "-c", "style")
+        sides = ("--policy", OPENAI, "--baseline", "openai/gpt-4o")
         for command, batches in (
             (("respond", "gold.jsonl", *model, "--samples", 2, "-o", "r.jsonl"), 1),
             (("revise", "r.jsonl", *model, "-c", "style", "--rounds", 1, "-o", "v.jsonl"), 2),
             (("score", "gold.jsonl", *judge, "-o", "s.jsonl"), 1),
+            (("evaluate", *sides, "--prompts", "gold.jsonl", *judge), 3),
             (("audit", "gold.jsonl", *judge), 1),
         ):
             before = len(made.made)

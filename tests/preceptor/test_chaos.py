@@ -8,8 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.preceptor.conftest import Preceptor
 from tests.servers.llm import LLMServer
+
+pytestmark = pytest.mark.slow
 
 MENDED = ("408", "409", "425", "429", "500", "503", "529", "drop", "badjson", "html", "empty", "truncate")
 """What another try mends."""

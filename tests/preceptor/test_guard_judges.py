@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from preceptor.asking.stages import Asking
-from preceptor.cli.train_ppo import _refuse_labeller
+from preceptor.cli.train.ppo import _refuse_labeller
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.files import load
 from preceptor.evaluation.oracles import guard_judge
 from preceptor.judge.errors import BudgetReached
 from preceptor.prompts.pool import prompts_from
 from preceptor.prompts.records import Message, Prompt
+from preceptor.settings import Asking
 from tests.servers.llm import LLMServer
 
 Start = Callable[..., LLMServer]
@@ -54,7 +54,7 @@ def test_what_is_not_judged_has_no_score(
 def test_the_cap_holds_over_all_looks_together(
     start_server: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from preceptor.judge.asking.prices import price_from
+    from preceptor.judge.settings import price_from
 
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
     server = start_server()

@@ -20,6 +20,8 @@ from preceptor.judge.ledger.queries import BillLine, Wanted, bill, count
 from preceptor.prompts.rows import read_rows
 from tests.servers.llm import LLMServer, serve
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 MAIN = "from preceptor.cli.app import main; main()"
 IN_FLIGHT = 16

@@ -11,7 +11,8 @@ import pytest
 
 from preceptor.constitution.files import load
 from preceptor.judge.audit.audit import AGREEMENT, FIGURES, audit
-from preceptor.judge.label import LabelSettings, label
+from preceptor.judge.label import label
+from preceptor.judge.settings import LabelSettings
 from preceptor.judge.voting.panel import require_dawid_skene
 from tests.judge.canned import Absent, drive, pair, says
 from tests.preceptor.conftest import Preceptor

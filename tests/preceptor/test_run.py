@@ -24,6 +24,8 @@ from preceptor.train.embedded import WEIGHTS
 from preceptor.train.evaluation.compare import kl_nats, reply_logprobs
 from tests.preceptor.conftest import Preceptor
 
+pytestmark = pytest.mark.slow
+
 RUN = """\
 out: {out}
 model: embedded

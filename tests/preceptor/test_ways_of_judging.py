@@ -118,7 +118,7 @@ def test_groups_are_ranked_and_give_the_preferences_asked_for(
     ] * 3
     assert server.stats()["requests"] == 3 * 6 * 2
     assert len(rows_of(place / "best" / "rankings.jsonl")[0]["scores"]) == 4
-    assert preceptor(*words, "--groups", "all", "--pairs", "adjacent", "--out", "adjacent").code == 0
+    assert preceptor(*words, "--groups", "all", "--preferences", "adjacent", "--out", "adjacent").code == 0
     assert len(rows_of(place / "adjacent" / "preferences.jsonl")) == 9
     assert server.stats()["requests"] == 3 * 6 * 2
     assert preceptor("verify", "best").code == 0
@@ -192,7 +192,7 @@ def test_an_audit_with_canaries_and_a_gate(preceptor: Preceptor, start_server: S
     server = start_server()
     ended = preceptor(
         *("audit", "pairs.jsonl", "-c", "style", "--judge", "openai/x", "--base-url", server.url),
-        *("--canaries", "--json", "--fail-if", "attack_rate >= 0"),
+        *("--attacks", "--json", "--fail-if", "attack_rate >= 0"),
     )
     assert ended.code == 1, ended.err
     figures = json.loads(ended.out)

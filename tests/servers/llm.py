@@ -173,7 +173,7 @@ class LLMServer:
         self._tokens_in += len(text) // 4 + 1
         self._tokens_out += len(said.text) // 4 + 1
         usage = (len(text) // 4 + 1, len(said.text) // 4 + 1)
-        if path.endswith("/messages"):
+        if path.partition("?")[0].endswith("/messages"):
             return Answer(200, anthropic_body(body, said, reason, usage), {})
         return Answer(200, openai_body(body, said, reason, usage), {})
 
@@ -236,7 +236,7 @@ class LLMServer:
         """The answer to any request."""
         if method == "GET" and path == "/stats":
             return Answer(200, self.stats(), {})
-        if method == "POST" and path.endswith(("/chat/completions", "/messages")):
+        if method == "POST" and path.partition("?")[0].endswith(("/chat/completions", "/messages")):
             self._running += 1
             self._peak = max(self._peak, self._running)
             try:

@@ -13,9 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from preceptor.cli.launch import _without_ours
+from preceptor.cli.train.launch import _without_ours
 from preceptor.prompts.rows import write_rows
 from tests.train.tiny import preference
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 

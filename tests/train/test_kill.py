@@ -18,6 +18,8 @@ import pytest
 from preceptor.prompts.rows import write_rows
 from tests.train.tiny import preference
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from preceptor.cli.train import app
-from preceptor.cli.train_online import run_values
+from preceptor.cli import runs
+from preceptor.cli.train.app import app
 from preceptor.constitution.errors import UserError
 from preceptor.judge.errors import BudgetReached
-from preceptor.run.config import checked
-from preceptor.train.settings import GrpoSettings, RlooSettings
+from preceptor.run.config import RunConfig
 from tests.servers.vllm import serving
-from tests.train.test_ppo_command import PROMPTS, REWARD, SOURCES
+from tests.train.test_ppo_command import PROMPTS, REWARD
 
-SETTINGS = {"grpo": GrpoSettings, "rloo": RlooSettings}
+pytestmark = pytest.mark.slow
+
 SMALL = "--batch-size 4 --samples 2 --max-new-tokens 6 --max-length 64 --rank 4"
 CONSTITUTION = (
     "name: short\nversion: 1.0.0\nprinciples:\n  - id: short\n    text: Choose the shorter reply.\n"
@@ -64,48 +64,71 @@ def test_the_judge_rewards_and_at_its_budget_the_exit_code_is_3(
 ) -> None:
     """At a cap of 0 nothing leaves, so that nobody needs to listen."""
     monkeypatch.chdir(place)
-    words = f"{kind} prompts.jsonl --reward judge -c short.yaml --judge-mode score {SMALL} --model {tiny}"
+    words = f"{kind} prompts.jsonl -c short.yaml --judge-mode score {SMALL} --model {tiny}"
     words += " --minibatches 2" if kind == "ppo" else ""
     app(f"{words} --judge scripted/judge.jsonl --out out --json".split(), standalone_mode=False)
     result = json.loads(capsys.readouterr().out)
     assert result["metrics"]["reward"] == pytest.approx((7 - 1) / 9 * 2 - 1)
     assert result["metrics"]["masked"] == 0
     assert (place / ".preceptor/ledger.db").is_file()
-    priced = f"{words} --judge openai/gpt-4o --judge-base-url http://127.0.0.1:9 --max-cost 0 --out stopped"
+    priced = f"{words} --judge openai/gpt-4o --base-url http://127.0.0.1:9 --max-cost 0 --out stopped"
     with pytest.raises(BudgetReached) as caught:
         app(priced.split(), standalone_mode=False)
     assert caught.value.exit_code == 3
     assert not (place / "stopped/manifest.json").exists()
 
 
-def test_ppo_and_grpo_draw_at_a_server(tiny: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ppo_and_grpo_draw_at_a_server(
+    tiny: Path, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(place)
     monkeypatch.delitem(sys.modules, "rewarding", raising=False)
     with serving(tiny) as server:
-        where = f"--rollouts vllm --base-url {server.url}/v1 --reward rewarding:short --model {tiny}"
+        where = f"--vllm {server.url}/v1 --reward rewarding:short --model {tiny}"
         app(f"ppo prompts.jsonl {where} --minibatches 2 --out ppo {SMALL}".split(), standalone_mode=False)
         asked = len(server.seen)
-        app(f"grpo prompts.jsonl {where} --out grpo {SMALL}".split(), standalone_mode=False)
+        former = where.replace("--vllm", "--rollouts vllm --base-url")
+        app(f"grpo prompts.jsonl {former} --out grpo {SMALL}".split(), standalone_mode=False)
         assert len(server.seen) > asked > 0
+    assert "warning: --rollouts vllm --base-url URL is now --vllm URL" in capsys.readouterr().err
     rows = [json.loads(line) for line in Path("ppo/metrics.jsonl").read_text().splitlines()]
     assert all(abs(row["sampler_gap_nats"]) < 1e-3 for row in rows)
+
+
+@pytest.mark.parametrize("kind", ["grpo", "rloo"])
+def test_a_plan_counts_the_steps_and_former_spellings_say_their_new_ones(
+    kind: str, tiny: Path, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    words = (
+        f"{kind} prompts.jsonl --reward judge --judge scripted/judge.jsonl -c short.yaml --judge-mode score"
+    )
+    app(f"{words} {SMALL} --model {tiny} --out out --plan --json".split(), standalone_mode=False)
+    said = capsys.readouterr()
+    plan = json.loads(said.out)
+    assert (plan["stage"], plan["steps"], plan["rows"], plan["memory_bytes"]) == (kind, 2, 4, None)
+    assert "warning: --reward judge is now --judge alone" in said.err
+    assert f"so say hf/{tiny}" in said.err
+    assert not Path("out").exists()
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ("--reward judge", "--reward judge needs --judge"),
-        ("--reward judge --judge embedded", "--reward judge needs --constitution"),
+        ("", "nobody rewards; name a reward model or a function with --reward, or a judge with --judge"),
+        ("--judge embedded", "--judge needs --constitution"),
+        ("--judge embedded -c short.yaml --base-url http://x", "embedded does not take --base-url"),
         (
-            "--reward judge --judge checks -c short.yaml",
+            "--judge checks -c short.yaml",
             "--judge checks: machine checks alone give no reward",
         ),
         (
             "--reward rewarding:short --judge embedded --max-cost 1",
-            "--judge and --max-cost: no effect without",
+            "--judge and --max-cost: no effect with --reward",
         ),
         ("--reward rewarding:short --rollouts vllm", "--rollouts vllm needs --base-url"),
-        ("--reward rewarding:short --base-url http://x", "--base-url has no effect without --rollouts vllm"),
+        ("--reward rewarding:short --base-url http://x", "--base-url: no effect with --reward"),
         (
             "--reward rewarding:short --batch-size 6 --samples 4",
             "batch_size 6 is not a multiple of samples 4",
@@ -131,37 +154,30 @@ def test_bad_input_is_told_and_leaves_nothing_behind(
     assert not Path("out").exists()
 
 
-@pytest.mark.parametrize("kind", ["grpo", "rloo"])
-def test_flags_and_settings_agree(kind: str) -> None:
-    """The defaults shown are the settings' own, and every setting that changes the result has a flag."""
-    from typer.main import get_command
-
-    fields = SETTINGS[kind].model_fields
-    options = get_command(app).commands[kind].params  # type: ignore[attr-defined]
-    apart = {"model", "pass_tokens", "rollout_tokens", "gradient_checkpointing"}
-    for option in options:
-        shown = getattr(option, "show_default", None)
-        if isinstance(shown, str) and option.name not in apart:
-            assert shown == str(fields[option.name].default), option.name
-    flags = {"compile" if option.name == "compile_model" else option.name for option in options}
-    assert set(fields) - {"warmup"} == flags - {"prompts", "reward", "out", "json"} - SOURCES
-
-
-def test_online_dpo_is_a_run_with_rounds(tmp_path: Path) -> None:
+def test_online_dpo_is_a_run_with_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is said by flags is what a run file would say; what is not said is the run's own default."""
-    from typer.main import get_command
-
-    command = get_command(app).commands["online-dpo"]  # type: ignore[attr-defined]
-    words = "prompts.jsonl --judge checks -c front-desk --out here --samples 4 --rounds 3 --beta 0.2 --seed 5"
-    flags = command.make_context("online-dpo", words.split()).params
-    config = checked(run_values(flags), "flags")
+    described: list[RunConfig] = []
+    monkeypatch.setattr(runs, "carry_out", lambda config, *_: described.append(config))
+    words = (
+        "online-dpo prompts.jsonl --judge checks -c front-desk --out here --samples 4 --rounds 3 --beta 0.2"
+    )
+    words += " --seed 5 --rpm 30 --timeout 9 --price 0.25,2 --batch --held-out-limit 7"
+    app(words.split(), standalone_mode=False)
+    (config,) = described
     assert (config.rounds, config.round_prompts, config.reference) == (3, "split", "first")
     assert (config.respond.samples, config.pairs, config.dpo.beta, config.seed) == (4, "all", 0.2, 5)
+    assert (config.prompts.file, config.prompts.held_out_limit) == ("prompts.jsonl", 7)
+    assert (config.rpm, config.timeout_s, config.batch) == (30, 9, True)
+    assert (config.prices[""].input, config.concurrency) == (
+        0.25,
+        RunConfig.model_fields["concurrency"].default,
+    )
     assert config.sft is None
     assert config.revise is None
     assert config.reward is None
-    with pytest.raises(UserError, match=r"the flags do not describe a run:\n  dpo.beta: 0.0 came"):
-        app(
-            f"online-dpo p --judge checks -c front-desk --out {tmp_path} --beta 0".split(),
-            standalone_mode=False,
-        )
+
+
+def test_online_dpo_names_the_flag_that_cannot_be(tmp_path: Path) -> None:
+    words = f"online-dpo p --judge checks -c front-desk --out {tmp_path} --beta 0"
+    with pytest.raises(UserError, match=r"--beta is 0.0: input should be greater than 0"):
+        app(words.split(), standalone_mode=False)

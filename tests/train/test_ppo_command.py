@@ -11,33 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from preceptor.cli.train import app
+from preceptor.cli.train.app import app
 from preceptor.constitution.errors import UserError
 from preceptor.train.reward import train_reward
-from preceptor.train.settings import PpoSettings, RewardSettings
+from preceptor.train.settings import RewardSettings
 from tests.servers.llm import LLMServer
 from tests.train.tiny import preference
+
+pytestmark = pytest.mark.slow
 
 PROMPTS = "\n".join(json.dumps({"prompt": f"{number}: where is the pool?"}) for number in range(4))
 REWARD = (
     "def short(prompts, completions, **columns):\n    return [-float(len(text)) for text in completions]\n"
 )
-
-
-SOURCES = {
-    *(
-        "judge",
-        "constitution",
-        "judge_mode",
-        "principles",
-        "judge_base_url",
-        "max_cost",
-        "concurrency",
-        "ledger",
-    ),
-    *("rollouts", "base_url"),
-}
-"""Flags that say who rewards and who draws, and are no settings."""
 
 
 @pytest.fixture
@@ -138,7 +124,7 @@ def test_a_guard_beside_a_reward_model(
     )
     words += f" --guard-judge {judge} -c law.yaml"
     if judge != "checks":
-        words += f" --judge-base-url {start_server().url} --max-cost 3"
+        words += f" --base-url {start_server().url} --max-cost 3"
     app(words.split(), standalone_mode=False)
     looks = [json.loads(line) for line in Path("out/guard.jsonl").read_text().splitlines()]
     assert [look["step"] for look in looks] == [0, 1, 2]
@@ -161,47 +147,8 @@ def test_what_no_judge_goes_by_is_refused(
     monkeypatch.chdir(place)
     (place / "law.yaml").write_text(LAW)
     guard = " --guard-prompts prompts.jsonl" if "--guard-judge" in words else ""
-    with pytest.raises(UserError, match=f"^{idle}: no effect without --reward judge"):
+    with pytest.raises(UserError, match=f"^{idle}: no effect with --reward"):
         app(
             f"ppo prompts.jsonl --reward rewarding:short --model {tiny} --out out {words}{guard}".split(),
             standalone_mode=False,
         )
-
-
-def test_the_defaults_shown_are_the_settings_own() -> None:
-    from typer.main import get_command
-
-    checked = 0
-    for option in get_command(app).commands["ppo"].params:  # type: ignore[attr-defined]
-        shown = getattr(option, "show_default", None)
-        if isinstance(shown, str) and option.name not in (
-            "model",
-            "pass_tokens",
-            "rollout_tokens",
-            "gradient_checkpointing",
-            "guard_text",
-        ):
-            default = PpoSettings.model_fields[option.name].default
-            assert shown == ("none" if default is None else str(default)), option.name
-            checked += 1
-    assert checked == 30
-
-
-def test_every_setting_that_changes_the_result_has_a_flag() -> None:
-    from typer.main import get_command
-
-    flags = {option.name for option in get_command(app).commands["ppo"].params}  # type: ignore[attr-defined]
-    left_out = {"normalise_rewards", "whiten_advantages", "warmup", "max_grad_norm"}
-    left_out |= {"compile", "report_to"}  # refused
-    others = {
-        "prompts",
-        "reward",
-        "out",
-        "json",
-        "plan",
-        "guard_judge",
-        "guard_prompts",
-        "guard_rule",
-        "guard_text",
-    }
-    assert set(PpoSettings.model_fields) - left_out == flags - others - SOURCES

@@ -12,9 +12,10 @@ made on the device, once for a batch, out of `part` and `positions`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
 from preceptor.judge.models.local.branch_mask import FLEX, TRUNK, mask_of
@@ -23,7 +24,16 @@ from preceptor.train.errors import CheckpointError
 
 PROMPT, CHOSEN, REJECTED, PADDING = TRUNK, 1, 2, 3
 
+Grid = Int64[Tensor, "R T"]
+Seen = Bool[Tensor, "R T"]
+OfToken = Int64[Tensor, "N"]
+OfReply = Int64[Tensor, "2*B"]
+OfPair = Float32[Tensor, "B"]
+Number = Int64[Tensor, "B"]
+OfRow = Int64[Tensor, "R"]
 
+
+@runtime_checkable
 class Tokens(Protocol):
     """What the model reads of a batch, whatever its replies are for: R rows of T tokens."""
 
@@ -50,18 +60,18 @@ class PairBatch(NamedTuple):
     of the flattened batch.
     """
 
-    input_ids: Tensor  # (R, T) int64
-    positions: Tensor  # (R, T) int64, of the token in its own conversation
-    part: Tensor  # (R, T) int64: PROMPT, CHOSEN, REJECTED or PADDING
-    predictor: Tensor  # (N,) int64, place of the token before each reply token
-    target: Tensor  # (N,) int64, the reply token itself
-    reply: Tensor  # (N,) int64, the reply that it belongs to
-    at: Tensor  # (N,) int64, its number in that reply
-    last: Tensor  # (2B,) int64, place of each reply's last token
-    probability: Tensor  # (B,) float32, that the chosen reply is the better
-    margin: Tensor  # (B,) float32, by how much
-    weight: Tensor  # (B,) float32, of the pair in the loss; 1 on average
-    number: Tensor  # (B,) int64, number of the pair in the data set
+    input_ids: Grid
+    positions: Grid  # of the token in its own conversation
+    part: Grid  # PROMPT, CHOSEN, REJECTED or PADDING
+    predictor: OfToken  # place of the token before each reply token
+    target: OfToken  # the reply token itself
+    reply: OfToken  # the reply that it belongs to
+    at: OfToken  # its number in that reply
+    last: OfReply  # place of each reply's last token
+    probability: OfPair  # that the chosen reply is the better
+    margin: OfPair  # by how much
+    weight: OfPair  # of the pair in the loss; 1 on average
+    number: Number  # number of the pair in the data set
 
     @property
     def shared(self) -> bool:
@@ -69,12 +79,12 @@ class PairBatch(NamedTuple):
         return len(self.input_ids) == len(self.number)
 
     @property
-    def seen(self) -> Tensor:
+    def seen(self) -> Seen:
         """Where tokens are, and not padding (R, T)."""
         return self.part != PADDING
 
     @property
-    def lengths(self) -> Tensor:
+    def lengths(self) -> OfReply:
         """Tokens of each reply (2B,)."""
         return torch.bincount(self.reply, minlength=2 * len(self.number))
 
@@ -128,9 +138,7 @@ def collate_pairs(
     )
 
 
-def collate_rows(
-    rows: Sequence[tuple[list[int], list[int]]], pad_id: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def collate_rows(rows: Sequence[tuple[list[int], list[int]]], pad_id: int) -> tuple[Grid, Grid, Seen, OfRow]:
     """`input_ids`, `attention_mask`, `reply_mask` (R, T), `last` (R,) of (prompt, reply) rows, padded right."""
     width = max(len(prompt) + len(reply) for prompt, reply in rows)
     ids = torch.full((len(rows), width), pad_id, dtype=torch.long)  # (R, T)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from preceptor.judge.models.local.branch_mask import Row, pack
@@ -18,19 +19,24 @@ from preceptor.train.data.batching import passes
 Reply = tuple[list[int], list[int]]
 """Tokens of a prompt and of a reply to it."""
 
+Grid = Int64[Tensor, "R T"]
+Seen = Bool[Tensor, "R T"]
+OfToken = Int64[Tensor, "N"]
+OfReply = Int64[Tensor, "B"]
+
 
 class ReplyBatch(NamedTuple):
     """B replies of N tokens in R rows of T tokens. Places are numbers in the R * T tokens of the flattened
     batch, in the order of the replies and of their tokens."""
 
-    input_ids: Tensor  # (R, T) int64
-    positions: Tensor  # (R, T) int64, of the token in its own conversation
-    part: Tensor  # (R, T) int64: 0 the prompt, n the n-th reply to it, one more than there are the padding
-    seen: Tensor  # (R, T) bool, false at padding
-    predictor: Tensor  # (N,) int64, place of the token before each reply token
-    target: Tensor  # (N,) int64, the reply token itself
-    last: Tensor  # (B,) int64, place of each reply's last token
-    number: Tensor  # (B,) int64, number of the reply in the step
+    input_ids: Grid
+    positions: Grid  # of the token in its own conversation
+    part: Grid  # 0 the prompt, n the n-th reply to it, one more than there are the padding
+    seen: Seen  # false at padding
+    predictor: OfToken  # place of the token before each reply token
+    target: OfToken  # the reply token itself
+    last: OfReply  # place of each reply's last token
+    number: OfReply  # number of the reply in the step
 
     @property
     def shared(self) -> bool:

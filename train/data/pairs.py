@@ -99,21 +99,38 @@ def encode_reply(
 ) -> list[int]:
     """Tokens of a reply as they follow the prompt's, ending in exactly one end of turn.
 
-    They are what the whole conversation's tokens have after the prompt's, cut after the last token of `ends`
-    (some templates add a newline there). Where the template writes the prompt differently once a reply stands
-    behind it (as templates do that drop old reasoning), and where there is no template, the reply's text is
-    tokenised on its own.
+    They are what the whole conversation's tokens have after the prompt's, cut after the end of turn (some templates
+    add a newline there, or an end of text). Where the template writes the prompt differently once a reply stands
+    behind it, as templates do that move the system message or drop old reasoning, the reply is looked for behind the
+    last turn alone; where it is not found there either, and where there is no template, its text is tokenised on its
+    own.
     """
-    whole = encode_messages(tokenizer, [*prompt, *reply], False) if tokenizer.chat_template else []
-    if whole[: len(prompt_ids)] == list(prompt_ids):
-        ids = whole[len(prompt_ids) :]
-    else:
+    ids = _behind(tokenizer, prompt, prompt_ids, reply)
+    if ids is None and len(prompt) > 1 and prompt[-1].role == "user":
+        opened = encode_messages(tokenizer, prompt[-1:], generation_prompt=True)
+        ids = _behind(tokenizer, prompt[-1:], opened, reply)
+    if ids is None:
         text = "".join(message.content for message in reply)
         ids = [int(token) for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
     closing = [at for at, token in enumerate(ids) if token in ends]
-    if closing:
-        return ids[: closing[-1] + 1]
-    return [*ids, _eos(tokenizer)]
+    if not closing:
+        return [*ids, _eos(tokenizer)]
+    while len(closing) > 1 and not str(tokenizer.decode(ids[closing[-2] + 1 : closing[-1]])).strip():
+        closing.pop()  # the end of text behind an end of turn
+    return ids[: closing[-1] + 1]
+
+
+def _behind(
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Sequence[Message],
+    prompt_ids: Sequence[int],
+    reply: Sequence[Message],
+) -> list[int] | None:
+    """What the whole conversation has after the prompt's tokens; None where it does not begin with them."""
+    if not tokenizer.chat_template:
+        return None
+    whole = encode_messages(tokenizer, [*prompt, *reply], False)
+    return whole[len(prompt_ids) :] if whole[: len(prompt_ids)] == list(prompt_ids) else None
 
 
 def turn_ends(

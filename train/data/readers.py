@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Any, Literal, NamedTuple, cast
 
 from pydantic import Field, ValidationError
 
 from preceptor.judge.records import Opinion, Preference, Revision
+from preceptor.prompts.columns import renamed
+from preceptor.prompts.layouts.recognition import pairs_in, parsed_pairs
 from preceptor.prompts.pool import Ids, conversation, messages_of, meta_of, tags_of
 from preceptor.prompts.records import Message, Record, content_id
 from preceptor.prompts.rows import BadRowError, RawRow, kind_of, parsed_rows
 from preceptor.train.errors import TrainDataError
 
-Format = Literal["rows", "hh"]
 PAIR_COLUMNS = frozenset(Preference.model_fields) | {"messages"}
+NOT_PREFERRED = "no reply is preferred"
 UNKNOWN = "unknown"
 """Constitution and judge of rows that do not name them, such as those of a public preference data set."""
 
@@ -49,31 +51,53 @@ class Demonstrations(NamedTuple):
     """Reason -> number of rows."""
 
 
-def read_preferences(source: str | Path, form: str = "rows") -> Preferences:
+def read_preferences(
+    source: str | Path, form: str = "rows", columns: Mapping[str, str] | None = None
+) -> Preferences:
     """Preferences of a file.
 
     `rows`: our own preferences, or TRL's `prompt`, `chosen`, `rejected` as texts or messages, where a missing
     probability means 1. A `weight` is the pair's in the loss; a `margin` other than 2 * probability - 1 is
-    kept under `meta`, as every unknown column is, and is the pair's margin. `hh`: transcripts; what they call
-    chosen is taken as certain.
+    kept under `meta`, as every unknown column is, and is the pair's margin. Every other layout of the field
+    (`prompts.layouts`) is read by sight, or is named by `form`; `columns` names its columns by ours. What they call
+    chosen is taken as certain unless they say otherwise; pairs in which nothing is preferred are set aside.
     Raises RowsError with file and lines for rows that cannot be read, TrainDataError where none is a
     preference.
     """
-    if form not in get_args(Format):
-        raise TrainDataError(f"no format {form!r}; wanted {' or '.join(get_args(Format))}")
     if form == "hh":
         return _read_transcripts(source)
-    return Preferences(list(parsed_rows(source, _preference_reader())), {})
+    read = _preference_reader()
+    rows: list[Preference] = []
+    aside: dict[str, int] = {}
+    for row in parsed_pairs(
+        source, lambda row: _undecided(row.fields) or read(row), pairs_in(source, form, columns)
+    ):
+        if isinstance(row, Preference):
+            rows.append(row)
+        else:
+            aside[row] = aside.get(row, 0) + 1
+    if not rows:
+        raise TrainDataError(f"{source}: no row says which reply is preferred")
+    return Preferences(rows, aside)
 
 
-def read_demonstrations(source: str | Path) -> Demonstrations:
-    """Demonstrations of a file: our own revisions, or rows of `prompt` (or `messages`) and `completion`.
+def _undecided(fields: Mapping[str, Any]) -> str:
+    """Why a pair teaches nothing; empty where a reply is chosen, or the row has no pair of replies at all."""
+    if "chosen" in fields or "response_a" not in fields:
+        return ""
+    return "a tie" if fields.get("preferred") == "tie" else NOT_PREFERRED
+
+
+def read_demonstrations(source: str | Path, columns: Mapping[str, str] | None = None) -> Demonstrations:
+    """Demonstrations of a file: our own revisions, or rows of `prompt` (or `messages`) and `completion`. `columns` are
+    names of ours -> the file's own.
 
     Raises RowsError with file and lines for rows that cannot be read, TrainDataError where none is usable.
     """
     rows: list[Demonstration] = []
     aside: dict[str, int] = {}
-    for row in parsed_rows(source, _demonstration_reader()):
+    read = _demonstration_reader()
+    for row in parsed_rows(source, lambda row: read(row._replace(fields=renamed(row.fields, columns or {})))):
         if isinstance(row, Demonstration):
             rows.append(row)
         else:
@@ -240,7 +264,7 @@ def _read_transcripts(source: str | Path) -> Preferences:
     aside: dict[str, int] = {}
     for pair in read_pairs(source, "hh"):
         if pair.preferred not in ("a", "b"):
-            aside["no reply is preferred"] = aside.get("no reply is preferred", 0) + 1
+            aside[NOT_PREFERRED] = aside.get(NOT_PREFERRED, 0) + 1
             continue
         replies = (pair.response_a, pair.response_b)
         chosen, rejected = replies if pair.preferred == "a" else replies[::-1]

@@ -26,7 +26,7 @@ class Reading(NamedTuple):
 
 
 ROLES = ("courtesy", "rude", "filler", "refusal", "agreeing", "disagreeing", "leak", "fact")
-_SENTENCE = re.compile(r"[^.]+\.(?= |$)")
+_SENTENCE = re.compile(r"(?:^|(?<=\.))[^.]++\.(?= |$)")
 
 
 @cache

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from preceptor.judge.models.local.loading import Placement
 from preceptor.judge.models.local.model import LocalModel
+from preceptor.judge.models.provider import Provider
 from preceptor.train.embedded import WEIGHTS
 
 
-def open_model(name: str, **placement: Any) -> LocalModel:
-    """The shipped tiny model, which reads the short wording that it was trained on."""
-    return LocalModel(name, str(WEIGHTS), dialect="embedded", **placement)
+def open_model(
+    name: str,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    device_map: str | None = None,
+    four_bit: bool = False,
+) -> LocalModel:
+    """The shipped tiny model, which reads the short wording that it was trained on; placed as any local model."""
+    placement = Placement(device, dtype, device_map, four_bit)
+    return LocalModel(name, str(WEIGHTS), dialect="embedded", **placement._asdict())
+
+
+PROVIDER = Provider(open_model=open_model, naming="alone", weights=lambda _: str(WEIGHTS), free=True)

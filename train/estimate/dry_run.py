@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from preceptor.judge.models.local.loading import quiet_loading
 from preceptor.train.errors import CheckpointError
 from preceptor.train.estimate.memory import Alive, held_bytes
 from preceptor.train.models.base import (
@@ -34,7 +35,6 @@ from preceptor.train.models.base import (
     checkpoint_gradients,
     freeze,
     lora,
-    quiet_loading,
     resolve_model,
     train_only,
 )

@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from preceptor.judge.models.local.loading import quiet_loading
 from preceptor.prompts.records import Message
 from preceptor.train.data.pairs import encode_messages, encode_reply, turn_ends
 from preceptor.train.errors import CheckpointError
 from preceptor.train.forward.reward_heads import shares
 from preceptor.train.forward.reward_model import RewardModel
-from preceptor.train.models.base import Base, quiet_loading
+from preceptor.train.models.base import Base
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from preceptor.judge.models.local.weights_hash import is_gguf
-from preceptor.judge.models.registry import PACKAGED
+from preceptor.judge.models.registry import declared, packaged
 from preceptor.train.data.readers import UNKNOWN
 from preceptor.train.export.provenance import REWARD, Origin
 from preceptor.train.models.base import resolve_model
@@ -123,7 +123,7 @@ def _names(names: tuple[str, ...]) -> str:
 def _by_machine(origin: Origin) -> bool:
     """Whether no person has judged the rows, as far as all of them say who did."""
     judges = [name for judge in origin.judges for name in judge.split(" + ")]
-    return not any(name == UNKNOWN or name.partition("/")[0] == "human" for name in judges)
+    return not any(name == UNKNOWN or declared(name).person for name in judges)
 
 
 def _labelled(origin: Origin) -> str:
@@ -165,7 +165,7 @@ def _code(origin: Origin, form: str, made: MadeIn) -> str:
 
 
 def _base_code(origin: Origin) -> str:
-    if origin.base in PACKAGED or is_gguf(origin.base):
+    if origin.base in packaged() or is_gguf(origin.base):
         where = "from preceptor.train.models.base import resolve_model"
         return f"{where}\n\nbase = resolve_model({json.dumps(origin.base)})  # of Preceptor\n"
     return f"\nbase = {json.dumps(resolve_model(origin.base))}\n"

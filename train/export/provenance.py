@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from preceptor.constitution.files import load
 from preceptor.judge.models.local import gguf, smollm2
 from preceptor.judge.models.local.weights_hash import is_gguf
-from preceptor.judge.models.registry import PACKAGED
+from preceptor.judge.models.registry import packaged
 from preceptor.prompts.manifest import file_hash
 from preceptor.train.data.readers import UNKNOWN
 from preceptor.train.errors import CheckpointError
@@ -56,7 +56,7 @@ class Origin(NamedTuple):
     def base_name(self) -> str:
         """The base by a name that holds on another machine too: hub id, a packaged model's name, or the name of a
         folder or GGUF file."""
-        if self.base in PACKAGED:
+        if self.base in packaged():
             return self.base
         return self.hub_base or Path(self.base.removeprefix("hf/")).name
 
@@ -110,7 +110,7 @@ def read_origin(folder: Path) -> Origin:
 def _base_of(folder: Path, model: str) -> str:
     """The base by the name that it was trained by, where that is a package's or a GGUF file's; else where the adapter
     says that it lies."""
-    if model in PACKAGED or (is_gguf(model) and Path(model.removeprefix("hf/")).expanduser().is_file()):
+    if model in packaged() or (is_gguf(model) and Path(model.removeprefix("hf/")).expanduser().is_file()):
         return model
     return base_of_adapter(folder)
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import torch
 
+from preceptor.judge.models.local.loading import quiet_loading
 from preceptor.prompts.manifest import file_hash, versions, write_json, write_text
 from preceptor.train.errors import CheckpointError, RunFolderError
 from preceptor.train.export.classifier import as_classifier, misread
@@ -32,7 +33,6 @@ from preceptor.train.models.base import (
     ADAPTER_WEIGHTS,
     adapt_from,
     load_base,
-    quiet_loading,
     resolve_model,
 )
 from preceptor.train.reward import CARD

@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from datasets import Dataset
 from trl import GRPOConfig, RLOOConfig  # type: ignore[attr-defined]
 
+from preceptor.judge.models.local.loading import quiet_loading
 from preceptor.prompts.records import Prompt
+from preceptor.train.estimate.dry_run import skeleton
 from preceptor.train.estimate.plan import Plan
 from preceptor.train.grpo.trl_trainers import Group, Grpo, Rloo
 from preceptor.train.loop.output_folder import (
@@ -35,8 +37,16 @@ from preceptor.train.loop.output_folder import (
     found_finished,
     start_folder,
 )
-from preceptor.train.loop.run import Watch, adapted_by, load_for, pass_tokens, run_loop, trainer_options
-from preceptor.train.models.base import quiet_loading, save_adapter, training_device
+from preceptor.train.loop.run import (
+    Watch,
+    adapted_by,
+    load_dtype,
+    load_for,
+    pass_tokens,
+    run_loop,
+    trainer_options,
+)
+from preceptor.train.models.base import save_adapter, training_device
 from preceptor.train.rollout.prompts import Asked, drawings, encode_prompts, prompts_of_step
 from preceptor.train.rollout.rewards import (
     RewardSource,
@@ -128,6 +138,19 @@ def _train(
     notes = (*ran.notes, *told_of_masked(opened.path / METRICS))
     return finish_folder(
         opened, Result(rows, ran.metrics, steps, wall_s, dict(read or {}), {}, ran.measured, notes)
+    )
+
+
+def plan_group(kind: str, prompts: Sequence[Prompt], settings: GroupSettings, reward: RewardSource) -> Plan:
+    """What `train_grpo` or `train_rloo` would take, as far as it is known: its steps. Raises as they do for prompts,
+    models and reward."""
+    base = skeleton(settings.model, load_dtype(settings.precision))
+    asked, _ = encode_prompts(prompts, settings, base)
+    reward_identity(reward)  # one that is not there is told
+    reward_folder(reward)
+    plan = _unplanned(kind, settings, asked)
+    return plan._replace(
+        notes=("memory, time and disk are not foretold: TRL's trainer decides on its passes",)
     )
 
 

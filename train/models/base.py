@@ -28,7 +28,7 @@ from preceptor.judge.errors import UnknownModel
 from preceptor.judge.models.local.gguf import folder_of
 from preceptor.judge.models.local.loading import Placement, base_named_by, open_checkpoint, quiet_loading
 from preceptor.judge.models.local.weights_hash import is_gguf, weights_hash
-from preceptor.judge.models.registry import PACKAGED, weights_of
+from preceptor.judge.models.registry import packaged, weights_of
 from preceptor.train.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -77,10 +77,10 @@ def resolve_model(name: str) -> str:
         if is_gguf(source):
             source = str(folder_of(name, source))
     except UnknownModel as error:
-        near = difflib.get_close_matches(name, PACKAGED, n=1, cutoff=0.6)
+        near = difflib.get_close_matches(name, packaged(), n=1, cutoff=0.6)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise CheckpointError(
-            f"no model {name!r}: wanted {', '.join(f'`{one}`' for one in PACKAGED)}, `hf/` and a hub id, or the path "
+            f"no model {name!r}: wanted {', '.join(f'`{one}`' for one in packaged())}, `hf/` and a hub id, or the path "
             f"of a model folder or GGUF file{hint}"
         ) from error
     except UserError as error:

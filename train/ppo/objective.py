@@ -17,23 +17,32 @@ import math
 from typing import Literal, NamedTuple
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 Estimator = Literal["k1", "k3"]
+Tokens = Float[Tensor, "B T"]
+"""A number for each token of B replies."""
+Mask = Bool[Tensor, "B T"]
+PerReply = Float[Tensor, "B"]
+Numbers = Float[Tensor, "*N"]
+"""A number for each token, in whatever array they stand."""
+Flags = Bool[Tensor, "*N"]
+Scalar = Float[Tensor, ""]
 
 
 class Advantages(NamedTuple):
     """What a token was worth."""
 
-    advantages: Tensor  # (B, T)
-    returns: Tensor  # (B, T), what the value function should have said
+    advantages: Tokens
+    returns: Tokens  # what the value function should have said
 
 
 class Clipped(NamedTuple):
-    """Losses (B, T) of tokens, and where the bound was reached."""
+    """Losses of tokens, and where the bound was reached."""
 
-    losses: Tensor  # (B, T) float32
-    clipped: Tensor  # (B, T) bool
+    losses: Numbers
+    clipped: Flags
 
 
 class Running(NamedTuple):
@@ -69,7 +78,7 @@ class Running(NamedTuple):
         return (numbers - self.mean) / self.std
 
 
-def kl_per_token(logprobs: Tensor, reference: Tensor, estimator: Estimator) -> Tensor:
+def kl_per_token(logprobs: Numbers, reference: Numbers, estimator: Estimator) -> Numbers:
     """Of tokens drawn from the policy, an estimate of KL(policy || reference) in nats, in the arrays' shape.
 
     With d = log reference - log policy: k1 = -d, unbiased and of either sign; k3 = exp(d) - 1 - d, unbiased,
@@ -88,7 +97,7 @@ def adapted_coefficient(coefficient: float, kl_nats: float, target_nats: float) 
     return coefficient * (1 + 0.1 * error)
 
 
-def token_rewards(rewards: Tensor, kl: Tensor, coefficient: float, mask: Tensor) -> Tensor:
+def token_rewards(rewards: PerReply, kl: Tokens, coefficient: float, mask: Mask) -> Tokens:
     """(B, T): -coefficient * kl at every token, and the reply's reward (B,) at its last.
 
     Ziegler et al. 2019, equation 2; Ouyang et al. 2022 (arXiv 2203.02155), equation 2.
@@ -98,7 +107,7 @@ def token_rewards(rewards: Tensor, kl: Tensor, coefficient: float, mask: Tensor)
     return (spread - coefficient * kl) * mask
 
 
-def length_penalties(lengths: Tensor, per_token: float, limit: int, buffer: int) -> Tensor:
+def length_penalties(lengths: PerReply, per_token: float, limit: int, buffer: int) -> PerReply:
     """What replies (B,) lose for their length: `per_token` for each token, and up to 1 close to the limit.
 
     The latter grows from 0 at limit - buffer tokens to 1 at the limit: Yu et al. 2025, equation 13. A buffer of
@@ -110,7 +119,7 @@ def length_penalties(lengths: Tensor, per_token: float, limit: int, buffer: int)
     return lost
 
 
-def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> Advantages:
+def gae(rewards: Tokens, values: Tokens, mask: Mask, gamma: float, lam: float) -> Advantages:
     """Generalised advantages of tokens. Schulman et al. 2015, equations 11 and 16:
 
     delta_t = r_t + gamma V(s_t+1) - V(s_t);  A_t = delta_t + gamma lam A_t+1;  return_t = A_t + V(s_t)
@@ -130,12 +139,12 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
     return Advantages(advantages, (advantages + values) * mask)
 
 
-def masked_mean(numbers: Tensor, mask: Tensor) -> Tensor:
+def masked_mean(numbers: Numbers, mask: Flags) -> Scalar:
     """Mean () over the tokens; 0 where there are none."""
     return (numbers * mask).sum() / mask.sum().clamp(min=1)
 
 
-def whitened(numbers: Tensor, mask: Tensor, keep_mean: bool = False) -> Tensor:
+def whitened(numbers: Numbers, mask: Flags, keep_mean: bool = False) -> Numbers:
     """(B, T) with variance 1 over all tokens, and mean 0 unless it is kept."""
     mean = masked_mean(numbers, mask)
     variance = masked_mean((numbers - mean) ** 2, mask)
@@ -143,7 +152,7 @@ def whitened(numbers: Tensor, mask: Tensor, keep_mean: bool = False) -> Tensor:
     return (scaled + mean if keep_mean else scaled) * mask
 
 
-def policy_losses(logprobs: Tensor, old: Tensor, advantages: Tensor, clip: float) -> Clipped:
+def policy_losses(logprobs: Numbers, old: Numbers, advantages: Numbers, clip: float) -> Clipped:
     """The clipped surrogate, as a loss. Schulman et al. 2017, equation 7, negated:
 
     max(-A ratio, -A clip(ratio, 1 - clip, 1 + clip)), ratio = exp(logprobs - old)
@@ -154,7 +163,7 @@ def policy_losses(logprobs: Tensor, old: Tensor, advantages: Tensor, clip: float
     return Clipped(torch.maximum(free, bound), bound > free)
 
 
-def value_losses(values: Tensor, old: Tensor, returns: Tensor, clip: float | None) -> Clipped:
+def value_losses(values: Numbers, old: Numbers, returns: Numbers, clip: float | None) -> Clipped:
     """Half the squared error, the greater of the value's own and that of the value kept within `clip` of what
     it was. The published code of Schulman et al. 2017 (openai/baselines, ppo2/model.py); None does not clip."""
     free = (values - returns) ** 2
@@ -164,7 +173,7 @@ def value_losses(values: Tensor, old: Tensor, returns: Tensor, clip: float | Non
     return Clipped(0.5 * torch.maximum(free, bound), bound > free)
 
 
-def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
+def explained_variance(values: Numbers, returns: Numbers, mask: Flags) -> float:
     """1 - Var(returns - values) / Var(returns) over the tokens: 1 is perfect, 0 as good as a constant."""
     spread = returns[mask].var(unbiased=False)
     return float(1 - (returns - values)[mask].var(unbiased=False) / spread) if spread > 0 else 0.0

@@ -3,34 +3,20 @@ ours but the custom ids of its requests, which can be seen only in its results."
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import anthropic
 from anthropic.types.messages import MessageBatch
 
-from preceptor.judge.errors import ModelError, Transient
-from preceptor.judge.models.anthropic.model import KEY, AnthropicModel, completion_of
+from preceptor.judge.errors import Transient
+from preceptor.judge.models.anthropic import codec
 from preceptor.judge.models.batch_protocol import SLOW_S, BatchLimits, Remote, Result, parts_of
-from preceptor.judge.models.http.faults import Fault, error_of
+from preceptor.judge.models.http.faults import error_of, fault_of, status_in
+from preceptor.judge.models.http.model import HttpModel
 from preceptor.judge.models.protocol import Completion, Request
 
 PAGE = 100
-STATUSES = {
-    "invalid_request_error": 400,
-    "authentication_error": 401,
-    "billing_error": 402,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "request_too_large": 413,
-    "rate_limit_error": 429,
-    "timeout_error": 504,
-    "overloaded_error": 529,
-}
-"""The HTTP status of an error of this type, where it stands alone."""
 
 
 class AnthropicBatches:
@@ -38,26 +24,23 @@ class AnthropicBatches:
 
     limits = BatchLimits(requests=100_000, bytes=256_000_000)
 
-    def __init__(self, model: AnthropicModel, client: anthropic.AsyncAnthropic) -> None:
+    def __init__(self, model: HttpModel) -> None:
         self._model = model
-        self._client = client
+        self._client = model.client
 
     def line(self, custom_id: str, request: Request) -> dict[str, Any]:
         """A request as it stands in the body."""
-        return {
-            "custom_id": custom_id,
-            "params": {**self._model.body(request), **self._model.optional(request)},
-        }
+        return {"custom_id": custom_id, "params": codec.body_of(request, self._model.learned)}
 
     async def submit(self, _token: str, _run: str, lines: Sequence[Mapping[str, Any]]) -> Remote:
         """Make the batch; the API takes neither token nor run."""
         requests: Any = lines
-        with _ours(self._model.mapped):
+        with codec.faults(self._model.asked, self._model.line.address):
             return _remote(await self._client.messages.batches.create(requests=requests, timeout=SLOW_S))
 
     async def retrieve(self, remote_id: str) -> Remote:
         """How far it is."""
-        with _ours(self._model.mapped):
+        with codec.faults(self._model.asked, self._model.line.address):
             try:
                 return _remote(await self._client.messages.batches.retrieve(remote_id))
             except anthropic.NotFoundError as exc:
@@ -66,7 +49,7 @@ class AnthropicBatches:
 
     async def recent(self, since_s: float) -> AsyncIterator[Remote]:
         """The workspace's batches that were made since, latest first."""
-        with _ours(self._model.mapped):
+        with codec.faults(self._model.asked, self._model.line.address):
             async for made in self._client.messages.batches.list(limit=PAGE):
                 if made.created_at.timestamp() < since_s:
                     return
@@ -85,7 +68,7 @@ class AnthropicBatches:
         """The stream's lines."""
         if not remote.places:
             return
-        with _ours(self._model.mapped):
+        with codec.faults(self._model.asked, self._model.line.address):
             reading = await self._client.messages.batches.results(remote.id, timeout=SLOW_S)
             try:
                 async for line in reading:
@@ -97,18 +80,20 @@ class AnthropicBatches:
         """The answer; the model learns which optional parameter it refuses."""
         came = result.body["result"]
         if came.type == "succeeded":
-            return completion_of(came.message)
+            answer = came.message.to_dict(mode="json")
+            completion = codec.completion_of(answer, request, self._model.asked)
+            self._model.learned = self._model.learned.after(completion)
+            return completion
         if came.type != "errored":
             raise Transient(f"anthropic: the request {came.type} in its batch")
-        error = came.error.error
-        said, kind = str(error.message), str(error.type)
-        if kind == "invalid_request_error":
-            full = self._model.optional(request, frozenset())
-            refused = [name for name in full if re.search(rf"\b{name}\b", said)]
-            if refused:
-                self._model.drop(refused[-1])
-                raise Transient(f"anthropic refused {refused[-1]}, which is left out from now on: {said}")
-        raise error_of(Fault("anthropic", self._model.name, STATUSES.get(kind, 500), said, kind, {}, KEY))
+        body = came.error.to_dict(mode="json")
+        fault = fault_of(self._model.asked, status_in(body), body)
+        if fault.status == 400:
+            lesson = codec.lesson(fault, codec.body_of(request), self._model.learned)
+            if lesson is not None:
+                self._model.learned = lesson.learned
+                raise Transient(f"anthropic refused {lesson.change} from now on: {fault.message}")
+        raise error_of(fault)
 
 
 def _remote(made: MessageBatch) -> Remote:
@@ -128,9 +113,6 @@ def _remote(made: MessageBatch) -> Remote:
     )
 
 
-@contextmanager
-def _ours(mapped: Callable[[Exception], ModelError]) -> Iterator[None]:
-    try:
-        yield
-    except (anthropic.AnthropicError, json.JSONDecodeError) as exc:
-        raise mapped(exc) from exc
+def open_batches(model: HttpModel) -> AnthropicBatches:
+    """The same model through its provider's batch API; what either learns of the model serves both."""
+    return AnthropicBatches(model)

@@ -1,41 +1,59 @@
-"""The HTTP beneath both SDKs: the fast transport where it is installed, and the rate-limit headers of replies."""
+"""The HTTP beneath both SDKs: the fast transport where it is installed, and what no reply may do to it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import AsyncIterator
 from importlib.util import find_spec
 from typing import Any
 
-from preceptor.judge.models.protocol import OnHeaders
+import httpx2
 
-_on_headers: ContextVar[OnHeaders | None] = ContextVar("on_headers", default=None)
-"""Of the request that this task is making: the SDKs call hooks of the client, and pass nothing of a call's own on."""
+from preceptor.judge.errors import ProviderStopped, Transient
+from preceptor.judge.models.door import LARGEST_BODY
 
-
-@contextmanager
-def handing_headers_to(on_headers: OnHeaders | None) -> Iterator[None]:
-    """Whoever is to have the rate-limit headers of the replies to the requests that this task makes meanwhile."""
-    token = _on_headers.set(on_headers)
-    try:
-        yield
-    finally:
-        _on_headers.reset(token)
+REPLIES = ("/chat/completions", "/messages")
+"""Ends of the paths whose answers are one reply; results of batches are as large as they are."""
 
 
-async def _hand_on(response: Any) -> None:
-    """A response hook of the HTTP client, called in the task that made the request."""
-    on_headers = _on_headers.get()
-    if on_headers is None:
-        return
-    said = {
-        name.decode("latin-1").lower(): value.decode("latin-1")
-        for name, value in response.headers.raw
-        if b"ratelimit" in name.lower()
-    }
-    if said:
-        on_headers(said)
+class _Bounded(httpx2.AsyncByteStream):
+    """A body of which no more is read than a reply may have."""
+
+    def __init__(self, stream: Any, url: str) -> None:
+        self._stream = stream
+        self._url = url
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        size = 0
+        async for block in self._stream:
+            size += len(block)
+            if size > LARGEST_BODY:
+                raise _too_large(self._url)
+            yield block
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def _look(response: Any) -> None:
+    """A response hook of the HTTP client, called before the body is read."""
+    url = response.request.url
+    if response.has_redirect_location:
+        there = url.join(response.headers["location"])
+        if (there.scheme, there.host, there.port) != (url.scheme, url.host, url.port):
+            # the key would go there too
+            raise ProviderStopped(
+                f"{url.scheme}://{url.netloc.decode()} sends requests on to {there.scheme}://{there.netloc.decode()}, "
+                "where nothing is sent; name that with --base-url if it is the server that you mean"
+            )
+    if url.path.endswith(REPLIES):
+        size = response.headers.get("content-length", "")
+        if size.isdigit() and int(size[:20]) > LARGEST_BODY:
+            raise _too_large(str(url))
+        response.stream = _Bounded(response.stream, str(url))
+
+
+def _too_large(url: str) -> Transient:
+    return Transient(f"{url} sent a reply of more than {LARGEST_BODY // 2**20} MiB, which is not read")
 
 
 def fast_transport() -> bool:
@@ -46,4 +64,4 @@ def fast_transport() -> bool:
 def http_client(sdk: Any, timeout: Any) -> Any:
     """The SDK's own HTTP client on the fastest transport that is installed."""
     kind = sdk.DefaultAioHttpClient if fast_transport() else sdk.DefaultAsyncHttpxClient
-    return kind(timeout=timeout, event_hooks={"response": [_hand_on]})
+    return kind(timeout=timeout, event_hooks={"response": [_look]})

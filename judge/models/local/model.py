@@ -17,7 +17,14 @@ from preceptor.judge.models.local.chat_tokens import Ask, Loaded, Question, enco
 from preceptor.judge.models.local.loading import BATCH_TOKENS, Placement, check_path, check_placement, load
 from preceptor.judge.models.local.microbatch import Microbatcher
 from preceptor.judge.models.local.weights_hash import weights_hash
-from preceptor.judge.models.protocol import WEIGHTS, Completion, FinishReason, Request
+from preceptor.judge.models.protocol import (
+    WEIGHTS,
+    Capabilities,
+    Completion,
+    FinishReason,
+    ModelName,
+    Request,
+)
 from preceptor.judge.models.verdict_tokens import last_verdict
 
 if TYPE_CHECKING:
@@ -32,7 +39,7 @@ MOST_VERDICTS = 512
 class LocalModel:
     """A transformers checkpoint or PEFT adapter folder behind the seam; satisfies `protocol.Model`."""
 
-    queues = True
+    capabilities = Capabilities(logprobs=True, queueing=True)
     """It takes any number of requests at once and batches them, so no deadline runs while they wait."""
 
     def __init__(
@@ -311,10 +318,23 @@ def pick(
     return drawn.where(temperature > 0, best)
 
 
-def open_model(name: str, **options: Any) -> LocalModel:
-    """`hf/<hub id or path>` -> the model; options as for LocalModel.
+def open_model(
+    name: str,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    device_map: str | None = None,
+    four_bit: bool = False,
+) -> LocalModel:
+    """`hf/<hub id or path>` -> the model, placed as `loading.Placement` says.
 
     It is asked in the dialect `local`: the pair first and the principle last, so that one reading of the pair serves
     every principle.
     """
-    return LocalModel(name, name.partition("/")[2], **{"dialect": "local", **options})
+    placement = Placement(device, dtype, device_map, four_bit)
+    return LocalModel(name, ModelName.of(name).model, dialect="local", **placement._asdict())
+
+
+def weights_of(name: str) -> str:
+    """Folder, GGUF file or hub id that `hf/…` names."""
+    return ModelName.of(name).model

@@ -22,6 +22,7 @@ from preceptor.constitution.errors import UserError
 from preceptor.judge.models.local import gguf
 from preceptor.judge.models.local.model import LocalModel
 from preceptor.judge.models.local.weights_hash import file_hash
+from preceptor.judge.models.provider import Provider
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,9 @@ ABOUT = (
 def open_model(name: str, **placement: Any) -> LocalModel:
     """The packaged model; placement: `loading.Placement`'s fields. Raises UserError where it cannot be had."""
     return LocalModel(name, str(weights()), dialect="local", **placement)
+
+
+PROVIDER = Provider(open_model=open_model, naming="alone", weights=lambda _: str(weights()), free=True)
 
 
 def installed() -> Path | None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import openai
-from openai.types import Batch
+from openai.types import Batch, BatchError
 
 from preceptor.judge.errors import ModelError, Transient
 from preceptor.judge.models.batch_protocol import SLOW_S, BatchLimits, Remote, Result
-from preceptor.judge.models.http.faults import Crowded, Fault, error_of
-from preceptor.judge.models.openai.model import KEY, OpenAIModel, completion_of, refused_parameter
+from preceptor.judge.models.http.faults import Asked, Crowded, Fault, error_of, fault_of
+from preceptor.judge.models.http.model import HttpModel
+from preceptor.judge.models.openai import codec
 from preceptor.judge.models.protocol import Completion, Request
 
 ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
@@ -29,19 +29,19 @@ class OpenAIBatches:
 
     limits = BatchLimits(requests=50_000, bytes=200_000_000)
 
-    def __init__(self, model: OpenAIModel, client: openai.AsyncOpenAI) -> None:
+    def __init__(self, model: HttpModel) -> None:
         self._model = model
-        self._client = client
+        self._client = model.client
 
     def line(self, custom_id: str, request: Request) -> dict[str, Any]:
         """A request as it stands in the file."""
-        body = self._model.body(request)
+        body = codec.body_of(request, self._model.learned)
         return {"custom_id": custom_id, "method": "POST", "url": "/v1/chat/completions", "body": body}
 
     async def submit(self, token: str, run: str, lines: Sequence[Mapping[str, Any]]) -> Remote:
         """Upload and make the batch, with our token in the file's name and in the batch's metadata."""
         file = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
-        with _ours(self._model.mapped):
+        with codec.faults(self._model.asked, self._model.line.address):
             uploaded = await self._client.files.create(
                 file=(_file_name(token), file), purpose="batch", timeout=SLOW_S
             )
@@ -55,7 +55,7 @@ class OpenAIBatches:
 
     async def retrieve(self, remote_id: str) -> Remote:
         """How far it is."""
-        with _ours(self._model.mapped):
+        with codec.faults(self._model.asked, self._model.line.address):
             try:
                 return self._remote(await self._client.batches.retrieve(remote_id))
             except openai.NotFoundError as exc:
@@ -65,7 +65,7 @@ class OpenAIBatches:
 
     async def recent(self, since_s: float) -> AsyncIterator[Remote]:
         """The account's batches that were made since, latest first."""
-        with _ours(self._model.mapped):
+        with codec.faults(self._model.asked, self._model.line.address):
             async for made in self._client.batches.list(limit=PAGE):
                 if made.created_at < since_s:
                     return
@@ -77,7 +77,7 @@ class OpenAIBatches:
 
     async def sweep(self, token: str, since_s: float) -> None:
         """Delete the file that was uploaded for a batch that was never made."""
-        with _ours(self._model.mapped):
+        with codec.faults(self._model.asked, self._model.line.address):
             async for file in self._client.files.list(purpose="batch", limit=PAGE):
                 if file.created_at < since_s:
                     return
@@ -87,7 +87,7 @@ class OpenAIBatches:
     async def results(self, remote: Remote) -> AsyncIterator[Result]:
         """The lines of both files."""
         for place in remote.places:
-            with _ours(self._model.mapped):
+            with codec.faults(self._model.asked, self._model.line.address):
                 reading = self._client.files.with_streaming_response.content(place, timeout=SLOW_S)
                 async with reading as answer:
                     async for text in answer.iter_lines():
@@ -101,24 +101,18 @@ class OpenAIBatches:
         body = answer.get("body")
         status = int(answer.get("status_code") or 0)
         if 200 <= status < 300:
-            return completion_of(body, request)
-        error = (body.get("error") if isinstance(body, dict) else None) or result.body.get("error") or {}
-        said = str(error.get("message") or error.get("code") or "no reason given")
-        code = " ".join(str(error[name]) for name in ("code", "type") if error.get(name))
+            return self._learning(codec.completion_of(body, request, self._model.asked))
+        fault = fault_of(self._model.asked, status, body or result.body)
         if status in (400, 422):
-            full = self._model.body(request, frozenset())
-            refused = refused_parameter(error.get("param"), said, full)
-            if refused is not None:
-                self._model.drop(refused)
-                raise Transient(f"openai refused {refused}, which is left out from now on: {said}")
-        raise self._fault(status, said, code)
+            lesson = codec.lesson(fault, codec.body_of(request), self._model.learned)
+            if lesson is not None:
+                self._model.learned = lesson.learned
+                raise Transient(f"openai refused {lesson.change} from now on: {fault.message}")
+        raise _error_of(fault)
 
-    def _fault(self, status: int, said: str, code: str) -> ModelError:
-        if "token_limit" in code:
-            return Crowded(f"openai: {said}")
-        if not status or any(mark in code for mark in AGAIN):
-            return Transient(f"openai: {said}")
-        return error_of(Fault("openai", self._model.name, status, said, code, {}, KEY))
+    def _learning(self, completion: Completion) -> Completion:
+        self._model.learned = self._model.learned.after(completion)
+        return completion
 
     def _remote(self, made: Batch) -> Remote:
         counts = made.request_counts
@@ -134,11 +128,22 @@ class OpenAIBatches:
             done=counts.completed + counts.failed if counts else 0,
             ended=made.status in ENDED,
             problem=problem if made.status in ENDED else "",
-            refused=self._fault(400, problem, " ".join(fault.code or "" for fault in faults))
-            if failed
-            else None,
+            refused=_error_of(_fault(self._model.asked, problem, faults)) if failed else None,
             places=tuple(place for place in (made.output_file_id, made.error_file_id) if place),
         )
+
+
+def _fault(asked: Asked, problem: str, faults: Sequence[BatchError]) -> Fault:
+    code = " ".join(fault.code or "" for fault in faults)
+    return Fault(asked.provider, asked.model, 400, problem, code, key_variable=asked.key_variable)
+
+
+def _error_of(fault: Fault) -> ModelError:
+    if "token_limit" in fault.code:
+        return Crowded(f"openai: {fault.message}")
+    if not fault.status or any(mark in fault.code for mark in AGAIN):
+        return Transient(f"openai: {fault.message}")
+    return error_of(fault)
 
 
 def _line(text: str) -> Result | None:
@@ -153,9 +158,6 @@ def _file_name(token: str) -> str:
     return f"preceptor-{token}.jsonl"
 
 
-@contextmanager
-def _ours(mapped: Callable[[Exception], ModelError]) -> Iterator[None]:
-    try:
-        yield
-    except (openai.OpenAIError, json.JSONDecodeError) as exc:
-        raise mapped(exc) from exc
+def open_batches(model: HttpModel) -> OpenAIBatches:
+    """The same model through its provider's batch API; what either learns of the server serves both."""
+    return OpenAIBatches(model)

@@ -16,14 +16,15 @@ from preceptor.judge.asking import batch as batching
 from preceptor.judge.asking import batch_submit
 from preceptor.judge.asking.batch import Batches
 from preceptor.judge.asking.fanout import Fanout, Limits
-from preceptor.judge.asking.prices import Price, Prices
+from preceptor.judge.asking.prices import Prices
 from preceptor.judge.errors import BudgetReached, ProviderStopped
 from preceptor.judge.ledger import batches as books
 from preceptor.judge.ledger.ledger import Ledger, open_ledger
 from preceptor.judge.models.batch_protocol import BatchLimits
 from preceptor.judge.models.protocol import Completion, Dialogue, Failure, Outcome, Request
-from preceptor.judge.models.registry import open_model
+from preceptor.judge.models.registry import open_batches, open_model
 from preceptor.judge.models.scripted import ScriptedModel
+from preceptor.judge.settings import Price
 from preceptor.prompts.records import Message
 from tests.servers.batches import BatchServer, Plan
 from tests.servers.llm import serve
@@ -329,7 +330,7 @@ async def test_a_batch_of_somebody_else_is_not_taken_for_ours(name: str, befalls
     has not arrived."""
     with server() as here:
         model = open_model(name, base_url=here.url if name == OPENAI else here.root)
-        provider = batching.batches_of(model)
+        provider = open_batches(model)
         assert provider is not None
         theirs = [provider.line(f"theirs-{n}", request(here, name, f"theirs {n}")) for n in range(4)]
         await provider.submit("theirs", "theirs", theirs)

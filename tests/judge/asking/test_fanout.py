@@ -17,7 +17,7 @@ import pytest
 from preceptor.constitution.errors import UserError
 from preceptor.judge.asking.fanout import DRAWN, Fanout, Limits, Progress
 from preceptor.judge.asking.plan import plan
-from preceptor.judge.asking.prices import Price, Prices
+from preceptor.judge.asking.prices import Prices
 from preceptor.judge.asking.rate_limits import Gate, Mark
 from preceptor.judge.asking.retry import DEAD_CALLS
 from preceptor.judge.errors import BudgetReached, ProviderStopped, Rejected, Transient
@@ -27,6 +27,7 @@ from preceptor.judge.models.http.faults import Crowded
 from preceptor.judge.models.openai import model as openai
 from preceptor.judge.models.protocol import Completion, Dialogue, Failure, Model, Outcome, Request
 from preceptor.judge.models.scripted import Line, ScriptedModel
+from preceptor.judge.settings import Price
 from preceptor.prompts.records import Message
 from tests.servers.llm import LLMServer
 

@@ -9,10 +9,11 @@ import pytest
 
 from preceptor.judge.asking.fanout import Fanout, Limits
 from preceptor.judge.asking.plan import plan
-from preceptor.judge.asking.prices import Price, Prices
+from preceptor.judge.asking.prices import Prices
 from preceptor.judge.ledger.ledger import Ledger, open_ledger
 from preceptor.judge.models.protocol import Completion, Dialogue, Request
 from preceptor.judge.models.scripted import ScriptedModel
+from preceptor.judge.settings import Price
 from preceptor.prompts.records import Message
 
 NAME = "openai/m"

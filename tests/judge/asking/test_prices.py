@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
+from datetime import date
 from pathlib import Path
 
 import pytest
 
 from preceptor.constitution.errors import UserError
-from preceptor.judge.asking.prices import (
-    Price,
-    Prices,
-    likely_tokens_in,
-    most_tokens_in,
-    price_from,
-    read_prices,
-)
+from preceptor.judge.asking.prices import Prices, read_prices, warnings
 from preceptor.judge.models.protocol import Completion, Request
+from preceptor.judge.models.token_estimates import likely_tokens_in, most_tokens_in
+from preceptor.judge.settings import Price, price_from
 from preceptor.prompts.records import Message
 
 COMPLETION = Completion(
@@ -48,6 +45,59 @@ def test_a_dated_snapshot_costs_what_its_model_costs_unless_it_is_listed() -> No
     assert prices.price("openai/gpt-4o-2024-11-20") == prices.price("openai/gpt-4o")
     assert prices.price("anthropic/claude-sonnet-4-5-20250929") == prices.price("anthropic/claude-sonnet-4-5")
     assert prices.price("openai/gpt-4o-2024-05-13") != prices.price("openai/gpt-4o")
+
+
+def test_a_long_prompt_makes_all_of_its_call_dearer() -> None:
+    prices = Prices.load()
+    short, long = (
+        Completion(text="", finish_reason="stop", tokens_in=tokens, tokens_out=1000)
+        for tokens in (100_000, 100_001)
+    )
+    assert prices.cost("anthropic/claude-haiku-5-5", short) == pytest.approx(
+        (100_000 * 0.1 + 1000 * 0.5) / 1e6
+    )
+    assert prices.cost("anthropic/claude-haiku-5-5", long) == pytest.approx(
+        (100_001 * 0.5 + 1000 * 2.5) / 1e6
+    )
+    in_batches = prices.in_batches().cost("anthropic/claude-haiku-5-5", long)
+    assert in_batches == pytest.approx((100_001 * 0.5 + 1000 * 2.5) / 2e6)
+
+
+def test_old_prices_and_models_that_are_going_are_told() -> None:
+    prices = Prices.load({"x/mine": Price(input=1, output=1, dated="2026-01-01")})
+    today = date(2026, 12, 1)
+    said = warnings(
+        prices, ["openai/gpt-5-mini", "openai/gpt-4", "openai/gpt-6-luna", "x/mine", "x/none"], today
+    )
+    assert [line.split(":")[0] for line in said] == [
+        "openai/gpt-4 was shut down on 2026-10-23",
+        "the price of openai/gpt-4 was last checked on 2025-11-01",
+        "openai/gpt-5-mini is shut down on 2026-12-11, in 10 days",
+        "the price of openai/gpt-5-mini was last checked on 2025-11-01",
+        "the price of x/mine was last checked on 2026-01-01",
+    ]
+
+
+PAGES = ("README.md", "docs", "examples", "preceptor/starter.py", "preceptor/cli", "judge/models")
+
+
+def test_the_models_that_pages_and_help_name_have_a_price_and_live() -> None:
+    root = Path(__file__).parents[3]
+    files = [
+        path
+        for page in PAGES
+        for path in ([root / page] if (root / page).is_file() else sorted((root / page).rglob("*")))
+        if path.suffix in (".md", ".yaml", ".sh", ".py")
+    ]
+    named = {
+        name
+        for path in files
+        for name in re.findall(r"\b((?:openai/gpt|anthropic/claude)-[\w.-]*\w)", path.read_text())
+    }
+    assert len(named) >= 2
+    prices = Prices.load()
+    assert {name for name in named if prices.price(name) is None} == set()
+    assert {name for name in named if prices.price(name).shutdown} == set()  # type: ignore[union-attr]
 
 
 def test_the_shipped_table_is_whole() -> None:

@@ -15,9 +15,10 @@ from preceptor.constitution.principle import Constitution
 from preceptor.judge.audit.audit import audit, require_gold
 from preceptor.judge.conditions import gate
 from preceptor.judge.errors import PairsError
-from preceptor.judge.label import LabelSettings, label
+from preceptor.judge.label import label
 from preceptor.judge.models.protocol import Completion, Failure, Request
 from preceptor.judge.records import Label, Letter, Pair
+from preceptor.judge.settings import LabelSettings
 from preceptor.judge.voting.cascade import Judge, Step, label_by_steps
 from preceptor.prompts.template import load
 from tests.judge.canned import BOTH, KIND, SHORT, Absent, drive, first_shown, pair, prompt, says

@@ -19,9 +19,10 @@ from preceptor.judge.audit.canaries import (
     mixed,
     plant,
 )
-from preceptor.judge.label import LabelSettings, label, template_for
+from preceptor.judge.label import label, template_for
 from preceptor.judge.models.protocol import Completion, Request
 from preceptor.judge.records import Label, Letter, Pair
+from preceptor.judge.settings import LabelSettings
 from tests.judge.canned import BOTH, Absent, drive, pair, says
 from tests.judge.gullible import gullible
 

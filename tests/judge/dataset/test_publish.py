@@ -16,9 +16,10 @@ from ruamel.yaml import YAML
 from preceptor.constitution.principle import Constitution
 from preceptor.judge.dataset.publish import LABELS, LabelRun, preference, publish, read_labels
 from preceptor.judge.errors import PairsError
-from preceptor.judge.label import LabelSettings, label
+from preceptor.judge.label import label
 from preceptor.judge.models.protocol import Completion, Request
 from preceptor.judge.records import Label
+from preceptor.judge.settings import LabelSettings
 from preceptor.prompts.rows import write_rows
 from tests.judge.canned import KIND, SHORT, Absent, drive, pair, says
 

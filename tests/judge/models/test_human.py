@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from preceptor.asking.stages import Asked, Asking, carry_out
+from preceptor.asking.stages import Asked, carry_out
 from preceptor.constitution.errors import UserError
 from preceptor.judge.errors import Rejected
-from preceptor.judge.label import LabelSettings, label, template_for
+from preceptor.judge.label import label, template_for
 from preceptor.judge.models.human import HumanModel, Left, open_model, printable
 from preceptor.judge.records import Label, Pair
+from preceptor.judge.settings import LabelSettings
+from preceptor.settings import Asking
 from tests.judge.canned import BOTH, drive, pair, says
 
 

@@ -42,7 +42,7 @@ def test_what_is_no_name(name: str, words: str) -> None:
 def test_an_option_that_the_provider_does_not_take(tmp_path: Path) -> None:
     script = tmp_path / "script.jsonl"
     script.write_text('{"text": "x"}\n')
-    with pytest.raises(UnknownModel, match="does not take all of --base-url"):
+    with pytest.raises(UnknownModel, match="does not take --base-url"):
         open_model(f"scripted/{script}", base_url="http://127.0.0.1:1")
 
 

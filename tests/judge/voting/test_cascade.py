@@ -9,9 +9,10 @@ import pytest
 from preceptor.constitution.errors import UserError
 from preceptor.judge.aggregate import deciding
 from preceptor.judge.errors import PairsError
-from preceptor.judge.label import LabelSettings, label
+from preceptor.judge.label import label
 from preceptor.judge.models.protocol import Completion, Outcome, Request
 from preceptor.judge.records import Label, Vote
+from preceptor.judge.settings import LabelSettings
 from preceptor.judge.voting.cascade import Judge, Step, combined, label_by_steps, require_steps, together
 from preceptor.prompts.template import load
 from tests.judge.canned import BOTH, WITH_CHECK, Absent, drive, first_shown, pair, says

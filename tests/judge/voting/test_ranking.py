@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preceptor.judge.label import LabelSettings, label
+from preceptor.judge.label import label
 from preceptor.judge.models.protocol import Completion, Request
 from preceptor.judge.records import Group
+from preceptor.judge.settings import LabelSettings
 from preceptor.judge.voting.ranking import SMOOTHING, preferences_of, rank, static, strengths
 from preceptor.prompts.template import load
 from tests.judge.canned import BOTH, Absent, drive, first_shown, prompt, says

@@ -24,9 +24,13 @@ from tests.preceptor.ray_cluster import ROOT, TwoNodes, two_nodes
 from tests.preceptor.test_kill import MAIN, Ended, whole_bill, write_pairs
 from tests.servers.llm import LLMServer, serve
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install 'preceptor[ray]'"
-)
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install 'preceptor[ray]'"
+    ),
+]
 IN_FLIGHT = 16
 WORKERS = 2
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from preceptor.constitution.checks import validate
-from preceptor.evaluation.probes import ProbeSettings, chosen_set, general
+from preceptor.evaluation.probes import chosen_set, general
 from preceptor.report.probe_table import LABELS, in_one_line, lines
+from preceptor.settings import ProbeSettings
 from preceptor.train.evaluation.probes import Answered, Figure, measure
 from tests.preceptor.conftest import Preceptor
 

@@ -14,6 +14,8 @@ from preceptor.run.config import load
 from preceptor.run.guard import GuardSettings, part
 from tests.preceptor.conftest import Preceptor
 
+pytestmark = pytest.mark.slow
+
 RUN = """\
 out: {out}
 model: embedded

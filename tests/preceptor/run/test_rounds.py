@@ -20,6 +20,8 @@ from preceptor.run.config import RunConfig, load
 from preceptor.train.models.base import base_of_adapter
 from tests.preceptor.conftest import Preceptor
 
+pytestmark = pytest.mark.slow
+
 RUN = """\
 out: OUT
 model: embedded

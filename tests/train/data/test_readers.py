@@ -106,8 +106,8 @@ def test_files_that_hold_nothing_or_are_cut_short_are_refused(tmp_path: Path) ->
     (tmp_path / "cut.jsonl.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="broken or cut short"):
         read_preferences(tmp_path / "cut.jsonl.gz")
-    with pytest.raises(TrainDataError, match="no format 'csv'; wanted rows or hh"):
-        read_preferences(tmp_path / "none.jsonl", "csv")
+    with pytest.raises(UserError, match="no layout 'csv'; wanted one of alpaca-eval, "):
+        read_preferences(jsonl(tmp_path / "one.jsonl", GOOD), "csv")
 
 
 def test_transcripts_give_their_chosen_reply_as_certain(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from preceptor.constitution.files import load as load_constitution
+from preceptor.judge.models.local.loading import quiet_loading
 from preceptor.prompts.records import Message
 from preceptor.train.dpo import train_dpo
 from preceptor.train.errors import CheckpointError, RunFolderError
@@ -31,7 +32,7 @@ from preceptor.train.export.classifier import as_classifier, classifier_class, m
 from preceptor.train.export.write import Exported, Format, export
 from preceptor.train.forward.reward_heads import Heads
 from preceptor.train.forward.reward_model import RewardModel
-from preceptor.train.models.base import Base, adapt, load_base, quiet_loading
+from preceptor.train.models.base import Base, adapt, load_base
 from preceptor.train.reward import train_reward
 from preceptor.train.settings import DpoSettings, RewardSettings
 from tests.train.architectures import APART, SHARED, tiny_model

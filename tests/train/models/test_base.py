@@ -303,11 +303,11 @@ def test_an_adapter_of_another_base_is_refused(tiny: Path, tmp_path: Path) -> No
 
 def test_one_function_chooses_the_device_of_all_trainings() -> None:
     """A choice between `cuda` and `cpu` anywhere else could differ from it, as PPO's did from its plan's."""
-    package = Path(train.__file__).parent
+    package = Path(preceptor.train.__file__).parent
     choices = [
         f"{path.name}:{node.lineno}"
         for path in sorted(package.rglob("*.py"))
-        if path.name != "roles.py"
+        if path.name != "base.py"
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.IfExp)
         and {"cuda", "cpu"} & {leaf.value for leaf in ast.walk(node) if isinstance(leaf, ast.Constant)}

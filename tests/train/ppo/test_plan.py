@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from preceptor.cli.train import app
+from preceptor.cli.train.app import app
 from preceptor.prompts.records import Message, Prompt
 from preceptor.train.data.collate_replies import groups_of
 from preceptor.train.estimate.memory import Alive, held_bytes

@@ -137,6 +137,7 @@ def bandit(tiny: Path, out: Path, **changes: Any) -> tuple[float, float, Trained
     return float(before[letters[letter]]), float(after[letters[letter]]), trained
 
 
+@pytest.mark.slow
 def test_without_a_kl_penalty_the_bandit_finds_the_rewards_mode(peaked: Path, tmp_path: Path) -> None:
     before, after, trained = bandit(peaked, tmp_path / "out")
     assert before < 0.2
@@ -144,6 +145,7 @@ def test_without_a_kl_penalty_the_bandit_finds_the_rewards_mode(peaked: Path, tm
     assert rows_of(trained.folder)[-1]["kl_nats"] > 1
 
 
+@pytest.mark.slow
 def test_an_endless_kl_penalty_keeps_the_policy(peaked: Path, tmp_path: Path) -> None:
     """Where the same steps without it leave the reference behind."""
     before, kept, held = bandit(peaked, tmp_path / "held", kl_beta=1e4, epochs=15, learning_rate=5e-4)
@@ -153,6 +155,7 @@ def test_an_endless_kl_penalty_keeps_the_policy(peaked: Path, tmp_path: Path) ->
     assert abs(held.metrics["final"]["kl_nats"]) < 0.1 * free.metrics["final"]["kl_nats"]
 
 
+@pytest.mark.slow
 def test_between_the_two_lies_the_optimum_of_the_paper(peaked: Path, tmp_path: Path) -> None:
     """What is best of E[r] - beta KL is the reference times exp(r / beta), normalised; Ziegler et al. 2019."""
     beta = 0.3

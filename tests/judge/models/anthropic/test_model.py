@@ -8,15 +8,17 @@ import anthropic
 import httpx2
 import pytest
 
-from preceptor.judge.errors import ModelError, ProviderStopped, Rejected, Transient
-from preceptor.judge.models.anthropic.model import AnthropicModel, open_model
+from preceptor.judge.errors import ModelError, ProviderStopped, Rejected, Transient, Unreadable
+from preceptor.judge.models.anthropic.codec import asked_of, mapped
+from preceptor.judge.models.anthropic.model import open_model
 from preceptor.judge.models.http.faults import Unreachable
+from preceptor.judge.models.http.model import HttpModel
 from preceptor.judge.models.protocol import Request
 from preceptor.prompts.records import Message
 from tests.servers.llm import LLMServer
 
 Start = Callable[..., LLMServer]
-At = Callable[..., AnthropicModel]
+At = Callable[..., HttpModel]
 
 
 def request(**fields: object) -> Request:
@@ -30,9 +32,9 @@ def request(**fields: object) -> Request:
 @pytest.fixture
 async def model() -> AsyncIterator[At]:
     """Open a model at a server; it is closed after the test."""
-    opened: list[AnthropicModel] = []
+    opened: list[HttpModel] = []
 
-    def at(server: LLMServer | str) -> AnthropicModel:
+    def at(server: LLMServer | str) -> HttpModel:
         opened.append(open_model("anthropic/m", base_url=server if isinstance(server, str) else server.root))
         return opened[-1]
 
@@ -67,7 +69,7 @@ async def test_how_a_reply_ended(model: At, start_server: Start, fault: str, fin
         ("529", Transient, "planned 529"),
         ("500", Transient, "planned 500"),
         ("drop", Transient, "the connection to http://127.0.0.1"),
-        ("badjson", Transient, "broken body: not JSON"),
+        ("badjson", Unreadable, "broken body: not JSON"),
         ("html", Transient, "broken body"),
         ("400", Rejected, "planned 400"),
         ("401", ProviderStopped, "set ANTHROPIC_API_KEY to a valid one"),
@@ -112,7 +114,7 @@ def test_the_walk_finds_the_errors() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_every_error_of_the_sdk_is_mapped(model: At, kind: type[anthropic.APIError]) -> None:
+def test_every_error_of_the_sdk_is_mapped(kind: type[anthropic.APIError]) -> None:
     """By status, as far as the class has one; a class without is a fault of the line and so transient."""
     asked = httpx2.Request("POST", "http://127.0.0.1:1/v1")
     status = getattr(kind, "status_code", 500)
@@ -130,7 +132,7 @@ async def test_every_error_of_the_sdk_is_mapped(model: At, kind: type[anthropic.
     stopped = (401, 402, 403, 404)
     rejected = (400, 412, 413, 422, 431, 499)
     wanted = ProviderStopped if status in stopped else Rejected if status in rejected else Transient
-    assert isinstance(model("http://127.0.0.1:1").mapped(error), wanted)
+    assert isinstance(mapped(error, asked_of("anthropic/m"), "http://127.0.0.1:1"), wanted)
 
 
 async def test_a_schema_holds_the_answer_where_it_is_wanted(model: At, start_server: Start) -> None:

@@ -3,39 +3,22 @@
 from __future__ import annotations
 
 from asyncio import CancelledError
-from datetime import UTC, datetime
 from itertools import pairwise
 
 import pytest
 
 from preceptor.judge.errors import ProviderStopped, Rejected, Transient
 from preceptor.judge.models.http.faults import (
+    Asked,
     Crowded,
     Fault,
+    TimedOut,
     Unreachable,
     error_of,
-    retry_after_s,
+    fault_of,
+    status_in,
     unreachable,
 )
-
-NOON = datetime(2025, 1, 1, 12, 0, 0, tzinfo=UTC)
-
-
-@pytest.mark.parametrize(
-    ("headers", "wait_s"),
-    [
-        ({}, None),
-        ({"retry-after": "3"}, 3.0),
-        ({"retry-after": "0.25"}, 0.25),
-        ({"retry-after": "-1"}, 0.0),
-        ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
-        ({"retry-after": "Wed, 01 Jan 2025 12:00:30 GMT"}, 30.0),
-        ({"retry-after": "Wed, 01 Jan 2025 11:00:00 GMT"}, 0.0),
-        ({"retry-after": "soon"}, None),
-    ],
-)
-def test_retry_after(headers: dict[str, str], wait_s: float | None) -> None:
-    assert retry_after_s(headers, NOON) == wait_s
 
 
 @pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504, 529])
@@ -75,6 +58,65 @@ def test_what_stops_the_run(status: int, message: str) -> None:
     assert isinstance(error_of(Fault("openai", "openai/m", status, message)), ProviderStopped)
 
 
+ASKED = Asked("openai", "openai/m", "A_KEY")
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "headers"),
+    [
+        # an ordinary limit a minute whose words name the page about money, as three providers have it
+        (
+            "Limit of 3 reached on requests per min. Try again in 1s. See the billing page.",
+            "rate_limit_exceeded",
+            {},
+        ),
+        ("You exceeded your current quota, check your plan and billing. Please retry in 12.5s.", "", {}),
+        ("Limit reached: 6000 tokens per minute. Upgrade your plan on the billing page.", "", {}),
+        ("You exceeded your current quota.", "insufficient_quota", {"retry-after": "2"}),
+        ("Please see billing.", "tokens", {}),
+    ],
+)
+def test_a_limit_that_passes_is_no_empty_account(message: str, code: str, headers: dict[str, str]) -> None:
+    for wrap in (lambda error: {"error": error}, lambda error: [{"error": error}]):
+        fault = fault_of(ASKED, 429, wrap({"message": message, "code": code}), headers)
+        assert isinstance(error_of(fault), Crowded), message
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"error": {"message": "no"}}, "no"),
+        ({"error": "no"}, "no"),
+        ([{"error": {"message": "no", "details": [{"retryDelay": "3s"}]}}], "no"),
+        ({"object": "error", "message": "no"}, "no"),
+        ({"detail": "no"}, "no"),
+        ({"detail": [{"msg": "no", "loc": ["body"]}]}, "no"),
+        ({"errors": [{"message": "no"}]}, "no"),
+        ("no", "no"),
+        (None, "no reason given"),
+        ({}, "no reason given"),
+    ],
+)
+def test_what_went_wrong_is_found_in_every_form(body: object, said: str) -> None:
+    assert fault_of(ASKED, 400, body).message == said
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        ({"code": 402, "message": "Insufficient credits"}, 402),
+        ({"code": "429"}, 429),
+        ({"type": "overloaded_error"}, 529),
+        ({"type": "authentication_error"}, 401),
+        ({"code": True}, 500),
+        ({"code": "weather"}, 500),
+        ("just words", 500),
+    ],
+)
+def test_the_status_of_an_error_that_came_without_one(error: object, status: int) -> None:
+    assert status_in({"error": error}) == status
+
+
 def _chained(*links: BaseException) -> BaseException:
     """Each the cause of the one before it."""
     for link, cause in pairwise(links):
@@ -109,9 +151,9 @@ class ServerDisconnectedError(Exception):
         ((APITimeoutError(), ConnectTimeout(), ServerDisconnectedError("gone")), Transient, "broke: gone"),
         ((ConnectError(), ServerDisconnectedError("gone")), Transient, "broke: gone"),
         ((ConnectError(), OSError(113, "no route to host")), Unreachable, "nothing answers"),
-        ((APITimeoutError(), ConnectTimeout(), TimeoutError()), Crowded, "did not answer in time"),
-        ((APITimeoutError(),), Crowded, "did not answer in time"),
-        ((TimeoutError(), CancelledError("deadline")), Crowded, "did not answer in time"),
+        ((APITimeoutError(), ConnectTimeout(), TimeoutError()), TimedOut, "did not answer in time"),
+        ((APITimeoutError(),), TimedOut, "did not answer in time"),
+        ((TimeoutError(), CancelledError("deadline")), TimedOut, "did not answer in time"),
         ((ConnectionResetError("reset"),), Transient, "broke: reset"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from preceptor.judge.models.local import weights_hash
+from preceptor.judge.models.local import weights_hash as module
 from preceptor.judge.models.local.weights_hash import file_hash, weights_hash
 
 MIB = 2**20
@@ -20,7 +20,7 @@ LONG_AGO = 1_700_000_000 * 10**9
 @pytest.fixture
 def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file that counts as large, written long ago."""
-    monkeypatch.setattr(weights_hash, "KEPT_FROM", 1000)
+    monkeypatch.setattr(module, "KEPT_FROM", 1000)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     path = tmp_path / "model.safetensors"
     path.write_bytes(bytes(2000))

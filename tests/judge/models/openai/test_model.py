@@ -8,16 +8,18 @@ import httpx2
 import openai
 import pytest
 
-from preceptor.judge.errors import ModelError, ProviderStopped, Rejected, Transient
+from preceptor.judge.errors import ModelError, ProviderStopped, Rejected, Transient, Unreadable
 from preceptor.judge.models.http.faults import Unreachable
-from preceptor.judge.models.openai.model import OpenAIModel, open_model
+from preceptor.judge.models.http.model import HttpModel
+from preceptor.judge.models.openai.codec import asked_of, body_of, mapped
+from preceptor.judge.models.openai.model import open_model
 from preceptor.judge.models.protocol import Request
 from preceptor.judge.models.reply_limits import billed_tokens
 from preceptor.prompts.records import Message
 from tests.servers.llm import LLMServer
 
 Start = Callable[..., LLMServer]
-At = Callable[..., OpenAIModel]
+At = Callable[..., HttpModel]
 MENU = {"a": "Verdict: A", "b": "Verdict: B", "tie": "Verdict: tie"}
 
 
@@ -27,11 +29,11 @@ def request(text: str = "hello", **fields: object) -> Request:
 
 
 @pytest.fixture
-async def model() -> AsyncIterator[Callable[..., OpenAIModel]]:
+async def model() -> AsyncIterator[Callable[..., HttpModel]]:
     """Open a model at a server; it is closed after the test."""
-    opened: list[OpenAIModel] = []
+    opened: list[HttpModel] = []
 
-    def at(server: LLMServer | str, **options: float) -> OpenAIModel:
+    def at(server: LLMServer | str, **options: float) -> HttpModel:
         url = server if isinstance(server, str) else server.url
         opened.append(open_model("openai/m", base_url=url, **options))
         return opened[-1]
@@ -101,7 +103,7 @@ async def test_reasoning_models_get_room_to_think_and_no_sampling(monkeypatch: p
         ("gpt-5-chat-latest", False),
     ):
         opened = open_model(f"openai/{name}")
-        body = opened.body(request(menu=MENU, temperature=1.0))
+        body = body_of(request(model=f"openai/{name}", menu=MENU, temperature=1.0))
         assert (billed_tokens(request(model=f"openai/{name}", menu=MENU)) > 4000) is thinks
         assert ("max_completion_tokens" in body) is thinks
         assert ("temperature" in body) is ("logprobs" in body) is ("max_tokens" in body) is (not thinks)
@@ -125,7 +127,7 @@ async def test_how_a_reply_ended(model: At, start_server: Start, fault: str, fin
         ("503", Transient, "planned 503"),
         ("529", Transient, "planned 529"),
         ("drop", Transient, "the connection to http://127.0.0.1"),
-        ("badjson", Transient, "broken body: not JSON"),
+        ("badjson", Unreadable, "broken body: not JSON"),
         ("html", Transient, "broken body"),
         ("400", Rejected, "planned 400"),
         ("401", ProviderStopped, "set OPENAI_API_KEY to a valid one"),
@@ -176,7 +178,7 @@ def _errors(root: type[Exception]) -> Iterator[type[Exception]]:
 
 
 @pytest.mark.parametrize("kind", sorted(set(_errors(openai.APIError)), key=lambda kind: kind.__name__))
-async def test_every_error_of_the_sdk_is_mapped(model: At, kind: type[openai.APIError]) -> None:
+def test_every_error_of_the_sdk_is_mapped(kind: type[openai.APIError]) -> None:
     asked = httpx2.Request("POST", "http://127.0.0.1:1/v1")
     status = getattr(kind, "status_code", 500)
     response = httpx2.Response(status, request=asked)
@@ -191,9 +193,9 @@ async def test_every_error_of_the_sdk_is_mapped(model: At, kind: type[openai.API
         error = kind(request=asked)
     else:
         error = kind("said", asked, body=None)
-    mapped = model("http://127.0.0.1:1/v1").mapped(error)
+    found = mapped(error, asked_of("openai/m"), "http://127.0.0.1:1/v1")
     wanted = {400: Rejected, 401: ProviderStopped, 403: ProviderStopped, 404: ProviderStopped, 422: Rejected}
-    assert isinstance(mapped, wanted.get(status, Transient))
+    assert isinstance(found, wanted.get(status, Transient))
 
 
 async def test_a_schema_holds_the_answer_where_it_is_wanted(model: At, start_server: Start) -> None:

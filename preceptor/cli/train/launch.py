@@ -6,31 +6,40 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
 
 import typer
+from pydantic import Field
 
 from preceptor.cli.stopping import for_children
 from preceptor.constitution.errors import UserError
+from preceptor.prompts.records import Settings
 
-Nproc = Annotated[
-    int, typer.Option(min=1, help="Processes that train together, on GPUs where there are any.")
-]
-AccelerateConfig = Annotated[
-    Path | None,
-    typer.Option(help="A config file of Accelerate's, for FSDP2, DeepSpeed or several machines."),
-]
+
+class Launch(Settings):
+    """How a training on rows is carried out."""
+
+    plan: bool = False
+    """Say what it would take in memory, steps, time and disk, and do nothing."""
+    nproc: int = Field(default=1, ge=1)
+    """Processes that train together, on GPUs where there are any."""
+    accelerate_config: Path | None = None
+    """A config file of Accelerate's, for FSDP2, DeepSpeed or several machines."""
+    as_json: bool = False
+    """One JSON object on stdout."""
+
+
 FLAGS = ("--nproc", "--accelerate-config")
-HOME = Path(__file__).resolve().parents[2]
+HOME = Path(__file__).resolve().parents[3]
 """Where our packages lie; a checkout that is not installed is found there alone, by way of the working directory."""
 
 
-def launched(nproc: int, config: Path | None) -> bool:
+def launched(launch: Launch) -> bool:
     """Run this very command in several processes and say that it was done; False where it is to be run here.
 
     Everything that can be wrong with flags and rows is to be found before. Raises UserError, and typer.Exit with
     the code of a process that failed.
     """
+    nproc, config = launch.nproc, launch.accelerate_config
     if "RANK" in os.environ or (nproc == 1 and config is None):
         return False
     if config is not None and not config.is_file():

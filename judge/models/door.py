@@ -1,0 +1,218 @@
+"""The door for replies: what a model sent is read, bounded and made safe here, whoever it is and by whichever way it
+came.
+
+A codec finds the parts of a body (`Arrived`), `completion_of` makes of them what the rest of the program believes.
+`admitted` does what concerns any model's completion, one in this process or another package's too.
+
+What is not known is not taken for good: a reply counts as ended only where its finish reason is one of `GOOD_ENDS`, a
+count of tokens that is missing or absurd is estimated and marked as such.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from preceptor.judge.errors import Rejected, Unreadable
+from preceptor.judge.models.protocol import Completion, FinishReason, Request
+from preceptor.judge.models.reply_limits import billed_tokens
+from preceptor.judge.models.token_estimates import likely_tokens, likely_tokens_in
+from preceptor.judge.models.verdict_tokens import TokenChoice, last_verdict, verdict_probabilities
+from preceptor.prompts.thoughts import split
+
+LARGEST_BODY = 32 * 2**20
+"""Bytes of one reply that are read; the longest replies of today's models have a hundredth of it, with
+probabilities."""
+MOST_TOKENS = 10**7
+"""A count above it is no count: no model reads or writes so many."""
+LONGEST_NAME = 200
+
+GOOD_ENDS = frozenset({"", "stop", "end_turn", "eos", "eos_token", "stop_sequence", "complete", "completed"})
+"""Finish reasons of a reply that is all there; the empty one: none was given."""
+AT_LENGTH = frozenset(
+    {"length", "max_tokens", "max_output_tokens", "max_length", "model_length", "token_limit"}
+    | {"model_context_window_exceeded"}
+)
+DECLINED = frozenset(
+    {
+        "refusal",
+        "refused",
+        "content_filter",
+        "content_filtered",
+        "contentfilter",
+        "filtered",
+        "safety",
+        "blocked",
+    }
+    | {
+        "blocklist",
+        "prohibited_content",
+        "recitation",
+        "spii",
+        "sensitive",
+        "guardrail_intervened",
+        "moderation",
+    }
+)
+
+READ_AT_LEAST = 1 / 3
+"""Share of the estimated prompt that a server's own count must reach: below it, it did not read all that was sent."""
+SURELY_MORE_THAN = 1000
+"""Tokens of a prompt above which the estimate is good enough to say so."""
+
+log = logging.getLogger(__name__)
+
+
+class Counts(NamedTuple):
+    """The usage of a reply, in its server's numbers."""
+
+    tokens_in: object = None
+    tokens_out: object = None
+    cached: object = None
+    cache_written: object = None
+
+
+class Arrived(NamedTuple):
+    """The parts of a reply as its codec found them."""
+
+    text: str = ""
+    thoughts: str = ""
+    refusal: str = ""
+    """The model's own words where the provider says that it declined."""
+    finish: object = None
+    """The provider's word for how it ended."""
+    counts: Counts = Counts()
+    served_by: object = None
+    tokens: Sequence[TokenChoice] | None = None
+    """The reply's tokens with their alternatives, where they were asked for."""
+
+
+def json_of(raw: bytes) -> Any:
+    """What a body holds. Raises ValueError where it is no JSON, is nested too deep, or holds a number of too many
+    digits."""
+    try:
+        return json.loads(raw.decode("utf-8", "replace"))
+    except RecursionError as exc:
+        raise ValueError("it is nested too deep") from exc
+
+
+def completion_of(arrived: Arrived, request: Request) -> Completion:
+    """The completion that a reply is. Raises Rejected where the server read only a part of the prompt."""
+    finish, word = _finish(arrived)
+    text, thoughts = arrived.text, arrived.thoughts
+    if arrived.refusal:
+        finish, text = "refused", text or arrived.refusal
+    probabilities = None
+    if request.menu and arrived.tokens:
+        probabilities = verdict_probabilities(arrived.tokens, request.menu)
+    made = Completion(
+        text=text,
+        thoughts=thoughts,
+        finish_reason=finish,
+        finish_word=word,
+        probabilities=probabilities,
+        served_by=sound(arrived.served_by)[:LONGEST_NAME] if isinstance(arrived.served_by, str) else "",
+        **_usage(arrived.counts, request, text + thoughts),
+    )
+    made = admitted(made, request)
+    _check_prompt_was_read(made, request)
+    return made
+
+
+def admitted(completion: Completion, request: Request) -> Completion:
+    """A completion, made safe: its text can be written down and holds the answer alone. What is so already stays as it
+    is."""
+    thoughts, answer = split(sound(completion.text))
+    given = "\n\n".join(filter(None, (sound(completion.thoughts).strip(), thoughts)))
+    if answer == completion.text and given == completion.thoughts:
+        return completion
+    probabilities = completion.probabilities
+    if probabilities is not None and last_verdict(answer, request.menu) is None:
+        probabilities = None  # of a verdict in its thoughts
+    return completion.model_copy(update={"text": answer, "thoughts": given, "probabilities": probabilities})
+
+
+def unreadable(provider: str, why: object, request: Request, counts: Counts = Counts()) -> Unreadable:  # noqa: B008
+    """The error for a reply that was paid for and cannot be read."""
+    usage = _usage(counts, request, "")
+    if counts.tokens_out is None:  # nobody knows how long the reply was that cannot be read
+        usage["tokens_out"] = billed_tokens(request)
+    paid = Completion(text="", finish_reason="cut", finish_word="unreadable", **usage)
+    said = f"it has no {why}" if isinstance(why, KeyError) else str(why)
+    return Unreadable(f"{provider} answered with a broken body: {sound(said)[:300]}", paid)
+
+
+def sound(text: str) -> str:
+    """The text with half surrogate pairs replaced, which no file, database or terminal takes, and whole ones joined."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _finish(arrived: Arrived) -> tuple[FinishReason, str]:
+    """How it ended, and the provider's word where that is none of a good end."""
+    said = arrived.finish
+    word = sound(said).strip().casefold() if isinstance(said, str) else "" if said is None else "unknown"
+    plain = word.replace("-", "_").replace(" ", "_").removeprefix("finish_reason_")
+    if plain in GOOD_ENDS:
+        return "stop", ""
+    if plain in AT_LENGTH:
+        return "length", word[:LONGEST_NAME]
+    return "refused" if plain in DECLINED else "cut", word[:LONGEST_NAME]
+
+
+def _usage(counts: Counts, request: Request, text: str) -> dict[str, Any]:
+    """The fields of a completion that say what it used."""
+    # a prompt has tokens, and so have words
+    read = _count(counts.tokens_in) or None
+    wrote = _count(counts.tokens_out) or (None if text.strip() else _count(counts.tokens_out))
+    estimated = read is None or wrote is None
+    read = likely_tokens_in(request) if read is None else read
+    if wrote is None:
+        # what it thought behind the scenes is billed and not seen
+        hidden = billed_tokens(request) - request.max_tokens
+        wrote = min(likely_tokens(text) + max(0, hidden), billed_tokens(request)) if text or hidden > 0 else 0
+    cached = min(_count(counts.cached) or 0, read)
+    return {
+        "tokens_in": read,
+        "tokens_out": wrote,
+        "tokens_cached": cached,
+        "tokens_cache_written": min(_count(counts.cache_written) or 0, read - cached),
+        "usage": "estimated" if estimated else "reported",
+    }
+
+
+def _count(value: object) -> int | None:
+    """A count of tokens; None where it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_TOKENS:
+        return None
+    return int(value)
+
+
+def _check_prompt_was_read(made: Completion, request: Request) -> None:
+    # runs of blanks are few tokens
+    sent = sum(likely_tokens(" ".join(message.content.split())) + 4 for message in request.messages)
+    if made.usage == "reported" and sent > SURELY_MORE_THAN and made.tokens_in < sent * READ_AT_LEAST:
+        problem = (
+            f"the server read {made.tokens_in} tokens of a prompt of about {sent}: it cuts long prompts in silence; "
+            "raise its context length (Ollama: num_ctx)"
+        )
+        log.warning("%s: %s", request.model, problem)
+        raise Rejected(problem, paid=made)
+
+
+def texts_of(value: object) -> str:
+    """All text in a value that should be one: a text, a list of texts or of parts with a `text`; nothing otherwise."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        return texts_of(value.get("text"))
+    if isinstance(value, Sequence):
+        return "".join(texts_of(one) for one in value)
+    return ""

@@ -1,0 +1,154 @@
+"""A model behind HTTP, whatever protocol it speaks: one call, what its refusals teach, and how long it may take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+import httpx2
+
+from preceptor.judge.errors import ModelError, Transient
+from preceptor.judge.models import door
+from preceptor.judge.models.http.faults import Asked, Fault, error_of
+from preceptor.judge.models.learned import NOTHING, Learned, Lesson
+from preceptor.judge.models.protocol import Capabilities, Completion, OnHeaders, Request
+from preceptor.judge.models.reply_limits import billed_tokens
+
+TEACHING = frozenset({400, 422, 500})
+"""Statuses by which servers say that they cannot take a part of a request."""
+HEALTH_S = 5.0
+"""How long a server may take to say that it is there."""
+
+
+class Codec(Protocol):
+    """A protocol as bodies; a module each."""
+
+    ERRORS: tuple[type[Exception], ...]
+    """All that the protocol's SDK raises."""
+
+    def body_of(self, request: Request, learned: Learned = NOTHING) -> dict[str, Any]: ...
+
+    def lesson(self, fault: Fault, body: Mapping[str, Any], learned: Learned) -> Lesson | None: ...
+
+    def completion_of(self, answer: object, request: Request, asked: Asked) -> Completion: ...
+
+    def fault_in(self, exc: Exception, asked: Asked) -> Fault | None: ...
+
+    def mapped(self, exc: Exception, asked: Asked, address: str) -> ModelError: ...
+
+
+class Line(NamedTuple):
+    """How the server is reached."""
+
+    address: str
+    """Its base, as the SDK has it."""
+    url: str
+    """Of a reply; whole, because the SDKs take their time to join a path to their address, at every call."""
+    endpoint: str
+    """Empty: the provider's own."""
+    options: dict[str, Any]
+    """Of every call."""
+    patient: bool = False
+    """Whether the server is near: it may be loading its model, or be slow, and is not down for that."""
+
+
+class HttpModel:
+    """Satisfies `protocol.Model`. The SDK's own retries are off: they are `judge.asking.fanout`'s."""
+
+    dialect = ""
+
+    def __init__(
+        self, name: str, client: Any, codec: Codec, asked: Asked, line: Line, capabilities: Capabilities
+    ) -> None:
+        self.name = name
+        self.endpoint = line.endpoint
+        self.capabilities = capabilities
+        self.client = client
+        self.asked = asked
+        self.line = line
+        self.learned = NOTHING
+        """What the server has shown of itself; asking in batches adds to it as well."""
+        self._codec = codec
+        self._times = 1.0
+
+    async def complete(self, request: Request) -> Completion:
+        """One call; another at once where the server refuses what it then never sees again."""
+        return await self.complete_with_headers(request, lambda _: None)
+
+    async def complete_with_headers(self, request: Request, on_headers: OnHeaders) -> Completion:
+        """As `complete`; the rate-limit headers of every reply go to `on_headers`."""
+        while True:
+            known = self.learned
+            body = self._codec.body_of(request, known)
+            try:
+                # the SDKs' typed methods check the parameters against their types once more and make an object of
+                # every token in the reply: a third of a call's CPU time (docs/labelling.md)
+                response = await self.client.post(
+                    self.line.url, cast_to=httpx2.Response, body=body, options=self._options()
+                )
+            except self._codec.ERRORS as exc:
+                fault = self._codec.fault_in(exc, self.asked)
+                if fault is None:
+                    raise self._codec.mapped(exc, self.asked, self.line.address) from exc
+                _tell(on_headers, fault.headers)
+                if fault.status in TEACHING and known != self.learned:
+                    continue  # another call has learned something since this one left
+                lesson = self._codec.lesson(fault, body, known) if fault.status in TEACHING else None
+                if lesson is None:
+                    raise error_of(fault) from exc
+                self.learned = lesson.learned
+            else:
+                _tell(on_headers, response.headers)
+                completion = self._codec.completion_of(self._read(response, request), request, self.asked)
+                self.learned = self.learned.after(completion)
+                return completion
+
+    def billed_tokens(self, request: Request) -> int:
+        """The most tokens that a reply can be billed for, as far as is known by now."""
+        return billed_tokens(request) + self.learned.hidden_tokens(request)
+
+    async def gives_time(self) -> bool:
+        """After a time-out: whether the server is there and only slow, so that its calls get twice as long from now
+        on."""
+        if not self.line.patient and not await self._is_there():
+            return False
+        self._times *= 2
+        return True
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.client.close()
+
+    async def _is_there(self) -> bool:
+        try:
+            await self.client.get(
+                f"{self.line.address}/models",
+                cast_to=httpx2.Response,
+                options={**self.line.options, "timeout": HEALTH_S},
+            )
+        except self._codec.ERRORS as exc:
+            return self._codec.fault_in(exc, self.asked) is not None
+        return True
+
+    def _options(self) -> dict[str, Any]:
+        if self._times == 1:
+            return self.line.options
+        given = self.client.timeout
+        longer = httpx2.Timeout(given.read * self._times, connect=given.connect)
+        return {**self.line.options, "timeout": longer}
+
+    def _read(self, response: httpx2.Response, request: Request) -> object:
+        raw = response.content
+        try:
+            return door.json_of(raw)
+        except ValueError as exc:
+            if raw.lstrip()[:1] in (b"{", b"["):
+                raise door.unreadable(self.asked.provider, f"not JSON ({exc})", request) from exc
+            # a page of a proxy's, not a reply of the model's
+            raise Transient(f"{self.asked.provider} answered with a broken body: not JSON ({exc})") from exc
+
+
+def _tell(on_headers: OnHeaders, headers: Mapping[str, str]) -> None:
+    said = {name.lower(): value for name, value in headers.items() if "ratelimit" in name.lower()}
+    if said:
+        on_headers(said)

@@ -1,0 +1,240 @@
+"""OpenAI's chat completions as bodies: request -> body, body -> Completion, faults -> our errors. No network.
+
+The model and the batches stand on it alike.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import openai
+
+from preceptor.judge.errors import ModelError, ProviderStopped, Rejected, Transient
+from preceptor.judge.models import door
+from preceptor.judge.models.door import Arrived, Counts
+from preceptor.judge.models.http.faults import Asked, Fault, error_of, fault_of, status_in, unreachable
+from preceptor.judge.models.http.verdict_schema import verdict_schema
+from preceptor.judge.models.learned import NOTHING, Learned, Lesson
+from preceptor.judge.models.openai.provider import PROVIDER, effort, hidden_tokens, reply_tokens
+from preceptor.judge.models.protocol import Completion, ModelName, Request
+from preceptor.judge.models.verdict_tokens import TokenChoice
+
+ERRORS: tuple[type[Exception], ...] = (openai.OpenAIError, json.JSONDecodeError)
+
+OPTIONAL = (
+    *("top_logprobs", "logprobs", "seed", "temperature", "top_p"),
+    *("reasoning_effort", "max_tokens", "response_format"),
+)
+"""Parameters that some models or servers refuse, and without which the request still means something."""
+NO_SYSTEM = re.compile(
+    r"\bsystem\b[^.]{0,40}\b(?:role|message|prompt|instruction)s?\b[^.]{0,40}\bnot\b|\bnot\b[^.]{0,60}\bsystem\b"
+    r"|\bdeveloper instruction|\broles? must alternate|\bunsupported (?:message )?role\b|\bunknown role\b",
+    re.IGNORECASE,
+)
+"""What servers say of a message in the system's role where a model's template has no place for one."""
+TOO_LONG = re.compile(
+    r"context[_ ]length|context window|too many tokens|maximum (?:context|prompt|input)", re.IGNORECASE
+)
+"""A fault of this request, which may name parameters by the way."""
+THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thoughts")
+"""Fields in which servers hand on what the model thought, in the order in which they are looked for."""
+THINKING_PARTS = frozenset({"thinking", "reasoning", "thought", "reasoning_text"})
+
+
+def asked_of(name: str) -> Asked:
+    """What a fault's words need."""
+    return Asked("openai", name, PROVIDER.key)
+
+
+def body_of(request: Request, learned: Learned = NOTHING) -> dict[str, Any]:
+    """The request's parameters, but for those that the server is known to refuse. Seed and sample go in, so that two
+    samples are two bodies."""
+    room = reply_tokens(request) + hidden_tokens(request) + learned.hidden_tokens(request)
+    body: dict[str, Any] = {
+        "model": ModelName.of(request.model).model,
+        "messages": [message.model_dump() for message in learned.messages(request)],
+        "seed": (request.seed * 1_000_003 + request.sample) % 2**31,
+    }
+    level = effort(request)
+    limit = "max_tokens" if level is None else "max_completion_tokens"
+    body[limit] = room
+    if level or request.effort:
+        body["reasoning_effort"] = level or request.effort
+    if level in (None, "none"):
+        # token probabilities and sampling go with no thoughts alone
+        body["temperature"] = request.temperature
+        if request.top_p < 1:
+            body["top_p"] = request.top_p
+        if request.menu:
+            body |= {"logprobs": True, "top_logprobs": learned.alternatives}
+    if request.structured and request.menu:
+        schema = {"name": "verdict", "strict": True, "schema": verdict_schema(request)}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    refused = learned.refused | ({"top_logprobs"} if "logprobs" in learned.refused else set())
+    kept = {name: value for name, value in body.items() if name not in refused}
+    if "max_tokens" in body and "max_tokens" in refused:
+        kept["max_completion_tokens"] = body["max_tokens"]
+    return kept
+
+
+def lesson(fault: Fault, body: Mapping[str, Any], learned: Learned) -> Lesson | None:
+    """What is known of the server after it turned this body away; None: nothing that another body could mend."""
+    if TOO_LONG.search(fault.message):
+        return None
+    roles = {message["role"] for message in body["messages"]}
+    about_roles = fault.param.endswith("role") or NO_SYSTEM.search(fault.message)
+    if "system" in roles and not learned.no_system and about_roles:
+        return Lesson(learned._replace(no_system=True), "the system's role, whose words go to the user's")
+    if fault.status >= 500:
+        return None
+    for name in OPTIONAL:
+        if name in body and (fault.param == name or re.search(rf"\b{name}\b", fault.message)):
+            fewer = _allowed(fault.message, body) if "logprobs" in name else None
+            if fewer is not None:
+                return Lesson(
+                    learned._replace(alternatives=fewer), f"top_logprobs above {fewer}, which is asked for"
+                )
+            return learned.without(name)
+    return None
+
+
+def _allowed(message: str, body: Mapping[str, Any]) -> int | None:
+    """How many alternatives a message says that there are at most; None: it does not say."""
+    numbers = [int(found) for found in re.findall(r"(?<![\w.])\d{1,3}(?![\w.]*\d)", message)]
+    asked = body.get("top_logprobs", 0)
+    return max((number for number in numbers if 0 < number < asked), default=None)
+
+
+def completion_of(answer: object, request: Request, asked: Asked) -> Completion:
+    """The completion in a body that came with a status of 200. Raises what an error inside it means, and Unreadable
+    where it has not the protocol's form."""
+    answer = answer[0] if isinstance(answer, list) and len(answer) == 1 else answer
+    if not isinstance(answer, Mapping):
+        raise door.unreadable("openai", f"not an object but {type(answer).__name__}", request)
+    counts = _counts(answer.get("usage"))
+    choice = _choice(answer.get("choices"))
+    error = answer.get("error") or (choice or {}).get("error")
+    message = _message(choice) if choice is not None else None
+    if error and not (message and door.texts_of(message.get("content"))):
+        told = {"error": error}
+        raise error_of(fault_of(asked, status_in(told), told))
+    if choice is None or message is None:
+        raise door.unreadable("openai", "it has no choices with a message", request, counts)
+    try:
+        return door.completion_of(_arrived(choice, message, answer, counts), request)
+    except (AttributeError, KeyError, TypeError, ValueError) as exc:
+        raise door.unreadable("openai", exc, request, counts) from exc
+
+
+def _choice(choices: object) -> Mapping[str, Any] | None:
+    """The one that was asked for, where several came."""
+    if not isinstance(choices, Sequence) or isinstance(choices, str):
+        return None
+    found = [choice for choice in choices if isinstance(choice, Mapping)]
+    return next((choice for choice in found if choice.get("index") == 0), found[0] if found else None)
+
+
+def _message(choice: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    message = choice.get("message")
+    if isinstance(message, Mapping):
+        return message
+    return {"content": choice["text"]} if isinstance(choice.get("text"), str) else None
+
+
+def _arrived(
+    choice: Mapping[str, Any], message: Mapping[str, Any], answer: Mapping[str, Any], counts: Counts
+) -> Arrived:
+    text, thoughts = _parted(message.get("content"))
+    given = next((found for name in THOUGHTS if (found := door.texts_of(message.get(name)))), "")
+    return Arrived(
+        text=text,
+        thoughts="\n\n".join(filter(None, (given, thoughts))),
+        refusal=door.texts_of(message.get("refusal")),
+        finish=choice.get("finish_reason"),
+        counts=counts,
+        served_by=answer.get("model"),
+        tokens=_tokens(choice.get("logprobs")),
+    )
+
+
+def _parted(content: object) -> tuple[str, str]:
+    """(text, thoughts) of a content that may be a list of parts."""
+    if not isinstance(content, Sequence) or isinstance(content, str):
+        return door.texts_of(content), ""
+    text, thoughts = [], []
+    for one in content:
+        kind = one.get("type") if isinstance(one, Mapping) else "text"
+        if kind in THINKING_PARTS:
+            thoughts.append(door.texts_of(one.get(kind) or one.get("text")))
+        elif kind in ("text", "output_text", None):
+            text.append(door.texts_of(one))
+    return "".join(text), "\n\n".join(filter(None, thoughts))
+
+
+def _counts(usage: object) -> Counts:
+    if not isinstance(usage, Mapping):
+        return Counts()
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, Mapping) else None
+    return Counts(usage.get("prompt_tokens"), usage.get("completion_tokens"), cached)
+
+
+def _tokens(logprobs: object) -> list[TokenChoice] | None:
+    """The reply's tokens; None where a part of them is not what it should be."""
+    given = logprobs.get("content") if isinstance(logprobs, Mapping) else None
+    try:
+        return [
+            TokenChoice(
+                *_token(one), tuple(_token(top) for top in one.get("top_logprobs") or () if _token(top)[0])
+            )
+            for one in given or ()
+        ] or None
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _token(one: Mapping[str, Any]) -> tuple[str, float]:
+    token, logprob = one["token"], float(one["logprob"])
+    if not isinstance(token, str) or math.isnan(logprob) or logprob > 1e-3:
+        raise ValueError(f"{token!r} with {logprob}")
+    return token, logprob
+
+
+def fault_in(exc: Exception, asked: Asked) -> Fault | None:
+    """What the server said, where it is a status that the SDK raises; None: it said nothing."""
+    if not isinstance(exc, openai.APIStatusError):
+        return None
+    try:
+        body = door.json_of(exc.response.content)
+    except ValueError:
+        body = exc.response.text
+    return fault_of(asked, exc.status_code, body or str(exc.message), exc.response.headers)
+
+
+def mapped(exc: Exception, asked: Asked, address: str) -> ModelError:
+    """Our error for any of the SDK's. address: where it was asked."""
+    if (fault := fault_in(exc, asked)) is not None:
+        return error_of(fault)
+    if isinstance(exc, openai.APIConnectionError):
+        return unreachable(address, exc)
+    if isinstance(exc, openai.APIResponseValidationError | json.JSONDecodeError):
+        return Transient(f"openai answered with a broken body: {exc}")
+    if isinstance(exc, openai.APIError):
+        return Transient(f"openai: {exc.message}")
+    if isinstance(exc, openai.LengthFinishReasonError | openai.ContentFilterFinishReasonError):
+        return Rejected(str(exc), refused=isinstance(exc, openai.ContentFilterFinishReasonError))
+    return ProviderStopped(f"the openai client cannot send requests: {exc}")
+
+
+@contextmanager
+def faults(asked: Asked, address: str) -> Iterator[None]:
+    """Raise ours for any of the SDK's errors within."""
+    try:
+        yield
+    except ERRORS as exc:
+        raise mapped(exc, asked, address) from exc

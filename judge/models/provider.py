@@ -1,0 +1,93 @@
+"""What a provider declares about its models, so that every command can work with them before one is opened.
+
+A package adds a provider by an entry point of the group `preceptor.models` that names a `Provider`, or just a function
+that opens a model.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from preceptor.judge.models.batch_protocol import BatchProvider
+from preceptor.judge.models.protocol import Model, Request
+from preceptor.judge.settings import Price
+
+Opener = Callable[..., Model]
+"""name, base_url=…, timeout_s=… -> the model, ready for requests; a model in this process takes its placement instead
+(dtype, device_map, four_bit). Options that the function has no parameter for are refused with a message."""
+
+
+def as_asked(request: Request) -> int:
+    """A reply as long as the request allows."""
+    return request.max_tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provider:
+    """All that is known of a provider without opening a model."""
+
+    open_model: Opener | str
+    """The function, or `module:function`, which is imported when a model is opened."""
+    open_batches: Callable[..., BatchProvider] | str | None = None
+    """Model -> the same through the provider's batch API; None: it has none."""
+    naming: Literal["model", "alone", "either"] = "model"
+    """What follows the provider's name: `/model`, nothing, or either."""
+    example: str = ""
+    """A model's name, shown where a name is wanted and something else came."""
+    takes_address: bool = False
+    """Its models are reached over a network: they take base_url and timeout_s."""
+    weights: Callable[[str], str] | str | None = None
+    """Model's name -> folder, GGUF file or hub id of its weights; None: its models do not run in this process. Those
+    that do take a placement and no address, change with the files they lie in, and can be trained."""
+    person: bool = False
+    """Its models are people."""
+    free: bool = False
+    """Nobody is paid for an answer."""
+    key: str = ""
+    """Environment variable that holds the key; empty: none is needed."""
+    libraries: tuple[str, ...] = ()
+    """Distributions that its models need."""
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    """By the model's name without the provider's."""
+    batch_discount: float = 0.0
+    """Share by which the batch API is cheaper."""
+    reply_tokens: Callable[[Request], int] = as_asked
+    """The most tokens that a reply's own text may have."""
+    hidden_tokens: Callable[[Request], int] = lambda _: 0
+    """The most tokens that are billed on top of the reply's own: what a model thinks before it answers."""
+
+    @property
+    def loads_weights(self) -> bool:
+        """Whether its models run in this process."""
+        return self.weights is not None
+
+    def weights_of(self, name: str) -> str | None:
+        """Where the weights of one of its models lie."""
+        if self.weights is None:
+            return None
+        place: str = resolved(self.weights)(name)
+        return place
+
+    @property
+    def opener(self) -> Opener:
+        """The function that opens a model."""
+        opener: Opener = resolved(self.open_model)
+        return opener
+
+    def batches_of(self, model: Model) -> BatchProvider | None:
+        """The model through the batch API; None where it has none."""
+        if self.open_batches is None or not model.capabilities.batches:
+            return None
+        made: BatchProvider = resolved(self.open_batches)(model)
+        return made
+
+
+def resolved(place: Any) -> Any:
+    """What stands at `module:name`; anything but a text is what it is."""
+    if not isinstance(place, str):
+        return place
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)

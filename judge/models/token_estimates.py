@@ -1,0 +1,25 @@
+"""How many tokens texts have, where no server has counted them."""
+
+from __future__ import annotations
+
+import math
+
+from preceptor.judge.models.protocol import Request
+
+
+def likely_tokens(text: str) -> int:
+    """At four characters a token, as English prose has."""
+    return math.ceil(len(text) / 4)
+
+
+def likely_tokens_in(request: Request) -> int:
+    """Tokens of a request's messages, with what frames each of them."""
+    return sum(likely_tokens(message.content) + 4 for message in request.messages)
+
+
+def most_tokens_in(request: Request) -> int:
+    """More tokens than a request's messages will have: three ASCII characters a token, one byte of others."""
+    texts = (message.content for message in request.messages)
+    return sum(
+        math.ceil(len(text) / 3) + len(text.encode(errors="replace")) - len(text) + 16 for text in texts
+    )

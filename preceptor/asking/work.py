@@ -1,0 +1,37 @@
+"""Work that asks models, done where it is to be done: in this process, in the providers' batches, or on a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from preceptor.asking import ray_engine, stages
+from preceptor.asking.stages import Asked, Watch, Work
+from preceptor.settings import Asking
+
+
+def done(work: Work, asking: Asking, write: Callable[[Any], None], watch: Watch | None = None) -> Asked:
+    """Do the work and hand each row to `write`, in order. What stopped it is handed back, not raised."""
+    if asking.cluster is not None:
+        return ray_engine.carry_out(lambda: work.rows, work.open, asking, write, watch or _unseen)
+    means = work.open()
+    # batches walk the dialogues once a round, each time from their beginning
+    return asyncio.run(
+        stages.carry_out(lambda: list(map(means.dialogue, work.rows)), means.models, asking, write, watch)
+    )
+
+
+def whole(work: Work, asking: Asking, write: Callable[[Any], None], watch: Watch | None = None) -> Asked:
+    """`done` for a stage whose file is written whole or not at all: what stopped it is raised.
+
+    What it had asked is in the ledger, so the next try asks only the rest.
+    """
+    asked = done(work, asking, write, watch)
+    if asked.stopped is not None:
+        raise asked.stopped
+    return asked
+
+
+def _unseen(_: Any) -> None:
+    """Progress that nobody looks at."""

@@ -1,0 +1,37 @@
+"""`preceptor convert`: a file of pairs from one layout into another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from preceptor.cli import console, options
+
+NAMES = (
+    "rows, trl, trl-text, trl-implicit, ultrafeedback, hh, openai-dpo, llama-factory, sharegpt, axolotl, "
+    "axolotl-intel, reward-bench, alpaca-eval, pku-saferlhf, icai"
+)
+
+
+def convert(
+    source: Annotated[str, typer.Argument(metavar="IN", help="A file of pairs, in any layout.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help=".jsonl, .jsonl.gz, .json, .csv or .parquet.")],
+    to: Annotated[str, typer.Option("--to", metavar="FORM", help=f"The layout to write: {NAMES}.")],
+    form: options.Format = "rows",
+    columns: options.Columns = None,
+    as_json: options.Json = False,
+) -> None:
+    """Write pairs in another layout; what has no place in it is set aside and counted."""
+    from preceptor.prompts.columns import mapping_of
+    from preceptor.prompts.layouts import conversion
+    from preceptor.prompts.layouts.recognition import pairs_in
+
+    how = pairs_in(source, form, mapping_of(columns or []))
+    made = conversion.convert(source, out, to, how)
+    for reason, count in made.set_aside.items():
+        console.say(f"{count} set aside: {reason}")
+    console.say(f"{made.written} written to {out} as {to}")
+    if as_json:
+        console.result({"out": str(out), "written": made.written, "set_aside": made.set_aside})

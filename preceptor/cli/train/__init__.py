@@ -1,0 +1,1 @@
+"""`preceptor train`: adapters from revisions, preferences and rewards. Torch is imported by the command that trains."""

@@ -1,0 +1,129 @@
+"""`preceptor train sft | reward | dpo | kto`: trainings on the rows of a file."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from preceptor.cli.flags import given
+from preceptor.cli.options import Columns, Format, Out
+from preceptor.cli.train.launch import Launch
+from preceptor.cli.train.options import Rows, training
+from preceptor.cli.train.shared import carry_out, settled, source_of
+from preceptor.constitution.errors import UserError
+from preceptor.train.settings import DpoSettings, KtoSettings, RewardSettings, SftSettings, principle_settings
+
+
+def sft(
+    rows: Annotated[str, typer.Argument(help="Revisions, or rows of prompt and completion.")],
+    out: Out,
+    settings: Annotated[SftSettings, training("pass_tokens")],
+    launch: Launch,
+    columns: Columns = None,
+) -> None:
+    """Teach the model its own revised replies. The same command again goes on where it stopped."""
+    settings = settled(settings)
+    from preceptor.prompts.columns import mapping_of
+    from preceptor.train.data.readers import read_demonstrations
+
+    read = read_demonstrations(rows, mapping_of(columns or []))
+    from preceptor.train.sft import (  # torch loads only now: a fault in the rows is told at once
+        plan_sft,
+        train_sft,
+    )
+
+    said = source_of(rows, read.set_aside)
+    train = partial(train_sft, read.rows, settings, out, read=said)
+    carry_out("sft", partial(plan_sft, read.rows, settings), train, launch, read.set_aside)
+
+
+def reward(
+    rows: Rows,
+    out: Out,
+    settings: Annotated[RewardSettings, training("weights", "applies_to")],
+    launch: Launch,
+    constitution: Annotated[
+        str | None,
+        typer.Option(
+            "--constitution", "-c", help="With --per-principle: where weights and applies_to stand."
+        ),
+    ] = None,
+    samples: Annotated[
+        Path | None,
+        typer.Option(help="Responses of the policy to come: the card says how far rewards vary on them."),
+    ] = None,
+    form: Format = "rows",
+    columns: Columns = None,
+) -> None:
+    """Train a reward model on preferences. The same command again goes on where it stopped."""
+    if constitution is not None:
+        settings = _of_principles(settings, constitution)
+    settings = settled(settings)
+    from preceptor.judge.records import Response
+    from preceptor.prompts.columns import mapping_of
+    from preceptor.prompts.rows import read_records
+    from preceptor.train.data.readers import read_preferences
+
+    read = read_preferences(rows, form, mapping_of(columns or []))
+    sampled = [] if samples is None else list(read_records(samples, Response))
+    from preceptor.train.reward import plan_reward, train_reward
+
+    said = source_of(rows, read.set_aside)
+    train = partial(train_reward, read.rows, settings, out, read=said, samples=sampled)
+    carry_out("reward", partial(plan_reward, read.rows, settings), train, launch, read.set_aside)
+
+
+def dpo(
+    rows: Rows,
+    out: Out,
+    settings: Annotated[DpoSettings, training()],
+    launch: Launch,
+    cache: Annotated[
+        Path, typer.Option(help="Folder where the reference's log-probabilities are kept for other runs.")
+    ] = Path(".preceptor"),
+    form: Format = "rows",
+    columns: Columns = None,
+) -> None:
+    """Train a policy on preferences. The same command again goes on where it stopped."""
+    settings = settled(settings)
+    from preceptor.prompts.columns import mapping_of
+    from preceptor.train.data.readers import read_preferences
+
+    read = read_preferences(rows, form, mapping_of(columns or []))
+    from preceptor.train.dpo import plan_dpo, train_dpo
+
+    said = source_of(rows, read.set_aside)
+    train = partial(train_dpo, read.rows, settings, out, read=said, cache=cache)
+    carry_out("dpo", partial(plan_dpo, read.rows, settings), train, launch, read.set_aside)
+
+
+def kto(
+    rows: Annotated[
+        str, typer.Argument(help="Scores, or rows of prompt, completion and label (true: a good reply).")
+    ],
+    out: Out,
+    settings: Annotated[KtoSettings, training("pass_tokens")],
+    launch: Launch,
+) -> None:
+    """Train a policy on single replies that are good or bad. The same command again goes on where it stopped."""
+    settings = settled(settings)
+    from preceptor.train.data.unpaired import read_verdicts
+
+    read = read_verdicts(rows)
+    from preceptor.train.kto import plan_kto, train_kto
+
+    said = source_of(rows, read.set_aside)
+    train = partial(train_kto, read.rows, settings, out, read=said)
+    carry_out("kto", partial(plan_kto, read.rows, settings), train, launch, read.set_aside)
+
+
+def _of_principles(settings: RewardSettings, constitution: str) -> RewardSettings:
+    """The settings with the weights of a constitution. Raises UserError where they would have no effect."""
+    from preceptor.constitution.files import load
+
+    if not settings.per_principle:
+        raise UserError("--constitution has no effect without --per-principle")
+    return RewardSettings.model_validate({**given(settings), **principle_settings(load(constitution))})

@@ -1,0 +1,119 @@
+"""What no reply may do to the line, and how addresses and slow servers are dealt with, over real HTTP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from preceptor.constitution.errors import UserError
+from preceptor.judge.errors import ProviderStopped, Transient
+from preceptor.judge.models import door
+from preceptor.judge.models.anthropic.model import open_model as open_anthropic
+from preceptor.judge.models.http.address import checked, is_near
+from preceptor.judge.models.openai.model import open_model as open_openai
+from preceptor.judge.models.protocol import Request
+from preceptor.prompts.records import Message
+from tests.servers.llm import Answer, LLMServer, serve
+from tests.servers.odd import OddServer, completion, ok
+
+Start = Callable[..., LLMServer]
+
+
+def request(model: str = "openai/m") -> Request:
+    return Request(model=model, messages=(Message(role="user", content="hello"),), max_tokens=64)
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_a_redirect_to_another_server_is_not_followed(status: int) -> None:
+    """The key would go there too."""
+    with serve(OddServer(lambda *_: ok(completion("caught")))) as there:
+        away = Answer(status, b"", {"location": f"{there.url}/chat/completions"})
+        with serve(OddServer(lambda *_: away)) as here:
+            model = open_openai("openai/m", base_url=here.url)
+            with pytest.raises(ProviderStopped, match=r"sends requests on to http://127.0.0.1.*--base-url"):
+                await model.complete(request())
+            await model.close()
+        assert there.bodies == []
+
+
+async def test_a_redirect_on_the_same_server_is_followed() -> None:
+    def answer(_body: object, number: int) -> Answer:
+        return ok(completion("there")) if number else Answer(307, b"", {"location": "/v2/chat/completions"})
+
+    with serve(OddServer(answer)) as here:
+        model = open_openai("openai/m", base_url=here.url)
+        assert (await model.complete(request())).text == "there"
+        await model.close()
+        assert here.paths == ["/v1/chat/completions", "/v2/chat/completions"]
+
+
+async def test_no_more_is_read_than_a_reply_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("preceptor.judge.models.http.transport.LARGEST_BODY", 10_000)
+    with serve(OddServer(lambda *_: ok(completion("x" * 20_000)))) as here:
+        model = open_openai("openai/m", base_url=here.url)
+        with pytest.raises(Transient, match="MiB, which is not read"):
+            await model.complete(request())
+        await model.close()
+    assert door.LARGEST_BODY > 10**7
+
+
+@pytest.mark.parametrize("opened", [open_openai, open_anthropic])
+async def test_a_query_in_the_address_goes_with_every_call(opened: Callable[..., object]) -> None:
+    name = "openai/m" if opened is open_openai else "anthropic/m"
+    with serve(LLMServer()) as here:
+        base = f"{here.url if opened is open_openai else here.root}/?api-version=2026-01-01&x="
+        model = (open_openai if opened is open_openai else open_anthropic)(name, base_url=base)
+        await model.complete(request(name))
+        assert here.paths[0].endswith("?api-version=2026-01-01&x=")
+        assert "/v1/" in here.paths[0]
+        assert model.endpoint.endswith("?api-version=2026-01-01&x=")
+        await model.close()
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["localhost:8000", "127.0.0.1:8000/v1", "http//x/v1", "ftp://x/v1", "http://", "http://x:port/v1",
+     "http://me:secret@x/v1", "http://a b/v1", "nonsense", "http://[::1/v1"],
+)  # fmt: skip
+def test_what_is_no_address_is_told_before_any_call(address: str) -> None:
+    with pytest.raises(UserError, match=r"--base-url|environment alone") as caught:
+        open_openai("openai/m", base_url=address)
+    assert "secret" not in str(caught.value)
+
+
+def test_an_address_in_the_environment_is_checked_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "nonsense")
+    with pytest.raises(UserError, match="check OPENAI_BASE_URL"):
+        open_openai("openai/m")
+
+
+@pytest.mark.parametrize(
+    ("base", "near"),
+    [
+        ("http://localhost:8000/v1", True),
+        ("http://127.0.0.1:8000/v1", True),
+        ("http://[::1]:8000/v1", True),
+        ("http://192.168.1.7/v1", True),
+        ("http://gpu-box:8000/v1", True),
+        ("http://gpu.local/v1", True),
+        ("https://api.openai.com/v1", False),
+        ("https://8.8.8.8/v1", False),
+    ],
+)
+def test_which_servers_are_near(base: str, near: bool) -> None:
+    assert is_near(checked(base, "--base-url").base) is near
+
+
+async def test_a_near_server_gets_time_and_one_that_is_gone_gets_none(unused_tcp_port: int) -> None:
+    with serve(LLMServer()) as here:
+        model = open_openai("openai/m", base_url=here.url)
+        assert await model.gives_time()
+        assert json.dumps(model.line.options)  # the provider's own stay as they are
+        assert (await model.complete(request())).text
+        await model.close()
+    far = open_openai("openai/m", base_url=f"http://127.0.0.1:{unused_tcp_port}/v1")
+    far.line = far.line._replace(patient=False)
+    assert not await far.gives_time()
+    await far.close()

@@ -1,0 +1,134 @@
+"""Files from elsewhere: a cell is a text, a bomb is an error in words, one row's fault is that row's."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from preceptor.constitution.errors import Fault
+from preceptor.prompts import rows
+from preceptor.prompts.errors import RowsError
+from preceptor.prompts.rows import DEEPEST, RawRow, columns_left_out, read_rows
+
+
+def cells(path: Path, header: list[str], *lines: list[str]) -> list[RawRow | Fault]:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *lines])
+    return list(read_rows(path))
+
+
+@pytest.mark.parametrize(
+    "text", ['["red", "blue"]', "[1, 2, 3]", "[]", "[[A]]", "[" * 2000, '["\\ud83d"]', "[]]"]
+)
+def test_a_cell_that_looks_like_json_is_a_text(tmp_path: Path, text: str) -> None:
+    (row,) = cells(tmp_path / "p.csv", ["prompt", "response_a", "note"], [f"{text}x", text, text])
+    assert isinstance(row, RawRow)
+    assert row.fields == {"prompt": f"{text}x", "response_a": text, "note": text}
+
+
+def test_a_reply_column_is_a_list_only_of_messages(tmp_path: Path) -> None:
+    talk = [{"role": "user", "content": "Hi"}]
+    (row,) = cells(
+        tmp_path / "p.csv", ["prompt", "chosen", "tags"], [json.dumps(talk), '["red", "blue"]', '["a", "b"]']
+    )
+    assert isinstance(row, RawRow)
+    assert row.fields == {"prompt": talk, "chosen": '["red", "blue"]', "tags": ["a", "b"]}
+
+
+def test_a_cell_may_be_of_any_length(tmp_path: Path) -> None:
+    (row,) = cells(tmp_path / "p.csv", ["prompt"], ["x" * 400_000])
+    assert isinstance(row, RawRow)
+    assert len(row.fields["prompt"]) == 400_000
+
+
+@pytest.mark.parametrize(
+    ("cell", "came"), [('["\\ud83d"]', "half a character"), (f"{'[' * 150}{']' * 150}", "nested more than")]
+)
+def test_a_list_cell_that_cannot_be_used_is_its_rows_fault(tmp_path: Path, cell: str, came: str) -> None:
+    good, bad, other = cells(tmp_path / "p.csv", ["responses"], ['["a", "b"]'], [cell], ['["c", "d"]'])
+    assert isinstance(good, RawRow)
+    assert isinstance(other, RawRow)
+    assert isinstance(bad, Fault)
+    assert came in bad.came
+
+
+@pytest.mark.parametrize(
+    ("value", "came"),
+    [
+        (f"{'[' * (DEEPEST + 1)}{']' * (DEEPEST + 1)}", f"nested more than {DEEPEST} deep"),
+        (f"{'[' * 200_000}{']' * 200_000}", "JSON that cannot be read"),
+        ("1e999", "1e999 is too large a number"),
+        ("NaN", "NaN is no JSON number"),
+        ('"\\ud83d"', "half a character"),
+    ],
+)
+def test_a_value_that_nobody_could_write_again_is_its_rows_fault(
+    tmp_path: Path, value: str, came: str
+) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text(f'{{"prompt": "a"}}\n{{"prompt": "b", "x": {value}}}\n{{"prompt": "c"}}\n')
+    first, bad, last = read_rows(path)
+    assert isinstance(first, RawRow)
+    assert isinstance(last, RawRow)
+    assert isinstance(bad, Fault)
+    assert bad.line == 2
+    assert came in bad.came
+
+
+def test_a_gzip_bomb_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the limit's length only, so that the test is small; the limit itself is 256 MiB."""
+    assert rows.LONGEST_LINE == 2**28
+    monkeypatch.setattr(rows, "LONGEST_LINE", 2**20)
+    path = tmp_path / "p.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"prompt": "' + b"x" * 2**24))
+    with pytest.raises(RowsError, match=r"p\.jsonl\.gz:1: a line of more than 1 MiB; wanted a row"):
+        list(read_rows(path))
+    path = tmp_path / "p.json.gz"
+    path.write_bytes(gzip.compress(b'{"prompt": 1},\n' * 2**18))
+    with pytest.raises(RowsError, match="more than 1 MiB of JSON; write it as JSON Lines"):
+        list(read_rows(path))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"a": 1}, {"a": 2}]',
+        '{"comparisons": [{"a": 1}, {"a": 2}], "metadata": {}}',
+        '[\n{"a": 1},\n{"a": 2}\n]',
+    ],
+)
+def test_a_json_file_is_a_list_of_rows(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "p.json"
+    path.write_text(text)
+    assert [row.fields for row in read_rows(path) if isinstance(row, RawRow)] == [{"a": 1}, {"a": 2}]
+
+
+def test_a_json_file_that_is_no_list_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    path.write_text('[{"a": 1}, 5]')
+    assert str(list(read_rows(path))[1]).endswith("p.json:2: a number; wanted an object in the list of rows")
+    path.write_text("7")
+    assert [fault.came for fault in read_rows(path) if isinstance(fault, Fault)] == ["a number"]
+    path.write_text('[{"a": 1')
+    assert all(isinstance(fault, Fault) for fault in read_rows(path))
+
+
+def test_bytes_are_left_out_of_a_parquet_file_and_named(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    path = tmp_path / "p.parquet"
+    picture = {"bytes": b"\xff", "path": "x"}
+    table = pyarrow.Table.from_pylist(
+        [{"prompt": "a", "image": picture, "sounds": [picture], "raw": b"x", "n": 1}]
+    )
+    parquet.write_table(table, path)
+    (row,) = read_rows(path)
+    assert isinstance(row, RawRow)
+    assert row.fields == {"prompt": "a", "n": 1}
+    assert columns_left_out(path) == ["image", "sounds", "raw"]
+    assert columns_left_out(tmp_path / "none.parquet") == []
