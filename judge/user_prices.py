@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import platformdirs
+
 from preceptor.constitution.errors import UserError
 from preceptor.judge.asking.prices import read_prices
 from preceptor.judge.settings import Price
@@ -22,5 +24,5 @@ def user_prices() -> dict[str, Price]:
         if not path.is_file():
             raise UserError(f"{VARIABLE} names {named}, which is no file; correct it, or unset the variable")
         return read_prices(path)
-    path = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "preceptor" / "prices.yaml"
+    path = platformdirs.user_config_path("preceptor") / "prices.yaml"
     return read_prices(path) if path.is_file() else {}

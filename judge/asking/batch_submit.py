@@ -11,7 +11,9 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from preceptor.judge.asking.retry import wait_s
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
+
+from preceptor.judge.asking.retry import wait_before_next, wait_s
 from preceptor.judge.errors import ModelError, ProviderStopped, Rejected, Transient
 from preceptor.judge.ledger import batches as books
 from preceptor.judge.ledger.ledger import Ledger
@@ -146,19 +148,20 @@ def pauses() -> Iterator[float]:
 
 async def patiently(ask: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
     """A request that can be made again. Raises ProviderStopped where it never succeeds."""
-    tries = 0
-    while True:
-        tries += 1
-        try:
-            return await ask()
-        except Transient as exc:
-            if tries >= TRIES:
-                raise ProviderStopped(
-                    f"the batches cannot be looked at: {exc}; they run on: the same command goes on from there"
-                ) from exc
-            await asyncio.sleep(wait_s(tries, exc))
-        except Rejected as exc:
-            raise ProviderStopped(f"the batches cannot be looked at: {exc}") from exc
+    again = AsyncRetrying(
+        retry=retry_if_exception_type(Transient),
+        stop=stop_after_attempt(TRIES),
+        wait=wait_before_next,
+        reraise=True,
+    )
+    try:
+        return await again(ask)
+    except Transient as exc:
+        raise ProviderStopped(
+            f"the batches cannot be looked at: {exc}; they run on: the same command goes on from there"
+        ) from exc
+    except Rejected as exc:
+        raise ProviderStopped(f"the batches cannot be looked at: {exc}") from exc
 
 
 def abandoned(batch: books.Batch, owner: str) -> bool:

@@ -7,6 +7,8 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 
+from tenacity import RetryCallState
+
 from preceptor.judge.asking.rate_limits import Place, Way
 from preceptor.judge.errors import ModelError, ProviderStopped, Rejected, Transient, Unreadable
 from preceptor.judge.models.door import admitted
@@ -66,6 +68,12 @@ def wait_s(tries: int, problem: Exception) -> float:
 
 def _late(problem: Exception) -> bool:
     return isinstance(problem, TimeoutError | TimedOut)
+
+
+def wait_before_next(state: RetryCallState) -> float:
+    """`wait_s` as tenacity asks for it."""
+    problem = state.outcome.exception() if state.outcome else None
+    return wait_s(state.attempt_number, problem if isinstance(problem, Exception) else Exception())
 
 
 class Tries:

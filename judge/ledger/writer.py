@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import queue
-import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection, Engine
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from preceptor.judge.errors import LedgerError, own
 
@@ -123,24 +123,33 @@ class Worker:
         went away before the commit. One that goes away in the commit has perhaps done it: the run ends, and the next
         sees.
         """
-        until_s = time.monotonic() + PATIENCE_S
-        wait_s = 0.05
-        while True:
-            committing = False
+        again = Retrying(
+            retry=retry_if_exception(_passes),
+            stop=stop_after_delay(PATIENCE_S),
+            wait=wait_random_exponential(multiplier=0.05, max=1.0),
+            reraise=True,
+        )
+        try:
+            return again(self._committed, work)
+        except Exception as exc:  # whatever it is, those who wait must hear of it
+            told = exc.__cause__ if isinstance(exc, _InCommitError) else exc
+            return told if isinstance(told, LedgerError) else self._explain(told)
+
+    def _committed(self, work: Callable[[Connection], Any]) -> Any:
+        with self._engine.connect() as connection, connection.begin() as transaction:
+            result = work(connection)
             try:
-                with self._engine.connect() as connection, connection.begin() as transaction:
-                    result = work(connection)
-                    committing = True
-                    transaction.commit()
-                    return result
-            except Exception as exc:  # whatever it is, those who wait must hear of it
-                if committing or not _passes(exc) or time.monotonic() > until_s:
-                    return exc if isinstance(exc, LedgerError) else self._explain(exc)
-            time.sleep(random.uniform(0, wait_s))
-            wait_s = min(1.0, 2 * wait_s)
+                transaction.commit()
+            except Exception as exc:
+                raise _InCommitError from exc
+            return result
 
 
-def _passes(exc: Exception) -> bool:
+class _InCommitError(Exception):
+    """What went wrong in a commit, which is perhaps done: its cause says what."""
+
+
+def _passes(exc: BaseException) -> bool:
     """Whether the same again may succeed: PostgreSQL's deadlock or serialization failure, or a connection lost."""
     if not isinstance(exc, sql.exc.DBAPIError):
         return False

@@ -15,9 +15,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import httpx
+from tenacity import AsyncRetrying, retry_if_exception_type, retry_if_result, stop_after_attempt
 
 from preceptor.constitution.errors import UserError
-from preceptor.judge.asking.retry import wait_s
+from preceptor.judge.asking.retry import wait_before_next
 from preceptor.judge.errors import ProviderStopped
 
 TIMEOUT_S = 600.0
@@ -125,26 +126,23 @@ def _reply(choice: Mapping[str, Any], how: Draws) -> Drawn:
 
 async def _post(client: httpx.AsyncClient, path: str, body: Mapping[str, Any]) -> httpx.Response:
     """The server's answer; what may pass is tried again."""
-    for tries in range(1, TRIES + 1):
-        problem: Exception
-        try:
-            answer = await client.post(path, json=body)
-        except httpx.TransportError as error:
-            problem = error
-        else:
-            if answer.is_success:
-                return answer
-            problem = UserError(_refusal(client, path, answer))
-            if answer.status_code not in PASSING:
-                raise problem
-        if tries < TRIES:
-            await asyncio.sleep(wait_s(tries, problem))
-    if isinstance(problem, UserError):
-        raise problem
-    raise ProviderStopped(
-        f"no answer from {client.base_url} ({type(problem).__name__}: {problem}); start the server and run the same "
-        "command again to go on"
-    ) from problem
+    again = AsyncRetrying(
+        retry=retry_if_exception_type(httpx.TransportError)
+        | retry_if_result(lambda it: it.status_code in PASSING),
+        stop=stop_after_attempt(TRIES),
+        wait=wait_before_next,
+        retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
+    )
+    try:
+        answer: httpx.Response = await again(client.post, path, json=body)
+    except httpx.TransportError as problem:
+        raise ProviderStopped(
+            f"no answer from {client.base_url} ({type(problem).__name__}: {problem}); start the server and run the "
+            "same command again to go on"
+        ) from problem
+    if not answer.is_success:
+        raise UserError(_refusal(client, path, answer))
+    return answer
 
 
 def _refusal(client: httpx.AsyncClient, path: str, answer: httpx.Response) -> str:

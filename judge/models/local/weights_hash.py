@@ -9,6 +9,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import platformdirs
+
 KEPT_FROM = 2**25
 """Bytes of a file from which its hash is kept: smaller ones are read faster than they are worth remembering."""
 SETTLED_S = 2.0
@@ -39,7 +41,7 @@ def is_gguf(source: str | Path) -> bool:
 
 def user_cache() -> Path:
     """Where what is slow to make is kept for this user's other commands."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "preceptor"
+    return platformdirs.user_cache_path("preceptor")
 
 
 def file_hash(path: Path) -> str:

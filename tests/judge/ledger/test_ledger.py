@@ -83,8 +83,8 @@ async def test_the_bill_adds_up_by_model_and_stage(place: str) -> None:
         await ledger.fail(request("x", stage="revise"), "said")
     with reading(place) as connection:
         label, revise = bill(connection)
-    assert label == ({"model": "openai/m", "stage": "label"}, 3, 0, 0, 21, 6, 0, 0.75, 1)
-    assert revise == ({"model": "openai/m", "stage": "revise"}, 0, 1, 0, 0, 0, 0, 0, 0)
+    assert label == ({"model": "openai/m", "stage": "label"}, 3, 0, 0, 21, 6, 0, 0.75, 1, 0)
+    assert revise == ({"model": "openai/m", "stage": "revise"}, 0, 1, 0, 0, 0, 0, 0, 0, 0)
 
 
 async def test_a_killed_process_loses_nothing_that_was_acknowledged(place: str) -> None:

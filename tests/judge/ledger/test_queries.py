@@ -56,7 +56,7 @@ async def test_filters_and_the_bill_agree_with_what_was_asked(place: str) -> Non
             assert sum(line.failed for line in lines) == 3
             assert sum(line.lost for line in lines) == 2
         (monday,) = bill(connection, ("run",), run="monday")
-        assert monday == ({"run": "monday"}, 10, 0, 0, 70, 20, 0, 2.5, 0)
+        assert monday == ({"run": "monday"}, 10, 0, 0, 70, 20, 0, 2.5, 0, 0)
         assert bill(connection, (), run="never") == []
 
 
