@@ -154,8 +154,12 @@ async def patiently(ask: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
         wait=wait_before_next,
         reraise=True,
     )
+
+    async def once() -> Answer:
+        return await ask()
+
     try:
-        return await again(ask)
+        return await again(once)
     except Transient as exc:
         raise ProviderStopped(
             f"the batches cannot be looked at: {exc}; they run on: the same command goes on from there"
