@@ -87,8 +87,8 @@ def label(
     asking.require_use(judges.names)
     if judges.human and asking.cluster:
         raise UserError("--human asks a person at this terminal, not on a cluster; leave out --engine ray")
-    named = tuple(mapping_of(columns or []).items())
-    source = Source(pairs, f"groups {form}" if comparing.groups else form, limit, named, truncated)
+    mapped = tuple(mapping_of(columns or []).items())
+    source = Source(pairs, f"groups {form}" if comparing.groups else form, limit, mapped, truncated)
     require(job)
     _check_gate(fail_if, job, source)
     rows = rows_of(source)

@@ -34,6 +34,8 @@ from preceptor.prompts.manifest import file_hash
 from preceptor.prompts.rows import writing
 from preceptor.settings import Access, Asking, in_this_process
 
+__all__ = ["Job", "Labelled", "label_folder"]
+
 Bar = Callable[[str], Any]
 """Opens a progress bar for what it is told, and gives the watch that drives it."""
 Row = Label | Ranked
