@@ -13,7 +13,7 @@ PEERS  := build/peers
 quickstart: $(VENV)/.train  ## the main job on the embedded default: no key, no network, no GPU
 	$(BIN)/preceptor quickstart
 
-quickstart-real: $(VENV)/.smollm2  ## the same job on a real chat model of 135 million parameters: at most 20 minutes
+quickstart-real: $(VENV)/.smollm2  ## the same job on a real chat model of 135 million parameters
 	$(BIN)/preceptor quickstart --model smollm2
 
 test: $(VENV)/.dev  ## every test, a process for each core up to four

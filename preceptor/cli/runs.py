@@ -24,7 +24,9 @@ def quickstart(
     model: Annotated[
         str,
         typer.Option(
-            "--model", metavar="TEXT", help="embedded, or smollm2: a real chat model, at most 20 minutes."
+            "--model",
+            metavar="TEXT",
+            help="embedded, or smollm2: a real chat model of 135 million parameters.",
         ),
     ] = "embedded",
     out: Annotated[
