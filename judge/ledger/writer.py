@@ -132,7 +132,7 @@ class Worker:
         try:
             return again(self._committed, work)
         except Exception as exc:  # whatever it is, those who wait must hear of it
-            told = exc.__cause__ if isinstance(exc, _InCommitError) else exc
+            told = exc.cause if isinstance(exc, _InCommitError) else exc
             return told if isinstance(told, LedgerError) else self._explain(told)
 
     def _committed(self, work: Callable[[Connection], Any]) -> Any:
@@ -141,12 +141,16 @@ class Worker:
             try:
                 transaction.commit()
             except Exception as exc:
-                raise _InCommitError from exc
+                raise _InCommitError(exc) from exc
             return result
 
 
 class _InCommitError(Exception):
-    """What went wrong in a commit, which is perhaps done: its cause says what."""
+    """What went wrong in a commit, which is perhaps done."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
 
 
 def _passes(exc: BaseException) -> bool:
