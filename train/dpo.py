@@ -29,6 +29,7 @@ from transformers import TrainingArguments
 from preceptor.judge.records import Preference
 from preceptor.train import distributed, losses
 from preceptor.train.data.collate_pairs import OfPair, PairBatch, check_attention, set_attention
+from preceptor.train.data.counts import check_rows, pair_counts
 from preceptor.train.data.pairs import Encoded, PairTokens, encode_sides
 from preceptor.train.estimate.dry_run import skeleton
 from preceptor.train.estimate.plan import Job, Plan, plan_pairs, settled
@@ -44,20 +45,9 @@ from preceptor.train.loop.output_folder import (
     start_folder,
 )
 from preceptor.train.loop.pair_trainer import Losses, PairTrainer, Stage, take_best
-from preceptor.train.loop.run import (
-    Watch,
+from preceptor.train.loop.run import Watch, following, run_loop, trainer_options
+from preceptor.train.models.adapters import (
     adapted_by,
-    check_rows,
-    following,
-    load_dtype,
-    load_for,
-    pair_counts,
-    pass_tokens,
-    run_loop,
-    trainer_options,
-)
-from preceptor.train.models.base import (
-    Base,
     as_reference,
     hold_reference,
     reference_of,
@@ -65,6 +55,8 @@ from preceptor.train.models.base import (
     save_adapter,
     save_part,
 )
+from preceptor.train.models.base import Base, load_for
+from preceptor.train.models.devices import load_dtype, pass_tokens
 from preceptor.train.pair_losses import Options, PairLoss, pair_loss
 from preceptor.train.settings import BARE, DpoSettings
 

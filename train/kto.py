@@ -27,6 +27,7 @@ from trl import KTOConfig, KTOTrainer  # type: ignore[attr-defined]
 
 from preceptor.judge.models.local.loading import quiet_loading
 from preceptor.train import distributed
+from preceptor.train.data.counts import check_rows
 from preceptor.train.data.demonstrations import Demonstrated, encode_demonstrations
 from preceptor.train.data.readers import Demonstration
 from preceptor.train.data.unpaired import Verdict
@@ -43,17 +44,10 @@ from preceptor.train.loop.output_folder import (
     found_finished,
     start_folder,
 )
-from preceptor.train.loop.run import (
-    Watch,
-    adapted_by,
-    check_rows,
-    following,
-    load_dtype,
-    load_for,
-    run_loop,
-    trainer_options,
-)
-from preceptor.train.models.base import Base, save_adapter
+from preceptor.train.loop.run import Watch, following, run_loop, trainer_options
+from preceptor.train.models.adapters import adapted_by, save_adapter
+from preceptor.train.models.base import Base, load_for
+from preceptor.train.models.devices import load_dtype
 from preceptor.train.settings import KtoSettings
 
 if TYPE_CHECKING:

@@ -25,6 +25,7 @@ from preceptor.prompts.records import Message
 from preceptor.train import distributed
 from preceptor.train.data.batching import evenly
 from preceptor.train.data.collate_pairs import PairBatch, check_attention, set_attention
+from preceptor.train.data.counts import check_rows, pair_counts
 from preceptor.train.data.pairs import Encoded, PairTokens, encode_sides
 from preceptor.train.errors import TrainDataError
 from preceptor.train.estimate.dry_run import skeleton
@@ -44,20 +45,11 @@ from preceptor.train.loop.output_folder import (
     start_folder,
 )
 from preceptor.train.loop.pair_trainer import Losses, PairTrainer, Stage, take_best
-from preceptor.train.loop.run import (
-    Watch,
-    adapted_by,
-    check_rows,
-    following,
-    load_dtype,
-    load_for,
-    pair_counts,
-    pass_tokens,
-    run_loop,
-    trainer_options,
-)
+from preceptor.train.loop.run import Watch, following, run_loop, trainer_options
 from preceptor.train.losses import off_centre, smoothed, soft_bradley_terry
-from preceptor.train.models.base import Base, seeded
+from preceptor.train.models.adapters import adapted_by, seeded
+from preceptor.train.models.base import Base, load_for
+from preceptor.train.models.devices import load_dtype, pass_tokens
 from preceptor.train.settings import RewardSettings
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
 from preceptor.train import distributed
+from preceptor.train.data.counts import check_rows
 from preceptor.train.data.demonstrations import Demonstrated, encode_demonstrations
 from preceptor.train.data.readers import Demonstration
 from preceptor.train.estimate.dry_run import skeleton
@@ -32,17 +33,10 @@ from preceptor.train.loop.output_folder import (
     found_finished,
     start_folder,
 )
-from preceptor.train.loop.run import (
-    Watch,
-    adapted_by,
-    check_rows,
-    following,
-    load_dtype,
-    load_for,
-    run_loop,
-    trainer_options,
-)
-from preceptor.train.models.base import Base, save_adapter
+from preceptor.train.loop.run import Watch, following, run_loop, trainer_options
+from preceptor.train.models.adapters import adapted_by, save_adapter
+from preceptor.train.models.base import Base, load_for
+from preceptor.train.models.devices import load_dtype
 from preceptor.train.settings import SftSettings
 
 if TYPE_CHECKING:

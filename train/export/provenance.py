@@ -15,13 +15,8 @@ from preceptor.train.data.readers import UNKNOWN
 from preceptor.train.errors import CheckpointError
 from preceptor.train.forward.reward_model import HEAD
 from preceptor.train.loop.output_folder import MANIFEST, SETTINGS
-from preceptor.train.models.base import (
-    ADAPTER_CONFIG,
-    ADAPTER_WEIGHTS,
-    EMBEDDED,
-    base_of_adapter,
-    resolve_model,
-)
+from preceptor.train.models.adapters import base_of_adapter
+from preceptor.train.models.base import ADAPTER_CONFIG, ADAPTER_WEIGHTS, EMBEDDED, resolve_model
 from preceptor.train.reward import CARD
 
 REWARD = "reward"

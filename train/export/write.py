@@ -28,13 +28,8 @@ from preceptor.train.export.model_card import MadeIn, model_card
 from preceptor.train.export.provenance import REWARD, Origin, read_origin
 from preceptor.train.forward.reward_model import HEAD, RewardModel
 from preceptor.train.loop.output_folder import LIBRARIES, MANIFEST
-from preceptor.train.models.base import (
-    ADAPTER_CONFIG,
-    ADAPTER_WEIGHTS,
-    adapt_from,
-    load_base,
-    resolve_model,
-)
+from preceptor.train.models.adapters import adapt_from
+from preceptor.train.models.base import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_base, resolve_model
 from preceptor.train.reward import CARD
 
 if TYPE_CHECKING:

@@ -41,8 +41,9 @@ from preceptor.train.loop.output_folder import (
     found_finished,
     start_folder,
 )
-from preceptor.train.loop.run import Watch, load_for
-from preceptor.train.models.base import POLICY, same_base, save_adapter
+from preceptor.train.loop.run import Watch
+from preceptor.train.models.adapters import POLICY, same_base, save_adapter
+from preceptor.train.models.base import load_for
 from preceptor.train.ppo import objective
 from preceptor.train.ppo.checkpoint import Carried, Journal, copy_weights, open_optimisers, put_weights
 from preceptor.train.ppo.guard_protocol import Decision, Guard, Moment, guard_identity

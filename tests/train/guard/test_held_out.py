@@ -23,7 +23,8 @@ from preceptor.train.guard.page import fooled
 from preceptor.train.guard.rules import GuardRules, Look, Reply, Rule, best, judged, rules_from
 from preceptor.train.loop.output_folder import Trained
 from preceptor.train.loop.run import Progress
-from preceptor.train.models.base import POLICY, load_base
+from preceptor.train.models.adapters import POLICY
+from preceptor.train.models.base import load_base
 from preceptor.train.ppo.checkpoint import copy_weights
 from preceptor.train.ppo.guard_protocol import Decision, Moment
 from preceptor.train.ppo.roles import open_roles

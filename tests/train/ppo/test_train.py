@@ -25,7 +25,8 @@ from preceptor.train.errors import CheckpointError, TrainDataError
 from preceptor.train.forward.reward_model import HEAD, RewardModel, read_head
 from preceptor.train.loop.output_folder import Trained
 from preceptor.train.loop.run import Progress
-from preceptor.train.models.base import adapt_from, load_base
+from preceptor.train.models.adapters import adapt_from
+from preceptor.train.models.base import load_base
 from preceptor.train.ppo.guard_protocol import Decision, Moment
 from preceptor.train.ppo.roles import open_roles
 from preceptor.train.ppo.train import train_ppo
