@@ -30,7 +30,7 @@ from preceptor.train.data.pairs import Encoded, PairTokens, encode_sides
 from preceptor.train.errors import TrainDataError
 from preceptor.train.estimate.dry_run import skeleton
 from preceptor.train.estimate.plan import Job, Plan, plan_pairs, settled
-from preceptor.train.evaluation.report_card import Judged, card, sample_figures
+from preceptor.train.evaluation.report_card import CARD, Judged, card, sample_figures
 from preceptor.train.evaluation.report_card_page import page
 from preceptor.train.forward.layout_check import choose_layout
 from preceptor.train.forward.length_debias import length_part
@@ -55,7 +55,7 @@ from preceptor.train.settings import RewardSettings
 if TYPE_CHECKING:
     from peft import PeftModel
 
-CARD, CARD_PAGE = "report_card.json", "report_card.html"
+CARD_PAGE = "report_card.html"
 FITTED_PAIRS = 4096
 """Pairs, evenly from all, on which offsets and the length direction are fitted after training."""
 UNHEARD = "no principle was asked about on its own"

@@ -25,11 +25,9 @@ from preceptor.constitution.errors import UserError
 from preceptor.judge.errors import BudgetReached, ProviderStopped
 from preceptor.judge.models.local.weights_hash import weights_hash
 from preceptor.prompts.records import Message, Prompt
-from preceptor.train.data.collate_replies import Reply, groups_of
+from preceptor.train.data.collate_replies import Reply
 from preceptor.train.errors import TrainDataError
-from preceptor.train.forward.reward_heads import rewards, shares
 from preceptor.train.forward.reward_model import RewardModel, read_head
-from preceptor.train.ppo.roles import REWARD, Roles
 
 RewardFunction = Callable[..., Any]
 """(prompts, completions, **columns) -> numbers or None, or an awaitable of them."""
@@ -129,30 +127,6 @@ def function_of(source: RewardSource) -> RewardFunction:
     return cast(RewardFunction, found)
 
 
-def by_adapter(roles: Roles) -> Scorer:
-    """The REWARD adapter of the same base."""
-
-    @torch.no_grad()
-    def score(replies: Sequence[Replied]) -> list[float | None]:
-        assert roles.reward is not None
-        heads = roles.reward.heads
-        rows = [reply.tokens for reply in replies]
-        groups = groups_of(rows)
-
-        def read() -> torch.Tensor:
-            found = torch.zeros(len(rows), len(heads.names))  # (B, K)
-            for batch in roles.batches(rows, groups):
-                found[batch.number.cpu()] = roles.scores(batch).cpu()
-            return found
-
-        with roles.board.as_role(REWARD):
-            scores = roles.fitting(read, rows, groups)
-        found = rewards(scores, heads, shares(heads, [reply.prompt.tags for reply in replies])).tolist()
-        return [finite_or_none(value) for value in found]
-
-    return Scorer(score, lambda: None)
-
-
 def by_model(model: RewardModel) -> Scorer:
     """A reward model on a base of its own, which reads the replies as text."""
 
@@ -207,11 +181,6 @@ def by_function(function: RewardFunction, name: str) -> Scorer:
         return [finite_or_none(value) for value in numbers]
 
     return Scorer(score, close)
-
-
-def open_scorer(source: RewardSource, roles: Roles, shared: bool) -> Scorer:
-    """The scorer for a reward; `shared` where its adapter is among the roles already."""
-    return by_adapter(roles) if shared else open_outside(source, roles.device)
 
 
 def open_outside(source: RewardSource, device: torch.device) -> Scorer:
