@@ -33,7 +33,6 @@ from preceptor.train.loop.output_folder import (
     TENSORBOARD,
     WHOLE,
     Opened,
-    Trained,
     checkpoint_step,
     keep_metrics,
 )
@@ -69,12 +68,14 @@ class Progress(NamedTuple):
 class Ran(NamedTuple):
     """What running the loop came to."""
 
-    metrics: dict[str, float]
+    metrics: dict[str, Any]
     """The last step's figures."""
     measured: dict[str, Any]
     """What it took, as `train.loop.meter.Meter.figures` has it."""
     notes: tuple[str, ...]
     """What a person should know of it."""
+    steps: int
+    """Done in all, those before a checkpoint too."""
 
     def measured_since(self, began_s: float) -> dict[str, Any]:
         """`measured`, with the time that was planned for: from `began_s` of the monotonic clock to now."""
@@ -234,12 +235,7 @@ def run_loop(trainer: Any, opened: Opened, settings: LoopSettings, watch: Watch 
             "memory ran out outside of the model's passes: give a smaller --rank, or a smaller model"
         ) from error
     last = watcher.last or last_row(metrics)
-    return Ran(last, meter.figures(), (*plan.notes, *trainer.notes))
-
-
-def following(opened: Opened, rows: dict[str, Any], ran: Ran, steps: int) -> Trained:
-    """What a process hands back that is not the first of several: that one writes the result."""
-    return Trained(opened.path, rows, ran.metrics, steps, 0.0, False, {}, ran.measured, ran.notes)
+    return Ran(last, meter.figures(), (*plan.notes, *trainer.notes), int(trainer.state.global_step))
 
 
 def _unwritten(path: Path, error: BaseException) -> RunFolderError:
