@@ -48,6 +48,8 @@ from preceptor.train.settings import RewardSettings
 if TYPE_CHECKING:
     from peft import PeftModel
 
+__all__ = ["train_reward"]
+
 CARD_PAGE = "report_card.html"
 FITTED_PAIRS = 4096
 """Pairs, evenly from all, on which offsets and the length direction are fitted after training."""
