@@ -6,6 +6,9 @@ as lists of messages, replies as texts, and the columns `tags` and `meta` of the
 asynchronous, as `judge.reward.JudgeReward` is. What it returns is one number for each reply, or None where there is
 none to be had: such a reply is masked, and never counts as 0. A number that is not finite is none, whoever gave it
 (`finite_or_none`).
+
+A function may say two things of itself: its `identity` (`Identified`) and what is to be done when the training is over
+(`Closing`).
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import inspect
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 
@@ -31,6 +34,26 @@ from preceptor.train.forward.reward_model import RewardModel, read_head
 
 RewardFunction = Callable[..., Any]
 """(prompts, completions, **columns) -> numbers or None, or an awaitable of them."""
+
+
+@runtime_checkable
+class Identified(Protocol):
+    """A reward function, or what stands in for one, that says by itself what its rewards hang on."""
+
+    @property
+    def identity(self) -> str:
+        """Equal where equal replies have equal rewards. A training that was begun with another one is not gone on with.
+        Of a function that does not say it, name and file stand for it."""
+
+
+@runtime_checkable
+class Closing(Protocol):
+    """A reward function that holds connections, as the judge does."""
+
+    async def close(self) -> None:
+        """Let go of them. Called once, when the training is over or has failed, in the event loop of all calls."""
+
+
 RewardSource = str | Path | RewardFunction
 """Folder of a reward model, `module:function`, or the function itself."""
 
@@ -84,8 +107,8 @@ def reward_identity(source: RewardSource) -> str:
 def function_identity(function: Callable[..., Any]) -> str:
     """A function's name and a hash of the file that it stands in; one that says its own `identity`, as the judge
     does, is known by that."""
-    if isinstance(said := getattr(function, "identity", None), str):
-        return said
+    if isinstance(function, Identified) and isinstance(function.identity, str):
+        return function.identity
     named: Any = function if hasattr(function, "__qualname__") else type(function)
     try:
         code = Path(inspect.getfile(named)).read_bytes()
@@ -146,8 +169,8 @@ def by_function(function: RewardFunction, name: str) -> Scorer:
     runner = asyncio.Runner()
 
     def close() -> None:
-        if inspect.iscoroutinefunction(end := getattr(function, "close", None)):
-            runner.run(end())  # its connections belong to this loop
+        if isinstance(function, Closing) and inspect.iscoroutinefunction(function.close):
+            runner.run(function.close())  # its connections belong to this loop
         runner.close()
 
     async def awaited(value: Awaitable[Any]) -> Any:
