@@ -34,7 +34,8 @@ from preceptor.train.guard.held_out import HeldOutGuard
 from preceptor.train.guard.plots import PROXY
 from preceptor.train.guard.rules import NAMES, Look, rules_from
 from preceptor.train.loop.output_folder import Trained
-from preceptor.train.models.base import adapt_from, load_base
+from preceptor.train.models.adapters import adapt_from
+from preceptor.train.models.base import load_base
 from preceptor.train.ppo.train import train_ppo
 from preceptor.train.rollout.sampling import Sampling, sample
 from preceptor.train.settings import PpoSettings

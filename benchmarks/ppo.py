@@ -297,7 +297,8 @@ def small_side(folder: Path, batch: int, samples: int, steps: int) -> dict[str, 
     from preceptor.train.data.collate_replies import groups_of
     from preceptor.train.data.pairs import turn_ends
     from preceptor.train.forward.reply_logprobs import causal_model
-    from preceptor.train.models.base import POLICY, load_base
+    from preceptor.train.models.adapters import POLICY
+    from preceptor.train.models.base import load_base
     from preceptor.train.ppo.roles import REWARD, VALUE, open_roles
     from preceptor.train.rollout.sampling import Sampling, sample
     from preceptor.train.settings import PpoSettings

@@ -264,7 +264,8 @@ def first_weights(stage: str, settings: Any, folder: Path) -> dict[str, Any]:
     from safetensors.torch import load_file
 
     from preceptor.train.forward.reward_model import HEAD, RewardModel
-    from preceptor.train.models.base import adapt, load_base
+    from preceptor.train.models.adapters import adapt
+    from preceptor.train.models.base import load_base
 
     base = load_base(settings.model)
     adapted = adapt(base, settings.rank, settings.alpha, SEED)

@@ -69,7 +69,7 @@ def _library(name: str, how: str, *, needed: bool) -> Finding:
 
 def _hardware() -> list[Finding]:
     from preceptor.judge.models import registry
-    from preceptor.train.models.base import accelerator
+    from preceptor.train.models.devices import accelerator
 
     found = accelerator()
     embedded = registry.open_model("embedded")

@@ -16,9 +16,13 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("constitution", "prompts", "judge", "train", "preceptor")
 """The folders at the top. Each imports only those before it."""
 FOLDERS = {
-    "constitution": ("checks", ""),
+    "constitution": ("errors.py", "checks", ""),
     "prompts": ("", "layouts", "pools", "templates"),
     "judge": (
+        "errors.py",
+        "records.py",
+        "settings.py",
+        "statistics.py",
         "models",
         "models/http",
         "models/local",
@@ -26,12 +30,18 @@ FOLDERS = {
         "models/anthropic",
         "ledger",
         "asking",
+        "",
         "voting",
-        "dataset",
         "audit",
+        "dataset",
+        "reward.py",
     ),
     "train": (
-        "embedded",
+        "errors.py",
+        "distributed.py",
+        "losses.py",
+        "pair_losses.py",
+        "settings.py",
         "models",
         "data",
         "forward",
@@ -40,13 +50,16 @@ FOLDERS = {
         "rollout",
         "ppo",
         "grpo",
-        "guard",
         "evaluation",
+        "guard",
         "export",
+        "",
+        "embedded",
     ),
-    "preceptor": ("asking", "label", "evaluation", "report", "run", "cli"),
+    "preceptor": ("", "asking", "label", "evaluation", "report", "run", "cli", "__main__.py"),
 }
-"""The rooms of a package, from those that know less to those that know more. A room imports none after it."""
+"""The rooms of a package, from those that know less to those that know more. A room imports none after it. A file at
+the top of a package is a room of its own where it is named; the others there are together the room ""."""
 TORCH = {"torch", "transformers", "trl", "peft", "accelerate", "safetensors"}
 SDKS = {"openai", "anthropic"}
 ROOM_OF = (
@@ -121,6 +134,17 @@ def room(path: Path) -> tuple[str, str]:
     return package, "/".join(between)
 
 
+def rank(path: Path) -> int:
+    """The place of a file's room in the order of its package; a folder that is not named belongs to the one above."""
+    package, folder = room(path)
+    order = FOLDERS[package]
+    if not folder and path.name in order:
+        return order.index(path.name)
+    while folder not in order:
+        folder = folder.rpartition("/")[0]
+    return order.index(folder)
+
+
 def circle(graph: Mapping[Path, frozenset[Path]]) -> list[str]:
     """The files of one circle, or none."""
     try:
@@ -131,16 +155,12 @@ def circle(graph: Mapping[Path, frozenset[Path]]) -> list[str]:
 
 
 def backwards(path: Path) -> Iterator[str]:
-    """Imports of a file that run against the order of the packages or of the folders."""
-    package, folder = room(path)
-    order = FOLDERS[package]
+    """Imports of a file that run against the order of the packages or of the rooms."""
+    package, _ = room(path)
     for other in ours(path):
-        its_package, its_folder = room(other)
-        if PACKAGES.index(its_package) > PACKAGES.index(package):
-            yield f"{path.relative_to(ROOT)} imports {other.relative_to(ROOT)}"
-        if its_package != package or folder not in order or its_folder not in order:
-            continue
-        if order.index(its_folder) > order.index(folder):
+        its_package, _ = room(other)
+        further = PACKAGES.index(its_package) - PACKAGES.index(package)
+        if further > 0 or (not further and rank(other) > rank(path)):
             yield f"{path.relative_to(ROOT)} imports {other.relative_to(ROOT)}"
 
 
@@ -178,6 +198,14 @@ def test_the_circle_is_found() -> None:
 def test_everything_is_imported_by_its_one_name(path: Path) -> None:
     """The folders at the top are no packages of their own, though Python would find them at the repository's root."""
     assert [name for name, _ in imports(path) if name.split(".")[0] in PACKAGES[:-1]] == []
+
+
+@BY_PATH
+def test_the_embedded_model_is_reached_by_its_entry_point_alone(path: Path) -> None:
+    """It is a model like any other, with a world of its own: whoever wants it asks the registry for it."""
+    embedded = ROOT / "train/embedded"
+    if not path.is_relative_to(embedded):
+        assert [str(other) for other in ours(path) if other.is_relative_to(embedded)] == []
 
 
 @BY_PATH

@@ -31,7 +31,8 @@ from preceptor.train.dpo import pair_losses
 from preceptor.train.forward.reply_logprobs import Policy
 from preceptor.train.forward.reward_model import RewardModel
 from preceptor.train.losses import soft_bradley_terry
-from preceptor.train.models.base import POLICY, Base, adapt, as_reference, freeze
+from preceptor.train.models.adapters import POLICY, adapt, as_reference
+from preceptor.train.models.base import Base, freeze
 from preceptor.train.pair_losses import pair_loss
 from preceptor.train.ppo.checkpoint import Carried
 from preceptor.train.ppo.objective import Running

@@ -16,7 +16,6 @@ computed once, before the first step.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -29,35 +28,19 @@ from transformers import TrainingArguments
 from preceptor.judge.records import Preference
 from preceptor.train import distributed, losses
 from preceptor.train.data.collate_pairs import PairBatch, check_attention, set_attention
+from preceptor.train.data.counts import check_rows, pair_counts
 from preceptor.train.data.pairs import Encoded, PairTokens, encode_sides
 from preceptor.train.estimate.dry_run import skeleton
-from preceptor.train.estimate.plan import Job, Plan, plan_pairs, settled
+from preceptor.train.estimate.plan import Job, Plan, plan_pairs
 from preceptor.train.forward.layout_check import choose_layout
 from preceptor.train.forward.reference_cache import cached_logprobs, weights_print
 from preceptor.train.forward.reply_logprobs import Policy, ReplyLogprobs, pair_logprobs
-from preceptor.train.loop.output_folder import (
-    Result,
-    Trained,
-    begin_folder,
-    finish_folder,
-    found_finished,
-    start_folder,
-)
+from preceptor.train.loop.output_folder import Trained
 from preceptor.train.loop.pair_trainer import Losses, PairTrainer, Stage, take_best
-from preceptor.train.loop.run import (
-    Watch,
+from preceptor.train.loop.run import Watch, trainer_options
+from preceptor.train.loop.session import start_training
+from preceptor.train.models.adapters import (
     adapted_by,
-    check_rows,
-    following,
-    load_dtype,
-    load_for,
-    pair_counts,
-    pass_tokens,
-    run_loop,
-    trainer_options,
-)
-from preceptor.train.models.base import (
-    Base,
     as_reference,
     hold_reference,
     reference_of,
@@ -65,6 +48,8 @@ from preceptor.train.models.base import (
     save_adapter,
     save_part,
 )
+from preceptor.train.models.base import Base
+from preceptor.train.models.devices import load_dtype, pass_tokens
 from preceptor.train.pair_losses import Options, PairLoss, pair_loss
 from preceptor.train.settings import BARE, DpoSettings
 
@@ -90,22 +75,20 @@ def train_dpo(
     Raises TrainDataError where no pair can be trained on, CheckpointError and RunFolderError for model and
     folder.
     """
-    began_s = time.monotonic()
-    opened = start_folder("dpo", preferences, settings, Path(out))
-    if (finished := found_finished(opened)) is not None:
-        return finished
-    base = load_for(settings)
+    started = start_training("dpo", preferences, settings, Path(out))
+    if isinstance(started, Trained):
+        return started
+    base = started.base
     train, held_out = encode_sides(preferences, base, settings)
     rows = pair_counts(train, held_out)
     check_rows(rows)
     pairs = [*train.rows, *held_out.rows]
-    plan = _plan(base, train, held_out, settings)
-    settings = settled(settings, plan)
-    planned_s = time.monotonic()
+    session = started.planned(_plan(base, train, held_out, settings))
+    settings = session.settings
     set_attention(base.model, settings.attention)
     adapted, bare = _policy_and_reference(base, settings)
-    begin_folder(opened)
-    args = TrainingArguments(**trainer_options(settings, opened.path, bool(held_out.rows)))
+    session.begin()
+    args = TrainingArguments(**trainer_options(settings, session.folder, bool(held_out.rows)))
     adapted.to(args.device)
     tokens = pass_tokens(settings, args.device)
     layout = choose_layout(adapted, train.rows, base.pad_id, with_logits=True)
@@ -134,23 +117,12 @@ def train_dpo(
         restore=lambda folder: restore_adapter(adapted, folder),
     )
     trainer = PairTrainer(policy, stage, args=args)
-    ran = run_loop(trainer, opened, settings, watch, plan)
+    ran = session.run(trainer, watch)
     if not distributed.first():
-        return following(opened, rows, ran, trainer.state.global_step)
+        return session.handed_back(rows, ran)
     taken = take_best(trainer) if settings.take == "best" else ()
-    save_adapter(adapted, opened.path)
-    base.tokenizer.save_pretrained(str(opened.path))
-    result = Result(
-        rows=rows,
-        metrics=ran.metrics,
-        steps=trainer.state.global_step,
-        wall_s=time.monotonic() - began_s,
-        read=dict(read or {}),
-        notes=(*layout.reasons, *ran.notes, *taken),
-        plan=plan.figures(),
-        measured=ran.measured_since(planned_s),
-    )
-    return finish_folder(opened, result)
+    save_adapter(adapted, session.folder)
+    return session.finish(rows, ran._replace(notes=(*layout.reasons, *ran.notes, *taken)), read)
 
 
 def plan_dpo(preferences: Sequence[Preference], settings: DpoSettings) -> Plan:

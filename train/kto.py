@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import random
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,33 +26,21 @@ from trl import KTOConfig, KTOTrainer  # type: ignore[attr-defined]
 
 from preceptor.judge.models.local.loading import quiet_loading
 from preceptor.train import distributed
+from preceptor.train.data.counts import check_rows
 from preceptor.train.data.demonstrations import Demonstrated, encode_demonstrations
 from preceptor.train.data.readers import Demonstration
 from preceptor.train.data.unpaired import Verdict
 from preceptor.train.errors import TrainDataError
 from preceptor.train.estimate.dry_run import skeleton
-from preceptor.train.estimate.plan import Job, Plan, plan_training, settled
+from preceptor.train.estimate.plan import Job, Plan, plan_training
 from preceptor.train.estimate.schedule import Course, row_course
 from preceptor.train.loop.oom_retry import InParts
-from preceptor.train.loop.output_folder import (
-    Result,
-    Trained,
-    begin_folder,
-    finish_folder,
-    found_finished,
-    start_folder,
-)
-from preceptor.train.loop.run import (
-    Watch,
-    adapted_by,
-    check_rows,
-    following,
-    load_dtype,
-    load_for,
-    run_loop,
-    trainer_options,
-)
-from preceptor.train.models.base import Base, save_adapter
+from preceptor.train.loop.output_folder import Trained
+from preceptor.train.loop.run import Watch, trainer_options
+from preceptor.train.loop.session import start_training
+from preceptor.train.models.adapters import adapted_by, save_adapter
+from preceptor.train.models.base import Base
+from preceptor.train.models.devices import load_dtype
 from preceptor.train.settings import KtoSettings
 
 if TYPE_CHECKING:
@@ -76,35 +63,22 @@ def train_kto(
     Raises TrainDataError where no row can be trained on, or all of them are good, or all bad;
     CheckpointError and RunFolderError for model and folder.
     """
-    began_s = time.monotonic()
-    opened = start_folder("kto", verdicts, settings, Path(out))
-    if (finished := found_finished(opened)) is not None:
-        return finished
-    base = load_for(settings)
+    started = start_training("kto", verdicts, settings, Path(out))
+    if isinstance(started, Trained):
+        return started
+    base = started.base
     tokens, good = _encoded(verdicts, base, settings)
-    plan = _plan(base, tokens, good, settings)
-    settings = settled(settings, plan)
-    planned_s = time.monotonic()
+    session = started.planned(_plan(base, tokens, good, settings))
+    settings = session.settings
     model = adapted_by(base, settings, frozen_reference=False)
-    begin_folder(opened)
+    session.begin()
     with quiet_loading():  # TRL asks the model by an old name in every step
-        trainer = _trainer(model, base, tokens, good, settings, opened.path)
-        ran = run_loop(trainer, opened, settings, watch, plan)
+        trainer = _trainer(model, base, tokens, good, settings, session.folder)
+        ran = session.run(trainer, watch)
     if not distributed.first():
-        return following(opened, tokens.counts, ran, trainer.state.global_step)
-    save_adapter(model, opened.path)
-    base.tokenizer.save_pretrained(str(opened.path))
-    result = Result(
-        rows=tokens.counts,
-        metrics=ran.metrics,
-        steps=trainer.state.global_step,
-        wall_s=time.monotonic() - began_s,
-        read=dict(read or {}),
-        notes=ran.notes,
-        plan=plan.figures(),
-        measured=ran.measured_since(planned_s),
-    )
-    return finish_folder(opened, result)
+        return session.handed_back(tokens.counts, ran)
+    save_adapter(model, session.folder)
+    return session.finish(tokens.counts, ran, read)
 
 
 def plan_kto(verdicts: Sequence[Verdict], settings: KtoSettings) -> Plan:

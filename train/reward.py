@@ -8,7 +8,6 @@ Left out of the papers: several pairs of one prompt in one loss.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import groupby
@@ -25,39 +24,25 @@ from preceptor.prompts.records import Message
 from preceptor.train import distributed
 from preceptor.train.data.batching import evenly
 from preceptor.train.data.collate_pairs import PairBatch, check_attention, set_attention
+from preceptor.train.data.counts import check_rows, pair_counts
 from preceptor.train.data.pairs import Encoded, PairTokens, encode_sides
 from preceptor.train.errors import TrainDataError
 from preceptor.train.estimate.dry_run import skeleton
-from preceptor.train.estimate.plan import Job, Plan, plan_pairs, settled
-from preceptor.train.evaluation.report_card import Judged, card, sample_figures
+from preceptor.train.estimate.plan import Job, Plan, plan_pairs
+from preceptor.train.evaluation.report_card import CARD, Judged, card, sample_figures
 from preceptor.train.evaluation.report_card_page import page
 from preceptor.train.forward.layout_check import choose_layout
 from preceptor.train.forward.length_debias import length_part
 from preceptor.train.forward.reward_heads import Heads, Targets, rewards, spread, targets
 from preceptor.train.forward.reward_model import RewardModel
-from preceptor.train.loop.output_folder import (
-    Result,
-    Trained,
-    begin_folder,
-    finish_folder,
-    found_finished,
-    start_folder,
-)
+from preceptor.train.loop.output_folder import Trained
 from preceptor.train.loop.pair_trainer import Losses, PairTrainer, Stage, take_best
-from preceptor.train.loop.run import (
-    Watch,
-    adapted_by,
-    check_rows,
-    following,
-    load_dtype,
-    load_for,
-    pair_counts,
-    pass_tokens,
-    run_loop,
-    trainer_options,
-)
+from preceptor.train.loop.run import Watch, trainer_options
+from preceptor.train.loop.session import start_training
 from preceptor.train.losses import off_centre, smoothed, soft_bradley_terry
-from preceptor.train.models.base import Base, seeded
+from preceptor.train.models.adapters import adapted_by, seeded
+from preceptor.train.models.base import Base
+from preceptor.train.models.devices import load_dtype, pass_tokens
 from preceptor.train.settings import RewardSettings
 
 if TYPE_CHECKING:
@@ -65,7 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = ["train_reward"]
 
-CARD, CARD_PAGE = "report_card.json", "report_card.html"
+CARD_PAGE = "report_card.html"
 FITTED_PAIRS = 4096
 """Pairs, evenly from all, on which offsets and the length direction are fitted after training."""
 UNHEARD = "no principle was asked about on its own"
@@ -87,23 +72,21 @@ def train_reward(
     Raises TrainDataError where no pair can be trained on, CheckpointError and RunFolderError for model and
     folder.
     """
-    began_s = time.monotonic()
-    opened = start_folder("reward", preferences, settings, Path(out))
-    if (finished := found_finished(opened)) is not None:
-        return finished
-    base = load_for(settings)
+    started = start_training("reward", preferences, settings, Path(out))
+    if isinstance(started, Trained):
+        return started
+    base = started.base
     train, held_out = _encoded(preferences, base, settings)
     rows = pair_counts(train, held_out)
     heads = heads_for(settings, train.rows)
-    plan = _plan(base, train, held_out, settings)
-    settings = settled(settings, plan)
-    planned_s = time.monotonic()
+    session = started.planned(_plan(base, train, held_out, settings))
+    settings = session.settings
     set_attention(base.model, settings.attention)
     adapted = adapted_by(base, settings, frozen_reference=False)
     with seeded(settings.seed):
         model = RewardModel(adapted, base, settings.max_length, heads)
-    begin_folder(opened)
-    args = TrainingArguments(**trainer_options(settings, opened.path, bool(held_out.rows)))
+    session.begin()
+    args = TrainingArguments(**trainer_options(settings, session.folder, bool(held_out.rows)))
     model.to(args.device)
     tokens = pass_tokens(settings, args.device)
     layout = choose_layout(adapted, train.rows, base.pad_id, with_logits=False)
@@ -120,31 +103,23 @@ def train_reward(
         restore=model.restore,
     )
     trainer = PairTrainer(model, stage, args=args)
-    ran = run_loop(trainer, opened, settings, watch, plan)
+    ran = session.run(trainer, watch)
     if not distributed.first():
-        return following(opened, rows, ran, trainer.state.global_step)
+        return session.handed_back(rows, ran)
     taken = take_best(trainer) if settings.take == "best" else ()
     figures = _finish(model, train.rows, held_out.rows, settings, (tokens, layout.shared))
     if samples:
         figures["samples"] = sample_figures(_sampled(model, samples))
-    model.save(opened.path)
-    base.tokenizer.save_pretrained(str(opened.path))
-    write_json(opened.path / CARD, figures)
-    write_text(opened.path / CARD_PAGE, page(figures, settings.model_dump(mode="json"), rows))
+    model.save(session.folder)
+    write_json(session.folder / CARD, figures)
+    write_text(session.folder / CARD_PAGE, page(figures, settings.model_dump(mode="json"), rows))
     shown = {
         key: value for key, value in figures.items() if not isinstance(value, list | dict) or key == "ci95"
     }
-    result = Result(
-        rows=rows,
-        metrics={**ran.metrics, "held_out": shown},
-        steps=trainer.state.global_step,
-        wall_s=time.monotonic() - began_s,
-        read=dict(read or {}),
-        notes=(*layout.reasons, *ran.notes, *taken),
-        plan=plan.figures(),
-        measured=ran.measured_since(planned_s),
+    ran = ran._replace(
+        metrics={**ran.metrics, "held_out": shown}, notes=(*layout.reasons, *ran.notes, *taken)
     )
-    return finish_folder(opened, result)
+    return session.finish(rows, ran, read)
 
 
 def plan_reward(preferences: Sequence[Preference], settings: RewardSettings) -> Plan:

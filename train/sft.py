@@ -7,7 +7,6 @@ Bai et al. 2022 (arXiv 2212.08073), section 3: the first half of Constitutional 
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,31 +17,19 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
 from preceptor.train import distributed
+from preceptor.train.data.counts import check_rows
 from preceptor.train.data.demonstrations import Demonstrated, encode_demonstrations
 from preceptor.train.data.readers import Demonstration
 from preceptor.train.estimate.dry_run import skeleton
-from preceptor.train.estimate.plan import Job, Plan, plan_training, settled
+from preceptor.train.estimate.plan import Job, Plan, plan_training
 from preceptor.train.estimate.schedule import Course, row_course
 from preceptor.train.loop.oom_retry import InParts
-from preceptor.train.loop.output_folder import (
-    Result,
-    Trained,
-    begin_folder,
-    finish_folder,
-    found_finished,
-    start_folder,
-)
-from preceptor.train.loop.run import (
-    Watch,
-    adapted_by,
-    check_rows,
-    following,
-    load_dtype,
-    load_for,
-    run_loop,
-    trainer_options,
-)
-from preceptor.train.models.base import Base, save_adapter
+from preceptor.train.loop.output_folder import Trained
+from preceptor.train.loop.run import Watch, trainer_options
+from preceptor.train.loop.session import start_training
+from preceptor.train.models.adapters import adapted_by, save_adapter
+from preceptor.train.models.base import Base
+from preceptor.train.models.devices import load_dtype
 from preceptor.train.settings import SftSettings
 
 if TYPE_CHECKING:
@@ -68,36 +55,23 @@ def train_sft(
     Raises TrainDataError where no row can be trained on, CheckpointError and RunFolderError for model and
     folder.
     """
-    began_s = time.monotonic()
-    opened = start_folder("sft", demonstrations, settings, Path(out))
-    if (finished := found_finished(opened)) is not None:
-        return finished
-    base = load_for(settings)
+    started = start_training("sft", demonstrations, settings, Path(out))
+    if isinstance(started, Trained):
+        return started
+    base = started.base
     tokens = encode_demonstrations(demonstrations, base, settings.max_length)
     rows = tokens.counts
     check_rows(rows)
-    plan = _plan(base, tokens, settings)
-    settings = settled(settings, plan)
-    planned_s = time.monotonic()
+    session = started.planned(_plan(base, tokens, settings))
+    settings = session.settings
     model = adapted_by(base, settings, frozen_reference=False)
-    begin_folder(opened)
-    trainer = _trainer(model, base, tokens, settings, opened.path)
-    ran = run_loop(trainer, opened, settings, watch, plan)
+    session.begin()
+    trainer = _trainer(model, base, tokens, settings, session.folder)
+    ran = session.run(trainer, watch)
     if not distributed.first():
-        return following(opened, rows, ran, trainer.state.global_step)
-    save_adapter(model, opened.path)
-    base.tokenizer.save_pretrained(str(opened.path))
-    result = Result(
-        rows=rows,
-        metrics=ran.metrics,
-        steps=trainer.state.global_step,
-        wall_s=time.monotonic() - began_s,
-        read=dict(read or {}),
-        notes=ran.notes,
-        plan=plan.figures(),
-        measured=ran.measured_since(planned_s),
-    )
-    return finish_folder(opened, result)
+        return session.handed_back(rows, ran)
+    save_adapter(model, session.folder)
+    return session.finish(rows, ran, read)
 
 
 def plan_sft(demonstrations: Sequence[Demonstration], settings: SftSettings) -> Plan:

@@ -20,6 +20,10 @@ Opener = Callable[..., Model]
 (dtype, device_map, four_bit). Options that the function has no parameter for are refused with a message."""
 
 
+WorldOracle = Callable[[Mapping[str, Any], str], dict[str, bool]]
+"""(a prompt's row, reply) -> principle -> satisfied; a principle that does not apply is absent."""
+
+
 def as_asked(request: Request) -> int:
     """A reply as long as the request allows."""
     return request.max_tokens
@@ -59,6 +63,11 @@ class Provider:
     hidden_tokens: Callable[[Request], int] = lambda _: 0
     """The most tokens that are billed on top of the reply's own: what a model thinks before it answers."""
 
+    oracle: WorldOracle | str | None = None
+    """What is true in the generated world that its models live in, or `module:function` of it; None: nobody knows."""
+    probes: Callable[[int], Any] | str | None = None
+    """Likewise: so many of each kind -> probes of that world, a `train.evaluation.probes.ProbeSet`."""
+
     @property
     def loads_weights(self) -> bool:
         """Whether its models run in this process."""
@@ -70,6 +79,15 @@ class Provider:
             return None
         place: str = resolved(self.weights)(name)
         return place
+
+    def oracle_of(self) -> WorldOracle | None:
+        """What is true in the world of its models; None where nobody knows."""
+        oracle: WorldOracle | None = resolved(self.oracle)
+        return oracle
+
+    def probes_of(self, size: int) -> Any:
+        """So many probes of each kind of its models' world; None where there is none."""
+        return None if self.probes is None else resolved(self.probes)(size)
 
     @property
     def opener(self) -> Opener:

@@ -14,6 +14,7 @@ from preceptor.asking.work import whole
 from preceptor.constitution.checks import Exchange, passes
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution
+from preceptor.judge.models.registry import declared
 from preceptor.judge.records import Label, Letter, Pair
 from preceptor.judge.settings import LabelSettings
 from preceptor.prompts.records import Prompt, content_id
@@ -44,8 +45,8 @@ def open_oracle(name: str, constitution: Constitution) -> Oracle:
 
 def by_world() -> Oracle:
     """What the front desk's own facts and sentences say."""
-    from preceptor.train.embedded.oracle import oracle
-
+    oracle = declared("embedded").oracle_of()
+    assert oracle is not None, "the embedded model declares the oracle of its world"
     return lambda prompt, reply: oracle(prompt.model_dump(mode="json"), reply)
 
 

@@ -22,6 +22,7 @@ from preceptor.constitution.checks import Exchange, looks_refused, passes
 from preceptor.constitution.errors import UserError
 from preceptor.judge.asking.fanout import Progress
 from preceptor.judge.models.protocol import Dialogue, Model
+from preceptor.judge.models.registry import declared
 from preceptor.judge.records import ReplyStatus, Response
 from preceptor.judge.respond import respond
 from preceptor.judge.settings import RespondSettings
@@ -89,9 +90,9 @@ Bar = Callable[[str], AbstractContextManager[Watch]]
 def chosen_set(baseline: str, settings: ProbeSettings) -> ProbeSet:
     """The set that is meant, so many of each kind."""
     if (settings.set or (EMBEDDED if baseline == EMBEDDED else "general")) == EMBEDDED:
-        from preceptor.train.embedded.probes import probe_set
-
-        return probe_set(settings.size)
+        made: ProbeSet | None = declared(EMBEDDED).probes_of(settings.size)
+        assert made is not None, "the embedded model declares probes of its world"
+        return made
     whole = general()
     taken: Counter[str] = Counter()
     probes = []
@@ -210,11 +211,12 @@ def _replies(work: stages.Work, asking: Asking, watch: Watch) -> tuple[list[tupl
 
 def _nats(sides: Sides, passages: Sequence[Passage]) -> tuple[Sequence[Part], Sequence[Part]] | None:
     """What the passages cost each side; None where one of them is behind a network and tells no probabilities."""
-    from preceptor.train.evaluation.perplexity import passage_nats, weights_of
+    from preceptor.train.evaluation.perplexity import passage_nats
 
-    if weights_of(sides.baseline) is None or weights_of(sides.policy) is None:
+    baseline, policy = (declared(name).weights_of(name) for name in (sides.baseline, sides.policy))
+    if baseline is None or policy is None:
         return None
-    return passage_nats(sides.baseline, passages), passage_nats(sides.policy, passages)
+    return passage_nats(sides.baseline, baseline, passages), passage_nats(sides.policy, policy, passages)
 
 
 @cache

@@ -20,7 +20,8 @@ from typing import Any
 
 import torch
 
-from preceptor.train.models.base import adapt_from, load_base
+from preceptor.train.models.adapters import adapt_from
+from preceptor.train.models.base import load_base
 from preceptor.train.rollout.sampling import Sampling, sample
 
 

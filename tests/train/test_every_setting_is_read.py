@@ -19,9 +19,9 @@ from preceptor.train.data.readers import Demonstration
 from preceptor.train.data.unpaired import Verdict
 from preceptor.train.dpo import train_dpo
 from preceptor.train.errors import CheckpointError
+from preceptor.train.estimate import dry_run, plan, schedule, timing
 from preceptor.train.grpo.train import train_grpo, train_rloo
 from preceptor.train.kto import train_kto
-from preceptor.train.ppo.guard_protocol import Decision
 from preceptor.train.ppo.train import train_ppo
 from preceptor.train.reward import train_reward
 from preceptor.train.settings import (
@@ -37,6 +37,7 @@ from preceptor.train.settings import (
 from preceptor.train.sft import train_sft
 from tests.train.rewards import vowels
 from tests.train.tiny import preference
+from tests.train.watchman import Watchman
 
 PAIRS = [
     preference(number).model_copy(update={"principles": (Opinion(principle="polite", probability=0.9),)})
@@ -55,7 +56,7 @@ PROMPTS = [
 SMALL = {"epochs": 1, "batch_size": 4, "rank": 2}
 DRAWN = {**SMALL, "samples": 2, "max_new_tokens": 3, "max_length": 32}
 REWARDED: dict[str, Any] = {"reward": vowels}
-GUARDED: dict[str, Any] = {**REWARDED, "guard": lambda _: Decision()}
+GUARDED: dict[str, Any] = {**REWARDED, "guard": Watchman({})}
 
 Runs = list[tuple[dict[str, Any], dict[str, Any]]]
 STAGES: dict[str, tuple[Callable[..., Any], type[LoopSettings], list[Any], Runs]] = {
@@ -88,7 +89,7 @@ STAGES: dict[str, tuple[Callable[..., Any], type[LoopSettings], list[Any], Runs]
 """The training, its settings, rows, and the runs that between them read every setting: settings of each, and what else
 it is given."""
 
-APART = {f"train.{name}" for name in ("plan", "sketch", "timing", "course", "settings")}
+APART = {module.__name__ for module in (plan, dry_run, timing, schedule, settings_module)}
 """Modules that read settings to foretell a training or to check them: that alone has no effect."""
 
 

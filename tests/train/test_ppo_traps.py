@@ -13,7 +13,8 @@ from preceptor.train.data.readers import Demonstration
 from preceptor.train.forward.reply_logprobs import row_logprobs
 from preceptor.train.forward.reward_model import RewardModel
 from preceptor.train.loop.output_folder import Trained
-from preceptor.train.models.base import POLICY, REFERENCE, load_base
+from preceptor.train.models.adapters import POLICY, REFERENCE
+from preceptor.train.models.base import load_base
 from preceptor.train.models.switchboard import BASE
 from preceptor.train.ppo.checkpoint import open_optimisers
 from preceptor.train.ppo.roles import REWARD, VALUE, Roles, open_roles
@@ -164,7 +165,7 @@ def test_the_references_log_probabilities_are_those_of_what_training_began_with(
     tiny: Path, trained: dict[str, Path], sft: bool
 ) -> None:
     """To the bit: of the base, or of the SFT adapter; and a policy that has not moved says the same."""
-    from preceptor.train.models.base import adapt_from
+    from preceptor.train.models.adapters import adapt_from
 
     roles = opened(tiny, trained, sft=sft)
     alone = load_base(str(tiny))

@@ -104,7 +104,9 @@ def test_layout_and_passes_change_no_step(
 
     shared, in_passes = losses("shared"), losses("passes", pass_tokens=100)
     recomputed = losses("recomputed", gradient_checkpointing=True)
-    monkeypatch.setattr(f"train.{stage}.choose_layout", lambda *_, **__: Layout(False, True, ("plain",)))
+    monkeypatch.setattr(
+        f"preceptor.train.{stage}.choose_layout", lambda *_, **__: Layout(False, True, ("plain",))
+    )
     apart = losses("apart")
     assert json.loads((tmp_path / "apart/manifest.json").read_text())["notes"] == ["plain"]
     assert json.loads((tmp_path / "shared/manifest.json").read_text())["notes"] == []

@@ -1,4 +1,4 @@
-"""The embedded model behind the judge's seam, found through the entry-point group `preceptor.models`."""
+"""All that others know of the embedded model and its world, found through the entry-point group `preceptor.models`."""
 
 from __future__ import annotations
 
@@ -21,4 +21,11 @@ def open_model(
     return LocalModel(name, str(WEIGHTS), dialect="embedded", **placement._asdict())
 
 
-PROVIDER = Provider(open_model=open_model, naming="alone", weights=lambda _: str(WEIGHTS), free=True)
+PROVIDER = Provider(
+    open_model=open_model,
+    naming="alone",
+    weights=lambda _: str(WEIGHTS),
+    free=True,
+    oracle="preceptor.train.embedded.oracle:oracle",
+    probes="preceptor.train.embedded.probes:probe_set",
+)

@@ -25,19 +25,17 @@ from torch.utils.flop_counter import flop_registry
 from preceptor.judge.models.local.loading import quiet_loading
 from preceptor.train.errors import CheckpointError
 from preceptor.train.estimate.memory import Alive, held_bytes
-from preceptor.train.models.base import (
+from preceptor.train.models.adapters import (
     BENEATH,
     POLICY,
     REFERENCE,
-    Base,
     adapt,
     check_adapter,
     checkpoint_gradients,
-    freeze,
     lora,
-    resolve_model,
     train_only,
 )
+from preceptor.train.models.base import Base, freeze, resolve_model
 from preceptor.train.settings import LoopSettings
 
 if TYPE_CHECKING:
@@ -122,7 +120,7 @@ def _on_meta(config: Any, dtype: torch.dtype) -> Any:
 def adapted_skeleton(
     base: Base, settings: LoopSettings, frozen_reference: bool, on_top: bool = False
 ) -> PeftModel:
-    """A skeleton with the adapters that `train.loop.run.adapted_by` would put on it, none of them read."""
+    """A skeleton with the adapters that `train.models.adapters.adapted_by` would put on it, none of them read."""
     from peft import LoraConfig, PeftModelForCausalLM
 
     with torch.random.fork_rng(devices=[]), torch.device("meta"), quiet_loading():

@@ -42,8 +42,7 @@ from preceptor.train.estimate.random_weights import make_up, with_layers
 from preceptor.train.estimate.schedule import Course, Heavy, pair_course, read_weight, saved_steps
 from preceptor.train.estimate.timing import NOTHING, Form, Spread, Timing, sum_of, timed
 from preceptor.train.forward.layout_check import choose_layout
-from preceptor.train.loop.run import load_dtype, pass_tokens
-from preceptor.train.models.base import training_device
+from preceptor.train.models.devices import load_dtype, pass_tokens, training_device
 from preceptor.train.settings import LoopSettings
 
 if TYPE_CHECKING:

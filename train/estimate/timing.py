@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from preceptor.train.estimate.dry_run import Prepare, Run, adapted_skeleton, prepared, skeleton_of
 from preceptor.train.estimate.random_weights import layers_of, make_up, with_layers
-from preceptor.train.models.base import Base, save_part
+from preceptor.train.models.adapters import save_part
+from preceptor.train.models.base import Base
 
 if TYPE_CHECKING:
     from preceptor.train.settings import LoopSettings

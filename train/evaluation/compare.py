@@ -139,7 +139,9 @@ def reply_logprobs(
     """
     from preceptor.train.data.pairs import encode_messages, encode_reply, turn_ends
     from preceptor.train.forward.reply_logprobs import row_logprobs
-    from preceptor.train.models.base import adapt_from, load_base, training_device
+    from preceptor.train.models.adapters import adapt_from
+    from preceptor.train.models.base import load_base
+    from preceptor.train.models.devices import training_device
 
     base = load_base(model)
     ends = turn_ends(base.tokenizer, base.generation_eos)

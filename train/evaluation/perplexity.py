@@ -8,7 +8,6 @@ from pathlib import Path
 from preceptor.judge.models.local.loading import load
 from preceptor.prompts.records import Message
 from preceptor.train.data.pairs import encode_messages, encode_reply, turn_ends
-from preceptor.train.embedded import WEIGHTS
 from preceptor.train.evaluation.paired import Part
 from preceptor.train.evaluation.probes import Passage
 from preceptor.train.forward.reply_logprobs import row_logprobs
@@ -16,23 +15,15 @@ from preceptor.train.forward.reply_logprobs import row_logprobs
 BATCH = 16
 
 
-def weights_of(name: str) -> str | None:
-    """Folder or hub id of a model in this process; None for one behind a network, which tells no probabilities."""
-    if name == "embedded":
-        return str(WEIGHTS)
-    return name.removeprefix("hf/") if name.startswith("hf/") else None
-
-
-def passage_nats(name: str, passages: Sequence[Passage]) -> list[Part]:
+def passage_nats(name: str, source: str, passages: Sequence[Passage]) -> list[Part]:
     """For each passage its nats over its tokens.
+
+    source: folder, GGUF file or hub id of the weights of the model called `name`.
 
     A plain text's first token has nothing before it and is not counted, unless the tokenizer itself puts a beginning
     there. A text that ends a conversation counts with its end of turn, as it would be generated. Tokens past the
     model's context are not counted. Raises UserError where the checkpoint cannot be loaded.
     """
-    source = weights_of(name)
-    if source is None:
-        raise ValueError(f"{name} is no model of this process")
     loaded = load(name, str(Path(source).expanduser()) if Path(source).expanduser().is_dir() else source)
     ends = turn_ends(loaded.tokenizer, sorted(loaded.stops))
     rows = []

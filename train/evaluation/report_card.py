@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 from preceptor.judge.statistics import calibration_error, wilson
 from preceptor.train.evaluation.calibration import log_sigmoid, reliability, report_card
 
+CARD = "report_card.json"
+"""The file of the figures in a reward model's folder."""
 CONFIDENCE = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Edges of the bins by the judge's probability; the last bin holds 1 too."""
 LENGTH_BUCKETS = 5

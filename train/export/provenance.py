@@ -13,16 +13,11 @@ from preceptor.judge.models.registry import packaged
 from preceptor.prompts.manifest import file_hash
 from preceptor.train.data.readers import UNKNOWN
 from preceptor.train.errors import CheckpointError
+from preceptor.train.evaluation.report_card import CARD
 from preceptor.train.forward.reward_model import HEAD
 from preceptor.train.loop.output_folder import MANIFEST, SETTINGS
-from preceptor.train.models.base import (
-    ADAPTER_CONFIG,
-    ADAPTER_WEIGHTS,
-    EMBEDDED,
-    base_of_adapter,
-    resolve_model,
-)
-from preceptor.train.reward import CARD
+from preceptor.train.models.adapters import base_of_adapter
+from preceptor.train.models.base import ADAPTER_CONFIG, ADAPTER_WEIGHTS, EMBEDDED, resolve_model
 
 REWARD = "reward"
 CONSTITUTION = "constitution.yaml"

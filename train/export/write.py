@@ -23,19 +23,14 @@ import torch
 from preceptor.judge.models.local.loading import quiet_loading
 from preceptor.prompts.manifest import file_hash, versions, write_json, write_text
 from preceptor.train.errors import CheckpointError, RunFolderError
+from preceptor.train.evaluation.report_card import CARD
 from preceptor.train.export.classifier import as_classifier, misread
 from preceptor.train.export.model_card import MadeIn, model_card
 from preceptor.train.export.provenance import REWARD, Origin, read_origin
 from preceptor.train.forward.reward_model import HEAD, RewardModel
 from preceptor.train.loop.output_folder import LIBRARIES, MANIFEST
-from preceptor.train.models.base import (
-    ADAPTER_CONFIG,
-    ADAPTER_WEIGHTS,
-    adapt_from,
-    load_base,
-    resolve_model,
-)
-from preceptor.train.reward import CARD
+from preceptor.train.models.adapters import adapt_from
+from preceptor.train.models.base import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_base, resolve_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -24,14 +24,8 @@ from preceptor.train.data.pairs import PairTokens, encode_messages, encode_reply
 from preceptor.train.errors import CheckpointError, TrainDataError
 from preceptor.train.forward.reply_logprobs import batch_hidden, causal_model, last_hidden, row_tokens
 from preceptor.train.forward.reward_heads import Heads, rewards, shares, spread
-from preceptor.train.models.base import (
-    Base,
-    adapt_from,
-    base_of_adapter,
-    load_base,
-    restore_adapter,
-    save_adapter,
-)
+from preceptor.train.models.adapters import adapt_from, base_of_adapter, restore_adapter, save_adapter
+from preceptor.train.models.base import Base, load_base
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -37,16 +37,10 @@ from preceptor.train.loop.output_folder import (
     found_finished,
     start_folder,
 )
-from preceptor.train.loop.run import (
-    Watch,
-    adapted_by,
-    load_dtype,
-    load_for,
-    pass_tokens,
-    run_loop,
-    trainer_options,
-)
-from preceptor.train.models.base import save_adapter, training_device
+from preceptor.train.loop.run import Watch, run_loop, trainer_options
+from preceptor.train.models.adapters import adapted_by, save_adapter
+from preceptor.train.models.base import load_for
+from preceptor.train.models.devices import load_dtype, pass_tokens, training_device
 from preceptor.train.rollout.prompts import Asked, drawings, encode_prompts, prompts_of_step
 from preceptor.train.rollout.rewards import (
     RewardSource,

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from trl import GRPOTrainer, RLOOTrainer  # type: ignore[attr-defined]
 from trl.trainer.utils import use_adapter
 
-from preceptor.train.models.base import POLICY, Base, as_reference, train_only
+from preceptor.train.models.adapters import POLICY, as_reference, train_only
+from preceptor.train.models.base import Base
 from preceptor.train.rollout.prompts import Asked, sampling_of, seed_of, text_of
 from preceptor.train.rollout.rewards import Replied, Scorer
 from preceptor.train.rollout.sampling import sample

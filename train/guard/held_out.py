@@ -33,9 +33,10 @@ from preceptor.train.evaluation.compare import distinct_n, kl_nats
 from preceptor.train.evaluation.diversity import mean_self_bleu
 from preceptor.train.forward.reply_logprobs import row_logprobs
 from preceptor.train.forward.reward_heads import spread
+from preceptor.train.guard import page
 from preceptor.train.guard.rules import ABOUT, LOOKS, REPLIES, GuardRules, Look, Reply, judged
 from preceptor.train.loop.output_folder import keep_metrics, row_hash
-from preceptor.train.ppo.guard_protocol import Decision, Moment
+from preceptor.train.ppo.guard_protocol import Decision, Ended, Guarded, Moment
 from preceptor.train.ppo.roles import REWARD, Roles
 from preceptor.train.ppo.rollouts import draw
 from preceptor.train.rollout.prompts import text_of
@@ -104,6 +105,10 @@ class HeldOutGuard:
         _append(moment.folder / LOOKS, [seen.line()])
         stop = verdict.action == "stop"
         return Decision(verdict.kl_coef, stop, verdict.return_step, "; ".join(verdict.said))
+
+    def conclude(self, folder: Path, ended: Ended) -> Guarded | None:
+        """Write the page of all looks."""
+        return page.conclude(folder, ended)
 
     def look(self, moment: Moment) -> tuple[Look, list[Reply]]:
         """What is measured, without a verdict, and the replies that it was measured on."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jinja2
 
@@ -13,6 +13,7 @@ from preceptor.prompts.rows import read_records
 from preceptor.train.evaluation.plots import CSS
 from preceptor.train.guard.plots import Line, lengths, over_kl, over_steps
 from preceptor.train.guard.rules import ABOUT, LOOKS, REPLIES, Look, Reply, best
+from preceptor.train.ppo.guard_protocol import Ended, Guarded
 
 TEMPLATE = Path(__file__).with_name("guard.html")
 PAGE = "guard.html"
@@ -20,21 +21,14 @@ SAMPLES = 6
 """Most replies that the page shows."""
 
 
-class Guarded(NamedTuple):
-    """What a guard leaves in the manifest."""
-
-    figures: dict[str, Any]
-    notes: tuple[str, ...]
-
-
-def conclude(folder: Path, step: int, stopped: Mapping[str, Any]) -> Guarded | None:
-    """Write the page of a training whose policy of `step` is handed back; None where its guard kept no looks."""
+def conclude(folder: Path, ended: Ended) -> Guarded | None:
+    """Write the page of a training that is over; None where its guard kept no looks."""
     if not (folder / LOOKS).exists():
         return None
     looks = list(read_records(folder / LOOKS, Look))
-    (folder / PAGE).write_text(page(folder, looks, step, stopped), encoding="utf-8")
+    (folder / PAGE).write_text(page(folder, looks, ended.step, ended.stopped), encoding="utf-8")
     top = best(looks)
-    returned = next((look for look in looks if look.step == step), None)
+    returned = next((look for look in looks if look.step == ended.step), None)
     figures = {
         "looks": len(looks),
         "gold_start": looks[0].gold,

@@ -24,8 +24,7 @@ from transformers import (
 from transformers.integrations import TensorBoardCallback  # type: ignore[attr-defined]
 
 from preceptor.train import distributed
-from preceptor.train.data.pairs import Encoded
-from preceptor.train.errors import CheckpointError, MemoryShortError, RunFolderError, TrainDataError
+from preceptor.train.errors import MemoryShortError, RunFolderError
 from preceptor.train.estimate.memory import is_out_of_memory
 from preceptor.train.loop.meter import Meter
 from preceptor.train.loop.output_folder import (
@@ -34,24 +33,13 @@ from preceptor.train.loop.output_folder import (
     TENSORBOARD,
     WHOLE,
     Opened,
-    Trained,
     checkpoint_step,
     keep_metrics,
 )
-from preceptor.train.models.base import (
-    Base,
-    accelerator,
-    adapt,
-    adapt_from,
-    adapt_on_top,
-    checkpoint_gradients,
-    load_base,
-)
+from preceptor.train.models.devices import accelerator, use_bf16
 from preceptor.train.settings import LoopSettings
 
 if TYPE_CHECKING:
-    from peft import PeftModel
-
     from preceptor.train.estimate.plan import Plan
 
 BEST_BY = "held_out_loss"
@@ -80,12 +68,14 @@ class Progress(NamedTuple):
 class Ran(NamedTuple):
     """What running the loop came to."""
 
-    metrics: dict[str, float]
+    metrics: dict[str, Any]
     """The last step's figures."""
     measured: dict[str, Any]
     """What it took, as `train.loop.meter.Meter.figures` has it."""
     notes: tuple[str, ...]
     """What a person should know of it."""
+    steps: int
+    """Done in all, those before a checkpoint too."""
 
     def measured_since(self, began_s: float) -> dict[str, Any]:
         """`measured`, with the time that was planned for: from `began_s` of the monotonic clock to now."""
@@ -169,79 +159,6 @@ class Watcher(TrainerCallback):
         (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / WHOLE).touch()
 
 
-def use_bf16(precision: str) -> bool:
-    """Whether to compute in bfloat16."""
-    return precision == "bf16" or (
-        precision == "auto" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    )
-
-
-def load_dtype(precision: str) -> torch.dtype:
-    """In which form to hold the frozen base."""
-    return torch.bfloat16 if use_bf16(precision) else torch.float32
-
-
-def load_for(settings: LoopSettings) -> Base:
-    """The base that a training's settings name, in the form that they ask for. The one way in which trainings load it.
-
-    Raises CheckpointError for a model that cannot be loaded, or not in that form.
-    """
-    return load_base(settings.model, load_dtype(settings.precision), settings.four_bit)
-
-
-def adapted_by(base: Base, settings: LoopSettings, frozen_reference: bool, on_top: bool = False) -> PeftModel:
-    """The base with the adapter that the settings ask for: a fresh one, a copy of an older one, or a fresh one
-    on top of an older one.
-
-    Raises CheckpointError for an adapter that cannot be put on the base, and where there is none to be under.
-    """
-    if settings.gradient_checkpointing:
-        checkpoint_gradients(base.model)
-    if settings.adapter is None:
-        if on_top:
-            raise CheckpointError("on_top needs an adapter, the one to be frozen beneath the fresh one")
-        form = {"dora": settings.dora, "rslora": settings.rslora}
-        return adapt(base, settings.rank, settings.alpha, settings.seed, **form)
-    adapter = Path(settings.adapter)
-    if on_top:
-        return adapt_on_top(base, adapter, settings.rank, settings.alpha, settings.seed)
-    return adapt_from(base, adapter, frozen_reference)
-
-
-def pass_tokens(settings: LoopSettings, device: torch.device) -> int:
-    """Tokens to put through the model at a time: few enough for a CPU's cache, enough to keep a GPU busy."""
-    return settings.pass_tokens or (1024 if device.type == "cpu" else 8192)
-
-
-def pair_counts(train: Encoded, held_out: Encoded) -> dict[str, Any]:
-    """What became of every row, as in `Result.rows`; the ids of those set aside too."""
-    ids: dict[str, list[str]] = {}
-    for reason, more in [*train.ids_aside.items(), *held_out.ids_aside.items()]:
-        ids[reason] = [*ids.get(reason, []), *more]
-    aside = {reason: len(named) for reason, named in ids.items()}
-    return {
-        "in": len(train.rows) + len(held_out.rows) + sum(aside.values()),
-        "used": len(train.rows),
-        "held_out": len(held_out.rows),
-        "set_aside": aside,
-        "shortened": train.shortened + held_out.shortened,
-        "ids_aside": ids,
-    }
-
-
-def check_rows(rows: Mapping[str, Any]) -> None:
-    """Rows in = used + held out + set aside; raises TrainDataError where none is left to train on."""
-    aside = sum(rows["set_aside"].values())
-    assert rows["in"] == rows["used"] + rows["held_out"] + aside, rows
-    if rows["used"] == 0:
-        reasons = [f"{count} set aside because {reason}" for reason, count in rows["set_aside"].items()]
-        if rows["held_out"]:
-            reasons.append(f"{rows['held_out']} held out for the report card")
-        raise TrainDataError(
-            f"nothing to train on among {rows['in']} rows{': ' * bool(reasons)}{'; '.join(reasons)}"
-        )
-
-
 def trainer_options(settings: LoopSettings, folder: Path, held_out: bool = False) -> dict[str, Any]:
     """Arguments for transformers' TrainingArguments, or for those of TRL, which extend them.
 
@@ -268,7 +185,7 @@ def trainer_options(settings: LoopSettings, folder: Path, held_out: bool = False
         "seed": settings.seed,
         "bf16": use_bf16(settings.precision),
         "use_cpu": not accelerator(),  # or bf16 is refused where there is no GPU
-        "activation_checkpointing": False,  # our own, in `train.models.base`
+        "activation_checkpointing": False,  # our own, in `train.models.adapters`
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
         "save_strategy": "steps",
@@ -318,12 +235,7 @@ def run_loop(trainer: Any, opened: Opened, settings: LoopSettings, watch: Watch 
             "memory ran out outside of the model's passes: give a smaller --rank, or a smaller model"
         ) from error
     last = watcher.last or last_row(metrics)
-    return Ran(last, meter.figures(), (*plan.notes, *trainer.notes))
-
-
-def following(opened: Opened, rows: dict[str, Any], ran: Ran, steps: int) -> Trained:
-    """What a process hands back that is not the first of several: that one writes the result."""
-    return Trained(opened.path, rows, ran.metrics, steps, 0.0, False, {}, ran.measured, ran.notes)
+    return Ran(last, meter.figures(), (*plan.notes, *trainer.notes), int(trainer.state.global_step))
 
 
 def _unwritten(path: Path, error: BaseException) -> RunFolderError:

@@ -29,7 +29,7 @@ from preceptor.train.loop.output_folder import (
     keep_metrics,
 )
 from preceptor.train.loop.run import Progress, Watch, last_row, summary_writer
-from preceptor.train.models.base import POLICY
+from preceptor.train.models.adapters import POLICY
 from preceptor.train.ppo.objective import Running
 from preceptor.train.ppo.roles import VALUE, Roles
 from preceptor.train.settings import PpoSettings

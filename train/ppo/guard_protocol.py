@@ -2,14 +2,15 @@
 
 A guard is called before the first step and then every `guard_every` steps, after the step's updates and before
 its checkpoint is written, so that what it orders is in the checkpoint. It is not called again for steps before a
-checkpoint from which a training is resumed: what it wants to remember, it keeps in the folder itself.
+checkpoint from which a training is resumed: what it wants to remember, it keeps in the folder itself. When the
+training is over it concludes, and may leave figures and notes for the manifest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -51,11 +52,32 @@ class Decision(NamedTuple):
     """For the manifest and the report."""
 
 
-Guard = Callable[[Moment], Decision]
+class Ended(NamedTuple):
+    """How a run came to its end."""
+
+    step: int
+    """The step whose policy is handed back."""
+    stopped: dict[str, Any]
+    """`step`, `reason` and `returned_step`; empty where it went to its last step."""
 
 
-def guard_identity(guard: Guard) -> str:
-    """What stands for a guard in the folder's identity: its own `identity`, or its function's name and file."""
-    from preceptor.train.rollout.rewards import function_identity
+class Guarded(NamedTuple):
+    """What a guard leaves in the manifest."""
 
-    return getattr(guard, "identity", None) or function_identity(guard)
+    figures: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+class Guard(Protocol):
+    """Looks into a training and gives orders."""
+
+    @property
+    def identity(self) -> str:
+        """Stands for the guard in the folder's identity: it changes where the guard's orders could."""
+
+    def __call__(self, moment: Moment) -> Decision:
+        """Look, and say what is to be done."""
+
+    def conclude(self, folder: Path, ended: Ended) -> Guarded | None:
+        """The training is over and its policy saved. The guard may write to the training's folder; None: nothing for
+        the manifest."""

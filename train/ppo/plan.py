@@ -37,8 +37,9 @@ from preceptor.train.estimate.memory import available_bytes
 from preceptor.train.estimate.plan import RESULT_BYTES, TENSOR_BYTES, Plan, tokenizer_bytes
 from preceptor.train.forward.reply_logprobs import batch_hidden, causal_model
 from preceptor.train.forward.token_logprobs import token_logprobs
-from preceptor.train.loop.run import load_dtype, pass_tokens, use_bf16
-from preceptor.train.models.base import POLICY, Base, lora, same_base, training_device
+from preceptor.train.models.adapters import POLICY, lora, same_base
+from preceptor.train.models.base import Base
+from preceptor.train.models.devices import load_dtype, pass_tokens, training_device, use_bf16
 from preceptor.train.models.switchboard import Switchboard
 from preceptor.train.ppo import objective
 from preceptor.train.ppo.roles import REWARD, VALUE

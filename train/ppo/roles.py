@@ -29,15 +29,9 @@ from preceptor.train.forward.reply_logprobs import batch_hidden, causal_model
 from preceptor.train.forward.reward_model import StoredHead, read_head
 from preceptor.train.forward.token_logprobs import token_entropies, token_logprobs
 from preceptor.train.loop.oom_retry import Made
-from preceptor.train.loop.run import adapted_by, pass_tokens, use_bf16
-from preceptor.train.models.base import (
-    POLICY,
-    REFERENCE,
-    Base,
-    add_adapter_from,
-    add_fresh_adapter,
-    training_device,
-)
+from preceptor.train.models.adapters import POLICY, REFERENCE, adapted_by, add_adapter_from, add_fresh_adapter
+from preceptor.train.models.base import Base
+from preceptor.train.models.devices import pass_tokens, training_device, use_bf16
 from preceptor.train.models.switchboard import BASE, Switchboard
 from preceptor.train.ppo.pass_sizes import Room
 from preceptor.train.rollout.prompts import rollout_tokens

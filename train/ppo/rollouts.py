@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from preceptor.train.data.collate_replies import groups_of
-from preceptor.train.models.base import POLICY
+from preceptor.train.models.adapters import POLICY
 from preceptor.train.ppo.roles import Roles
 from preceptor.train.rollout.prompts import Asked, prompts_of_step, sampling_of, seed_of
 from preceptor.train.rollout.sampling import Rollout, Sampling, sample

@@ -31,7 +31,6 @@ from torch import Tensor
 
 from preceptor.prompts.records import Prompt
 from preceptor.train.data.collate_replies import Reply, ReplyBatch, groups_of
-from preceptor.train.guard.page import conclude
 from preceptor.train.loop.output_folder import (
     METRICS,
     Result,
@@ -41,20 +40,21 @@ from preceptor.train.loop.output_folder import (
     found_finished,
     start_folder,
 )
-from preceptor.train.loop.run import Watch, load_for
-from preceptor.train.models.base import POLICY, same_base, save_adapter
+from preceptor.train.loop.run import Watch
+from preceptor.train.models.adapters import POLICY, same_base, save_adapter
+from preceptor.train.models.base import load_for
 from preceptor.train.ppo import objective
 from preceptor.train.ppo.checkpoint import Carried, Journal, copy_weights, open_optimisers, put_weights
-from preceptor.train.ppo.guard_protocol import Decision, Guard, Moment, guard_identity
+from preceptor.train.ppo.guard_protocol import Decision, Ended, Guard, Moment
 from preceptor.train.ppo.roles import VALUE, Roles, open_roles
 from preceptor.train.ppo.rollouts import roll_out
+from preceptor.train.ppo.scorer import open_scorer
 from preceptor.train.ppo.update import Experience, update
 from preceptor.train.rollout.prompts import Asked, drawings, encode_prompts, prompts_of_step, text_of
 from preceptor.train.rollout.rewards import (
     Replied,
     RewardSource,
     Scorer,
-    open_scorer,
     reward_folder,
     reward_identity,
     told_of_masked,
@@ -72,15 +72,6 @@ class Rolled(NamedTuple):
     rewards: Tensor  # (B,) float32, as they came
     masked: int
     """Replies that have none."""
-
-
-class Ended(NamedTuple):
-    """How a run came to its end."""
-
-    step: int
-    """The step whose policy is handed back."""
-    stopped: dict[str, Any]
-    """`step`, `reason` and `returned_step`; empty where it went to its last step."""
 
 
 def train_ppo(
@@ -103,7 +94,7 @@ def train_ppo(
     RunFolderError for models and folder.
     """
     began_s = time.monotonic()
-    hashes = {"reward": reward_identity(reward)} | ({"guard": guard_identity(guard)} if guard else {})
+    hashes = {"reward": reward_identity(reward)} | ({"guard": guard.identity} if guard else {})
     hashes |= {"rollouts": "vllm"} if server else {}
     opened = start_folder("ppo", prompts, settings, Path(out), hashes)
     if (finished := found_finished(opened)) is not None:
@@ -131,7 +122,7 @@ def train_ppo(
         metrics["stopped"] = ended.stopped
         stop = "stopped after step {step}: {reason}; handed back is the policy of step {returned_step}"
         notes = (*notes, stop.format(**ended.stopped))
-    if guard is not None and (guarded := conclude(opened.path, ended.step, ended.stopped)) is not None:
+    if guard is not None and (guarded := guard.conclude(opened.path, ended)) is not None:
         metrics["guard"], notes = guarded.figures, (*notes, *guarded.notes)
     steps, wall_s = ended.stopped.get("step", ended.step), time.monotonic() - began_s
     speed = {"samples_per_s": journal.samples_per_s()}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from preceptor.train.data.collate_replies import Reply, groups_of
 from preceptor.train.errors import TrainDataError
-from preceptor.train.models.base import POLICY
+from preceptor.train.models.adapters import POLICY
 from preceptor.train.ppo import objective
 from preceptor.train.ppo.checkpoint import Optimisers
 from preceptor.train.ppo.roles import VALUE, Roles

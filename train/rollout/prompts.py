@@ -12,8 +12,8 @@ import torch
 
 from preceptor.judge.models.local.conversation import UnrenderableError
 from preceptor.prompts.records import Prompt
+from preceptor.train.data.counts import check_rows
 from preceptor.train.data.pairs import encode_messages, fit_prompt, turn_ends
-from preceptor.train.loop.run import check_rows
 from preceptor.train.models.base import Base
 from preceptor.train.rollout.sampling import Sampling
 from preceptor.train.settings import RolloutSettings

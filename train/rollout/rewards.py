@@ -6,6 +6,9 @@ as lists of messages, replies as texts, and the columns `tags` and `meta` of the
 asynchronous, as `judge.reward.JudgeReward` is. What it returns is one number for each reply, or None where there is
 none to be had: such a reply is masked, and never counts as 0. A number that is not finite is none, whoever gave it
 (`finite_or_none`).
+
+A function may say two things of itself: its `identity` (`Identified`) and what is to be done when the training is over
+(`Closing`).
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import inspect
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 
@@ -25,14 +28,32 @@ from preceptor.constitution.errors import UserError
 from preceptor.judge.errors import BudgetReached, ProviderStopped
 from preceptor.judge.models.local.weights_hash import weights_hash
 from preceptor.prompts.records import Message, Prompt
-from preceptor.train.data.collate_replies import Reply, groups_of
+from preceptor.train.data.collate_replies import Reply
 from preceptor.train.errors import TrainDataError
-from preceptor.train.forward.reward_heads import rewards, shares
 from preceptor.train.forward.reward_model import RewardModel, read_head
-from preceptor.train.ppo.roles import REWARD, Roles
 
 RewardFunction = Callable[..., Any]
 """(prompts, completions, **columns) -> numbers or None, or an awaitable of them."""
+
+
+@runtime_checkable
+class Identified(Protocol):
+    """A reward function, or what stands in for one, that says by itself what its rewards hang on."""
+
+    @property
+    def identity(self) -> str:
+        """Equal where equal replies have equal rewards. A training that was begun with another one is not gone on with.
+        Of a function that does not say it, name and file stand for it."""
+
+
+@runtime_checkable
+class Closing(Protocol):
+    """A reward function that holds connections, as the judge does."""
+
+    async def close(self) -> None:
+        """Let go of them. Called once, when the training is over or has failed, in the event loop of all calls."""
+
+
 RewardSource = str | Path | RewardFunction
 """Folder of a reward model, `module:function`, or the function itself."""
 
@@ -86,8 +107,8 @@ def reward_identity(source: RewardSource) -> str:
 def function_identity(function: Callable[..., Any]) -> str:
     """A function's name and a hash of the file that it stands in; one that says its own `identity`, as the judge
     does, is known by that."""
-    if isinstance(said := getattr(function, "identity", None), str):
-        return said
+    if isinstance(function, Identified) and isinstance(function.identity, str):
+        return function.identity
     named: Any = function if hasattr(function, "__qualname__") else type(function)
     try:
         code = Path(inspect.getfile(named)).read_bytes()
@@ -129,30 +150,6 @@ def function_of(source: RewardSource) -> RewardFunction:
     return cast(RewardFunction, found)
 
 
-def by_adapter(roles: Roles) -> Scorer:
-    """The REWARD adapter of the same base."""
-
-    @torch.no_grad()
-    def score(replies: Sequence[Replied]) -> list[float | None]:
-        assert roles.reward is not None
-        heads = roles.reward.heads
-        rows = [reply.tokens for reply in replies]
-        groups = groups_of(rows)
-
-        def read() -> torch.Tensor:
-            found = torch.zeros(len(rows), len(heads.names))  # (B, K)
-            for batch in roles.batches(rows, groups):
-                found[batch.number.cpu()] = roles.scores(batch).cpu()
-            return found
-
-        with roles.board.as_role(REWARD):
-            scores = roles.fitting(read, rows, groups)
-        found = rewards(scores, heads, shares(heads, [reply.prompt.tags for reply in replies])).tolist()
-        return [finite_or_none(value) for value in found]
-
-    return Scorer(score, lambda: None)
-
-
 def by_model(model: RewardModel) -> Scorer:
     """A reward model on a base of its own, which reads the replies as text."""
 
@@ -172,8 +169,8 @@ def by_function(function: RewardFunction, name: str) -> Scorer:
     runner = asyncio.Runner()
 
     def close() -> None:
-        if inspect.iscoroutinefunction(end := getattr(function, "close", None)):
-            runner.run(end())  # its connections belong to this loop
+        if isinstance(function, Closing) and inspect.iscoroutinefunction(function.close):
+            runner.run(function.close())  # its connections belong to this loop
         runner.close()
 
     async def awaited(value: Awaitable[Any]) -> Any:
@@ -207,11 +204,6 @@ def by_function(function: RewardFunction, name: str) -> Scorer:
         return [finite_or_none(value) for value in numbers]
 
     return Scorer(score, close)
-
-
-def open_scorer(source: RewardSource, roles: Roles, shared: bool) -> Scorer:
-    """The scorer for a reward; `shared` where its adapter is among the roles already."""
-    return by_adapter(roles) if shared else open_outside(source, roles.device)
 
 
 def open_outside(source: RewardSource, device: torch.device) -> Scorer:

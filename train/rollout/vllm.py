@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from preceptor.train.models.base import BENEATH, save_adapter, save_part
+from preceptor.train.models.adapters import BENEATH, save_adapter, save_part
 from preceptor.train.rollout.sampling import Sampling
 from preceptor.train.rollout.vllm_client import Drawn, Draws, draw
 

@@ -42,7 +42,7 @@ def settled(settings: SomeSettings) -> SomeSettings:
             f"{' and '.join(both)} cannot be set: --adapter goes on with an adapter that has its own, "
             "unless --on-top"
         )
-    from preceptor.train.models.base import base_of_adapter
+    from preceptor.train.models.adapters import base_of_adapter
 
     model = _named(settings.model) if "model" in said else base_of_adapter(Path(settings.adapter))
     return type(settings).model_validate({**said, "model": model})

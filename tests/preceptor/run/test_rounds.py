@@ -17,7 +17,7 @@ from preceptor.constitution.errors import UserError
 from preceptor.report.plots import by_round
 from preceptor.run import pipeline, rounds
 from preceptor.run.config import RunConfig, load
-from preceptor.train.models.base import base_of_adapter
+from preceptor.train.models.adapters import base_of_adapter
 from tests.preceptor.conftest import Preceptor
 
 pytestmark = pytest.mark.slow

@@ -9,7 +9,7 @@ import torch
 
 from preceptor.constitution.errors import UserError
 from preceptor.prompts.records import Message
-from preceptor.train.evaluation.perplexity import passage_nats, weights_of
+from preceptor.train.evaluation.perplexity import passage_nats
 from preceptor.train.evaluation.probes import Passage
 from preceptor.train.models.base import load_base
 from tests.train.tiny import save_tiny
@@ -26,7 +26,7 @@ def wanted(folder: Path, ids: list[int], known: int) -> float:
 
 def test_plain_text_counts_from_its_second_token(tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "m")
-    parts = passage_nats(f"hf/{folder}", [Passage(text=text) for text in TEXTS])
+    parts = passage_nats("m", str(folder), [Passage(text=text) for text in TEXTS])
     tokenizer = load_base(str(folder)).tokenizer
     for text, part in zip(TEXTS, parts, strict=True):
         ids = tokenizer(text)["input_ids"]
@@ -37,7 +37,7 @@ def test_plain_text_counts_from_its_second_token(tmp_path: Path) -> None:
 def test_the_end_of_a_conversation_counts_with_its_end_of_turn(tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "m")
     asked = (Message(role="user", content="Hi?"),)
-    (part,) = passage_nats(f"hf/{folder}", [Passage(messages=asked, text="ok")])
+    (part,) = passage_nats("m", str(folder), [Passage(messages=asked, text="ok")])
     tokenizer = load_base(str(folder)).tokenizer
     known = len(tokenizer("<|user|>Hi?<|assistant|>")["input_ids"])
     ids = tokenizer("<|user|>Hi?<|assistant|>ok</s>")["input_ids"]
@@ -47,12 +47,11 @@ def test_the_end_of_a_conversation_counts_with_its_end_of_turn(tmp_path: Path) -
 
 def test_tokens_past_the_context_are_not_counted(tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "m")
-    (part,) = passage_nats(f"hf/{folder}", [Passage(text="x" * 900)])
+    (part,) = passage_nats("m", str(folder), [Passage(text="x" * 900)])
     assert part.under == 511
 
 
-def test_models_behind_a_network_tell_nothing(tmp_path: Path) -> None:
-    assert (weights_of("openai/gpt-5-mini"), weights_of("hf/a/b")) == (None, "a/b")
+def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty"):
-        passage_nats(f"hf/{tmp_path}/empty", [Passage(text="a b")])
+        passage_nats("hf/empty", f"{tmp_path}/empty", [Passage(text="a b")])

@@ -32,7 +32,8 @@ from preceptor.train.export.classifier import as_classifier, classifier_class, m
 from preceptor.train.export.write import Exported, Format, export
 from preceptor.train.forward.reward_heads import Heads
 from preceptor.train.forward.reward_model import RewardModel
-from preceptor.train.models.base import Base, adapt, load_base
+from preceptor.train.models.adapters import adapt
+from preceptor.train.models.base import Base, load_base
 from preceptor.train.reward import train_reward
 from preceptor.train.settings import DpoSettings, RewardSettings
 from tests.train.architectures import APART, SHARED, tiny_model

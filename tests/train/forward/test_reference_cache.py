@@ -21,7 +21,8 @@ from preceptor.train.errors import RunFolderError
 from preceptor.train.evaluation.compare import reply_logprobs
 from preceptor.train.forward.reference_cache import FILE, cached_logprobs, weights_print
 from preceptor.train.forward.reply_logprobs import ReplyLogprobs
-from preceptor.train.models.base import adapt, adapt_from, adapt_on_top, load_base, reference_of, save_adapter
+from preceptor.train.models.adapters import adapt, adapt_from, adapt_on_top, reference_of, save_adapter
+from preceptor.train.models.base import load_base
 from preceptor.train.settings import DpoSettings, SftSettings
 from preceptor.train.sft import train_sft
 from tests.train.tiny import preference, tiny_tokenizer

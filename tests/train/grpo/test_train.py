@@ -23,7 +23,8 @@ from preceptor.train.errors import RunFolderError, TrainDataError
 from preceptor.train.grpo.train import rows_in_a_pass, train_grpo, train_rloo
 from preceptor.train.loop.output_folder import Trained
 from preceptor.train.loop.run import Progress
-from preceptor.train.models.base import adapt_from, load_base
+from preceptor.train.models.adapters import adapt_from
+from preceptor.train.models.base import load_base
 from preceptor.train.reward import train_reward
 from preceptor.train.settings import GroupSettings, GrpoSettings, RewardSettings, RlooSettings
 from tests.judge.canned import BOTH, says

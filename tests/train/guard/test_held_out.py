@@ -23,7 +23,8 @@ from preceptor.train.guard.page import fooled
 from preceptor.train.guard.rules import GuardRules, Look, Reply, Rule, best, judged, rules_from
 from preceptor.train.loop.output_folder import Trained
 from preceptor.train.loop.run import Progress
-from preceptor.train.models.base import POLICY, load_base
+from preceptor.train.models.adapters import POLICY
+from preceptor.train.models.base import load_base
 from preceptor.train.ppo.checkpoint import copy_weights
 from preceptor.train.ppo.guard_protocol import Decision, Moment
 from preceptor.train.ppo.roles import open_roles
@@ -344,13 +345,14 @@ def test_a_gamed_reward_is_noticed_and_what_comes_back_is_as_good_as_it_ever_was
 
     def trained(name: str, action: str) -> Trained:
         rules = rules_from([f"gold-drop:{action}", "distinct-2:warn", "kl:warn"])
-        guard = HeldOutGuard(held_out, judge, rules, settings)
 
-        def kept(moment: Moment) -> Decision:
-            weights[name, moment.step] = copy_weights(moment.roles, POLICY)
-            return guard(moment)
+        class Kept(HeldOutGuard):
+            def __call__(self, moment: Moment) -> Decision:
+                weights[name, moment.step] = copy_weights(moment.roles, POLICY)
+                return super().__call__(moment)
 
-        return train_ppo(rows, settings, tmp_path / name, reward=reward, guard=kept)
+        guard = Kept(held_out, judge, rules, settings)
+        return train_ppo(rows, settings, tmp_path / name, reward=reward, guard=guard)
 
     free, held = trained("free", "warn"), trained("held", "stop")
     looks, guarded = (list(read_records(each.folder / "guard.jsonl", Look)) for each in (free, held))

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from preceptor.train.models.base import adapt, load_base
+from preceptor.train.models.adapters import adapt
+from preceptor.train.models.base import load_base
 from preceptor.train.models.lora_forward import join
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from peft import PeftModel
 
-from preceptor.train.models.base import POLICY, adapt, add_fresh_adapter, load_base
+from preceptor.train.models.adapters import POLICY, adapt, add_fresh_adapter
+from preceptor.train.models.base import load_base
 from preceptor.train.models.switchboard import BASE, Switchboard
 
 IDS = torch.arange(5, 25)[None]

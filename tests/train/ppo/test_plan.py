@@ -13,7 +13,8 @@ from preceptor.prompts.records import Message, Prompt
 from preceptor.train.data.collate_replies import groups_of
 from preceptor.train.estimate.memory import Alive, held_bytes
 from preceptor.train.loop.meter import bytes_under
-from preceptor.train.models.base import POLICY, load_base
+from preceptor.train.models.adapters import POLICY
+from preceptor.train.models.base import load_base
 from preceptor.train.ppo.checkpoint import open_optimisers
 from preceptor.train.ppo.plan import heaviest_batch, plan_ppo, rollout_bytes
 from preceptor.train.ppo.roles import VALUE, Roles, open_roles

@@ -25,17 +25,20 @@ from preceptor.train.errors import CheckpointError, TrainDataError
 from preceptor.train.forward.reward_model import HEAD, RewardModel, read_head
 from preceptor.train.loop.output_folder import Trained
 from preceptor.train.loop.run import Progress
-from preceptor.train.models.base import adapt_from, load_base
-from preceptor.train.ppo.guard_protocol import Decision, Moment
+from preceptor.train.models.adapters import adapt_from
+from preceptor.train.models.base import load_base
+from preceptor.train.ppo.guard_protocol import Decision, Ended
 from preceptor.train.ppo.roles import open_roles
+from preceptor.train.ppo.scorer import open_scorer
 from preceptor.train.ppo.train import train_ppo
 from preceptor.train.reward import train_reward
 from preceptor.train.rollout.prompts import prompts_of_step
-from preceptor.train.rollout.rewards import Replied, by_model, open_scorer
+from preceptor.train.rollout.rewards import Replied, by_model
 from preceptor.train.settings import PpoSettings, RewardSettings
 from tests.judge.canned import BOTH
 from tests.train.rewards import broken, too_few, vowels
 from tests.train.tiny import preference, save_tiny
+from tests.train.watchman import Watchman
 
 PROMPTS = [
     Prompt(id=f"p{number}", messages=(Message(role="user", content=f"{number} " + "ab" * (number % 3)),))
@@ -408,24 +411,6 @@ def test_the_policy_handed_back_is_within_the_kl_budget(tiny: Path, tmp_path: Pa
     assert train(settings, tmp_path / "out").finished_before
 
 
-class Watchman:
-    """A guard that keeps what it saw and does as it is told."""
-
-    def __init__(self, orders: dict[int, Decision]) -> None:
-        self.orders = orders
-        self.moments: list[Moment] = []
-        self.policies: dict[int, dict[str, torch.Tensor]] = {}
-
-    def __call__(self, moment: Moment) -> Decision:
-        self.moments.append(moment)
-        self.policies[moment.step] = {
-            name.replace(".default", ""): weight.detach().clone()
-            for name, weight in moment.policy.named_parameters()
-            if ".default." in name
-        }
-        return self.orders.get(moment.step, Decision())
-
-
 def test_a_guard_looks_raises_the_coefficient_stops_and_gets_the_step_it_wants(
     tiny: Path, tmp_path: Path
 ) -> None:
@@ -435,9 +420,13 @@ def test_a_guard_looks_raises_the_coefficient_stops_and_gets_the_step_it_wants(
     settings = settings_of(tiny, epochs=8, guard_every=2, kl_target=None)
     trained = train(settings, tmp_path / "out", guard=guard)
     assert [moment.step for moment in guard.moments] == [0, 2, 4, 6]
+    stopped = {"step": 6, "reason": "the judge is not amused", "returned_step": 4}
+    assert guard.ended == Ended(4, stopped)
+    assert trained.metrics["guard"] == {"looks": 4}
+    assert trained.notes[-1] == "all is quiet"
     assert guard.moments[0].metrics == {}
     assert [row["kl_coef"] for row in rows_of(trained.folder)] == [0.1, 0.1, 7.0, 7.0, 7.0, 7.0]
-    assert trained.metrics["stopped"] == {"step": 6, "reason": "the judge is not amused", "returned_step": 4}
+    assert trained.metrics["stopped"] == stopped
     assert trained.metrics["final"]["step"] == 4
     assert same(weights_of(trained.folder), guard.policies[4])
     assert not same(guard.policies[6], guard.policies[4])

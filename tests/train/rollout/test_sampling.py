@@ -8,7 +8,8 @@ import pytest
 import torch
 from peft import PeftModel
 
-from preceptor.train.models.base import adapt, load_base
+from preceptor.train.models.adapters import adapt
+from preceptor.train.models.base import load_base
 from preceptor.train.rollout.sampling import Rollout, Sampling, sample
 from tests.train.architectures import SHARED, tiny_model
 

@@ -15,7 +15,8 @@ from preceptor.judge.errors import ProviderStopped
 from preceptor.train.errors import RunFolderError
 from preceptor.train.grpo.train import train_grpo
 from preceptor.train.loop.output_folder import Trained
-from preceptor.train.models.base import POLICY, adapt, load_base
+from preceptor.train.models.adapters import POLICY, adapt
+from preceptor.train.models.base import load_base
 from preceptor.train.ppo.train import train_ppo
 from preceptor.train.rollout.sampling import Sampling, sample
 from preceptor.train.rollout.vllm import draw_served

@@ -17,14 +17,8 @@ from preceptor.judge.models.local.loading import Placement, load, open_checkpoin
 from preceptor.judge.models.local.weights_hash import weights_hash
 from preceptor.judge.models.registry import open_model
 from preceptor.train.errors import CheckpointError
-from preceptor.train.models.base import (
-    adapt,
-    adapt_from,
-    base_of_adapter,
-    load_base,
-    resolve_model,
-    save_adapter,
-)
+from preceptor.train.models.adapters import adapt, adapt_from, base_of_adapter, save_adapter
+from preceptor.train.models.base import load_base, resolve_model
 
 pytest.importorskip("gguf", reason="the extra smollm2 is not installed")
 from tests.judge.models.local.gguf_file import write_gguf
