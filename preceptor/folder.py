@@ -1,9 +1,6 @@
 """The run folder: a stage's output is written whole or not at all, and the manifest last.
 
-    manifest.json constitution.yaml 1-prompts.jsonl 1-prompts-held-out.jsonl 2-responses.jsonl 3-revisions.jsonl 3-sft/
-    3-responses.jsonl 4-labels.jsonl 5-preferences.jsonl 6-reward/ 7-policy/ 8-heldout.jsonl 8-probes.jsonl
-    9-report.html summary.json ledger.db metrics/stages.jsonl
-    rounds/2/...  where there is more than one round; see `preceptor.run.rounds`
+What lies in one stands in `preceptor.run.files`, and which stage writes it in docs/stages.md.
 
 A stage whose fingerprint (settings and input files) equals that of its last record, and whose outputs are still the
 ones that it wrote, is not run again.

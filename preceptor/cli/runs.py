@@ -103,13 +103,14 @@ def report(path: Folder) -> None:
     from preceptor.prompts.manifest import write_text
     from preceptor.report import report as page
     from preceptor.run import pipeline
+    from preceptor.run.files import REPORT
 
     manifest = folder.read_json(path / "manifest.json")
     if "settings" not in manifest or manifest.get("kind") != "run":
         from preceptor.constitution.errors import UserError
 
         raise UserError(f"{path} is no run folder; wanted one that `preceptor run` or `quickstart` made")
-    target = path / pipeline.REPORT
+    target = path / REPORT
     write_text(target, page.render(pipeline.read_run(path, manifest["settings"])))
     typer.echo(str(target))
 

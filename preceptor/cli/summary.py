@@ -19,7 +19,7 @@ def show(run: Run, path: Path) -> None:
     from rich.console import Console
 
     from preceptor.report.report import begins_at_dpo
-    from preceptor.run.pipeline import REPORT
+    from preceptor.run.files import REPORT
 
     wide = None if sys.stdout.isatty() else 100
     out = Console(file=sys.stdout, highlight=False, width=wide)

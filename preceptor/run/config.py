@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -20,6 +20,7 @@ from preceptor.asking.stages import Pairing, Truncated
 from preceptor.constitution.errors import UserError
 from preceptor.judge.settings import LabelSettings, RespondSettings, ReviseSettings
 from preceptor.prompts.records import Record, Settings
+from preceptor.run import outside
 from preceptor.run.guard import GuardSettings
 from preceptor.settings import AskSettings, ProbeSettings
 from preceptor.train.pair_losses import pair_loss
@@ -112,6 +113,32 @@ class RunConfig(AskSettings, RoundSettings):
     evaluate: EvaluateSettings = EvaluateSettings()
     probes: ProbeSettings | None = ProbeSettings()
     """What tuning breaks, measured before and after it; None: not measured."""
+    stages: dict[str, dict[str, Any]] = Field(default_factory=dict, exclude_if=lambda value: not value)
+    """Stages that other packages bring, done after the run's own: name, and the settings that the package takes."""
+
+    @field_validator("stages", mode="before")
+    @classmethod
+    def _without_settings(cls, stages: Any) -> Any:
+        """A name alone, as YAML has it: `words:`."""
+        return {name: values or {} for name, values in stages.items()} if isinstance(stages, dict) else stages
+
+    @field_validator("stages")
+    @classmethod
+    def _known(cls, stages: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        faults = []
+        for name, values in stages.items():
+            try:
+                outside.section(name, values)
+            except UserError as error:
+                faults.append(str(error))
+            except ValidationError as error:
+                faults += [
+                    f"{'.'.join([name, *map(str, fault['loc'])])} is {fault['input']!r}: {fault['msg']}"
+                    for fault in error.errors()
+                ]
+        if faults:
+            raise ValueError("; ".join(faults))
+        return stages
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:

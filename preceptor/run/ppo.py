@@ -6,57 +6,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+from preceptor.asking.stages import labelling
 from preceptor.evaluation import head_to_head
-from preceptor.evaluation.oracles import guard_judge
+from preceptor.evaluation.oracles import ORACLE, guard_judge
 from preceptor.folder import content_of
+from preceptor.judge.models.protocol import Dialogue
+from preceptor.judge.records import Pair
+from preceptor.judge.settings import LabelSettings
 from preceptor.prompts.records import Prompt
 from preceptor.records import HeldOut, StageRecord
-from preceptor.run import running
-from preceptor.run.config import RunConfig
+from preceptor.run.cast import Cast
+from preceptor.run.config import RunConfig, RunPpoSettings
+from preceptor.run.files import HELD_OUT_PROMPTS, POLICY, PPO_HELD_OUT, PPO_POLICY, PROMPTS, REWARD, SFT
 from preceptor.run.guard import part
-from preceptor.run.running import HELD_OUT_PROMPTS, POLICY, PROMPTS, REWARD, SFT, Outcome, Run, outcome_of
+from preceptor.run.running import Outcome, Run, Stage, evaluation, outcome_of
+from preceptor.settings import CHECKS
+from preceptor.train.estimate.schedule import saved_steps
 from preceptor.train.guard.held_out import HeldOutGuard
 from preceptor.train.guard.rules import rules_from
 from preceptor.train.ppo.train import train_ppo
+from preceptor.train.rollout.prompts import drawings
 from preceptor.train.settings import PpoSettings
 
-PPO_POLICY, PPO_HELD_OUT = "7-ppo", "8-heldout-ppo.jsonl"
-STAGES = ("ppo", "evaluate-ppo")
+TRAIN, EVALUATE = "ppo", "evaluate-ppo"
 
 
-def stage_names(config: RunConfig) -> tuple[str, ...]:
+def stages(config: RunConfig) -> list[Stage]:
     """The stages of this half, in order; none where a run has no PPO."""
-    return STAGES if config.ppo is not None else ()
+    return [] if config.ppo is None else [_train(config, config.ppo), _evaluate(config)]
 
 
-def train(run: Run) -> None:
+def _train(config: RunConfig, chosen: RunPpoSettings) -> Stage:
     """PPO on the run's prompts from where DPO began or where it ended, against the run's reward model, under a guard
     where the run has one."""
-    if run.config.ppo is None:
-        return
-    begun = SFT if run.config.sft is not None else None
-    start = POLICY if run.config.ppo.start == "dpo" else begun
-    guarded = run.config.ppo.guard
-    plain = run.config.ppo.model_dump(exclude={"guard", "start"})
+    begun = SFT if config.sft is not None else None
+    start = POLICY if chosen.start == "dpo" else begun
+    guarded = chosen.guard
+    adapter = str(Path(config.out) / start) if start else None
     settings = PpoSettings.model_validate(
-        plain
-        | {
-            "model": run.config.model,
-            "seed": run.config.seed,
-            "adapter": str(run.path / start) if start else None,
-        }
+        chosen.model_dump(exclude={"guard", "start"})
+        | {"model": config.model, "seed": config.seed, "adapter": adapter}
         | ({"guard_every": guarded.every} if guarded else {})
     )
+    inputs = [PROMPTS, REWARD, *([start] if start else []), *([HELD_OUT_PROMPTS] if guarded else [])]
 
-    def work() -> Outcome:
+    def wanted(run: Run) -> dict[str, Any]:
+        dumped = settings.model_dump(mode="json")
+        if guarded is not None:
+            dumped["guard"] = guarded.model_dump(mode="json") | {"constitution": run.constitution.identity}
+            dumped["guard"]["content"] = content_of(guarded.prompts) if guarded.prompts else None
+        return dumped
+
+    def work(run: Run) -> Outcome:
         prompts = run.read(PROMPTS, Prompt)
         reward, out = str(run.path / REWARD), run.path / PPO_POLICY
         with run.screen.training("ppo") as watch:
             if guarded is None:
                 return outcome_of(train_ppo(prompts, settings, out, reward=reward, watch=watch))
-            parted = part(prompts, run.read(HELD_OUT_PROMPTS, Prompt), guarded, run.config.seed)
+            parted = part(prompts, run.read(HELD_OUT_PROMPTS, Prompt), guarded, config.seed)
             judge = guard_judge(guarded.judge, run.constitution, run.asking)
             guard = HeldOutGuard(parted.looked_at, judge, rules_from(guarded.rules), settings)
             trained = train_ppo(parted.train, settings, out, reward=reward, guard=guard, watch=watch)
@@ -66,25 +79,44 @@ def train(run: Run) -> None:
         figures = {**outcome.figures, "guard": {**trained.metrics["guard"], **about}}
         return outcome._replace(figures=figures, cost_usd=judge.spent_usd())
 
-    inputs = [PROMPTS, REWARD, *([start] if start else [])]
-    wanted = settings.model_dump(mode="json")
-    if guarded is not None:
-        inputs.append(HELD_OUT_PROMPTS)
-        wanted["guard"] = guarded.model_dump(mode="json") | {"constitution": run.constitution.identity}
-        wanted["guard"]["content"] = content_of(guarded.prompts) if guarded.prompts else None
-    run.stage("ppo", wanted, inputs, [PPO_POLICY], work)
+    return Stage(
+        name=TRAIN,
+        sections=("ppo", "model", "seed"),
+        inputs=tuple(inputs),
+        outputs=(PPO_POLICY,),
+        settings=wanted,
+        work=work,
+        asks=partial(_guarding, chosen),
+    )
 
 
-def evaluate(run: Run) -> None:
+def _guarding(chosen: RunPpoSettings, cast: Cast) -> Iterator[Dialogue[Any]]:
+    """What a model that guards PPO is asked at most, with replies as long as they may be: no look after a stop."""
+    guarded = chosen.guard
+    if guarded is None or guarded.judge == CHECKS or guarded.judge.startswith(ORACLE):
+        return
+    judge = cast.config.open_judge(guarded.judge)
+    parted = part(cast.train, cast.held_out, guarded, cast.config.seed)
+    steps = drawings(chosen, len(parted.train))
+    for step in (0, *saved_steps(steps, guarded.every)):
+        new, old = (f"{name} {step}" + " mmm" * chosen.max_new_tokens for name in ("policy", "start"))
+        pairs = [
+            Pair(id=f"guard-{prompt.id}", prompt=prompt, response_a=new, response_b=old)
+            for prompt in parted.looked_at
+        ]
+        yield from labelling(pairs, cast.constitution, judge, LabelSettings())
+
+
+def _evaluate(config: RunConfig) -> Stage:
     """Its held-out replies beside those of the run's start, and how far it has moved."""
-    if run.config.ppo is not None:
-        running.evaluate(run, "evaluate-ppo", PPO_POLICY, PPO_HELD_OUT)
+    stage = evaluation(config, EVALUATE, PPO_POLICY, PPO_HELD_OUT)
+    return replace(stage, tells=lambda run, records: {"ppo": figures(run, records)})
 
 
-def figures(run: Run, records: list[StageRecord]) -> dict[str, Any]:
+def figures(run: Run, records: Sequence[StageRecord]) -> dict[str, Any]:
     """As `summary.json` has them under `ppo`: what it has of the first policy, KL in nats a reply, and seconds."""
     by_name = {record.stage: record for record in records}
-    trained, evaluated = (by_name[name] for name in STAGES)
+    trained, evaluated = (by_name[name] for name in (TRAIN, EVALUATE))
     return {
         **head_to_head.figures(run.read(PPO_HELD_OUT, HeldOut)),
         **evaluated.figures,

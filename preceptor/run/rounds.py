@@ -30,14 +30,16 @@ from preceptor.asking.work import whole
 from preceptor.constitution.errors import UserError
 from preceptor.evaluation import head_to_head
 from preceptor.judge.dataset.publish import preference
+from preceptor.judge.models.protocol import Dialogue
 from preceptor.judge.records import Label, Preference, Response, Revision
 from preceptor.judge.statistics import Interval, wilson
+from preceptor.judge.voting.cascade import together
 from preceptor.prompts.records import Prompt
 from preceptor.prompts.rows import write_rows, writing
 from preceptor.records import HeldOut, StageRecord
-from preceptor.run import running
+from preceptor.run.cast import Cast, Way
 from preceptor.run.config import RunConfig
-from preceptor.run.running import (
+from preceptor.run.files import (
     CACHE,
     HELD_OUT,
     LABELS,
@@ -45,16 +47,13 @@ from preceptor.run.running import (
     PREFERENCES,
     PROMPTS,
     RESPONSES,
+    RESULT,
     REVISIONS,
     REWARD,
     SFT,
     TUNED_RESPONSES,
-    Outcome,
-    Run,
-    outcome_of,
-    sample,
-    statuses,
 )
+from preceptor.run.running import Outcome, Run, Stage, evaluation, outcome_of, sampling, statuses
 from preceptor.train.data.pairs import encode_pairs
 from preceptor.train.dpo import train_dpo
 from preceptor.train.evaluation.compare import OVERALL, distinct_n, satisfied
@@ -112,20 +111,16 @@ def seed_of(seed: int, number: int) -> int:
     return int.from_bytes(hashlib.sha256(f"round {number} of {seed}".encode()).digest()[:4]) >> 1
 
 
-def stage_names(config: RunConfig) -> list[str]:
-    """The stages of all rounds, in the order in which they run."""
-    names = []
-    for each in rounds_of(config):
-        if each.number > 1:
-            names.append(each.stage("sample"))
-        names += [each.stage("label"), each.stage("preferences")]
-        if each.number == 1 and config.reward is not None:
-            names.append("reward")
-        names.append(each.last_stage("dpo"))
-        if each.of > 1 and each.number == 1 and config.sft is not None:
-            names.append("evaluate-0")
-        names.append(each.last_stage("evaluate"))
-    return [*names, "result"] if config.rounds > 1 else names
+def stages_of_round(config: RunConfig, each: Round) -> tuple[list[Stage], list[Stage]]:
+    """The stages of a round, in order: those that compare replies, and those that train on what came of it. Between the
+    two of round 1 the reward model learns."""
+    comparing = [_sample(config, each)] if each.number > 1 else []
+    comparing += [_label(config, each), _prefer(each)]
+    training = [_train(config, each)]
+    if each.of > 1 and each.number == 1 and config.sft is not None:
+        start = each._replace(number=0)
+        training.append(evaluation(config, start.last_stage("evaluate"), SFT, start.held_out))
+    return comparing, [*training, _evaluate(config, each)]
 
 
 def prompts_of(config: RunConfig, each: Round) -> str:
@@ -133,13 +128,13 @@ def prompts_of(config: RunConfig, each: Round) -> str:
     return each.own(PROMPTS) if config.rounds > 1 and config.round_prompts == "split" else PROMPTS
 
 
-def share_prompts(run: Run) -> None:
-    """With `round_prompts: split`, give every prompt to one round: the first to the first, and so on in turn."""
-    if run.config.rounds == 1 or run.config.round_prompts == "same":
-        return
-    each_has = [prompts_of(run.config, each) for each in rounds_of(run.config)]
+def shares(config: RunConfig) -> list[Stage]:
+    """With `round_prompts: split`, every prompt is given to one round: the first to the first, and so on in turn."""
+    if config.rounds == 1 or config.round_prompts == "same":
+        return []
+    each_has = [prompts_of(config, each) for each in rounds_of(config)]
 
-    def work() -> Outcome:
+    def work(run: Run) -> Outcome:
         prompts = run.read(PROMPTS, Prompt)
         if len(prompts) < len(each_has):
             raise UserError(
@@ -150,104 +145,142 @@ def share_prompts(run: Run) -> None:
             write_rows(run.path / name, prompts[at :: len(each_has)])
         return Outcome(len(prompts), len(prompts))
 
-    run.stage("shares", {"rounds": len(each_has)}, [PROMPTS], each_has, work)
+    def walk(way: Way, _: Cast) -> Dialogue[None]:
+        way.rows[each_has[way.number % len(each_has)]] = way.rows[PROMPTS]
+        yield from ()
+
+    stage = Stage(
+        name="shares",
+        sections=("rounds", "round_prompts"),
+        inputs=(PROMPTS,),
+        outputs=tuple(each_has),
+        settings=lambda _: {"rounds": len(each_has)},
+        work=work,
+        walk=walk,
+    )
+    return [stage]
 
 
-def compare(run: Run, each: Round) -> None:
-    """The first half of a round: replies are sampled where they are not there yet, and labelled."""
-    if each.number > 1:
-        before = rounds_of(run.config)[each.number - 2]
-        inputs = [prompts_of(run.config, each), before.policy]
-        model = f"hf/{run.path / before.policy}"
-        sample(run, each.stage("sample"), model, inputs, each.file(TUNED_RESPONSES), each.seed)
-    _label(run, each)
-    _prefer(run, each)
+def _sample(config: RunConfig, each: Round) -> Stage:
+    """Replies of the policy before, to the round's own prompts."""
+    before = rounds_of(config)[each.number - 2].policy
+    output = each.file(TUNED_RESPONSES)
+    return sampling(config, each.stage("sample"), prompts_of(config, each), output, each.seed, before)
 
 
-def _label(run: Run, each: Round) -> None:
-    settings = run.config.label.model_copy(update={"seed": each.seed})
-    if each.number > 1 or run.config.sft is not None:
+def _label(config: RunConfig, each: Round) -> Stage:
+    settings = config.label.model_copy(update={"seed": each.seed})
+    if each.number > 1 or config.sft is not None:
         inputs = [each.file(TUNED_RESPONSES)]
     else:
-        inputs = [RESPONSES, REVISIONS] if run.config.revise else [RESPONSES]
+        inputs = [RESPONSES, REVISIONS] if config.revise else [RESPONSES]
+    name, output = each.stage("label"), each.file(LABELS)
 
-    def work() -> Outcome:
+    def work(run: Run) -> Outcome:
         revisions = run.read(REVISIONS, Revision) if REVISIONS in inputs else []
         pairs = stages.pairs_to_label(
-            run.read(inputs[0], Response), revisions, run.config.pairs, run.config.truncated
+            run.read(inputs[0], Response), revisions, config.pairs, config.truncated
         )
         if not pairs:
             raise UserError(f"there is no pair of usable replies to compare; {inputs[0]} says why")
         found: Counter[str] = Counter()
-        with (
-            run.screen.asking(each.stage("label")) as watch,
-            writing(run.path / each.file(LABELS)) as write,
-        ):
+        with run.screen.asking(name) as watch, writing(run.path / output) as write:
 
             def keep(label: Label) -> None:
                 found[label.status] += 1
                 write(label)
 
-            to_label = partial(stages.to_label, run.config.judge, run.asking, run.constitution, settings)
+            to_label = partial(stages.to_label, config.judge, run.asking, run.constitution, settings)
             asked = whole(stages.Work(pairs, to_label), run.asking, keep, watch)
         return Outcome(len(pairs), asked.rows, {}, asked.progress.cost_usd, {"status": dict(found)})
 
-    wanted = {
-        "judge": run.config.judge,
-        "constitution": run.constitution.identity,
-        "pairs": run.config.pairs,
-        "truncated": run.config.truncated,
-        "settings": settings.model_dump(mode="json"),
-    }
-    run.stage(each.stage("label"), wanted, inputs, [each.file(LABELS)], work)
+    def walk(way: Way, cast: Cast) -> Dialogue[None]:
+        if inputs[0] not in way.rows:
+            return
+        revisions = way.rows.get(REVISIONS, ()) if REVISIONS in inputs else ()
+        pairs = stages.pairs_to_label(way.rows[inputs[0]], revisions, config.pairs, config.truncated)
+        yield from together(list(stages.labelling(pairs, cast.constitution, cast.judge, settings)))
+
+    return Stage(
+        name=name,
+        sections=("judge", "constitution", "pairs", "truncated", "label"),
+        inputs=tuple(inputs),
+        outputs=(output,),
+        settings=lambda run: {
+            "judge": config.judge,
+            "constitution": run.constitution.identity,
+            "pairs": config.pairs,
+            "truncated": config.truncated,
+            "settings": settings.model_dump(mode="json"),
+        },
+        work=work,
+        walk=walk,
+    )
 
 
-def _prefer(run: Run, each: Round) -> None:
-    def work() -> Outcome:
-        labels = run.read(each.file(LABELS), Label)
+def _prefer(each: Round) -> Stage:
+    source, output = each.file(LABELS), each.file(PREFERENCES)
+
+    def work(run: Run) -> Outcome:
+        labels = run.read(source, Label)
         found = [preference(label) for label in labels]
-        rows = write_rows(run.path / each.file(PREFERENCES), (row for row in found if row is not None))
+        rows = write_rows(run.path / output, (row for row in found if row is not None))
         if not rows:
             raise UserError(
-                f"no comparison came out ok, so there is nothing to train on; look at {each.file(LABELS)} for why"
+                f"no comparison came out ok, so there is nothing to train on; look at {source} for why"
             )
         aside = statuses([label for label, row in zip(labels, found, strict=True) if row is None])
         return Outcome(len(labels), rows, aside)
 
-    run.stage(each.stage("preferences"), {}, [each.file(LABELS)], [each.file(PREFERENCES)], work)
+    return Stage(
+        name=each.stage("preferences"),
+        sections=(),
+        inputs=(source,),
+        outputs=(output,),
+        settings=lambda _: {},
+        work=work,
+    )
 
 
-def train(run: Run, each: Round) -> None:
-    """The second half of a round: DPO, on from the policy before or, in round 1, from the SFT model or the base.
+def _train(config: RunConfig, each: Round) -> Stage:
+    """DPO, on from the policy before or, in round 1, from the SFT model or the base.
 
     The same training that another number of rounds had finished elsewhere in the folder is taken from there.
     """
-    config = run.config
+    path = Path(config.out)
     first = SFT if config.sft is not None else None
     start = first if each.number == 1 else rounds_of(config)[each.number - 2].policy
-    inputs = [each.file(PREFERENCES)] + ([start] if start else [])
+    source = each.file(PREFERENCES)
+    inputs = [source, *([start] if start else [])]
     wanted = {
         "model": config.model,
         "seed": each.seed,
-        "adapter": str(run.path / start) if start else None,
+        "adapter": str(path / start) if start else None,
     }
     if each.number > 1 and config.reference == "first":
-        wanted["reference_adapter"] = str(run.path / first) if first else BARE
+        wanted["reference_adapter"] = str(path / first) if first else BARE
         inputs += [first] if first else []
     settings = config.dpo.model_copy(update=wanted)
     name = each.last_stage("dpo")
     dumped = settings.model_dump(mode="json")
 
-    def work() -> Outcome:
+    def work(run: Run) -> Outcome:
         _adopt(run, run.fingerprint(dumped, inputs), each.policy)
-        preferences = run.read(each.file(PREFERENCES), Preference)
+        preferences = run.read(source, Preference)
         with run.screen.training(name) as watch:
             trained = train_dpo(
                 preferences, settings, run.path / each.policy, watch=watch, cache=run.path / CACHE
             )
         return outcome_of(trained)
 
-    run.stage(name, dumped, inputs, [each.policy], work)
+    return Stage(
+        name=name,
+        sections=("dpo", "model", "seed", "reference"),
+        inputs=tuple(inputs),
+        outputs=(each.policy,),
+        settings=lambda _: dumped,
+        work=work,
+    )
 
 
 def _adopt(run: Run, fingerprint: str, target: str) -> None:
@@ -261,23 +294,19 @@ def _adopt(run: Run, fingerprint: str, target: str) -> None:
                     return
 
 
-def evaluate(run: Run, each: Round) -> None:
+def _evaluate(config: RunConfig, each: Round) -> Stage:
     """Held-out replies of a round's policy beside those of the run's start, and, of a later round, how well the
     reward model of the first does on its labels."""
-    if each.of > 1 and each.number == 1 and run.config.sft is not None:
-        start = each._replace(number=0)
-        running.evaluate(run, start.last_stage("evaluate"), SFT, start.held_out)
     stage = each.last_stage("evaluate")
-    if run.config.reward is None or each.number == 1:
-        running.evaluate(run, stage, each.policy, each.held_out)
-        return
+    if config.reward is None or each.number == 1:
+        return evaluation(config, stage, each.policy, each.held_out)
     preferences = each.file(PREFERENCES)
 
-    def work() -> dict[str, Any]:
+    def agreement(run: Run) -> dict[str, Any]:
         agrees = _reward_model_agrees(run.path / REWARD, run.read(preferences, Preference))
         return {"reward_model": _share(agrees, "accuracy") | {"n": agrees.n}}
 
-    running.evaluate(run, stage, each.policy, each.held_out, [REWARD, preferences], work)
+    return evaluation(config, stage, each.policy, each.held_out, [REWARD, preferences], agreement)
 
 
 def _reward_model_agrees(path: Path, preferences: Sequence[Preference]) -> Interval:
@@ -289,18 +318,27 @@ def _reward_model_agrees(path: Path, preferences: Sequence[Preference]) -> Inter
     return wilson(int((chosen > rejected).sum()), len(pairs))
 
 
-def conclude(run: Run) -> None:
-    """Put the last round's policy and held-out replies where a run's are."""
-    last = rounds_of(run.config)[-1]
+def result(config: RunConfig) -> list[Stage]:
+    """With rounds, the last one's policy and held-out replies are put where a run's are."""
+    last = rounds_of(config)[-1]
     if last.of == 1:
-        return
+        return []
 
-    def work() -> Outcome:
+    def work(run: Run) -> Outcome:
         folder.copy_folder(run.path / last.policy, run.path / POLICY)
         rows = write_rows(run.path / HELD_OUT, run.read(last.held_out, HeldOut))
         return Outcome(rows, rows)
 
-    run.stage("result", {"round": last.number}, [last.policy, last.held_out], [POLICY, HELD_OUT], work)
+    stage = Stage(
+        name=RESULT,
+        sections=("rounds",),
+        inputs=(last.policy, last.held_out),
+        outputs=(POLICY, HELD_OUT),
+        settings=lambda _: {"round": last.number},
+        work=work,
+        tells=lambda run, records: {"rounds": figures(run, records)},
+    )
+    return [stage]
 
 
 def figures(run: Run, records: Sequence[StageRecord]) -> list[dict[str, Any]]:

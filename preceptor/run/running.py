@@ -1,10 +1,10 @@
-"""What every stage of a run stands on: its folder, its settings, its screen, and being done only once."""
+"""What every stage of a run stands on: what a stage is, its folder, its settings, its screen, being done only once."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -19,13 +19,17 @@ from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution
 from preceptor.evaluation import head_to_head
 from preceptor.judge.asking.fanout import Progress
+from preceptor.judge.models.protocol import Dialogue
 from preceptor.judge.records import Label, Response
+from preceptor.judge.respond import respond
 from preceptor.judge.settings import RespondSettings
 from preceptor.prompts.pool import prompts_from, split
 from preceptor.prompts.records import Prompt, Record
 from preceptor.prompts.rows import read_records, write_rows
 from preceptor.records import HeldOut, StageRecord
+from preceptor.run.cast import Cast, Way
 from preceptor.run.config import RunConfig
+from preceptor.run.files import HELD_OUT_PROMPTS, LEDGER, SFT
 from preceptor.settings import Asking, AskSettings
 from preceptor.train.evaluation.compare import kl_nats, reply_logprobs
 
@@ -34,15 +38,6 @@ if TYPE_CHECKING:
     from preceptor.train.loop.run import Progress as TrainProgress
 
 Kept = TypeVar("Kept", bound=Record)
-
-PROMPTS, HELD_OUT_PROMPTS = "1-prompts.jsonl", "1-prompts-held-out.jsonl"
-RESPONSES, REVISIONS = "2-responses.jsonl", "3-revisions.jsonl"
-SFT, TUNED_RESPONSES = "3-sft", "3-responses.jsonl"
-LABELS, PREFERENCES = "4-labels.jsonl", "5-preferences.jsonl"
-REWARD, POLICY = "6-reward", "7-policy"
-HELD_OUT, PROBES = "8-heldout.jsonl", "8-probes.jsonl"
-CACHE = ".preceptor"
-"""Where the reference's log-probabilities are kept for another run of DPO with other settings."""
 
 
 class Screen(Protocol):
@@ -88,28 +83,21 @@ class Run:
         """Hash of what a stage's output depends on."""
         return folder.fingerprint(settings, {each: self.path / each for each in inputs})
 
-    def stage(
-        self,
-        name: str,
-        settings: Any,
-        inputs: Sequence[str],
-        outputs: Sequence[str],
-        work: Callable[[], Outcome],
-    ) -> StageRecord:
-        """Run one stage unless it is finished; its record is written after its outputs are."""
-        wanted = self.fingerprint(settings, inputs)
-        if (record := folder.finished(self.path, name, wanted)) is not None:
+    def carry_out(self, stage: Stage) -> StageRecord:
+        """Do a stage unless it is finished; its record is written after its outputs are."""
+        wanted = self.fingerprint(stage.settings(self), stage.inputs)
+        if (record := folder.finished(self.path, stage.name, wanted)) is not None:
             self.screen.done(record, again=True)
             return record
-        folder.begin_stage(self.path, name, wanted, outputs)
+        folder.begin_stage(self.path, stage.name, wanted, stage.outputs)
         began_s = time.monotonic()
-        outcome = work()
+        outcome = stage.work(self)
         if outcome.rows_in != outcome.rows_out + sum(outcome.set_aside.values()):
-            raise AssertionError(f"{name}: rows were lost: {outcome}")
+            raise AssertionError(f"{stage.name}: rows were lost: {outcome}")
         record = StageRecord(
-            stage=name,
+            stage=stage.name,
             fingerprint=wanted,
-            outputs={each: folder.digest(self.path / each) for each in outputs},
+            outputs={each: folder.digest(self.path / each) for each in stage.outputs},
             rows_in=outcome.rows_in,
             rows_out=outcome.rows_out,
             set_aside=dict(outcome.set_aside),
@@ -125,10 +113,37 @@ class Run:
         return list(read_records(self.path / name, kind))
 
 
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a run, as an entry of its table: what it reads, what it writes, and what it does."""
+
+    name: str
+    """In lower case with hyphens; no other stage of the run has it."""
+    sections: tuple[str, ...]
+    """The keys of the run file that it goes by."""
+    inputs: tuple[str, ...]
+    """Files of the run folder, all of them outputs of earlier stages."""
+    outputs: tuple[str, ...]
+    """Files or folders of the run folder that it alone writes. A folder holds a `manifest.json` with the hashes of its
+    files."""
+    settings: Callable[[Run], Any]
+    """What its outputs depend on beside its inputs, as JSON. Where these and the inputs are as they were, the stage is
+    not done again."""
+    work: Callable[[Run], Outcome]
+    """Does it: writes every output. A .jsonl file has a row for each row out, unless `run.files` excepts it."""
+    walk: Callable[[Way, Cast], Dialogue[None]] | None = None
+    """For the plan: asks what it would ask about one prompt, given the rows of that prompt in its input files, and adds
+    those of its outputs."""
+    asks: Callable[[Cast], Iterable[Dialogue[Any]]] | None = None
+    """For the plan: what it would ask beyond the way of the prompts that are trained on."""
+    tells: Callable[[Run, Sequence[StageRecord]], Mapping[str, Any]] | None = None
+    """What it adds to the run's summary, given the records of all stages."""
+
+
 def asking_of(config: RunConfig) -> Asking:
     """How a run asks: over the ledger in its own folder."""
     said = {name: getattr(config, name) for name in AskSettings.model_fields}
-    return Asking(ledger=str(Path(config.out) / "ledger.db"), **said)
+    return Asking(ledger=str(Path(config.out) / LEDGER), **said)
 
 
 class Prompts(NamedTuple):
@@ -166,23 +181,39 @@ def chosen_prompts(config: RunConfig) -> Prompts:
     return Prompts(chosen, held_out, {reason: rows for reason, rows in aside.items() if rows})
 
 
-def sample(run: Run, stage: str, model: str, inputs: Sequence[str], output: str, seed: int) -> None:
-    """A stage: replies of a model to the prompts of the first input."""
-    settings = run.config.respond.model_copy(update={"seed": seed})
+def sampling(
+    config: RunConfig, name: str, prompts: str, output: str, seed: int, trained: str | None = None
+) -> Stage:
+    """A stage: replies of the run's model, or of one trained into a folder of the run, to a file of prompts."""
+    settings = config.respond.model_copy(update={"seed": seed})
+    model = config.model if trained is None else f"hf/{Path(config.out) / trained}"
 
-    def work() -> Outcome:
-        prompts = run.read(inputs[0], Prompt)
+    def work(run: Run) -> Outcome:
+        asked_of = run.read(prompts, Prompt)
         responses: list[Response] = []
-        with run.screen.asking(stage) as watch:
+        with run.screen.asking(name) as watch:
             to_respond = partial(stages.to_respond, model, run.asking, settings)
-            asked = whole(stages.Work(prompts, to_respond), run.asking, responses.extend, watch)
+            asked = whole(stages.Work(asked_of, to_respond), run.asking, responses.extend, watch)
         write_rows(run.path / output, responses)
         unusable = Counter(str(response.status) for response in responses if response.status != "ok")
         return Outcome(
-            len(prompts), asked.rows, cost_usd=asked.progress.cost_usd, figures={"not ok": dict(unusable)}
+            len(asked_of), asked.rows, cost_usd=asked.progress.cost_usd, figures={"not ok": dict(unusable)}
         )
 
-    run.stage(stage, {"model": model, "settings": settings.model_dump(mode="json")}, inputs, [output], work)
+    def walk(way: Way, cast: Cast) -> Dialogue[None]:
+        for prompt in way.rows.get(prompts, ()):
+            replies = cast.start if trained is None else cast.trained(trained)
+            way.rows[output] = yield from respond(prompt, replies, settings)
+
+    return Stage(
+        name=name,
+        sections=("model", "respond"),
+        inputs=(prompts, *([trained] if trained else [])),
+        outputs=(output,),
+        settings=lambda _: {"model": model, "settings": settings.model_dump(mode="json")},
+        work=work,
+        walk=walk,
+    )
 
 
 def outcome_of(trained: Trained, before: Mapping[str, int] = MappingProxyType({})) -> Outcome:
@@ -219,36 +250,47 @@ def compared_with_start(config: RunConfig, policy: str) -> head_to_head.Settings
     )
 
 
-def evaluate(
-    run: Run,
-    stage: str,
+def evaluation(
+    config: RunConfig,
+    name: str,
     policy: str,
     output: str,
     more_inputs: Sequence[str] = (),
-    more: Callable[[], Mapping[str, Any]] = dict,
-) -> None:
+    more: Callable[[Run], Mapping[str, Any]] = lambda _: {},
+) -> Stage:
     """A stage: held-out replies of a policy beside those of the run's start, how far the policy has moved, and the
     figures of `more`, which reads `more_inputs`."""
-    settings = compared_with_start(run.config, policy)
+    settings = compared_with_start(config, policy)
     references: dict[str, str | None] = {"kl_nats": None}
-    if run.config.sft is not None and policy != SFT:
+    if config.sft is not None and policy != SFT:
         references["kl_nats_to_sft"] = SFT
 
-    def work() -> Outcome:
+    def work(run: Run) -> Outcome:
         prompts = run.read(HELD_OUT_PROMPTS, Prompt)
         compared = head_to_head.evaluate(prompts, run.constitution, settings, run.asking, run.screen.asking)
         rows = write_rows(run.path / output, compared.rows)
         aside = {"without a usable reply": compared.lost} if compared.lost else {}
         moved = _moved(run, compared.rows, policy, references)
-        return Outcome(len(prompts), rows, aside, compared.cost_usd, {**moved, **more()})
+        return Outcome(len(prompts), rows, aside, compared.cost_usd, {**moved, **more(run)})
 
-    wanted = {
-        "constitution": run.constitution.identity,
-        "settings": settings.model_dump(mode="json"),
-        "figures": "kl_nats",  # a folder from before KL was measured here has its stage done again
-    }
-    inputs = [HELD_OUT_PROMPTS, policy, *filter(None, references.values()), *more_inputs]
-    run.stage(stage, wanted, inputs, [output], work)
+    def asks(cast: Cast) -> Iterator[Dialogue[Any]]:
+        sides = (cast.start, cast.trained(policy))
+        judge = config.open_judge(settings.judge)
+        return head_to_head.asks(cast.held_out, cast.constitution, settings, sides, judge)
+
+    return Stage(
+        name=name,
+        sections=("evaluate", "model", "judge", "respond", "label", "truncated"),
+        inputs=(HELD_OUT_PROMPTS, policy, *filter(None, references.values()), *more_inputs),
+        outputs=(output,),
+        settings=lambda run: {
+            "constitution": run.constitution.identity,
+            "settings": settings.model_dump(mode="json"),
+            "figures": "kl_nats",  # a folder from before KL was measured here has its stage done again
+        },
+        work=work,
+        asks=asks,
+    )
 
 
 def _moved(

@@ -6,19 +6,36 @@ Works on a run folder, on what `label` wrote and on what `train` wrote. Nothing 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from preceptor import folder
 from preceptor.constitution.errors import UserError
+from preceptor.judge.dataset.publish import LABELS as LABEL_ROWS
+from preceptor.judge.dataset.publish import PREFERENCES as PREFERENCE_ROWS
 from preceptor.judge.dataset.publish import RANKINGS, preference
 from preceptor.judge.records import Label, Preference, Ranking, Response, Revision
 from preceptor.judge.settings import Pairing
 from preceptor.judge.voting.ranking import preferences_of
 from preceptor.prompts.rows import read_records
-
-MANIFEST = "manifest.json"
+from preceptor.run.files import (
+    FILES,
+    HELD_OUT,
+    LABELS,
+    LEDGER,
+    MANIFEST,
+    POLICY,
+    PREFERENCES,
+    PROBES,
+    RESPONSES,
+    RESULT,
+    REVISIONS,
+    TUNED_RESPONSES,
+    base_name,
+    round_folder,
+)
 
 
 def verify(path: Path) -> list[str]:
@@ -34,28 +51,26 @@ def verify(path: Path) -> list[str]:
     problems = list(_hashes(path, manifest))
     if problems:
         return problems  # counts of files that have changed would only say the same again
-    rounds = range(1, manifest["settings"].get("rounds", 1) + 1) if "stages" in manifest else ()
     if "stages" in manifest:
-        problems += _stages(path, manifest)
-        for number in rounds:
-            own = f"rounds/{number}/" if number > 1 else ""
-            problems += _lineage(path, f"{own}4-labels.jsonl", f"{own}5-preferences.jsonl")
-            problems += _sources(path, own)
-        problems += _result(path, len(rounds)) if len(rounds) > 1 else []
-        problems += _probes(path)
+        problems += _run(path, manifest)
     elif "rows" in manifest and "by_status" in manifest["rows"]:
         problems += _label_counts(path, manifest["rows"])
-        problems += _lineage(path, "labels.jsonl", "preferences.jsonl", manifest["settings"].get("pairs"))
-    for inner in (
-        "3-sft",
-        "6-reward",
-        *(f"rounds/{number}/7-policy" for number in rounds),
-        "7-policy",
-        "7-ppo",
-    ):
-        if (path / inner / MANIFEST).exists():
-            problems += [f"{inner}/{problem}" for problem in verify(path / inner)]
+        problems += _lineage(path, LABEL_ROWS, PREFERENCE_ROWS, manifest["settings"].get("pairs"))
     return problems
+
+
+def _run(path: Path, manifest: dict[str, Any]) -> Iterator[str]:
+    """Stage by stage: its counts, then whatever the table says of its files, then the folders that it trained."""
+    yield from _stages(path, manifest)
+    outputs = [name for stage in manifest["stages"] for name in stage["outputs"]]
+    for name in outputs:
+        if (prove := PROOFS.get(base_name(name))) is not None:
+            yield from prove(path, round_folder(name))
+    if any(stage["stage"] == RESULT for stage in manifest["stages"]):
+        yield from _result(path, manifest["settings"]["rounds"])
+    for name in outputs:
+        if (path / name / MANIFEST).exists():
+            yield from (f"{name}/{problem}" for problem in verify(path / name))
 
 
 def _hashes(path: Path, manifest: dict[str, Any]) -> Iterator[str]:
@@ -73,9 +88,8 @@ def _stages(path: Path, manifest: dict[str, Any]) -> Iterator[str]:
         if stage["rows_in"] != stage["rows_out"] + aside:
             yield f"{stage['stage']}: {stage['rows_in']} rows in, {stage['rows_out']} out and {aside} set aside"
         for name in stage["outputs"]:
-            # a prompt has several responses, so that file counts prompts, not lines; each share is but a part
-            counts_prompts = stage["stage"].partition("-")[0] in ("prompts", "respond", "sample", "shares")
-            if name.endswith(".jsonl") and not counts_prompts:
+            known = FILES.get(base_name(name))
+            if name.endswith(".jsonl") and (known is None or known.counted):
                 rows = (path / name).read_bytes().count(b"\n")
                 if rows != stage["rows_out"]:
                     yield f"{name}: holds {rows} rows, the manifest says {stage['rows_out']}"
@@ -83,13 +97,13 @@ def _stages(path: Path, manifest: dict[str, Any]) -> Iterator[str]:
 
 def _label_counts(path: Path, rows: dict[str, Any]) -> Iterator[str]:
     found: dict[str, int] = {}
-    for label in read_records(path / "labels.jsonl", Label):
+    for label in read_records(path / LABEL_ROWS, Label):
         found[label.status] = found.get(label.status, 0) + 1
     for status, count in rows["by_status"].items():
         if found.get(status, 0) != count:
-            yield f"labels.jsonl: {found.get(status, 0)} rows are {status}, the manifest says {count}"
+            yield f"{LABEL_ROWS}: {found.get(status, 0)} rows are {status}, the manifest says {count}"
     if sum(found.values()) != rows["in"]:
-        yield f"labels.jsonl: holds {sum(found.values())} rows, {rows['in']} went in"
+        yield f"{LABEL_ROWS}: holds {sum(found.values())} rows, {rows['in']} went in"
 
 
 def _lineage(path: Path, labels: str, preferences: str, pairing: Pairing | None = None) -> Iterator[str]:
@@ -110,7 +124,7 @@ def _lineage(path: Path, labels: str, preferences: str, pairing: Pairing | None 
 
 def _result(path: Path, last: int) -> Iterator[str]:
     """What a run of several rounds came to is what its last round came to."""
-    for name in ("7-policy", "8-heldout.jsonl"):
+    for name in (POLICY, HELD_OUT):
         if folder.digest(path / name) != folder.digest(path / f"rounds/{last}" / name):
             yield f"{name}: is not that of round {last}, the last"
 
@@ -120,10 +134,10 @@ def _sources(path: Path, own: str) -> Iterator[str]:
 
     own: the folder of a later round, which compared its own responses alone; empty for the first.
     """
-    names = (f"{own}3-responses.jsonl",) if own else ("2-responses.jsonl", "3-responses.jsonl")
+    names = (f"{own}{TUNED_RESPONSES}",) if own else (RESPONSES, TUNED_RESPONSES)
     sampled = [path / name for name in names]
     responses = {row.id: row for name in sampled if name.exists() for row in read_records(name, Response)}
-    revised = path / "3-revisions.jsonl"
+    revised = path / REVISIONS
     here = revised.exists() and not own
     revisions = {row.id: row for row in read_records(revised, Revision)} if here else {}
     texts = {
@@ -132,29 +146,29 @@ def _sources(path: Path, own: str) -> Iterator[str]:
     }
     calls = {row.call for row in responses.values()}
     calls |= {call for row in revisions.values() for call in row.calls}
-    labels = f"{own}4-labels.jsonl"
+    labels = f"{own}{LABELS}"
     for label in read_records(path / labels, Label):
         replies = (label.response_a, label.response_b)
         for source, reply in zip(label.sources or (), replies, strict=False):
             if texts.get(source) != reply:
                 yield f"{labels}: {label.id}: no response or revision {source} has that text"
         calls |= {judgement.call for judgement in label.judgements if judgement.call}
-    missing = calls - _calls(path / "ledger.db")
+    missing = calls - _calls(path / LEDGER)
     if missing:
-        yield f"ledger.db: {len(missing)} of {len(calls)} calls are not in it, such as {min(missing)}"
+        yield f"{LEDGER}: {len(missing)} of {len(calls)} calls are not in it, such as {min(missing)}"
 
 
-def _probes(path: Path) -> Iterator[str]:
+def _probes(path: Path, own: str) -> Iterator[str]:
     """Every reply to a probe is a call in the ledger."""
     from preceptor.evaluation.probes import ProbeRow
 
-    name = "8-probes.jsonl"
+    name = f"{own}{PROBES}"
     if not (path / name).exists():
         return
     rows = read_records(path / name, ProbeRow)
     calls = {said.call for row in rows for said in (*row.before, *row.after)}
-    if missing := calls - _calls(path / "ledger.db"):
-        yield f"{name}: {len(missing)} of {len(calls)} calls are not in ledger.db, such as {min(missing)}"
+    if missing := calls - _calls(path / LEDGER):
+        yield f"{name}: {len(missing)} of {len(calls)} calls are not in {LEDGER}, such as {min(missing)}"
 
 
 def _calls(path: Path) -> set[str]:
@@ -165,3 +179,14 @@ def _calls(path: Path) -> set[str]:
         return {key for (key,) in ledger.execute("select key from calls where status = 'answered'")}
     finally:
         ledger.close()
+
+
+def _preferred(path: Path, own: str) -> Iterator[str]:
+    """`_lineage` of a round's preferences."""
+    return _lineage(path, f"{own}{LABELS}", f"{own}{PREFERENCES}")
+
+
+PROOFS: Mapping[str, Callable[[Path, str], Iterator[str]]] = MappingProxyType(
+    {LABELS: _sources, PREFERENCES: _preferred, PROBES: _probes}
+)
+"""What a file of a run must agree with beyond its hash and its count, by the run folder and the folder of its round."""

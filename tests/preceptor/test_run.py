@@ -16,7 +16,7 @@ from trl import DPOConfig, DPOTrainer
 
 from preceptor.cli.app import main
 from preceptor.records import HeldOut
-from preceptor.run import pipeline
+from preceptor.run import once, pipeline
 from preceptor.run.config import load
 from preceptor.run.guard import part
 from preceptor.run.running import chosen_prompts
@@ -109,7 +109,7 @@ def test_failure_modes_are_measured_before_and_after(folder: Path, preceptor: Pr
     assert "failure modes" in ended.out
     without = load(folder.parent / "run.yaml", ["probes=null"])
     assert without.probes is None
-    assert pipeline.PROBE not in [
+    assert once.PROBE not in [
         record.stage for record in pipeline.read_run(folder, without.model_dump()).stages
     ]
 

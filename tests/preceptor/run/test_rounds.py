@@ -17,6 +17,7 @@ from preceptor.constitution.errors import UserError
 from preceptor.report.plots import by_round
 from preceptor.run import pipeline, rounds
 from preceptor.run.config import RunConfig, load
+from preceptor.run.stages import stages_of
 from preceptor.train.models.adapters import base_of_adapter
 from tests.preceptor.conftest import Preceptor
 
@@ -160,8 +161,19 @@ def test_run_again_does_nothing_and_changes_no_byte(twice: Path) -> None:
     done = carried_out(twice.parent / "run.yaml")
     assert all(done.values())
     assert list(done) == [
-        *("prompts", "respond", "revise", "sft", "sample"),
-        *rounds.stage_names(load(twice.parent / "run.yaml")),
+        *(
+            "prompts",
+            "respond",
+            "revise",
+            "sft",
+            "sample",
+            "label",
+            "preferences",
+            "reward",
+            "dpo-1",
+            "evaluate-0",
+        ),
+        *("evaluate-1", "sample-2", "label-2", "preferences-2", "dpo-2", "evaluate-2", "result"),
     ]
     assert files(twice) == before
 
@@ -336,5 +348,6 @@ def test_a_run_file_without_rounds_has_one(tmp_path: Path) -> None:
     assert (config.rounds, config.reference, config.round_prompts) == (1, "last", "same")
     [only] = rounds.rounds_of(config)
     assert (only.policy, only.held_out, only.seed) == ("7-policy", "8-heldout.jsonl", config.seed)
-    assert rounds.stage_names(config) == ["label", "preferences", "dpo", "evaluate"]
+    names = [stage.name for stage in stages_of(config)]
+    assert names == ["prompts", "respond", "label", "preferences", "dpo", "evaluate"]
     assert isinstance(config, RunConfig)
