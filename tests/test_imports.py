@@ -66,7 +66,8 @@ ROOM_OF = (
     (TORCH, ("train/", "judge/models/local/")),
     (SDKS, ("judge/models/openai/", "judge/models/anthropic/")),
     ({"ray"}, ("preceptor/asking/",)),
-    ({"sqlalchemy", "sqlite3", "psycopg"}, ("judge/ledger/",)),
+    ({"sqlalchemy", "psycopg"}, ("judge/ledger/",)),
+    ({"sqlite3"}, ("judge/ledger/", "train/forward/reference_cache.py")),
 )
 """Libraries, and the rooms that may import them."""
 IN_FUNCTIONS = TORCH | {"ray", "psycopg"}

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sql
@@ -215,3 +217,17 @@ def _where(wanted: Wanted, but_in_flight: bool = False) -> tuple[str, dict[str, 
 def _without_secrets(text: str) -> str:
     """A server's address may carry a password or a key."""
     return _QUERY.sub(r"\1…", _USERINFO.sub("://", text))
+
+
+def answered_keys(path: Path) -> set[str]:
+    """Keys of the calls that a ledger's file has answers to, of whatever version it is; none where there is no file.
+
+    The file is only read.
+    """
+    if not path.exists():
+        return set()
+    ledger = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        return {key for (key,) in ledger.execute("SELECT key FROM calls WHERE status = 'answered'")}
+    finally:
+        ledger.close()

@@ -5,7 +5,6 @@ Works on a run folder, on what `label` wrote and on what `train` wrote. Nothing 
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +15,7 @@ from preceptor.constitution.errors import UserError
 from preceptor.judge.dataset.publish import LABELS as LABEL_ROWS
 from preceptor.judge.dataset.publish import PREFERENCES as PREFERENCE_ROWS
 from preceptor.judge.dataset.publish import RANKINGS, preference
+from preceptor.judge.ledger.queries import answered_keys
 from preceptor.judge.records import Label, Preference, Ranking, Response, Revision
 from preceptor.judge.settings import Pairing
 from preceptor.judge.voting.ranking import preferences_of
@@ -153,7 +153,7 @@ def _sources(path: Path, own: str) -> Iterator[str]:
             if texts.get(source) != reply:
                 yield f"{labels}: {label.id}: no response or revision {source} has that text"
         calls |= {judgement.call for judgement in label.judgements if judgement.call}
-    missing = calls - _calls(path / LEDGER)
+    missing = calls - answered_keys(path / LEDGER)
     if missing:
         yield f"{LEDGER}: {len(missing)} of {len(calls)} calls are not in it, such as {min(missing)}"
 
@@ -167,18 +167,8 @@ def _probes(path: Path, own: str) -> Iterator[str]:
         return
     rows = read_records(path / name, ProbeRow)
     calls = {said.call for row in rows for said in (*row.before, *row.after)}
-    if missing := calls - _calls(path / LEDGER):
+    if missing := calls - answered_keys(path / LEDGER):
         yield f"{name}: {len(missing)} of {len(calls)} calls are not in {LEDGER}, such as {min(missing)}"
-
-
-def _calls(path: Path) -> set[str]:
-    if not path.exists():
-        return set()
-    ledger = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-    try:
-        return {key for (key,) in ledger.execute("select key from calls where status = 'answered'")}
-    finally:
-        ledger.close()
 
 
 def _preferred(path: Path, own: str) -> Iterator[str]:

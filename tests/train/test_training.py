@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -114,6 +115,9 @@ def test_layout_and_passes_change_no_step(
         assert len(others) == len(shared)
         for ours, theirs in zip(shared, others, strict=True):
             assert ours.keys() == theirs.keys()
+            if ours["loss"] == pytest.approx(math.log(2), abs=1e-6):
+                # the policy is still its reference: which of two equal replies is ahead is rounding
+                ours, theirs = ours | {"accuracy": 0.0}, theirs | {"accuracy": 0.0}
             assert list(ours.values()) == pytest.approx(list(theirs.values()), rel=2e-3, abs=1e-4)
             assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
 

@@ -222,7 +222,7 @@ def test_killed_in_the_midst_of_a_step_it_goes_on_to_the_same_rows(tiny: Path, t
     """SIGKILL while a rollout waits for its rewards."""
     code = (
         "import sys; from pathlib import Path; import torch; torch.set_num_threads(1)\n"
-        "from tests.train import test_ppo as t; from tests.train.rewards import vowels_unless_killed\n"
+        "from tests.train.ppo import test_train as t; from tests.train.rewards import vowels_unless_killed\n"
         "t.train(t.settings_of(Path(sys.argv[1])), Path(sys.argv[2]), vowels_unless_killed)"
     )
 
