@@ -21,7 +21,7 @@ from preceptor.judge.audit.audit import audit, drift
 from preceptor.judge.audit.canaries import attack_rates, figures_of, from_constitution, is_canary, mixed
 from preceptor.judge.dataset.publish import CANARIES, LABELS, RANKINGS, LabelRun, publish, read_labels
 from preceptor.judge.ledger.ledger import open_ledger
-from preceptor.judge.looks import Dialogues, next_look
+from preceptor.judge.ledger.looks import Dialogues, next_look
 from preceptor.judge.models.protocol import Dialogue, Model
 from preceptor.judge.records import Group, Label, Pair
 from preceptor.judge.settings import Combine, LabelSettings, Pairing, Schedule

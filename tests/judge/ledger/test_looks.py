@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from preceptor.judge.label import label
 from preceptor.judge.ledger.ledger import Ledger, open_ledger
-from preceptor.judge.looks import next_look
+from preceptor.judge.ledger.looks import next_look
 from preceptor.judge.models.protocol import Dialogue
 from preceptor.judge.records import Pair
 from preceptor.judge.settings import LabelSettings
