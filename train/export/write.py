@@ -13,10 +13,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 
@@ -73,41 +74,34 @@ def export(
     origin = read_origin(Path(folder))
     _check(origin, form, dtype)
     with _new_folder(out) as place:
-        made = WRITERS[form](origin, place, DTYPES[dtype] if dtype else None)
+        made = FORMATS[form].write(origin, place, DTYPES[dtype] if dtype else None)
         now = versions(*LIBRARIES)
         name = out.absolute().name
         loaded_as = hub_id or f"./{name}"
         made_in = made._replace(
-            command=_serve(origin, name, loaded_as, made.rank) if form == "vllm" else "",
+            command=_serve(origin, name, loaded_as, made.rank) if FORMATS[form].served else "",
             loaded_as=loaded_as,
             on_hub=bool(hub_id),
             name=name,
         )
         write_text(place / "README.md", model_card(origin, form, made_in, now))
         write_json(place / MANIFEST, _manifest(origin, form, made_in, now, place))
-    command = _serve(origin, name, str(out), made.rank) if form == "vllm" else ""
+    command = _serve(origin, name, str(out), made.rank) if FORMATS[form].served else ""
     return Exported(out, form, origin.constitutions, origin.judges, command, made.notes)
 
 
 def _check(origin: Origin, form: str, dtype: str | None) -> None:
-    if form not in get_args(Format):
-        raise CheckpointError(f"no format {form!r}; wanted {', '.join(get_args(Format))}")
+    if form not in FORMATS:
+        raise CheckpointError(f"no format {form!r}; wanted {', '.join(FORMATS)}")
     if dtype is not None and dtype not in DTYPES:
         raise CheckpointError(f"no dtype {dtype!r}; wanted {', '.join(DTYPES)}")
-    if dtype and form in ("adapter", "vllm"):
+    wanted = FORMATS[form]
+    if dtype and not wanted.takes_dtype:
         raise CheckpointError(f"dtype has no effect on format {form}, which holds the adapter as trained")
-    reward = origin.kind == REWARD
-    if reward and form == "merged":
-        raise CheckpointError(
-            f"{origin.folder} is a reward model, and merged would lose its score: use sequence-classification"
-        )
-    if reward and form == "vllm":
-        raise CheckpointError(
-            f"{origin.folder} is a reward model, and vLLM serves no score beside an adapter: use "
-            "sequence-classification"
-        )
-    if not reward and form == "sequence-classification":
-        raise CheckpointError(f"{origin.folder} is a policy ({origin.kind}) and scores nothing: use merged")
+    if origin.kind == REWARD and wanted.no_reward:
+        raise CheckpointError(f"{origin.folder} is a reward model, and {wanted.no_reward}")
+    if origin.kind != REWARD and wanted.no_policy:
+        raise CheckpointError(f"{origin.folder} is a policy ({origin.kind}) and {wanted.no_policy}")
 
 
 def _adapter(origin: Origin, place: Path, _: torch.dtype | None) -> MadeIn:
@@ -201,12 +195,37 @@ def _targets(folder: Path) -> list[str]:
     return sorted({name.rpartition(".")[2] for name in names})
 
 
-WRITERS: dict[str, Callable[[Origin, Path, torch.dtype | None], MadeIn]] = {
-    "adapter": _adapter,
-    "merged": _merged,
-    "sequence-classification": _sequence_classification,
-    "vllm": _vllm,
-}
+class ExportForm(NamedTuple):
+    """A format: how it is written, and of what."""
+
+    write: Callable[[Origin, Path, torch.dtype | None], MadeIn]
+    """(training, new folder, dtype of the weights or None) -> what the model card says of it."""
+    no_reward: str = ""
+    """Why a reward model cannot be exported so; empty: it can."""
+    no_policy: str = ""
+    """Likewise a policy."""
+    takes_dtype: bool = True
+    """Else it holds the adapter as trained."""
+    served: bool = False
+    """The model card says with which command vLLM serves it."""
+
+
+FORMATS: Mapping[str, ExportForm] = MappingProxyType(
+    {
+        "adapter": ExportForm(_adapter, takes_dtype=False),
+        "merged": ExportForm(_merged, no_reward="merged would lose its score: use sequence-classification"),
+        "sequence-classification": ExportForm(
+            _sequence_classification, no_policy="scores nothing: use merged"
+        ),
+        "vllm": ExportForm(
+            _vllm,
+            no_reward="vLLM serves no score beside an adapter: use sequence-classification",
+            takes_dtype=False,
+            served=True,
+        ),
+    }
+)
+"""A format is one entry, and its name one of `Format`."""
 
 
 def _base_notes(origin: Origin) -> tuple[str, ...]:

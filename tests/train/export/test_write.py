@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ from preceptor.prompts.records import Message
 from preceptor.train.dpo import train_dpo
 from preceptor.train.errors import CheckpointError, RunFolderError
 from preceptor.train.export.classifier import as_classifier, classifier_class, misread
-from preceptor.train.export.write import Exported, Format, export
+from preceptor.train.export.write import FORMATS, Exported, Format, export
 from preceptor.train.forward.reward_heads import Heads
 from preceptor.train.forward.reward_model import RewardModel
 from preceptor.train.models.adapters import adapt
@@ -650,3 +650,7 @@ def test_an_output_folder_that_holds_something_is_refused(places: Path, tmp_path
     with pytest.raises(RunFolderError, match="cannot write to"):
         made(tmp_path / "file/out")
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
+def test_every_format_has_its_entry() -> None:
+    assert tuple(FORMATS) == get_args(Format)
