@@ -33,8 +33,9 @@ check: $(VENV)/.dev  ## ruff and mypy strict
 golden: $(VENV)/.dev  ## write the golden files anew; argue the change in the commit
 	GOLDEN=write $(BIN)/python -m pytest -q -m golden
 
-docs: $(VENV)/.dev  ## write docs/cli.md anew from the settings and commands
+docs: $(VENV)/.dev  ## write docs/cli.md and docs/data-formats.md anew from the settings, commands and rows
 	$(BIN)/python -m preceptor.cli.reference > docs/cli.md
+	$(BIN)/python -m preceptor.cli.formats > docs/data-formats.md
 
 bench-train: $(VENV)/.dev  ## reward model and DPO against TRL, the output layer, what soft labels buy: a quarter of an hour
 	$(BIN)/python benchmarks/train_pairs.py compare

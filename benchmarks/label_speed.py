@@ -77,11 +77,10 @@ def bare(side: str, url: str, pairs: Path, concurrency: int) -> dict[str, float]
     """A loop over the SDK and nothing else."""
     import openai
 
-    from preceptor.judge.models.openai.model import OpenAIModel
+    from preceptor.judge.models.openai.codec import body_of
 
     kind = openai.DefaultAioHttpClient if side.endswith("aiohttp") else openai.DefaultAsyncHttpxClient
-    model = OpenAIModel("openai/fake", openai.AsyncOpenAI(base_url=url, api_key="none"))
-    bodies = [model.body(one) for one in requests(pairs)]
+    bodies = [body_of(one) for one in requests(pairs)]
 
     async def run() -> None:
         client = openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, http_client=kind())

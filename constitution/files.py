@@ -23,6 +23,8 @@ from preceptor.constitution.errors import ConstitutionError, Fault
 from preceptor.constitution.principle import Constitution, Principle
 from preceptor.constitution.reading import WANTED, ConstitutionFile, read
 
+__all__ = ["dump", "load"]
+
 ENDING = ".yaml"
 
 

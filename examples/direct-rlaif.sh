@@ -4,7 +4,7 @@
 # is masked. No key, no network, no GPU; about four minutes on two cores. Run again, it goes on where it stopped.
 #
 # With models of your own: --model hf/Qwen/Qwen3-0.6B, --judge openai/gpt-6-luna, --max-cost 5, and prompts that are no
-# front desk's. Then let another judge guard the training: --guard-judge openai/gpt-5 --guard-prompts held-out.jsonl.
+# front desk's. Then let another judge guard the training: --guard-judge openai/gpt-6.1-terra --guard-prompts held-out.jsonl.
 # More flags can follow the command: sh examples/direct-rlaif.sh --epochs 2
 exec preceptor train ppo front-desk \
     --judge embedded --constitution front-desk \

@@ -106,9 +106,10 @@ def read_groups(source: str | Path) -> Iterator[Group]:
 
 
 def groups_of(responses: Iterable[Response]) -> Iterator[Group]:
-    """The usable responses to each prompt, where there are two or more; rows of one prompt stand together."""
+    """The responses to each prompt, where there are two or more that hold a reply, cut off or not; rows of one prompt
+    stand together."""
     for prompt_id, rows in groupby(responses, key=lambda response: response.prompt.id):
-        usable = [response for response in rows if response.status == "ok"]
+        usable = [response for response in rows if response.status in ("ok", "truncated")]
         if len(usable) > 1:
             yield Group(
                 id=content_id("group", prompt_id, [response.id for response in usable]),

@@ -34,6 +34,8 @@ from preceptor.judge.user_prices import user_prices
 from preceptor.judge.voting.ranking import rank
 from preceptor.prompts.records import Message, Prompt, Record, content_id
 
+__all__ = ["JudgeReward", "RewardSettings"]
+
 Conversation = str | Sequence[dict[str, Any]]
 """A prompt or completion as TRL hands it on: text, or messages."""
 

@@ -203,7 +203,6 @@ class AskSettings(Access):
             max_cost_usd=self.max_cost_usd,
             rpm=self.rpm,
             tpm=self.tpm,
-            **({} if self.timeout_s is None else {"deadline_s": max(2 * self.timeout_s, 120.0)}),
         )
 
     @property

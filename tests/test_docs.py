@@ -22,6 +22,7 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from preceptor.cli.app import app
+from preceptor.cli.lazy import Deferred
 from tests.servers.llm import LLMServer, serve
 from tests.train.tiny import save_tiny
 
@@ -79,7 +80,7 @@ def fault_of(words: list[str]) -> str:
     while rest and hasattr(command, "commands"):
         if (found := command.commands.get(rest[0])) is None:
             return "" if rest[0] in ("…", "...", "--help") or rest[0].isupper() else f"no command {rest[0]!r}"
-        command, rest = found, rest[1:]
+        command, rest = found.load() if isinstance(found, Deferred) else found, rest[1:]
     known = {
         name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)
     } | {"--help"}
@@ -216,6 +217,8 @@ def test_the_commands_of_a_page_run(
 ) -> None:
     folder = tmp_path / "page"
     shutil.copytree(stage, folder)
+    if any("--out labels" in block.text for block in RUN[page]):
+        shutil.rmtree(folder / "labels")  # the page makes its own
     monkeypatch.chdir(folder)
     for block in RUN[page]:
         for words in commands_of(block.text):

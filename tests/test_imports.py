@@ -60,6 +60,8 @@ IN_FUNCTIONS = TORCH | {"ray", "psycopg"}
 """Libraries of extras: outside `train/` they are imported by the functions that need them."""
 TRAINING = ("preceptor/run/", "preceptor/evaluation/", "preceptor/report/")
 """Rooms of the application that only training commands import, and so may import `train` at once."""
+TORCHLESS = "preceptor.train.settings."
+"""What a command line may import of `train` at once, to make flags of it."""
 
 
 @cache
@@ -187,8 +189,19 @@ def test_libraries_stay_in_their_rooms(path: Path) -> None:
             assert root not in libraries or place.startswith(rooms), f"{place} imports {name}"
         if root in IN_FUNCTIONS and not place.startswith("train/"):
             assert not top, f"{place} imports {name} at module level"
-        if name.startswith("preceptor.train.") and place.startswith("preceptor/"):
+        if (
+            name.startswith("preceptor.train.")
+            and place.startswith("preceptor/")
+            and not name.startswith(TORCHLESS)
+        ):
             assert not top or place.startswith(TRAINING), f"{place} imports {name} at module level"
+
+
+def test_help_of_a_training_needs_no_torch() -> None:
+    loaded = "import sys, preceptor.cli.train.offline, preceptor.cli.train.ppo"
+    code = f"{loaded}; print(*{{'torch', 'trl'}} & {{*sys.modules}})"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert ran.stdout.strip() == ""
 
 
 def test_the_command_line_starts_without_torch_or_an_sdk() -> None:

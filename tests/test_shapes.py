@@ -9,10 +9,7 @@ from jaxtyping import TypeCheckError
 from preceptor.train.data.collate_pairs import PairBatch, collate_pairs
 from preceptor.train.data.collate_replies import ReplyBatch, lay_out
 from preceptor.train.data.pairs import PairTokens
-from preceptor.train.dpo import pair_losses
-from preceptor.train.forward.reply_logprobs import ReplyLogprobs
 from preceptor.train.losses import soft_bradley_terry
-from preceptor.train.pair_losses import pair_loss
 from preceptor.train.ppo.objective import Clipped, gae, policy_losses
 from tests.shapes import check_fields, shapes_of
 
@@ -62,13 +59,3 @@ def test_a_batch_of_replies_states_its_shapes() -> None:
     batch = lay_out([([1, 2], [3]), ([1, 2], [4, 5])], [[0, 1]])
     with pytest.raises(AssertionError, match="last is"):
         check_fields({"the batch": batch._replace(last=batch.last[None])})
-
-
-def test_log_probabilities_of_another_number_of_pairs_are_refused() -> None:
-    """Two pairs have four replies: two would be taken for one pair, and its loss counted twice."""
-    batch = collate_pairs(PAIRS, range(2), 0)
-    four = ReplyLogprobs(torch.zeros(4), torch.zeros(4), torch.ones(4, dtype=torch.long))
-    assert pair_losses(four, four, batch, pair_loss("dpo"), 0.1).shape == (2,)
-    two = ReplyLogprobs(*(column[:2] for column in four))
-    with pytest.raises(TypeCheckError):
-        pair_losses(two, two, batch, pair_loss("dpo"), 0.1)

@@ -28,7 +28,7 @@ from transformers import TrainingArguments
 
 from preceptor.judge.records import Preference
 from preceptor.train import distributed, losses
-from preceptor.train.data.collate_pairs import OfPair, PairBatch, check_attention, set_attention
+from preceptor.train.data.collate_pairs import PairBatch, check_attention, set_attention
 from preceptor.train.data.pairs import Encoded, PairTokens, encode_sides
 from preceptor.train.estimate.dry_run import skeleton
 from preceptor.train.estimate.plan import Job, Plan, plan_pairs, settled
@@ -70,6 +70,8 @@ from preceptor.train.settings import BARE, DpoSettings
 
 if TYPE_CHECKING:
     from peft import PeftModel
+
+__all__ = ["train_dpo"]
 
 
 def train_dpo(
@@ -246,7 +248,7 @@ def pair_losses(
     margin: float = 0.0,
     gamma: float = 0.0,
     length_alpha: float = 1.0,
-) -> OfPair:
+) -> Tensor:
     """The loss (B,) of an entry of `train.pair_losses` on the judge's probability, without anchor and weight.
 
     policy, reference: log-probabilities (2B,) of the chosen replies and then the rejected ones. Of the options, those

@@ -59,6 +59,8 @@ from preceptor.train.settings import KtoSettings
 if TYPE_CHECKING:
     from peft import PeftModel
 
+__all__ = ["train_kto"]
+
 
 def train_kto(
     verdicts: Sequence[Verdict],

@@ -63,6 +63,8 @@ from preceptor.train.settings import RewardSettings
 if TYPE_CHECKING:
     from peft import PeftModel
 
+__all__ = ["train_reward"]
+
 CARD, CARD_PAGE = "report_card.json", "report_card.html"
 FITTED_PAIRS = 4096
 """Pairs, evenly from all, on which offsets and the length direction are fitted after training."""

@@ -20,8 +20,7 @@ class LoopSettings(Settings):
     read, which tests/train/test_every_setting_is_read.py holds."""
 
     model: str = "embedded"
-    """`embedded`, `smollm2`, `hf/` and a hub id, or the path of a model folder or GGUF file; with --adapter, its base
-    where nothing is said."""
+    """embedded, smollm2, hf/ID, hf/FOLDER or hf/FILE.gguf; with --adapter, its base where nothing is said."""
     adapter: str | None = None
     """Folder of a LoRA adapter to go on from; its rank and alpha then hold."""
     epochs: float = Field(default=1.0, gt=0)

@@ -48,6 +48,8 @@ from preceptor.train.settings import SftSettings
 if TYPE_CHECKING:
     from peft import PeftModel
 
+__all__ = ["train_sft"]
+
 IGNORED = -100
 """Label of a token that has no part in the loss, as transformers has it."""
 

@@ -11,10 +11,21 @@ import difflib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from preceptor.constitution.checks.catalogue import CHECKS, CheckInfo, Exchange
+from preceptor.constitution.checks.catalogue import Check, CheckInfo, Exchange, Measure, checks
 from preceptor.constitution.checks.refusal import looks_refused
 
-__all__ = ["CheckInfo", "Exchange", "Finding", "catalogue", "looks_refused", "passes", "run", "validate"]
+__all__ = [
+    "Check",
+    "CheckInfo",
+    "Exchange",
+    "Finding",
+    "Measure",
+    "catalogue",
+    "looks_refused",
+    "passes",
+    "run",
+    "validate",
+]
 
 
 class Finding(NamedTuple):
@@ -30,23 +41,23 @@ class Finding(NamedTuple):
 
 def catalogue() -> tuple[CheckInfo, ...]:
     """The checks that there are."""
-    return tuple(check.info for check in CHECKS.values())
+    return tuple(check.info for check in checks().values())
 
 
 def validate(check: Mapping[str, Any]) -> list[str]:
     """Faults in words, each what came and what was wanted; empty for a check that `run` can take."""
     faults: list[str] = []
     for name, argument in check.items():
-        if name not in CHECKS:
+        if name not in checks():
             faults.append(f"unknown check {name!r}; wanted {_suggestion(name)}")
-        elif fault := CHECKS[name].fault(argument):
+        elif fault := checks()[name].fault(argument):
             faults.append(f"check {name} with {fault}")
     return faults
 
 
 def _suggestion(name: object) -> str:
-    near = difflib.get_close_matches(str(name), CHECKS, n=1)
-    return f"{near[0]!r}, perhaps" if near else f"one of {', '.join(CHECKS)}"
+    near = difflib.get_close_matches(str(name), checks(), n=1)
+    return f"{near[0]!r}, perhaps" if near else f"one of {', '.join(checks())}"
 
 
 def run(check: Mapping[str, Any], reply: str, exchange: Exchange) -> tuple[Finding, ...]:
@@ -55,7 +66,7 @@ def run(check: Mapping[str, Any], reply: str, exchange: Exchange) -> tuple[Findi
     UserError where a pattern of the check needs more time than `patterns.SEARCH_LIMIT_S`.
     """
     return tuple(
-        Finding(name, *CHECKS[name].measure(argument, reply, exchange)) for name, argument in check.items()
+        Finding(name, *checks()[name].measure(argument, reply, exchange)) for name, argument in check.items()
     )
 
 

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from importlib.metadata import entry_points
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, Self
 
 from preceptor.constitution.checks import formats, patterns, private_data
 from preceptor.constitution.checks.figures import foreign_figures
 from preceptor.constitution.checks.refusal import looks_refused
 from preceptor.constitution.checks.wording import copied_share, repeated_share, sentences, words
+from preceptor.constitution.errors import UserError
 
 SOURCES = ("system", "user", "prompt")
 
@@ -323,5 +327,34 @@ _ALL = (
     ),
 )
 
-CHECKS = {check.info.name: check for check in _ALL}
-"""Name -> check, in the order in which they are listed."""
+GROUP = "preceptor.checks"
+"""Entry-point group by which other packages add checks: name -> `Check`."""
+OURS = {check.info.name: check for check in _ALL}
+
+
+@cache
+def checks() -> Mapping[str, Check]:
+    """Name -> check, in the order in which they are listed: ours, then those that packages add.
+
+    An added check cannot take the name of one of ours. Raises UserError where a package's check cannot be loaded.
+    """
+    added: dict[str, Check] = {}
+    for entry in entry_points(group=GROUP):
+        if entry.name in OURS:
+            continue
+        package = entry.dist.name if entry.dist else entry.module
+        try:
+            found = entry.load()
+        except (
+            Exception
+        ) as exc:  # another package's code: whatever it raises, it is told and not shown as ours
+            raise UserError(
+                f"the check {entry.name} of the package {package} cannot be loaded ({type(exc).__name__}: {exc}); "
+                "update the package, or uninstall it"
+            ) from exc
+        if not isinstance(found, Check):
+            raise UserError(
+                f"the check {entry.name} of the package {package} is a {type(found).__name__}; wanted a Check"
+            )
+        added[entry.name] = found
+    return MappingProxyType(OURS | dict(sorted(added.items())))

@@ -30,6 +30,7 @@ from preceptor.judge.models.protocol import (
     Completion,
     Dialogue,
     Failure,
+    GivesTime,
     KnowsRoom,
     Model,
     Outcome,
@@ -47,6 +48,7 @@ HELD_ROWS = 8192
 """Most rows that are held in memory, finished or not, while an earlier one is not done."""
 SHOWN_EVERY_S = 0.1
 """Between two reports of progress: a bar takes longer to draw than a request to make."""
+DEADLINE_S = 120.0
 GRACE_S = 10.0
 """How long what is in flight may take to finish once the run is interrupted."""
 FIRST_LOOK_S = 0.05
@@ -67,8 +69,9 @@ class Limits(Record):
 
     concurrency: int = Field(default=16, gt=0)
     """Requests in flight to one model."""
-    deadline_s: float = Field(default=120.0, gt=0)
-    """For one call, over all its tries and the waits between them."""
+    deadline_s: float | None = Field(default=None, gt=0)
+    """For one call, over all its tries and the waits between them; None: twice what one try may take, at least
+    `DEADLINE_S`."""
     attempts: int = Field(default=12, gt=0)
     """Most tries of one call."""
     max_cost_usd: float | None = Field(default=None, ge=0)
@@ -379,7 +382,11 @@ class Fanout:
         )
 
     def _tries_of(self, name: str, model: Model) -> Tries:
-        deadline_s = None if model.capabilities.queueing else self._limits.deadline_s
+        deadline_s = self._limits.deadline_s
+        if deadline_s is None:
+            deadline_s = max(DEADLINE_S, 2 * model.timeout_s if isinstance(model, GivesTime) else 0.0)
+        if model.capabilities.queueing:
+            deadline_s = None
         return Tries(model, self._gates[name], deadline_s, self._limits.attempts, self._pause)
 
     def _width(self, model: Model) -> int:

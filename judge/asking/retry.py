@@ -25,8 +25,8 @@ DEAF_TRIES = 3
 DEAD_CALLS = 5
 """Calls in a row that ended without an answer, after all their tries, after which a provider counts as
 down."""
-PATIENCE = 3
-"""How often a server that is there, and does not answer in time, gets twice as long."""
+LONGEST_DEADLINE_S = 1800.0
+"""Up to here a server that is there, and does not answer in time, gets twice as long."""
 LONGEST_HOLD_S = 600.0
 """The longest wait that a provider may ask for before the run stops instead, to be resumed then."""
 
@@ -89,7 +89,7 @@ class Tries:
         self._pause = pause
         self._has_answered = False
         self._dead_calls = 0
-        self._given = 0
+        self._given_at = float("-inf")
 
     async def complete(self, request: Request, place: Place) -> Completion:
         """One call with its retries, each of which waits for its turn anew. Raises the ModelError that ended it.
@@ -130,9 +130,8 @@ class Tries:
                         "then, what is answered is kept"
                     ) from problem
             pause_s = wait_s(tries, problem)
-            if left_s is not None and _late(problem) and await self._gives_time():
-                # the deadline of every call, from now on, and of this one anew
-                self._deadline_s = left_s = 2 * (self._deadline_s or 0.0)
+            if left_s is not None and _late(problem) and await self._gives_time(left_at):
+                left_s = self._deadline_s  # anew
             elif left_s is not None:
                 left_s -= clock() - left_at + (0 if crowded and asked_for_s is not None else pause_s)
             if tries >= self._attempts or (left_s is not None and left_s <= 0):
@@ -146,17 +145,21 @@ class Tries:
             completion = await self._model.complete(request)
         return admitted(completion, request)
 
-    async def _gives_time(self) -> bool:
-        """Whether a late server is given more time instead of being counted as dead; a few times, and then no more."""
-        if self._given >= PATIENCE or not isinstance(self._model, GivesTime):
+    async def _gives_time(self, left_at: float) -> bool:
+        """Whether a server that was too late for a call that left then is given more time instead of being counted as
+        dead. What left before it was given last says nothing new."""
+        if left_at < self._given_at:
+            return True
+        longer_s = 2 * (self._deadline_s or 0.0)
+        if longer_s > LONGEST_DEADLINE_S or not isinstance(self._model, GivesTime):
             return False
+        self._given_at = asyncio.get_running_loop().time()
         if not await self._model.gives_time():
+            self._given_at = float("-inf")
             return False
-        self._given += 1
+        self._deadline_s = longer_s
         log.warning(
-            "%s is slow: fewer calls at once, and up to %g s for each from now on",
-            self._model.name,
-            2 * (self._deadline_s or 0.0),
+            "%s is slow: fewer calls at once, and up to %g s for each from now on", self._model.name, longer_s
         )
         return True
 

@@ -26,6 +26,7 @@ Kind = Literal[
     "forged-verdict",
     "forged-fence",
     "forged-json",
+    "control-tokens",
     "instruction",
     "master-key",
     "confusable",

@@ -35,6 +35,8 @@ from preceptor.judge.ledger.queries import BillLine, By, Pruned, Wanted, bill, c
 from preceptor.judge.ledger.writer import MOST_AT_ONCE, OnEngine, Worker
 from preceptor.judge.models.protocol import Completion, Request
 
+__all__ = ["Ledger", "open_ledger"]
+
 LEASE_S = 60.0
 """How long an intent is its owner's without being renewed."""
 RENEW_S = 15.0

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 from preceptor.judge.errors import Rejected, Unreadable
@@ -203,8 +204,16 @@ def _check_prompt_was_read(made: Completion, request: Request) -> None:
             f"the server read {made.tokens_in} tokens of a prompt of about {sent}: it cuts long prompts in silence; "
             "raise its context length (Ollama: num_ctx)"
         )
-        log.warning("%s: %s", request.model, problem)
+        _warn(request.model, request.endpoint)
         raise Rejected(problem, paid=made)
+
+
+@cache
+def _warn(model: str, endpoint: str) -> None:
+    """Once for each server: its rows say the rest."""
+    log.warning(
+        "%s%s cuts long prompts in silence; such rows are failed", model, endpoint and f" at {endpoint}"
+    )
 
 
 def texts_of(value: object) -> str:

@@ -190,6 +190,11 @@ class KnowsRoom(Protocol):
 class GivesTime(Protocol):
     """A Model that knows a slow server from one that is gone."""
 
+    @property
+    def timeout_s(self) -> float:
+        """How long one try may take."""
+        ...
+
     async def gives_time(self) -> bool:
         """After a time-out: whether the server is there and only slow, so that its calls get twice as long from now
         on."""

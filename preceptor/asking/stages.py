@@ -7,6 +7,7 @@ when training begins.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence, Sized
 from contextlib import asynccontextmanager
 from itertools import combinations
@@ -39,6 +40,7 @@ from preceptor.settings import Access, Asking
 
 Pairing = Literal["adjacent", "all"]
 Truncated = Literal["keep", "drop"]
+_log = logging.getLogger(__name__)
 
 
 class Means(NamedTuple):
@@ -228,11 +230,13 @@ async def price(dialogues: Iterable[Dialogue[Row]], asking: Asking) -> Plan:
         return await plan(dialogues, ledger, asking.price_table)
 
 
-def pairs_from(source: str, form: str, columns: Mapping[str, str] | None = None) -> Iterable[Pair]:
+def pairs_from(
+    source: str, form: str, columns: Mapping[str, str] | None = None, truncated: Truncated = "keep"
+) -> Iterable[Pair]:
     """The pairs of a file: rows to judge in any layout, or what `preceptor respond` or `preceptor revise` wrote."""
     wrote = _wrote(source)
     if wrote is Response:
-        return pairs_to_label(list(read_records(source, Response)), [])
+        return pairs_to_label(list(read_records(source, Response)), [], truncated=truncated)
     if wrote is Revision:
         return pairs_to_label([], list(read_records(source, Revision)))
     return read_pairs(source, form, columns)
@@ -250,6 +254,7 @@ def pairs_to_label(
     replies are compared; `truncated`: whether one that was cut off at its length is among them. Which one is a is drawn
     by a hash of their ids: no slot is the revised one's.
     """
+    _tell_cut(responses, truncated)
     by_prompt: dict[str, list[Response]] = {}
     for response in responses:
         if usable(response, truncated):
@@ -274,13 +279,30 @@ def usable(response: Response, truncated: Truncated) -> bool:
     return response.status == "ok" or (truncated == "keep" and response.status == "truncated")
 
 
+def _tell_cut(responses: Sequence[Response], truncated: Truncated) -> None:
+    """Say how many samples were cut at their length, and what becomes of them.
+
+    Kept they teach a judge of length and of finished sentences what it is to teach; a principle that does not look at
+    the end of a reply is served better by leaving them out.
+    """
+    cut = sum(response.status == "truncated" for response in responses)
+    if cut:
+        kept = "kept: --truncated drop leaves them out"
+        done = kept if truncated == "keep" else "left out: --truncated keep judges them"
+        _log.info("%d of %d samples were cut at --max-tokens, and are %s", cut, len(responses), done)
+
+
 def _candidate(response: Response) -> Candidate:
     return Candidate(response.id, response.text, response.model)
 
 
-def groups_from(source: str) -> Iterable[Group]:
+def groups_from(source: str, truncated: Truncated = "keep") -> Iterable[Group]:
     """The groups of a file: rows with `responses`, or what `preceptor respond` wrote."""
-    return groups_of(read_records(source, Response)) if _wrote(source) is Response else read_groups(source)
+    if _wrote(source) is not Response:
+        return read_groups(source)
+    responses = list(read_records(source, Response))
+    _tell_cut(responses, truncated)
+    return groups_of(response for response in responses if usable(response, truncated))
 
 
 def _wrote(source: str) -> type[Response] | type[Revision] | None:

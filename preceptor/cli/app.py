@@ -17,7 +17,7 @@ START, DATA, LEARN, LOOK = (
     "Runs, records, constitutions",
 )
 CLI = "preceptor.cli"
-RECOGNITION = "preceptor.prompts.layouts.recognition"
+TELLING = ("preceptor.prompts.layouts.recognition", "preceptor.asking.stages")
 """Whose log tells which layout a file was taken for."""
 COMMANDS = {
     "quickstart": Entry(f"{CLI}.runs:quickstart", START),
@@ -73,7 +73,8 @@ def main() -> None:
     # OpenMP's threads spin while they wait: on busy cores that made a small model twenty times slower (EXPERIMENTS.md)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     stopping.hear_stops()
-    console.relay(RECOGNITION)
+    for module in TELLING:
+        console.relay(module)
     try:
         app()
     except SystemExit as end:

@@ -52,6 +52,7 @@ def label(
     ] = None,
     form: options.Format = "rows",
     columns: options.Columns = None,
+    truncated: options.Truncated = "keep",
     limit: options.Limit = None,
     fail_if: options.FailIf = None,
     plan: options.Plan = False,
@@ -86,9 +87,8 @@ def label(
     asking.require_use(judges.names)
     if judges.human and asking.cluster:
         raise UserError("--human asks a person at this terminal, not on a cluster; leave out --engine ray")
-    source = Source(
-        pairs, f"groups {form}" if comparing.groups else form, limit, tuple(mapping_of(columns or []).items())
-    )
+    mapped = tuple(mapping_of(columns or []).items())
+    source = Source(pairs, f"groups {form}" if comparing.groups else form, limit, mapped, truncated)
     require(job)
     _check_gate(fail_if, job, source)
     rows = rows_of(source)

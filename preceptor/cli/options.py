@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -39,6 +39,10 @@ Format = Annotated[
         metavar="LAYOUT",
         help="rows: by sight; or a layout's name, such as hh (`preceptor convert --help`).",
     ),
+]
+Truncated = Annotated[
+    Literal["keep", "drop"],
+    typer.Option("--truncated", help="Whether samples that were cut at their length are judged."),
 ]
 Columns = Annotated[
     list[str] | None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from preceptor.judge.dataset.publish import FILES, LIBRARIES, MANIFEST, file_facts
 from preceptor.prompts.manifest import file_hash, versions
@@ -22,6 +22,8 @@ class Source(NamedTuple):
     limit: int | None
     columns: tuple[tuple[str, str], ...] = ()
     """Columns of ours -> theirs, by --map."""
+    truncated: Literal["keep", "drop"] = "keep"
+    """Whether samples that were cut at their length are judged."""
 
 
 def stamp(source: Source | None) -> tuple[int, int] | None:
@@ -38,6 +40,8 @@ def input_facts(source: Source | None, before: tuple[int, int] | None) -> dict[s
     if source is None:
         return {}
     facts: dict[str, Any] = {"path": source.path, "format": source.form, "limit": source.limit}
+    if source.truncated != "keep":
+        facts["truncated"] = source.truncated
     if source.columns:
         facts["map"] = dict(source.columns)
     if before is not None and stamp(source) == before:
@@ -65,7 +69,7 @@ def finished(out: Path, wanted: Mapping[str, Any], source: Source | None) -> Map
     facts = manifest.get("input") or {}
     if source is None or (facts.get("format"), facts.get("limit")) != (source.form, source.limit):
         return None
-    if facts.get("map", {}) != dict(source.columns):
+    if (facts.get("map", {}), facts.get("truncated", "keep")) != (dict(source.columns), source.truncated):
         return None
     if stamp(source) is None or facts.get("sha256") != file_hash(Path(source.path)):
         return None

@@ -34,6 +34,8 @@ from preceptor.prompts.manifest import file_hash
 from preceptor.prompts.rows import writing
 from preceptor.settings import Access, Asking, in_this_process
 
+__all__ = ["Job", "Labelled", "label_folder"]
+
 Bar = Callable[[str], Any]
 """Opens a progress bar for what it is told, and gives the watch that drives it."""
 Row = Label | Ranked
@@ -147,9 +149,9 @@ def rows_of(source: Source) -> Iterable[Pair | Group]:
     """What is to be judged: pairs, or groups where the source's form says so."""
     read: Iterable[Pair | Group]
     if source.form.startswith("groups"):
-        read = stages.groups_from(source.path)
+        read = stages.groups_from(source.path, source.truncated)
     else:
-        read = stages.pairs_from(source.path, source.form, dict(source.columns))
+        read = stages.pairs_from(source.path, source.form, dict(source.columns), source.truncated)
     return islice(read, source.limit)
 
 

@@ -171,3 +171,13 @@ def test_every_key_of_a_run_file_says_what_it_is() -> None:
         line for line in page.splitlines() if line.startswith("- ") and not line.partition("`: ")[2].strip()
     ]
     assert silent == []
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_help_is_readable_at_80_columns(words: str) -> None:
+    """No line is longer, and no flag's name is cut."""
+    shown = CliRunner().invoke(app, [*words.split(), "--help"], env={"COLUMNS": "80"}).output
+    assert max(map(len, shown.splitlines())) <= 80
+    hidden = {one.name for one in COMMANDS[words][0].params if getattr(one, "hidden", False)}
+    flags = [one.opts[0] for one in COMMANDS[words][0].params if one.name not in hidden]
+    assert [flag for flag in flags if flag.startswith("--") and f"{flag} " not in shown] == []

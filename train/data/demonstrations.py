@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from preceptor.judge.models.local.conversation import UnrenderableError
 from preceptor.prompts.records import Message
-from preceptor.train.data.pairs import encode_messages, encode_reply, fit_prompt, turn_ends
+from preceptor.train.data.pairs import encode_messages, encode_reply, fit_prompt, tell_joined, turn_ends
 from preceptor.train.data.readers import Demonstration
 from preceptor.train.models.base import Base
 
@@ -45,9 +46,13 @@ def encode_demonstrations(
     aside: dict[str, int] = {}
     shortened = 0
     for number, row in enumerate(demonstrations):
-        prompt = encode_messages(tokenizer, row.prompt, generation_prompt=True)
         message = Message(role="assistant", content=row.completion)
-        reply = encode_reply(tokenizer, row.prompt, prompt, [message], ends)
+        try:
+            prompt = encode_messages(tokenizer, row.prompt, generation_prompt=True)
+            reply = encode_reply(tokenizer, row.prompt, prompt, [message], ends)
+        except UnrenderableError as fault:
+            aside[str(fault)] = aside.get(str(fault), 0) + 1
+            continue
         fitted = fit_prompt(prompt, len(reply), max_length, tokenizer.bos_token_id)
         if fitted is None:
             reason = f"the reply alone is longer than max_length = {max_length} tokens"
@@ -56,4 +61,5 @@ def encode_demonstrations(
         shortened += len(fitted) < len(prompt)
         rows.append((fitted, reply))
         numbers.append(number)
+    tell_joined(tokenizer, [row.prompt for row in demonstrations])
     return Demonstrated(rows, numbers, aside, shortened)

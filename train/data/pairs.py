@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
 
-from jinja2 import TemplateError
-
+from preceptor.judge.models.local.conversation import UnrenderableError, ids_of, joins
+from preceptor.judge.models.local.text_tokens import text_tokens
 from preceptor.judge.records import Preference
 from preceptor.prompts.records import Message, canonical_json
 
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
     from preceptor.train.models.base import Base
     from preceptor.train.settings import PairSettings
+
+
+_log = logging.getLogger(__name__)
 
 
 class PairTokens(NamedTuple):
@@ -64,30 +69,15 @@ def encode_messages(
 ) -> list[int]:
     """Tokens of a conversation, with the opening of the reply where that is asked for.
 
-    As models are asked at inference: by the chat template, thinking switched off; a system message that the
-    template refuses opens the first turn instead; without a template, as `role: text` paragraphs.
+    As models are asked at inference (`judge.models.local.conversation`): by the chat template, thinking switched off;
+    a system message that the template has no room for opens the first turn instead; without a template, as
+    `role: text` paragraphs. What the texts hold is text, whatever it looks like. Raises UnrenderableError.
     """
     rows = [{"role": message.role, "content": message.content} for message in messages]
-    if not tokenizer.chat_template:
-        text = "".join(f"{row['role']}: {row['content']}\n\n" for row in rows)
-        ids = [int(token) for token in tokenizer(text + "assistant: " * generation_prompt)["input_ids"]]
-        return ids[:-1] if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id else ids
-    try:
-        return _by_template(tokenizer, rows, generation_prompt)
-    except TemplateError:
-        if rows[0]["role"] != "system" or len(rows) < 2:
-            raise
-        first = {**rows[1], "content": f"{rows[0]['content']}\n\n{rows[1]['content']}"}
-        return _by_template(tokenizer, [first, *rows[2:]], generation_prompt)
-
-
-def _by_template(
-    tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, str]], generation_prompt: bool
-) -> list[int]:
-    ids: Any = tokenizer.apply_chat_template(
-        rows, add_generation_prompt=generation_prompt, tokenize=True, return_dict=False, enable_thinking=False
-    )
-    return [int(token) for token in ids]
+    ids = ids_of(tokenizer, rows, generation_prompt)
+    if not tokenizer.chat_template and len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:
+        return ids[:-1]
+    return ids
 
 
 def encode_reply(
@@ -103,15 +93,14 @@ def encode_reply(
     add a newline there, or an end of text). Where the template writes the prompt differently once a reply stands
     behind it, as templates do that move the system message or drop old reasoning, the reply is looked for behind the
     last turn alone; where it is not found there either, and where there is no template, its text is tokenised on its
-    own.
+    own. A mark in the reply's text is text, and so ends nothing.
     """
     ids = _behind(tokenizer, prompt, prompt_ids, reply)
     if ids is None and len(prompt) > 1 and prompt[-1].role == "user":
         opened = encode_messages(tokenizer, prompt[-1:], generation_prompt=True)
         ids = _behind(tokenizer, prompt[-1:], opened, reply)
     if ids is None:
-        text = "".join(message.content for message in reply)
-        ids = [int(token) for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
+        ids = text_tokens(tokenizer).text_ids("".join(message.content for message in reply))
     closing = [at for at, token in enumerate(ids) if token in ends]
     if not closing:
         return [*ids, _eos(tokenizer)]
@@ -159,9 +148,13 @@ def encode_pairs(
     aside: dict[str, list[str]] = {}
     shortened = 0
     for row in preferences:
-        prompt = encode_messages(tokenizer, row.prompt, generation_prompt=True)
-        chosen = encode_reply(tokenizer, row.prompt, prompt, row.chosen, ends)
-        rejected = encode_reply(tokenizer, row.prompt, prompt, row.rejected, ends)
+        try:
+            prompt = encode_messages(tokenizer, row.prompt, generation_prompt=True)
+            chosen = encode_reply(tokenizer, row.prompt, prompt, row.chosen, ends)
+            rejected = encode_reply(tokenizer, row.prompt, prompt, row.rejected, ends)
+        except UnrenderableError as fault:
+            aside.setdefault(str(fault), []).append(row.id)
+            continue
         fitted = fit_prompt(prompt, max(len(chosen), len(rejected)), max_length, tokenizer.bos_token_id)
         weight = float(row.meta.get("weight", 1.0))
         if chosen == rejected:
@@ -189,9 +182,24 @@ def encode_pairs(
                     row.gold,
                 )
             )
+    tell_joined(tokenizer, [row.prompt for row in preferences])
     mean = sum(row.weight for row in rows) / max(len(rows), 1)
     rows = [row._replace(weight=row.weight / mean) for row in rows]
     return Encoded(rows, {reason: len(ids) for reason, ids in aside.items()}, shortened, aside)
+
+
+def tell_joined(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[Message]]) -> None:
+    """Say of how many conversations neighbouring turns of one role were joined, because the template refuses them."""
+    count = 0
+    for prompt in prompts:
+        with suppress(UnrenderableError):
+            count += joins(tokenizer, [message.role for message in prompt])
+    if count:
+        _log.warning(
+            "%d of %d conversations have neighbouring turns of one role, which were joined",
+            count,
+            len(prompts),
+        )
 
 
 def fit_prompt(prompt: list[int], reply_tokens: int, max_length: int, bos: int | None) -> list[int] | None:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
-from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from preceptor.judge.models.local.lm_head import Head, head_of
@@ -27,19 +26,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-OfReply = Float[Tensor, "2*B"]
-Lengths = Int64[Tensor, "2*B"]
-
-
 class ReplyLogprobs(NamedTuple):
     """Of the 2B replies of a batch, chosen ones first; in nats."""
 
-    total: OfReply
-    """Sum over the reply's tokens."""
-    common: OfReply
-    """Sum over its first n tokens, n the length of the shorter reply of its pair."""
-    lengths: Lengths
-    """Tokens."""
+    total: Tensor
+    """(2B,) float32, sum over the reply's tokens."""
+    common: Tensor
+    """(2B,) float32, sum over its first n tokens, n the length of the shorter reply of its pair."""
+    lengths: Tensor
+    """(2B,) int64, tokens."""
 
 
 def causal_model(model: PeftModel | PreTrainedModel) -> PreTrainedModel:

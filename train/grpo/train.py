@@ -60,6 +60,8 @@ from preceptor.train.settings import GroupSettings, GrpoSettings, RlooSettings
 if TYPE_CHECKING:
     from peft import PeftModel
 
+__all__ = ["train_grpo", "train_rloo"]
+
 
 class Sources(NamedTuple):
     """Where rewards and replies come from."""

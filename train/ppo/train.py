@@ -62,6 +62,8 @@ from preceptor.train.rollout.rewards import (
 from preceptor.train.rollout.sampling import Rollout
 from preceptor.train.settings import PpoSettings
 
+__all__ = ["train_ppo"]
+
 
 class Rolled(NamedTuple):
     """A step's replies that have a reward."""

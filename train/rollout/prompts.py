@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from preceptor.judge.models.local.conversation import UnrenderableError
 from preceptor.prompts.records import Prompt
 from preceptor.train.data.pairs import encode_messages, fit_prompt, turn_ends
 from preceptor.train.loop.run import check_rows
@@ -42,13 +43,18 @@ def encode_prompts(
     """
     asked: list[Asked] = []
     shortened = 0
+    aside: dict[str, int] = {}
     for prompt in prompts:
-        tokens = encode_messages(base.tokenizer, prompt.messages, generation_prompt=True)
+        try:
+            tokens = encode_messages(base.tokenizer, prompt.messages, generation_prompt=True)
+        except UnrenderableError as fault:
+            aside[str(fault)] = aside.get(str(fault), 0) + 1
+            continue
         fitted = fit_prompt(tokens, settings.max_new_tokens, settings.max_length, base.tokenizer.bos_token_id)
         assert fitted is not None, "the settings leave room for two tokens"
         shortened += len(fitted) < len(tokens)
         asked.append(Asked(prompt, fitted))
-    rows = {"in": len(prompts), "used": len(asked), "held_out": 0, "set_aside": {}, "shortened": shortened}
+    rows = {"in": len(prompts), "used": len(asked), "held_out": 0, "set_aside": aside, "shortened": shortened}
     check_rows(rows)
     return asked, rows
 

@@ -103,6 +103,11 @@ class HttpModel:
                 self.learned = self.learned.after(completion)
                 return completion
 
+    @property
+    def timeout_s(self) -> float:
+        """How long one try may take."""
+        return float(self.client.timeout.read) * self._times
+
     def billed_tokens(self, request: Request) -> int:
         """The most tokens that a reply can be billed for, as far as is known by now."""
         return billed_tokens(request) + self.learned.hidden_tokens(request)
@@ -133,8 +138,7 @@ class HttpModel:
     def _options(self) -> dict[str, Any]:
         if self._times == 1:
             return self.line.options
-        given = self.client.timeout
-        longer = httpx2.Timeout(given.read * self._times, connect=given.connect)
+        longer = httpx2.Timeout(self.timeout_s, connect=self.client.timeout.connect)
         return {**self.line.options, "timeout": longer}
 
     def _read(self, response: httpx2.Response, request: Request) -> object:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from preceptor.judge.models.local import conversation
+from preceptor.judge.models.local.conversation import UnrenderableError
 from preceptor.judge.models.local.prefix_passes import Passes
+from preceptor.judge.models.local.text_tokens import text_tokens
 from preceptor.judge.models.protocol import Request
 
 
@@ -42,22 +45,9 @@ class Question(NamedTuple):
 
 
 def render(loaded: Loaded, request: Request) -> str:
-    """The conversation in the model's chat template, with the assistant's turn opened and thinking switched
-    off."""
-    import jinja2
-
-    messages = [message.model_dump() for message in request.messages]
-    if not loaded.tokenizer.chat_template:
-        return "".join(f"{message['role']}: {message['content']}\n\n" for message in messages) + "assistant: "
-    options: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
-    try:
-        return str(loaded.tokenizer.apply_chat_template(messages, **options))
-    except jinja2.TemplateError:
-        if messages[0]["role"] != "system" or len(messages) < 2:
-            raise
-        # some templates refuse a system message: its words open the first turn instead
-        first = {**messages[1], "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
-        return str(loaded.tokenizer.apply_chat_template([first, *messages[2:]], **options))
+    """The conversation as the model reads it, with the assistant's turn opened (`conversation.render`)."""
+    rows = [{"role": message.role, "content": message.content} for message in request.messages]
+    return conversation.render(loaded.tokenizer, rows, True)
 
 
 def _tokenize(loaded: Loaded, texts: Sequence[str]) -> list[list[int]]:
@@ -65,22 +55,35 @@ def _tokenize(loaded: Loaded, texts: Sequence[str]) -> list[list[int]]:
     if not texts:
         return []
     plain = not loaded.tokenizer.chat_template
-    tokens: list[list[int]] = loaded.tokenizer(list(texts), add_special_tokens=plain)["input_ids"]
+    tokens = text_tokens(loaded.tokenizer).ids(texts, add_special_tokens=plain)
     if plain:
         tokens = [row[:-1] if len(row) > 1 and row[-1] in loaded.stops else row for row in tokens]
     return tokens
 
 
-def encode(loaded: Loaded, requests: Sequence[Request]) -> list[Ask]:
-    """Requests -> their text and tokens, in the same order."""
-    texts = [render(loaded, request) for request in requests]
-    rows = zip(requests, texts, _tokenize(loaded, texts), strict=True)
-    return [Ask(request, text, tuple(tokens)) for request, text, tokens in rows]
+def followed_by(loaded: Loaded, text: str, more: str) -> str:
+    """A rendered conversation with more behind it, in which nothing is a control token."""
+    return text_tokens(loaded.tokenizer).joined(text, more)
+
+
+def encode(loaded: Loaded, requests: Sequence[Request]) -> list[Ask | UnrenderableError]:
+    """Requests -> their text and tokens, in the same order; why there are none for one that cannot be written."""
+    made: list[str | UnrenderableError] = []
+    for request in requests:
+        try:
+            made.append(render(loaded, request))
+        except UnrenderableError as fault:
+            made.append(fault)
+    tokens = iter(_tokenize(loaded, [text for text in made if isinstance(text, str)]))
+    return [
+        Ask(request, text, tuple(next(tokens))) if isinstance(text, str) else text
+        for request, text in zip(requests, made, strict=True)
+    ]
 
 
 def questions(loaded: Loaded, asked: Sequence[tuple[str, Mapping[str, str]]]) -> list[Question]:
     """(text before the verdict, menu) -> the options in tokens, split where the first of them differs."""
-    texts = [before + words for before, menu in asked for words in menu.values()]
+    texts = [followed_by(loaded, before, words) for before, menu in asked for words in menu.values()]
     rows = iter(_tokenize(loaded, texts))
     end = (min(loaded.stops),) if loaded.stops else ()
     made = []

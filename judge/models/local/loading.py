@@ -20,6 +20,7 @@ from preceptor.judge.errors import UnknownModel
 from preceptor.judge.models.local.chat_tokens import Loaded
 from preceptor.judge.models.local.gguf import check_gguf, folder_of
 from preceptor.judge.models.local.prefix_passes import Passes
+from preceptor.judge.models.local.text_tokens import check_tokenizer
 from preceptor.judge.models.local.weights_hash import is_gguf
 
 log = logging.getLogger(__name__)
@@ -190,6 +191,7 @@ def open_checkpoint(name: str, source: str, place: Placement) -> Checkpoint:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
     except Exception as exc:
         raise UserError(f"{_called(name, source)} has no usable tokenizer: {_first_line(exc)}") from exc
+    check_tokenizer(_called(name, source), tokenizer, model.get_input_embeddings().weight.shape[0])
     return Checkpoint(model if place.spread else model.to(place.device), tokenizer, source)
 
 

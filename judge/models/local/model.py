@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from preceptor.judge.errors import Rejected
-from preceptor.judge.models.local.chat_tokens import Ask, Loaded, Question, encode, questions
+from preceptor.judge.models.local.chat_tokens import Ask, Loaded, Question, encode, followed_by, questions
+from preceptor.judge.models.local.conversation import UnrenderableError
 from preceptor.judge.models.local.loading import BATCH_TOKENS, Placement, check_path, check_placement, load
 from preceptor.judge.models.local.microbatch import Microbatcher
 from preceptor.judge.models.local.weights_hash import weights_hash
@@ -108,8 +109,13 @@ class LocalModel:
         answers: list[Completion | Exception] = [
             Rejected(f"{self.name} reads at most {loaded.context - 1} tokens; this conversation is longer")
         ] * len(requests)
-        asks = encode(loaded, requests)
-        fits = [index for index, ask in enumerate(asks) if len(ask.tokens) < loaded.context]
+        asks: dict[int, Ask] = {}
+        for index, ask in enumerate(encode(loaded, requests)):
+            if isinstance(ask, UnrenderableError):  # of this conversation alone; the others are answered
+                answers[index] = Rejected(f"{self.name}: {ask}")
+            else:
+                asks[index] = ask
+        fits = [index for index, ask in asks.items() if len(ask.tokens) < loaded.context]
         with torch.inference_mode():
             for decide, direct in ((choose_verdicts, True), (write_replies, False)):
                 mine = [index for index in fits if _is_direct(requests[index]) == direct]
@@ -225,7 +231,9 @@ def write_replies(loaded: Loaded, asks: Sequence[Ask]) -> list[Completion]:
     places = [last_verdict(text, ask.request.menu) for ask, text in zip(asks, texts, strict=True)]
     judged = [index for index, place in enumerate(places) if place is not None]
     before = [
-        (asks[i].text + texts[i][: place.start], asks[i].request.menu) for i in judged if (place := places[i])
+        (followed_by(loaded, asks[i].text, texts[i][: place.start]), asks[i].request.menu)
+        for i in judged
+        if (place := places[i])
     ]
     shares: dict[int, dict[str, float]] = {}
     if before:

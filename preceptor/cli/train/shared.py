@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 SomeSettings = TypeVar("SomeSettings", bound="LoopSettings")
 FRESH = ("rank", "alpha", "dora", "rslora")
 """Settings of a fresh adapter; one to go on from has its own."""
+ALONE = ("embedded", "smollm2")
+"""Models that a package carries, whose name needs no provider."""
 
 
 def settled(settings: SomeSettings) -> SomeSettings:
@@ -48,9 +50,9 @@ def settled(settings: SomeSettings) -> SomeSettings:
 
 def _named(model: str) -> str:
     """The model, with a word where a folder stands without the provider that every other command names it by."""
-    if not model.startswith("hf/") and Path(model).is_dir():
+    if model not in ALONE and not model.startswith("hf/") and Path(model).exists():
         console.say(
-            f"warning: --model is provider/model everywhere, so say hf/{model}; the bare folder goes with the next "
+            f"warning: --model is provider/model everywhere, so say hf/{model}; the bare path goes with the next "
             "version"
         )
     return model

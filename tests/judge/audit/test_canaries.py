@@ -32,7 +32,7 @@ GOLD = [
     )
     for n in range(6)
 ]
-FORGED = ("forged-verdict", "forged-fence", "forged-json", "confusable")
+FORGED = ("forged-verdict", "forged-fence", "forged-json", "control-tokens", "confusable")
 
 
 def judged(pairs: list[Pair], answer: object, **chosen: object) -> list[Label]:
@@ -42,7 +42,7 @@ def judged(pairs: list[Pair], answer: object, **chosen: object) -> list[Label]:
 
 def test_every_kind_of_the_shipped_set_has_several_attacks_but_padding() -> None:
     kinds = Counter(attack.kind for attack in attacks())
-    assert len(kinds) == 9
+    assert len(kinds) == 10
     assert all(count >= 2 for kind, count in kinds.items() if kind != "padding")
 
 

@@ -147,3 +147,36 @@ def _reply(text: str) -> tuple[Message, ...]:
 def test_nothing_is_held_out_where_nothing_is_asked_for() -> None:
     rows: list[Preference] = PAIRS
     assert split_held_out(rows, 0.0, seed=0) == (rows, [])
+
+
+def test_a_row_that_the_template_refuses_is_set_aside_and_the_others_are_trained_on() -> None:
+    refusing = tiny_tokenizer()
+    refusing.chat_template = (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no') }}{% endif %}{% endfor %}"
+        + str(refusing.chat_template)
+    )
+    alone = PAIRS[0].model_copy(update={"id": "odd", "prompt": (Message(role="system", content="x"),)})
+    read = encode_pairs([*PAIRS, alone], refusing, 512)
+    assert len(read.rows) == len(PAIRS)
+    ((reason, ids),) = read.ids_aside.items()
+    assert ids == ["odd"]
+    assert reason.startswith("the chat template refuses the conversation: no")
+
+
+def test_neighbouring_turns_are_joined_where_the_template_wants_them_to_alternate_and_the_count_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    strict = tiny_tokenizer()
+    strict.chat_template = (
+        "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('alternate') }}"
+        "{% endif %}{% endfor %}" + str(strict.chat_template)
+    )
+    two = (Message(role="user", content="Hello."), Message(role="user", content="Are you there?"))
+    one = (Message(role="user", content="Hello.\n\nAre you there?"),)
+    rows = [
+        PAIRS[0].model_copy(update={"id": name, "prompt": prompt})
+        for name, prompt in (("2", two), ("1", one))
+    ]
+    first, second = encode_pairs(rows, strict, 512).rows
+    assert first.prompt == second.prompt
+    assert "1 of 2 conversations have neighbouring turns of one role, which were joined" in caplog.text
