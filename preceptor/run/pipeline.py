@@ -57,15 +57,19 @@ def run(config: RunConfig, screen: Screen) -> dict[str, Any]:
     records = [current.carry_out(stage) for stage in table]
     summary = _summary(current, oracle, table, records)
     write_json(current.path / SUMMARY, summary)
-    write_text(current.path / REPORT, report.render(read_run(current.path, config.model_dump(mode="json"))))
+    shown = _read(current.path, config.model_dump(mode="json"), records)
+    write_text(current.path / REPORT, report.render(shown))
     _manifest(current, summary, records)
     return summary
 
 
 def read_run(path: Path, settings: dict[str, Any]) -> report.Run:
-    """What the report shows, read back from the folder."""
+    """What the report shows of a finished run, read back from the folder."""
+    return _read(path, settings, _records(path, settings))
+
+
+def _read(path: Path, settings: dict[str, Any], records: Sequence[StageRecord]) -> report.Run:
     card = path / REWARD / "report_card.json"
-    records = _records(path, settings)
     return report.Run(
         constitution=load_constitution(path / CONSTITUTION),
         settings=settings,
