@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from preceptor.asking.stages import carry_out, labelling
+from preceptor.asking.stages import labelling, run_dialogues
 from preceptor.constitution.files import load
 from preceptor.constitution.principle import Constitution
 from preceptor.judge.audit.canaries import attack_rates, examples_of, from_gold
@@ -75,7 +75,7 @@ def rates(judge: Model, rules: Constitution, pairs: list[Pair], settings: LabelS
         with tempfile.TemporaryDirectory() as folder:
             asking = Asking(ledger=f"{folder}/ledger.db", concurrency=256)
             dialogues = list(labelling(rows, rules, model, settings))
-            asyncio.run(carry_out(dialogues, [model], asking, made.append))
+            asyncio.run(run_dialogues(dialogues, [model], asking, made.append))
         return made
 
     return attack_rates(labelled(list(from_gold(pairs, per_attack=len(pairs)))), labelled(pairs))

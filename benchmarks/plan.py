@@ -73,18 +73,18 @@ def measured(stage: str, model: str, pairs: list[Any], folder: Path) -> tuple[li
     """One row of the table, and the ratios that are off."""
     from preceptor.train import dpo, kto, reward, sft
     from preceptor.train.data.readers import Demonstration
-    from preceptor.train.data.unpaired import Verdict
-    from preceptor.train.settings import DpoSettings, KtoSettings, RewardSettings, SftSettings
+    from preceptor.train.data.unpaired import UnpairedExample
+    from preceptor.train.settings import DpoSettings, KtoSettings, RewardModelSettings, SftSettings
 
     texts = [(row.id, row.prompt, row.chosen[-1].content) for row in pairs[::2]]
     shown = [Demonstration(id=number, prompt=prompt, completion=text) for number, prompt, text in texts]
     judged = [
-        Verdict(id=number, prompt=prompt, completion=text, good=at % 2 == 0)
+        UnpairedExample(id=number, prompt=prompt, completion=text, good=at % 2 == 0)
         for at, (number, prompt, text) in enumerate(texts)
     ]
     stages: dict[str, tuple[Any, Any, Any, list[Any]]] = {
         "sft": (sft.plan_sft, sft.train_sft, SftSettings, shown),
-        "reward": (reward.plan_reward, reward.train_reward, RewardSettings, pairs),
+        "reward": (reward.plan_reward, reward.train_reward, RewardModelSettings, pairs),
         "dpo": (dpo.plan_dpo, dpo.train_dpo, DpoSettings, pairs),
         "kto": (kto.plan_kto, kto.train_kto, KtoSettings, judged),
     }

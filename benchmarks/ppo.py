@@ -167,7 +167,7 @@ def reward_side(folder: Path, batch: int, samples: int, steps: int) -> dict[str,
     from preceptor.judge.records import Preference
     from preceptor.prompts.records import Message
     from preceptor.train.reward import train_reward
-    from preceptor.train.settings import RewardSettings
+    from preceptor.train.settings import RewardModelSettings
 
     pairs = [
         Preference(
@@ -182,7 +182,7 @@ def reward_side(folder: Path, batch: int, samples: int, steps: int) -> dict[str,
         )
         for number, text in enumerate(prompts_of(8))
     ]
-    settings = RewardSettings(model=str(folder / "model"), rank=RANK, batch_size=2, held_out=0)
+    settings = RewardModelSettings(model=str(folder / "model"), rank=RANK, batch_size=2, held_out=0)
     meter = Meter()
     train_reward(pairs, settings, folder / "reward")
     return meter.read(8)

@@ -190,7 +190,7 @@ def trained(
     from preceptor.prompts.records import Message
     from preceptor.train.models.base import resolve_model
     from preceptor.train.reward import train_reward
-    from preceptor.train.settings import RewardSettings
+    from preceptor.train.settings import RewardModelSettings
 
     tokenizer = AutoTokenizer.from_pretrained(resolve_model(model))
 
@@ -214,7 +214,7 @@ def trained(
         )
         for number, row in enumerate(rows)
     ]
-    settings = RewardSettings(
+    settings = RewardModelSettings(
         model=model, epochs=epochs, seed=seed, max_length=max_length, held_out=0, batch_size=16, rank=16
     )
     with tempfile.TemporaryDirectory() as place:

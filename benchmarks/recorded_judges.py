@@ -19,7 +19,7 @@ from typing import Any
 from preceptor.constitution.principle import Constitution, Principle
 from preceptor.judge.aggregate import sum_up, weights
 from preceptor.judge.audit.audit import audit
-from preceptor.judge.audit.biases import Verdict, habits, traits
+from preceptor.judge.audit.biases import VerdictTraits, habits, traits
 from preceptor.judge.records import Judgement, Label, Letter, Order
 from preceptor.judge.voting.panel import Ballot, agreement
 from preceptor.prompts.records import Message, Prompt, content_id
@@ -175,7 +175,7 @@ def alpaca_part(folder: Path) -> list[str]:
             pair = content_id("pair", row["instruction"], row["output_1"], row["output_2"])
             cast.append(Ballot(pair, name, letter))
             label = label_of(pair, (row["output_1"], row["output_2"]), {"original": letter}, "a")
-            verdicts.append(Verdict(letter, None, traits(label)))
+            verdicts.append(VerdictTraits(letter, None, traits(label)))
         own = habits(verdicts)
         lines.append(
             f"| {name} | {len(verdicts)} | {own['longer_share']:.3f} | {own['length_coefficient']:+.2f} ± "

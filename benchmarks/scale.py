@@ -93,15 +93,15 @@ def turns_per_s(calls: int = 2000) -> float:
     import ray
 
     from preceptor.judge.asking.fanout import Limits
-    from preceptor.judge.asking.shared import Keeper, Line, SharedBudget, SharedGate
+    from preceptor.judge.asking.shared import Keeper, KeeperConnection, SharedBudget, SharedRateLimiter
     from preceptor.judge.models.protocol import Request
     from preceptor.prompts.records import Message
 
     request = Request(model="m/m", messages=(Message(role="user", content="word " * 400),), max_tokens=5)
 
     async def run(keeper: Any) -> float:
-        line = Line("one", lambda method, *words: getattr(keeper, method).remote(*words))
-        gate, budget = SharedGate(line, "m/m"), SharedBudget(line, capped=True)
+        line = KeeperConnection("one", lambda method, *words: getattr(keeper, method).remote(*words))
+        gate, budget = SharedRateLimiter(line, "m/m"), SharedBudget(line, capped=True)
 
         async def turn() -> None:
             async with gate.place(request):

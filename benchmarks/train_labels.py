@@ -112,11 +112,11 @@ def card(
     from preceptor.train.evaluation.calibration import report_card
     from preceptor.train.forward.reward_model import RewardModel
     from preceptor.train.reward import train_reward
-    from preceptor.train.settings import RewardSettings
+    from preceptor.train.settings import RewardModelSettings
 
     rng = random.Random(f"coin:{seed}")
     rows = [preference(number, row, label(row, kind, rng)) for number, row in enumerate(train)]
-    settings = RewardSettings(
+    settings = RewardModelSettings(
         seed=seed, epochs=epochs, held_out=0.0, learning_rate=1e-3, checkpoint_every=10**6
     )
     with tempfile.TemporaryDirectory() as folder:

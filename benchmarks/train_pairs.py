@@ -127,7 +127,7 @@ def make_model(folder: Path, width: int, layers: int) -> None:
 
 def settings_of(stage: str, folder: Path) -> Any:
     """What both sides train with."""
-    from preceptor.train.settings import DpoSettings, RewardSettings
+    from preceptor.train.settings import DpoSettings, RewardModelSettings
 
     values = {
         "model": str(folder / "model"),
@@ -138,7 +138,7 @@ def settings_of(stage: str, folder: Path) -> Any:
         "learning_rate": 2e-4,
         "seed": SEED,
     }
-    return RewardSettings(**values, held_out=0.0) if stage == "reward" else DpoSettings(**values)
+    return RewardModelSettings(**values, held_out=0.0) if stage == "reward" else DpoSettings(**values)
 
 
 class Clock:

@@ -14,7 +14,7 @@ REVISED = frozenset({"critique", "revision", "applies_to"})
 """Fields that can change what a critic or reviser is asked."""
 
 
-class Change(NamedTuple):
+class PrincipleChange(NamedTuple):
     """What became of one principle, or of the constitution itself (`principle` is empty)."""
 
     principle: str
@@ -33,18 +33,18 @@ class Change(NamedTuple):
         return self.kind in ("added", "removed") or bool(self.principle and REVISED & set(self.fields))
 
 
-def compare(old: Constitution, new: Constitution) -> list[Change]:
+def compare(old: Constitution, new: Constitution) -> list[PrincipleChange]:
     """The changes in the order of the new constitution, removed principles last; none for equal ones."""
     return [*_itself(old, new), *_principles(old, new)]
 
 
-def _itself(old: Constitution, new: Constitution) -> Iterator[Change]:
+def _itself(old: Constitution, new: Constitution) -> Iterator[PrincipleChange]:
     fields = _different(old.model_dump(exclude={"principles"}), new.model_dump(exclude={"principles"}))
     if fields:
-        yield Change("", "changed", fields)
+        yield PrincipleChange("", "changed", fields)
 
 
-def _principles(old: Constitution, new: Constitution) -> Iterator[Change]:
+def _principles(old: Constitution, new: Constitution) -> Iterator[PrincipleChange]:
     before = {principle.id: principle for principle in old.principles}
     after = {principle.id for principle in new.principles}
     kept = [principle.id for principle in old.principles if principle.id in after]
@@ -52,14 +52,14 @@ def _principles(old: Constitution, new: Constitution) -> Iterator[Change]:
     for principle in new.principles:
         was = before.get(principle.id)
         if was is None:
-            yield Change(principle.id, "added", {})
+            yield PrincipleChange(principle.id, "added", {})
         elif fields := _different(_fields(was), _fields(principle)):
-            yield Change(principle.id, "changed", fields)
+            yield PrincipleChange(principle.id, "changed", fields)
         elif kept.index(principle.id) != order.index(principle.id):
-            yield Change(principle.id, "moved", {})
+            yield PrincipleChange(principle.id, "moved", {})
     for principle in old.principles:
         if principle.id not in after:
-            yield Change(principle.id, "removed", {})
+            yield PrincipleChange(principle.id, "removed", {})
 
 
 def _fields(principle: Principle) -> dict[str, Any]:

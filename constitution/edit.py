@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.error import YAMLError
 
-from preceptor.constitution.errors import ConstitutionError, Fault, UserError
+from preceptor.constitution.errors import ConstitutionError, FileFault, UserError
 from preceptor.constitution.files import load, load_text, yaml_text
 from preceptor.constitution.principle import Constitution, Principle
 from preceptor.constitution.reading import parse, read
@@ -61,7 +61,7 @@ def new_principle(values: Mapping[str, Any], check: str = "") -> Principle:
         parsed = parse(check) if check else {}
     except YAMLError as error:
         words = " ".join(str(getattr(error, "problem", error)).split())
-        raise ConstitutionError([Fault(shown, 0, f"the check {check!r} ({words})", "YAML")]) from error
+        raise ConstitutionError([FileFault(shown, 0, f"the check {check!r} ({words})", "YAML")]) from error
     text = yaml_text({"name": "x", "principles": [{**values, **({"check": parsed} if check else {})}]})
     reading = read(text, shown)
     if reading.content is None:

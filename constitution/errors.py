@@ -19,7 +19,7 @@ class UserError(Exception):
     exit_code = 2
 
 
-class Fault(NamedTuple):
+class FileFault(NamedTuple):
     """One thing wrong at one place of a file."""
 
     file: str
@@ -35,7 +35,7 @@ class Fault(NamedTuple):
 class ConstitutionError(UserError):
     """A constitution file that cannot be used; `faults` holds everything found in it, in file order."""
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
+    def __init__(self, faults: Sequence[FileFault]) -> None:
         self.faults = tuple(faults)
         count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
         super().__init__(

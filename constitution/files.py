@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from preceptor.constitution.checks import catalogue
-from preceptor.constitution.errors import ConstitutionError, Fault
+from preceptor.constitution.errors import ConstitutionError, FileFault
 from preceptor.constitution.principle import Constitution, Principle
 from preceptor.constitution.reading import WANTED, ConstitutionFile, read
 
@@ -42,7 +42,7 @@ class _Source(NamedTuple):
 class _Resolved(NamedTuple):
     content: ConstitutionFile | None
     principles: tuple[Principle, ...]
-    faults: tuple[Fault, ...]
+    faults: tuple[FileFault, ...]
 
 
 def shipped() -> tuple[str, ...]:
@@ -97,14 +97,14 @@ def _resolve(source: _Source, text: str, above: tuple[_Source, ...]) -> _Resolve
     if reading.content is None:
         return _Resolved(None, (), reading.faults)
     merged: dict[str, Principle] = {}
-    faults: list[Fault] = []
+    faults: list[FileFault] = []
     for entry, line in zip(reading.content.extends, reading.extends_lines, strict=True):
         parent = _parent(entry, source, line, (*above, source))
         faults.extend(parent.faults)
         merged |= {principle.id: principle for principle in parent.principles}
     merged |= {principle.id: principle for principle in reading.content.principles}
     if not merged and not faults:
-        faults.append(Fault(source.shown, 0, "a constitution without principles", "at least one"))
+        faults.append(FileFault(source.shown, 0, "a constitution without principles", "at least one"))
     return _Resolved(reading.content, tuple(merged.values()), tuple(faults))
 
 
@@ -117,11 +117,13 @@ def _parent(entry: str, child: _Source, line: int, above: tuple[_Source, ...]) -
         text, fault = _text(path, entry)
         if fault:
             came = f"extends {entry!r}: {fault.came}"
-            return _Resolved(None, (), (Fault(child.shown, line, came, fault.wanted),))
+            return _Resolved(None, (), (FileFault(child.shown, line, came, fault.wanted),))
     if source.key in (earlier.key for earlier in above):
         circle = " -> ".join([*(earlier.shown for earlier in above), source.shown])
         came = f"extends that runs in a circle: {circle}"
-        return _Resolved(None, (), (Fault(child.shown, line, came, "files that do not extend one another"),))
+        return _Resolved(
+            None, (), (FileFault(child.shown, line, came, "files that do not extend one another"),)
+        )
     return _resolve(source, text, above)
 
 
@@ -129,29 +131,29 @@ def _key(path: Path) -> str:
     return str(path.resolve())
 
 
-def _text(path: Path, shown: str) -> tuple[str, Fault | None]:
+def _text(path: Path, shown: str) -> tuple[str, FileFault | None]:
     """The file's text, or why there is none."""
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
         return "", _nowhere(shown, path.stem)
     except IsADirectoryError:
-        return "", Fault(shown, 0, "a directory", "a YAML file")
+        return "", FileFault(shown, 0, "a directory", "a YAML file")
     except (OSError, ValueError) as error:
-        return "", Fault(shown, 0, f"a file that cannot be read ({error})", "a YAML file")
+        return "", FileFault(shown, 0, f"a file that cannot be read ({error})", "a YAML file")
     try:
         return raw.decode("utf-8-sig"), None
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        return "", Fault(
+        return "", FileFault(
             shown, line, f"the byte 0x{raw[error.start]:02x}, which is not UTF-8", "a file saved as UTF-8"
         )
 
 
-def _nowhere(shown: str, name: str) -> Fault:
+def _nowhere(shown: str, name: str) -> FileFault:
     near = difflib.get_close_matches(name, shipped(), n=1)
     hint = f" ({near[0]!r}, perhaps)" if near else ""
-    return Fault(shown, 0, "no such file", f"a path, or one of the shipped {', '.join(shipped())}{hint}")
+    return FileFault(shown, 0, "no such file", f"a path, or one of the shipped {', '.join(shipped())}{hint}")
 
 
 def dump(constitution: Constitution) -> str:

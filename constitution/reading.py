@@ -18,7 +18,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from preceptor.constitution.checks import validate
-from preceptor.constitution.errors import Fault
+from preceptor.constitution.errors import FileFault
 from preceptor.constitution.principle import SLUG, Example, Principle
 
 MAX_NODES = 20_000
@@ -52,11 +52,11 @@ class ConstitutionFile(BaseModel):
     principles: tuple[Principle, ...] = ()
 
 
-class Reading(NamedTuple):
+class ParsedConstitution(NamedTuple):
     """What a text holds; `content` is None where it has faults."""
 
     content: ConstitutionFile | None
-    faults: tuple[Fault, ...]
+    faults: tuple[FileFault, ...]
     extends_lines: tuple[int, ...]
     """1-based line of each entry of `extends`."""
 
@@ -71,7 +71,7 @@ def parse(text: str) -> Any:
 
 
 @lru_cache(maxsize=64)
-def read(text: str, file: str) -> Reading:
+def read(text: str, file: str) -> ParsedConstitution:
     """All faults of the text at once; `file` is how they name it."""
     try:
         tree = parse(text)
@@ -80,26 +80,28 @@ def read(text: str, file: str) -> Reading:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 0
         words = " ".join(str(part) for part in (error.context, error.problem) if part)
-        return _faulty(Fault(file, line, f"broken YAML ({words})", "YAML that parses"))
+        return _faulty(FileFault(file, line, f"broken YAML ({words})", "YAML that parses"))
     except YAMLError as error:
-        return _faulty(Fault(file, 0, f"broken YAML ({' '.join(str(error).split())})", "YAML that parses"))
+        return _faulty(
+            FileFault(file, 0, f"broken YAML ({' '.join(str(error).split())})", "YAML that parses")
+        )
     except (_TooLargeError, RecursionError):
         return _faulty(
-            Fault(file, 0, f"aliases that make more than {MAX_NODES} values", "a file without them")
+            FileFault(file, 0, f"aliases that make more than {MAX_NODES} values", "a file without them")
         )
     if not isinstance(data, dict):
         came = "an empty file" if data is None else f"a file that holds {_kind(data)}"
-        return _faulty(Fault(file, 0, came, "a mapping with name and principles"))
+        return _faulty(FileFault(file, 0, came, "a mapping with name and principles"))
     faults = [*_shape_faults(tree, data, file), *_meaning_faults(tree, data, file)]
     if faults:
-        return Reading(None, tuple(sorted(faults, key=lambda fault: fault.line)), ())
+        return ParsedConstitution(None, tuple(sorted(faults, key=lambda fault: fault.line)), ())
     content = _validated(data)
     lines = tuple(_line(tree, ("extends", place)) for place in range(len(content.extends)))
-    return Reading(content, (), lines)
+    return ParsedConstitution(content, (), lines)
 
 
-def _faulty(fault: Fault) -> Reading:
-    return Reading(None, (fault,), ())
+def _faulty(fault: FileFault) -> ParsedConstitution:
+    return ParsedConstitution(None, (fault,), ())
 
 
 def _validated(data: Mapping[str, Any]) -> ConstitutionFile:
@@ -130,13 +132,13 @@ def _kind(value: Any) -> str:
     return names.get(type(value), "nothing")
 
 
-def _shape_faults(tree: Any, data: Mapping[str, Any], file: str) -> Iterator[Fault]:
+def _shape_faults(tree: Any, data: Mapping[str, Any], file: str) -> Iterator[FileFault]:
     """Keys and types, as pydantic sees them."""
     try:
         _validated(data)
     except ValidationError as error:
         for detail in error.errors():
-            yield Fault(file, _line(tree, detail["loc"]), *_came_and_wanted(detail, data))
+            yield FileFault(file, _line(tree, detail["loc"]), *_came_and_wanted(detail, data))
 
 
 def _came_and_wanted(detail: ErrorDetails, data: Mapping[str, Any]) -> tuple[str, str]:
@@ -199,11 +201,13 @@ def _nearest(word: str, known: Sequence[str]) -> str:
     return f"{near[0]!r}, perhaps" if near else f"one of {', '.join(known)}"
 
 
-def _meaning_faults(tree: Any, data: Mapping[str, Any], file: str) -> Iterator[Fault]:
+def _meaning_faults(tree: Any, data: Mapping[str, Any], file: str) -> Iterator[FileFault]:
     """What the types do not say: checks, ids given twice, and that there is a principle at all."""
     principles = data.get("principles")
     if principles == [] and not data.get("extends"):
-        yield Fault(file, _line(tree, ("principles",)), "a constitution without principles", "at least one")
+        yield FileFault(
+            file, _line(tree, ("principles",)), "a constitution without principles", "at least one"
+        )
     seen: dict[str, int] = {}
     for place, principle in enumerate(principles if isinstance(principles, list) else ()):
         if not isinstance(principle, dict):
@@ -211,7 +215,7 @@ def _meaning_faults(tree: Any, data: Mapping[str, Any], file: str) -> Iterator[F
         line = _line(tree, ("principles", place, "id"))
         named = principle.get("id")
         if isinstance(named, str) and named in seen:
-            yield Fault(
+            yield FileFault(
                 file, line, f"the id {named!r} a second time, after line {seen[named]}", "an id of its own"
             )
         elif isinstance(named, str):
@@ -219,7 +223,7 @@ def _meaning_faults(tree: Any, data: Mapping[str, Any], file: str) -> Iterator[F
         yield from _check_faults(tree, principle, place, file)
 
 
-def _check_faults(tree: Any, principle: Mapping[str, Any], place: int, file: str) -> Iterator[Fault]:
+def _check_faults(tree: Any, principle: Mapping[str, Any], place: int, file: str) -> Iterator[FileFault]:
     check = principle.get("check")
     if not isinstance(check, dict):
         return
@@ -227,7 +231,9 @@ def _check_faults(tree: Any, principle: Mapping[str, Any], place: int, file: str
         for words in validate({name: argument}):
             came, _, wanted = words.partition("; wanted ")
             whose = _whose(("principles", place), {"principles": {place: principle}})
-            yield Fault(file, _line(tree, ("principles", place, "check", name)), f"{came} in {whose}", wanted)
+            yield FileFault(
+                file, _line(tree, ("principles", place, "check", name)), f"{came} in {whose}", wanted
+            )
 
 
 def _line(tree: Any, loc: Sequence[int | str]) -> int:

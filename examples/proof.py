@@ -206,7 +206,7 @@ def hidden(model: Any, rows: Rows) -> Tensor:
 
 
 def before_tokens(model: Any, rows: Rows) -> tuple[Tensor, Tensor]:
-    """States (B, L, H) from which each reply token is foretold, and a mask (B, L), true where there is one."""
+    """States (B, L, H) from which each reply token is predicted, and a mask (B, L), true where there is one."""
     length = max(len(reply) for _, reply in rows)
     mask = torch.tensor([[at < len(reply) for at in range(length)] for _, reply in rows])  # (B, L)
     places = torch.tensor([[len(p) - 1 + min(at, len(r) - 1) for at in range(length)] for p, r in rows])

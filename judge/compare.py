@@ -13,7 +13,7 @@ from typing import NamedTuple, cast
 from preceptor.constitution.checks import Exchange, looks_refused, run
 from preceptor.constitution.principle import Principle
 from preceptor.judge.models.protocol import Completion, Model, Outcome, Request
-from preceptor.judge.records import Fault, Judgement, Letter, Order, Pair, Status
+from preceptor.judge.records import Judgement, JudgementFault, Letter, Order, Pair, Status
 from preceptor.judge.replies import read_reply
 from preceptor.judge.settings import CHECKS
 from preceptor.prompts.errors import TemplateError
@@ -31,7 +31,7 @@ SHOWN: Mapping[Order, Mapping[str, Letter]] = {
 """Order -> letter on the menu -> letter of the pair."""
 
 
-STATUS: Mapping[Fault, Status] = {
+STATUS: Mapping[JudgementFault, Status] = {
     "refused": "refused",
     "off-topic": "unparsed",
     "truncated": "unparsed",
@@ -41,7 +41,7 @@ STATUS: Mapping[Fault, Status] = {
 """Why there is no verdict -> the status of the row."""
 
 
-class Question(NamedTuple):
+class ComparisonSetup(NamedTuple):
     """What is the same in all comparisons of a run."""
 
     judge: Model
@@ -81,7 +81,7 @@ def offered(template: Template, tie: bool) -> Mapping[str, str]:
     return {letter: words for letter, words in template.menu.items() if tie or letter != "tie"}
 
 
-def ask(pair: Pair, principles: Sequence[Principle], order: Order, question: Question) -> Request:
+def ask(pair: Pair, principles: Sequence[Principle], order: Order, question: ComparisonSetup) -> Request:
     """The request that shows the pair in this order: a first in `original`, b first in `swapped`."""
     shown = (pair.response_a, pair.response_b)
     first, second = shown if order == "original" else shown[::-1]
@@ -112,10 +112,10 @@ def ask(pair: Pair, principles: Sequence[Principle], order: Order, question: Que
     )
 
 
-def shots_of(principles: Sequence[Principle], question: Question) -> tuple[Shot, ...]:
+def shots_of(principles: Sequence[Principle], question: ComparisonSetup) -> tuple[Shot, ...]:
     """The worked examples of an ask: the first few of each principle, the better reply as A or B by its hash.
 
-    They hang on the principles alone, so that they stand in the part of the prompt that providers cache.
+    They depend on the principles alone, so that they stand in the part of the prompt that providers cache.
     """
     shots = []
     for number, principle in enumerate(principles, start=1):
@@ -165,21 +165,21 @@ def read(
     )
 
 
-class Found(NamedTuple):
+class VerdictReading(NamedTuple):
     """Whether an outcome holds a verdict, and why not."""
 
-    fault: Fault
+    fault: JudgementFault
     status: Status
     problem: str
     verdict: Verdict | None = None
 
 
-def fault_of(outcome: Outcome, request: Request) -> Found:
+def fault_of(outcome: Outcome, request: Request) -> VerdictReading:
     """Why the outcome of a request with a menu holds no verdict; no fault where it does."""
     reply = read_reply(outcome)
     if not isinstance(outcome, Completion) or reply.status not in ("ok", "truncated"):
-        fault = cast(Fault, reply.status)
-        return Found(fault, STATUS[fault], reply.problem)
+        fault = cast(JudgementFault, reply.status)
+        return VerdictReading(fault, STATUS[fault], reply.problem)
     verdict = parse(outcome.text, request.menu)
     if isinstance(verdict, Verdict) and (
         reply.status == "ok"
@@ -189,9 +189,11 @@ def fault_of(outcome: Outcome, request: Request) -> Found:
             and survives_a_cut(outcome.text, verdict)
         )
     ):
-        return Found("", "ok", "", verdict)
+        return VerdictReading("", "ok", "", verdict)
     fault = "refused" if looks_refused(reply.text) else "truncated" if reply.problem else "off-topic"
-    return Found(fault, STATUS[fault], verdict.reason if isinstance(verdict, Unparsed) else reply.problem)
+    return VerdictReading(
+        fault, STATUS[fault], verdict.reason if isinstance(verdict, Unparsed) else reply.problem
+    )
 
 
 def survives_a_cut(text: str, verdict: Verdict) -> bool:

@@ -123,7 +123,7 @@ def _asked(
     template: Template,
     settings: LabelSettings,
 ) -> Dialogue[list[Judgement]]:
-    question = compare.Question(
+    question = compare.ComparisonSetup(
         judge=judge,
         template=template,
         menu=compare.offered(template, settings.tie),

@@ -18,7 +18,7 @@ Status = Literal["ok", "tie", "inconsistent", "refused", "unparsed", "failed"]
 """What became of a comparison. Only `ok` rows become preferences; no status stands for a number."""
 
 ReplyStatus = Literal["ok", "refused", "truncated", "empty", "failed"]
-Fault = Literal["", "refused", "off-topic", "truncated", "empty", "failed"]
+JudgementFault = Literal["", "refused", "off-topic", "truncated", "empty", "failed"]
 """Why a judgement holds no verdict. `off-topic`: words, and none of them a verdict on offer."""
 
 Letter = Literal["a", "b", "tie"]
@@ -133,7 +133,7 @@ class Judgement(Record):
     """Ledger key; None for a machine check."""
     sampled: bool = False
     """True where `probability` comes from the letter alone, because the provider gave no token probabilities."""
-    fault: Fault = ""
+    fault: JudgementFault = ""
     """Why there is no verdict; empty where there is one."""
 
 

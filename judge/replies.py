@@ -8,7 +8,7 @@ from preceptor.judge.models.protocol import Completion, Failure, Outcome
 from preceptor.judge.records import ReplyStatus
 
 
-class Reply(NamedTuple):
+class ModelReply(NamedTuple):
     """A model's text and what became of the request."""
 
     text: str
@@ -19,24 +19,24 @@ class Reply(NamedTuple):
     """What the model thought before it replied; no part of the reply."""
 
 
-def read_reply(outcome: Outcome) -> Reply:
+def read_reply(outcome: Outcome) -> ModelReply:
     """The reply in an outcome.
 
     `refused` is what the provider declares refused or filtered. A reply that declines in words is a reply:
     whether declining was right is for the judge to say.
     """
     if isinstance(outcome, Failure):
-        return Reply("", outcome.kind, outcome.problem)
+        return ModelReply("", outcome.kind, outcome.problem)
     text, thoughts = outcome.text.strip(), outcome.thoughts
     if outcome.finish_reason == "refused":
-        return Reply(text, "refused", text or "the provider declined to answer", thoughts)
+        return ModelReply(text, "refused", text or "the provider declined to answer", thoughts)
     if not text:
-        return Reply("", "empty", _why_empty(outcome), thoughts)
+        return ModelReply("", "empty", _why_empty(outcome), thoughts)
     if outcome.finish_reason == "length":
-        return Reply(text, "truncated", "the reply was cut off at max_tokens", thoughts)
+        return ModelReply(text, "truncated", "the reply was cut off at max_tokens", thoughts)
     if outcome.finish_reason == "cut":
-        return Reply(text, "truncated", f"the reply was broken off: {outcome.finish_word}", thoughts)
-    return Reply(text, "ok", "", thoughts)
+        return ModelReply(text, "truncated", f"the reply was broken off: {outcome.finish_word}", thoughts)
+    return ModelReply(text, "ok", "", thoughts)
 
 
 def _why_empty(outcome: Completion) -> str:

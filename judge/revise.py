@@ -10,7 +10,7 @@ from preceptor.constitution.checks import looks_refused
 from preceptor.constitution.principle import Constitution, Principle
 from preceptor.judge.models.protocol import Dialogue, Model, Request
 from preceptor.judge.records import Critique, ReplyStatus, Response, Revision
-from preceptor.judge.replies import Reply, read_reply
+from preceptor.judge.replies import ModelReply, read_reply
 from preceptor.judge.settings import ReviseSettings
 from preceptor.prompts.records import Message, content_id
 from preceptor.prompts.template import load, nonce
@@ -111,7 +111,7 @@ def _one_round(
     return _Round(said, draft.text, request.key, "ok", "", draft.thoughts)
 
 
-def _usable(critique: Reply) -> Reply:
+def _usable(critique: ModelReply) -> ModelReply:
     """A critique that declines is none. A revision may decline: that can be the very repair."""
     if critique.status == "ok" and looks_refused(critique.text):
         return critique._replace(status="refused", problem=critique.text)

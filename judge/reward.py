@@ -24,10 +24,10 @@ from preceptor.judge.asking.prices import Prices
 from preceptor.judge.label import label
 from preceptor.judge.label import template_for as comparing
 from preceptor.judge.ledger.ledger import open_ledger
-from preceptor.judge.models.protocol import Dialogue, Model, Row
+from preceptor.judge.models.protocol import Dialogue, Model, RowT
 from preceptor.judge.models.registry import open_model
 from preceptor.judge.records import Group
-from preceptor.judge.score import Reply, score
+from preceptor.judge.score import ReplyToScore, score
 from preceptor.judge.score import template_for as grading
 from preceptor.judge.settings import LabelSettings, Price, Schedule, ScoreSettings
 from preceptor.judge.user_prices import user_prices
@@ -36,7 +36,7 @@ from preceptor.prompts.records import Message, Prompt, Record, content_id
 
 __all__ = ["JudgeReward", "RewardSettings"]
 
-Conversation = str | Sequence[dict[str, Any]]
+TrlConversation = str | Sequence[dict[str, Any]]
 """A prompt or completion as TRL hands it on: text, or messages."""
 
 
@@ -101,7 +101,7 @@ class JudgeReward:
 
     @property
     def identity(self) -> str:
-        """What the rewards hang on, in words that equal ones share: judge, constitution, and how it is asked."""
+        """What the rewards depend on, in words that equal ones share: judge, constitution, and how it is asked."""
         how = self._settings.model_dump(mode="json", exclude=NOT_IN_REWARD)
         asked = content_id("reward", [self._judge.name, self._constitution.identity, how])
         return f"{self.__name__} by {self._judge.name}#{asked}"
@@ -112,7 +112,7 @@ class JudgeReward:
         return self._spent_usd + (self._fanout.progress.cost_usd if self._fanout else 0.0)
 
     async def __call__(
-        self, prompts: Sequence[Conversation], completions: Sequence[Conversation], **columns: Any
+        self, prompts: Sequence[TrlConversation], completions: Sequence[TrlConversation], **columns: Any
     ) -> list[float | None]:
         """One reward for each completion, None where it could not be judged.
 
@@ -123,7 +123,7 @@ class JudgeReward:
         """
         tags = columns.get("tags") or [()] * len(prompts)
         rows = [
-            Reply(str(number), _prompt(asked, tag), _text(said))
+            ReplyToScore(str(number), _prompt(asked, tag), _text(said))
             for number, (asked, said, tag) in enumerate(zip(prompts, completions, tags, strict=True))
         ]
         if self._settings.mode == "score":
@@ -144,8 +144,8 @@ class JudgeReward:
         finally:
             await self._judge.close()
 
-    async def _grouped(self, rows: Sequence[Reply]) -> list[float | None]:
-        by_prompt: dict[str, list[Reply]] = {}
+    async def _grouped(self, rows: Sequence[ReplyToScore]) -> list[float | None]:
+        by_prompt: dict[str, list[ReplyToScore]] = {}
         for row in rows:
             by_prompt.setdefault(row.prompt.id, []).append(row)
         groups = [_group(members) for members in by_prompt.values() if len(members) > 1]
@@ -166,7 +166,7 @@ class JudgeReward:
             found |= dict(zip(one.ranking.sources, one.ranking.scores, strict=True))
         return [found.get(row.id) for row in rows]
 
-    async def _ask(self, dialogues: Sequence[Dialogue[Row]]) -> list[Row]:
+    async def _ask(self, dialogues: Sequence[Dialogue[RowT]]) -> list[RowT]:
         asker = await self._open()
         try:
             return [row async for row in asker.run(dialogues, len(dialogues))]
@@ -209,7 +209,7 @@ class JudgeReward:
         self._fanout = self._opening = self._loop = None
 
 
-def _prompt(asked: Conversation, tags: Sequence[str]) -> Prompt:
+def _prompt(asked: TrlConversation, tags: Sequence[str]) -> Prompt:
     if isinstance(asked, str):
         messages: tuple[Message, ...] = (Message(role="user", content=asked),)
     else:
@@ -218,11 +218,11 @@ def _prompt(asked: Conversation, tags: Sequence[str]) -> Prompt:
     return Prompt(id=identity, messages=messages, tags=tuple(tags))
 
 
-def _text(said: Conversation) -> str:
+def _text(said: TrlConversation) -> str:
     return said if isinstance(said, str) else "\n\n".join(str(turn["content"]) for turn in said)
 
 
-def _group(members: Sequence[Reply]) -> Group:
+def _group(members: Sequence[ReplyToScore]) -> Group:
     return Group(
         id=content_id("group", members[0].prompt.id, [member.text for member in members]),
         prompt=members[0].prompt,

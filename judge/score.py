@@ -21,7 +21,7 @@ from preceptor.prompts.verdict import Verdict, parse
 LOW, HIGH = 1, 10
 
 
-class Reply(NamedTuple):
+class ReplyToScore(NamedTuple):
     """A reply that is to be graded."""
 
     id: str
@@ -38,7 +38,7 @@ def template_for(judge: Model, settings: ScoreSettings) -> Template:
 
 
 def score(
-    reply: Reply, constitution: Constitution, judge: Model, template: Template, settings: ScoreSettings
+    reply: ReplyToScore, constitution: Constitution, judge: Model, template: Template, settings: ScoreSettings
 ) -> Dialogue[Score]:
     """The score of one reply: the mean grade over the principles that apply, by weight.
 
@@ -58,7 +58,7 @@ def score(
 
 
 def _ask(
-    reply: Reply, group: Sequence[Principle], judge: Model, template: Template, settings: ScoreSettings
+    reply: ReplyToScore, group: Sequence[Principle], judge: Model, template: Template, settings: ScoreSettings
 ) -> Request:
     messages = template.render(
         messages=reply.prompt.messages,
@@ -122,7 +122,7 @@ def expected_grade(probabilities: Mapping[str, float] | None) -> float | None:
 
 
 def _score(
-    reply: Reply,
+    reply: ReplyToScore,
     applicable: Sequence[Principle],
     grades: tuple[Grade, ...],
     constitution: Constitution,

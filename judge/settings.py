@@ -20,7 +20,7 @@ Combine = Literal["mean", "majority", "dawid-skene"]
 """How a panel's votes add up."""
 Schedule = Literal["all", "circular", "swiss"]
 """Which of the replies to a prompt are compared."""
-Pairing = Literal["best-worst", "adjacent", "all"]
+RankingPairing = Literal["best-worst", "adjacent", "all"]
 """Which of the ranked replies become preferences."""
 
 

@@ -162,7 +162,7 @@ def logistic(x: Any, y: Any) -> list[Effect] | None:
     """The coefficients of logistic regression without a penalty, of every column of x; the constant is a column, too.
 
     x: (N, K) floats; y: (N,) of 0 and 1. Standard errors are those of the information matrix at the maximum of the
-    likelihood. None where there is no finite maximum: where some columns tell all of y, or hang on one another.
+    likelihood. None where there is no finite maximum: where some columns tell all of y, or depend on one another.
     """
     import numpy as np
     from sklearn.linear_model import LogisticRegression

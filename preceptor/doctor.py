@@ -14,7 +14,7 @@ LIBRARIES = ("torch", "transformers", "trl", "peft")
 NEEDED = (*LIBRARIES, "accelerate", "datasets", "safetensors")
 
 
-class Finding(NamedTuple):
+class Diagnosis(NamedTuple):
     """One thing that was looked at."""
 
     what: str
@@ -30,9 +30,9 @@ def need_training() -> None:
         raise UserError(f"training needs {', '.join(absent)}; install with: pip install 'preceptor[train]'")
 
 
-def examine() -> list[Finding]:
+def examine() -> list[Diagnosis]:
     """Look at everything. No key is shown: only whether one is set."""
-    findings = [Finding("python", platform.python_version(), ok=True, needed=True)]
+    findings = [Diagnosis("python", platform.python_version(), ok=True, needed=True)]
     findings += _providers()
     findings += [_library(name, "pip install 'preceptor[train]'", needed=True) for name in LIBRARIES]
     if find_spec("torch") is not None and find_spec("transformers") is not None:
@@ -40,56 +40,56 @@ def examine() -> list[Finding]:
     return findings
 
 
-def _providers() -> list[Finding]:
+def _providers() -> list[Diagnosis]:
     """What the providers declare that they need, ours first and then those that packages add."""
     from preceptor.judge.models import registry
 
-    findings: list[Finding] = []
+    findings: list[Diagnosis] = []
     for name in registry.providers():
         try:
             provider = registry.declared(name)
         except registry.BrokenProvider as exc:
-            findings.append(Finding(f"provider {name}", str(exc), ok=False, needed=False))
+            findings.append(Diagnosis(f"provider {name}", str(exc), ok=False, needed=False))
             continue
         if package := registry.package_of(name):
-            findings.append(Finding(f"provider {name}", package, ok=True, needed=False))
+            findings.append(Diagnosis(f"provider {name}", package, ok=True, needed=False))
         findings += [_library(one, f"pip install {one}", needed=False) for one in provider.libraries]
         if provider.key:
             there = bool(os.environ.get(provider.key))
-            findings.append(Finding(provider.key, "set" if there else "not set", there, needed=False))
+            findings.append(Diagnosis(provider.key, "set" if there else "not set", there, needed=False))
     return findings
 
 
-def _library(name: str, how: str, *, needed: bool) -> Finding:
+def _library(name: str, how: str, *, needed: bool) -> Diagnosis:
     try:
-        return Finding(name, metadata.version(name), ok=True, needed=needed)
+        return Diagnosis(name, metadata.version(name), ok=True, needed=needed)
     except metadata.PackageNotFoundError:
-        return Finding(name, f"not installed: {how}", ok=False, needed=needed)
+        return Diagnosis(name, f"not installed: {how}", ok=False, needed=needed)
 
 
-def _hardware() -> list[Finding]:
+def _hardware() -> list[Diagnosis]:
     from preceptor.judge.models import registry
     from preceptor.train.models.devices import accelerator
 
     found = accelerator()
     embedded = registry.open_model("embedded")
     return [
-        Finding("accelerator", found or "none: training runs on the CPU", bool(found), needed=False),
-        Finding("embedded model", embedded.endpoint or embedded.name, ok=True, needed=True),
+        Diagnosis("accelerator", found or "none: training runs on the CPU", bool(found), needed=False),
+        Diagnosis("embedded model", embedded.endpoint or embedded.name, ok=True, needed=True),
         _smollm2(),
     ]
 
 
-def _smollm2() -> Finding:
+def _smollm2() -> Diagnosis:
     """The packaged real model, as far as it is on this machine; nothing is fetched to find out."""
     from preceptor.judge.models.local import gguf, smollm2
     from preceptor.judge.models.local.weights_hash import file_hash
 
     if find_spec("gguf") is None:
-        return Finding(smollm2.NAME, f"not installed: {gguf.INSTALL}", ok=False, needed=False)
+        return Diagnosis(smollm2.NAME, f"not installed: {gguf.INSTALL}", ok=False, needed=False)
     found = smollm2.installed()
     if found is None:
         later = f"not here: {smollm2.PACKAGE} {smollm2.VERSION} is fetched when the model is first named"
-        return Finding(smollm2.NAME, later, ok=False, needed=False)
+        return Diagnosis(smollm2.NAME, later, ok=False, needed=False)
     right = file_hash(found) == smollm2.SHA256
-    return Finding(smollm2.NAME, str(found) if right else f"{found} is another file", right, needed=False)
+    return Diagnosis(smollm2.NAME, str(found) if right else f"{found} is another file", right, needed=False)

@@ -13,12 +13,12 @@ from preceptor.prompts.columns import renamed
 from preceptor.prompts.errors import RowsError
 from preceptor.prompts.records import Message, Prompt, Role, content_id
 from preceptor.prompts.rows import BadRowError, RawRow, kind_of, parsed_rows
-from preceptor.prompts.seen import Seen
+from preceptor.prompts.seen import SeenIds
 
 PROMPT_COLUMNS = frozenset({"id", "prompt", "messages", "tags", "meta"})
 
 
-class Split(NamedTuple):
+class PromptSplit(NamedTuple):
     """Prompts to learn from, and prompts that nothing may learn from."""
 
     train: tuple[Prompt, ...]
@@ -33,7 +33,7 @@ class Ids:
     """
 
     def __init__(self) -> None:
-        self._seen = Seen()
+        self._seen = SeenIds()
         self._equal: Counter[str] = Counter()
 
     def of(self, row: RawRow, derived: str) -> str:
@@ -147,7 +147,7 @@ def meta_of(fields: Mapping[str, Any], ours: frozenset[str]) -> dict[str, Any]:
     return {**(own or {}), **others}
 
 
-def split(prompts: Iterable[Prompt], held_out_share: float, seed: int) -> Split:
+def split(prompts: Iterable[Prompt], held_out_share: float, seed: int) -> PromptSplit:
     """Prompts by a hash of seed and id: where a prompt falls depends on no other prompt, so adding rows moves
     none.
     """
@@ -158,7 +158,7 @@ def split(prompts: Iterable[Prompt], held_out_share: float, seed: int) -> Split:
     for prompt in prompts:
         drawn = int(hashlib.sha256(f"{seed}:{prompt.id}".encode()).hexdigest()[:12], 16) / 16**12
         (held_out if drawn < held_out_share else train).append(prompt)
-    return Split(tuple(train), tuple(held_out))
+    return PromptSplit(tuple(train), tuple(held_out))
 
 
 def shipped_pools() -> tuple[str, ...]:

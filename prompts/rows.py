@@ -20,12 +20,12 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from pydantic import ValidationError
 
-from preceptor.constitution.errors import Fault
+from preceptor.constitution.errors import FileFault
 from preceptor.prompts.errors import RowsError
 from preceptor.prompts.records import Record
 
-Parsed = TypeVar("Parsed")
-Row = TypeVar("Row", bound=Record)
+ParsedT = TypeVar("ParsedT")
+RecordT = TypeVar("RecordT", bound=Record)
 
 MOST_FAULTS = 10
 ENDINGS = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".json", ".json.gz", ".parquet")
@@ -59,7 +59,7 @@ class BadRowError(Exception):
         self.came, self.wanted = came, wanted
 
 
-def read_rows(source: str | Path) -> Iterator[RawRow | Fault]:
+def read_rows(source: str | Path) -> Iterator[RawRow | FileFault]:
     """The rows of a file, dataset folder or `hub:` dataset, in order, with a Fault where a row cannot be
     read.
 
@@ -74,21 +74,21 @@ def read_rows(source: str | Path) -> Iterator[RawRow | Fault]:
     yield from rows
 
 
-def parsed_rows(source: str | Path, read: Callable[[RawRow], Parsed]) -> Iterator[Parsed]:
+def parsed_rows(source: str | Path, read: Callable[[RawRow], ParsedT]) -> Iterator[ParsedT]:
     """What `read` makes of every row, as a stream.
 
     After the first fault nothing more is given out; the rest is only searched for further faults (ten at the
     most), which are then raised together as one RowsError.
     """
-    faults: list[Fault] = []
+    faults: list[FileFault] = []
     for row in read_rows(source):
-        if isinstance(row, Fault):
+        if isinstance(row, FileFault):
             faults.append(row)
         else:
             try:
                 made = read(row)
             except BadRowError as bad:
-                faults.append(Fault(row.file, row.line, bad.came, bad.wanted))
+                faults.append(FileFault(row.file, row.line, bad.came, bad.wanted))
             else:
                 if not faults:
                     yield made
@@ -98,12 +98,12 @@ def parsed_rows(source: str | Path, read: Callable[[RawRow], Parsed]) -> Iterato
         raise faulty(str(source), faults)
 
 
-def read_records(source: str | Path, kind: type[Row]) -> Iterator[Row]:
+def read_records(source: str | Path, kind: type[RecordT]) -> Iterator[RecordT]:
     """Rows that one of our own stages wrote, read back."""
     return parsed_rows(source, lambda row: validated(kind, row.fields))
 
 
-def validated(kind: type[Row], fields: Mapping[str, Any]) -> Row:
+def validated(kind: type[RecordT], fields: Mapping[str, Any]) -> RecordT:
     """The record in the fields. Raises BadRowError that names the first field that is wrong."""
     try:
         return kind.model_validate(fields)
@@ -113,7 +113,7 @@ def validated(kind: type[Row], fields: Mapping[str, Any]) -> Row:
         raise BadRowError(f"{place}: {first['msg'].lower()}", f"a row of kind {kind.__name__}") from exc
 
 
-def faulty(name: str, faults: Sequence[Fault]) -> RowsError:
+def faulty(name: str, faults: Sequence[FileFault]) -> RowsError:
     """One message for all faults found."""
     if len(faults) == 1:
         return RowsError(str(faults[0]))
@@ -123,7 +123,7 @@ def faulty(name: str, faults: Sequence[Fault]) -> RowsError:
     )
 
 
-def _opened(name: str) -> Iterator[RawRow | Fault]:
+def _opened(name: str) -> Iterator[RawRow | FileFault]:
     if name.startswith("hub:"):
         return _hub_rows(name)
     path = Path(name)
@@ -167,28 +167,28 @@ def _lines(name: str) -> Iterator[tuple[int, bytes]]:
         ) from exc
 
 
-def _decoded(name: str, number: int, line: bytes) -> str | Fault:
+def _decoded(name: str, number: int, line: bytes) -> str | FileFault:
     try:
         return line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as exc:
-        return Fault(name, number, f"byte {exc.start + 1} of the line is not UTF-8", "text in UTF-8")
+        return FileFault(name, number, f"byte {exc.start + 1} of the line is not UTF-8", "text in UTF-8")
 
 
-def _json_rows(name: str) -> Iterator[RawRow | Fault]:
+def _json_rows(name: str) -> Iterator[RawRow | FileFault]:
     for number, line in _lines(name):
         text = _decoded(name, number, line)
-        if isinstance(text, Fault):
+        if isinstance(text, FileFault):
             yield text
         elif text.strip():
             yield _json_row(name, number, text)
 
 
-def _json_file_rows(name: str) -> Iterator[RawRow | Fault]:
+def _json_file_rows(name: str) -> Iterator[RawRow | FileFault]:
     """A file that is one JSON value: a list of rows, or an object that keeps them under a known key."""
     pieces, size = [], 0
     for number, line in _lines(name):
         text = _decoded(name, number, line)
-        if isinstance(text, Fault):
+        if isinstance(text, FileFault):
             yield text
             return
         pieces.append(text)
@@ -198,25 +198,25 @@ def _json_file_rows(name: str) -> Iterator[RawRow | Fault]:
     value = _json_value(name, 0, "".join(pieces))
     if isinstance(value, dict):
         value = next((value[key] for key in LISTS_OF_ROWS if isinstance(value.get(key), list)), [value])
-    if isinstance(value, Fault):
+    if isinstance(value, FileFault):
         yield value
         return
     if not isinstance(value, list):
-        yield Fault(name, 0, kind_of(value), "a list of rows")
+        yield FileFault(name, 0, kind_of(value), "a list of rows")
         return
     for number, row in enumerate(value, start=1):
         if isinstance(row, dict):
             yield RawRow(name, number, row)
         else:
-            yield Fault(name, number, kind_of(row), "an object in the list of rows")
+            yield FileFault(name, number, kind_of(row), "an object in the list of rows")
 
 
-def _json_row(name: str, number: int, text: str) -> RawRow | Fault:
+def _json_row(name: str, number: int, text: str) -> RawRow | FileFault:
     value = _json_value(name, number, text)
-    if isinstance(value, Fault):
+    if isinstance(value, FileFault):
         return value
     if not isinstance(value, dict):
-        return Fault(name, number, f"{kind_of(value)}", "one JSON object on the line")
+        return FileFault(name, number, f"{kind_of(value)}", "one JSON object on the line")
     return RawRow(name, number, value)
 
 
@@ -227,17 +227,17 @@ def _json_value(name: str, number: int, text: str) -> Any:
         if "\\ud" in text or "\\uD" in text:
             json.dumps(value, ensure_ascii=False).encode()
         if number and _too_deep(value):
-            return Fault(name, number, f"values nested more than {DEEPEST} deep", "a row")
+            return FileFault(name, number, f"values nested more than {DEEPEST} deep", "a row")
     except json.JSONDecodeError as exc:
-        return Fault(
+        return FileFault(
             name, number, f"broken JSON at column {exc.colno}: {exc.msg}", "one JSON object on the line"
         )
     except UnicodeEncodeError:
-        return Fault(
+        return FileFault(
             name, number, "an escape that is half a character (a lone surrogate)", "whole characters"
         )
     except (ValueError, RecursionError) as exc:
-        return Fault(name, number, f"JSON that cannot be read: {exc}", "one JSON object on the line")
+        return FileFault(name, number, f"JSON that cannot be read: {exc}", "one JSON object on the line")
     return value
 
 
@@ -265,8 +265,8 @@ def _no_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no JSON number")
 
 
-def _csv_rows(name: str) -> Iterator[RawRow | Fault]:
-    bad: list[Fault] = []
+def _csv_rows(name: str) -> Iterator[RawRow | FileFault]:
+    bad: list[FileFault] = []
 
     number = 0
 
@@ -274,7 +274,7 @@ def _csv_rows(name: str) -> Iterator[RawRow | Fault]:
         nonlocal number
         for number, line in _lines(name):
             text = _decoded(name, number, line)
-            if isinstance(text, Fault):
+            if isinstance(text, FileFault):
                 bad.append(text)
             yield text if isinstance(text, str) else line.decode("utf-8", "replace")
 
@@ -284,11 +284,11 @@ def _csv_rows(name: str) -> Iterator[RawRow | Fault]:
         try:
             cells = next(reader, None)
         except csv.Error as exc:
-            yield Fault(name, number, f"broken CSV: {exc}", 'comma-separated cells, quoted with "')
+            yield FileFault(name, number, f"broken CSV: {exc}", 'comma-separated cells, quoted with "')
             return
         header = list(reader.fieldnames or ())
         if twice := sorted({column for column in header if header.count(column) > 1}):
-            yield Fault(name, 1, f"column {', '.join(twice)} twice", "columns with names that differ")
+            yield FileFault(name, 1, f"column {', '.join(twice)} twice", "columns with names that differ")
             return
         if bad:
             yield from bad
@@ -296,7 +296,7 @@ def _csv_rows(name: str) -> Iterator[RawRow | Fault]:
         elif cells is None:
             return
         elif None in cells or None in cells.values():
-            yield Fault(name, number, "more or fewer cells than the header", f"{len(header)} cells")
+            yield FileFault(name, number, "more or fewer cells than the header", f"{len(header)} cells")
         else:
             try:
                 fields = {
@@ -305,7 +305,7 @@ def _csv_rows(name: str) -> Iterator[RawRow | Fault]:
                     if value or key not in OPTIONAL_CELLS
                 }
             except BadRowError as bad_cell:
-                yield Fault(name, number, bad_cell.came, bad_cell.wanted)
+                yield FileFault(name, number, bad_cell.came, bad_cell.wanted)
             else:
                 yield RawRow(name, number, fields)
 
@@ -333,7 +333,7 @@ def _are_messages(value: list[Any]) -> bool:
     return len(value) > 0 and all(isinstance(item, dict) and "role" in item for item in value)
 
 
-def _parquet_rows(name: str) -> Iterator[RawRow | Fault]:
+def _parquet_rows(name: str) -> Iterator[RawRow | FileFault]:
     import pyarrow
     from pyarrow import parquet
 
@@ -378,7 +378,7 @@ def _is_binary(kind: Any) -> bool:
     return any(_is_binary(one) for one in inner)
 
 
-def _folder_rows(name: str) -> Iterator[RawRow | Fault]:
+def _folder_rows(name: str) -> Iterator[RawRow | FileFault]:
     folder = Path(name)
     if not any(
         (folder / mark).is_file() for mark in ("dataset_info.json", "dataset_dict.json", "state.json")
@@ -396,7 +396,7 @@ def _folder_rows(name: str) -> Iterator[RawRow | Fault]:
     return _dataset_rows(name, loaded, "")
 
 
-def _hub_rows(name: str) -> Iterator[RawRow | Fault]:
+def _hub_rows(name: str) -> Iterator[RawRow | FileFault]:
     identity, _, split = name.removeprefix("hub:").partition("@")
     if not identity:
         raise RowsError(f"{name}: no dataset named; wanted hub:OWNER/NAME or hub:OWNER/NAME@SPLIT")
@@ -418,7 +418,7 @@ def _datasets(name: str) -> Any:
     return datasets
 
 
-def _dataset_rows(name: str, loaded: Any, split: str) -> Iterator[RawRow | Fault]:
+def _dataset_rows(name: str, loaded: Any, split: str) -> Iterator[RawRow | FileFault]:
     if isinstance(loaded, dict):
         names = sorted(loaded)
         if split not in loaded and len(names) != 1:

@@ -9,7 +9,7 @@ FULL = 0.6
 """Share of taken places from which on the table is doubled."""
 
 
-class Seen:
+class SeenIds:
     """The ids that were added, each with a whole number below 2^32 such as its line.
 
     An open-addressing table of the ids' 64-bit hashes, 12 bytes a place: a set of a million strings takes some 150 MB,

@@ -176,7 +176,7 @@ class Claim(NamedTuple):
     """Index of the token behind it."""
 
 
-class Labelled(NamedTuple):
+class LabelledMenu(NamedTuple):
     """A menu whose entries are a label with a colon and a word or number each."""
 
     label: tuple[str, ...]
@@ -188,7 +188,7 @@ class Labelled(NamedTuple):
     """The highest grade where the options are the numbers that are their keys; 0 elsewhere."""
 
 
-def labelled(menu: Mapping[str, str]) -> Labelled | None:
+def labelled(menu: Mapping[str, str]) -> LabelledMenu | None:
     """The menu as a label and its options, where it is of that form."""
     heads = {words.rpartition(":")[0].strip() for words in menu.values()}
     if len(heads) != 1 or not (label := _words(heads.pop())) or not all(word.isalnum() for word in label):
@@ -202,7 +202,7 @@ def labelled(menu: Mapping[str, str]) -> Labelled | None:
         options[bare] = key
     folded = len({" ".join(words).casefold() for words in options}) == len(options)
     numbers = all(key.isdecimal() and words == (key,) for words, key in options.items())
-    return Labelled(
+    return LabelledMenu(
         tuple(word.casefold() for word in label), options, folded, max(map(int, menu)) if numbers else 0
     )
 
@@ -225,7 +225,7 @@ def tokens(text: str) -> list[Token]:
     ]
 
 
-def last_claim(reply: str, menu: Labelled) -> Claim | None:
+def last_claim(reply: str, menu: LabelledMenu) -> Claim | None:
     """The last place where the reply gives a verdict and does not only quote one."""
     found = tokens(reply)
     quotes = _Quotes(reply)
@@ -256,7 +256,7 @@ def _joined(between: str) -> bool:
     return bool(said) and all(word in JOINING for word in said)
 
 
-def _claim(reply: str, found: Sequence[Token], index: int, menu: Labelled) -> tuple[Claim | None, int]:
+def _claim(reply: str, found: Sequence[Token], index: int, menu: LabelledMenu) -> tuple[Claim | None, int]:
     """The claim that begins at the token, and the index behind it."""
     first = found[index]
     if first.kind == "latex":
@@ -277,7 +277,7 @@ def _claim(reply: str, found: Sequence[Token], index: int, menu: Labelled) -> tu
     return claim, at
 
 
-def _label(reply: str, found: Sequence[Token], index: int, menu: Labelled) -> tuple[int, bool] | None:
+def _label(reply: str, found: Sequence[Token], index: int, menu: LabelledMenu) -> tuple[int, bool] | None:
     """Index of what follows the label at the token, and whether the words can be nothing but a verdict's."""
     end = index + len(menu.label)
     if tuple(token.text.casefold() for token in found[index:end]) != menu.label or end >= len(found):
@@ -314,7 +314,7 @@ def _alone_on_its_line(found: Sequence[Token], index: int, end: int) -> bool:
     return before and after
 
 
-def _value(reply: str, found: Sequence[Token], at: int, menu: Labelled, start: int) -> Claim:
+def _value(reply: str, found: Sequence[Token], at: int, menu: LabelledMenu, start: int) -> Claim:
     """What is said at the token."""
     at, begin = _past_fillers(found, at, menu), at
     while at < len(found) and (found[at].kind == "latex" or found[at].text == "<"):
@@ -332,7 +332,7 @@ def _value(reply: str, found: Sequence[Token], at: int, menu: Labelled, start: i
     return Claim(letter, start, last.end, found[at].start, after=at + len(words))
 
 
-def _past_fillers(found: Sequence[Token], at: int, menu: Labelled) -> int:
+def _past_fillers(found: Sequence[Token], at: int, menu: LabelledMenu) -> int:
     for index in range(at, min(at + MOST_FILLERS, len(found))):
         token = found[index]
         if token.kind == "latex":
@@ -342,7 +342,7 @@ def _past_fillers(found: Sequence[Token], at: int, menu: Labelled) -> int:
     return min(at + MOST_FILLERS, len(found))
 
 
-def _option(found: Sequence[Token], at: int, menu: Labelled) -> tuple[tuple[str, ...], str] | None:
+def _option(found: Sequence[Token], at: int, menu: LabelledMenu) -> tuple[tuple[str, ...], str] | None:
     """The longest option whose words stand at the token, as the menu spells them, and its key."""
     best: tuple[tuple[str, ...], str] | None = None
     for words, letter in menu.options.items():
@@ -362,7 +362,7 @@ def _runs_on(reply: str, found: Sequence[Token], at: int) -> bool:
     return not gap.strip()
 
 
-def _grade(reply: str, found: Sequence[Token], at: int, menu: Labelled, start: int, end: int) -> Claim:
+def _grade(reply: str, found: Sequence[Token], at: int, menu: LabelledMenu, start: int, end: int) -> Claim:
     """A number between the lowest and the highest grade, as 8, 8.5, 8,5, 8/10 or "8 out of 10"."""
     off = Claim(None, start, end, end)
     if (
@@ -412,7 +412,7 @@ def _number(text: str) -> float | None:
     return float(text.replace(",", ".")) if re.fullmatch(r"\d{1,9}(?:[.,]\d{1,9})?", text) else None
 
 
-def doubt(reply: str, found: Sequence[Token], at: int, menu: Labelled, letter: str) -> str:
+def doubt(reply: str, found: Sequence[Token], at: int, menu: LabelledMenu, letter: str) -> str:
     """Why the words behind a verdict leave it open; empty where they do not."""
     sentence, after = _sentence(reply, found, at)
     others = [index for index in range(len(sentence)) if _other(sentence, index, menu, letter)]
@@ -460,7 +460,7 @@ def _sentence(reply: str, found: Sequence[Token], at: int) -> tuple[list[Token],
     return list(rest[:SENTENCE]), []
 
 
-def _afterthought(reply: str, after: Sequence[Token], menu: Labelled, letter: str) -> str:
+def _afterthought(reply: str, after: Sequence[Token], menu: LabelledMenu, letter: str) -> str:
     """Whether the next sentence takes the verdict back ("No, wait, B")."""
     words = [token for token in after if token.kind != "line"]
     if not words or words[0].text.casefold() not in RETRACTING:
@@ -471,7 +471,7 @@ def _afterthought(reply: str, after: Sequence[Token], menu: Labelled, letter: st
     return ""
 
 
-def _other(found: Sequence[Token], index: int, menu: Labelled, letter: str) -> bool:
+def _other(found: Sequence[Token], index: int, menu: LabelledMenu, letter: str) -> bool:
     """Whether another verdict is named at the token: as the menu spells it, because "a" is also a word."""
     for words, key in menu.options.items():
         if key != letter and tuple(token.text for token in found[index : index + len(words)]) == words:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
-from preceptor.prompts.spelling import Labelled, labelled, last_claim
+from preceptor.prompts.spelling import LabelledMenu, labelled, last_claim
 from preceptor.prompts.thoughts import blanked
 
 GAP = r"[\s*_`]*+"  # white space, and Markdown's emphasis and code marks
@@ -75,7 +75,7 @@ def parse(reply: str, menu: Mapping[str, str]) -> Verdict | Unparsed:
     return found
 
 
-def _spelt(answer: str, form: Labelled) -> Verdict | Unparsed | None:
+def _spelt(answer: str, form: LabelledMenu) -> Verdict | Unparsed | None:
     claim = last_claim(answer, form)
     if claim is None:
         return None
@@ -113,7 +113,7 @@ def _written(answer: str, menu: Mapping[str, str]) -> Verdict | Unparsed | None:
 
 
 @lru_cache(maxsize=64)
-def _labelled(menu: tuple[tuple[str, str], ...]) -> Labelled | None:
+def _labelled(menu: tuple[tuple[str, str], ...]) -> LabelledMenu | None:
     return labelled(dict(menu))
 
 

@@ -24,7 +24,7 @@ from preceptor.train.data.readers import Demonstration
 from preceptor.train.dpo import train_dpo
 from preceptor.train.export.write import export
 from preceptor.train.forward.reward_model import RewardModel
-from preceptor.train.loop.run import Progress
+from preceptor.train.loop.run import TrainingProgress
 from preceptor.train.models.base import resolve_model
 from preceptor.train.settings import DpoSettings, SftSettings
 from preceptor.train.sft import train_sft
@@ -190,7 +190,7 @@ def test_sft_and_a_broken_off_dpo_that_goes_on_from_it(tmp_path: Path) -> None:
     class StoppedError(Exception):
         pass
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: TrainingProgress) -> None:
         if progress.step == 1:
             raise StoppedError
 

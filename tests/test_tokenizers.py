@@ -13,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
-from preceptor.judge.models.local.chat_tokens import Ask, Loaded, encode
+from preceptor.judge.models.local.chat_tokens import Loaded, TokenisedRequest, encode
 from preceptor.judge.models.protocol import Request
 from preceptor.prompts.records import Message
 from preceptor.train.data.pairs import encode_messages, encode_reply, turn_ends
@@ -93,7 +93,7 @@ def test_a_local_judge_reads_what_training_reads(family: Family, data: st.DataOb
     stops = turn_ends(family.tokenizer, family.eos_ids)
     loaded = Loaded(None, family.tokenizer, stops, 4096, None)  # type: ignore[arg-type]
     [ask] = encode(loaded, [Request(model="hf/x", messages=tuple(talk), max_tokens=8)])
-    assert isinstance(ask, Ask)
+    assert isinstance(ask, TokenisedRequest)
     assert list(ask.tokens) == encode_messages(family.tokenizer, talk, generation_prompt=True)
 
 

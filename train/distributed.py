@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, distributed
 
-Item = TypeVar("Item")
+ItemT = TypeVar("ItemT")
 
 
 def gpus() -> int:
@@ -36,7 +36,7 @@ def first() -> bool:
     return number() == 0
 
 
-def share(items: Sequence[Item]) -> Sequence[Item]:
+def share(items: Sequence[ItemT]) -> Sequence[ItemT]:
     """This process's items: every n-th."""
     return items[number() :: count()]
 

@@ -31,13 +31,13 @@ from preceptor.train.data.collate_pairs import PairBatch, check_attention, set_a
 from preceptor.train.data.counts import check_rows, pair_counts
 from preceptor.train.data.pairs import Encoded, PairTokens, encode_sides
 from preceptor.train.estimate.dry_run import skeleton
-from preceptor.train.estimate.plan import Job, Plan, plan_pairs
+from preceptor.train.estimate.plan import TrainingJob, TrainingPlan, plan_pairs
 from preceptor.train.forward.layout_check import choose_layout
-from preceptor.train.forward.reference_cache import cached_logprobs, weights_print
+from preceptor.train.forward.reference_cache import cached_logprobs, weights_fingerprint
 from preceptor.train.forward.reply_logprobs import Policy, ReplyLogprobs, pair_logprobs
 from preceptor.train.loop.output_folder import Trained
 from preceptor.train.loop.pair_trainer import Losses, PairTrainer, Stage, take_best
-from preceptor.train.loop.run import Watch, trainer_options
+from preceptor.train.loop.run import OnTrainingProgress, trainer_options
 from preceptor.train.loop.session import start_training
 from preceptor.train.models.adapters import (
     adapted_by,
@@ -64,7 +64,7 @@ def train_dpo(
     settings: DpoSettings,
     out: str | Path,
     *,
-    watch: Watch | None = None,
+    watch: OnTrainingProgress | None = None,
     read: Mapping[str, Any] | None = None,
     cache: Path | None = None,
 ) -> Trained:
@@ -95,7 +95,7 @@ def train_dpo(
     policy = Policy(adapted, layout.whole_logits)
 
     identity = {
-        "weights": "" if cache is None else weights_print(adapted, reference_of(adapted, bare)),
+        "weights": "" if cache is None else weights_fingerprint(adapted, reference_of(adapted, bare)),
         "dtype": str(torch.bfloat16 if args.bf16 else adapted.dtype),
     }
 
@@ -125,7 +125,7 @@ def train_dpo(
     return session.finish(rows, ran._replace(notes=(*layout.reasons, *ran.notes, *taken)), read)
 
 
-def plan_dpo(preferences: Sequence[Preference], settings: DpoSettings) -> Plan:
+def plan_dpo(preferences: Sequence[Preference], settings: DpoSettings) -> TrainingPlan:
     """What `train_dpo` would take; reads config and tokenizer, and writes nothing."""
     base = skeleton(settings.model, load_dtype(settings.precision))
     train, held_out = encode_sides(preferences, base, settings)
@@ -142,7 +142,7 @@ def _policy_and_reference(base: Base, settings: DpoSettings) -> tuple[PeftModel,
     return adapted, named == BARE
 
 
-def _plan(base: Base, train: Encoded, held_out: Encoded, settings: DpoSettings) -> Plan:
+def _plan(base: Base, train: Encoded, held_out: Encoded, settings: DpoSettings) -> TrainingPlan:
     """The reference reads all pairs once, unless an earlier run has."""
     check_attention(settings.attention)
     wanted = pair_loss(settings.loss).needs_reference
@@ -155,7 +155,7 @@ def _plan(base: Base, train: Encoded, held_out: Encoded, settings: DpoSettings) 
         )  # (2P,)
         likely = (
             -math.log(base.model.config.get_text_config().vocab_size) * lengths.float()
-        )  # of made-up weights
+        )  # of random weights
         reference = ReplyLogprobs(likely, likely, lengths) if wanted else None
 
         def run(fields: Mapping[str, Tensor]) -> Tensor:
@@ -163,7 +163,7 @@ def _plan(base: Base, train: Encoded, held_out: Encoded, settings: DpoSettings) 
 
         return policy, run
 
-    job = Job("dpo", settings, prepare, frozen_reference=True, on_top=settings.on_top)
+    job = TrainingJob("dpo", settings, prepare, frozen_reference=True, on_top=settings.on_top)
     return plan_pairs(job, base, train.rows, held_out.rows, pairs if wanted else ())
 
 

@@ -29,14 +29,14 @@ from preceptor.train import distributed
 from preceptor.train.data.counts import check_rows
 from preceptor.train.data.demonstrations import Demonstrated, encode_demonstrations
 from preceptor.train.data.readers import Demonstration
-from preceptor.train.data.unpaired import Verdict
+from preceptor.train.data.unpaired import UnpairedExample
 from preceptor.train.errors import TrainDataError
 from preceptor.train.estimate.dry_run import skeleton
-from preceptor.train.estimate.plan import Job, Plan, plan_training
-from preceptor.train.estimate.schedule import Course, row_course
-from preceptor.train.loop.oom_retry import InParts
+from preceptor.train.estimate.plan import TrainingJob, TrainingPlan, plan_training
+from preceptor.train.estimate.schedule import StepSchedule, row_schedule
+from preceptor.train.loop.oom_retry import OomRetryTrainer
 from preceptor.train.loop.output_folder import Trained
-from preceptor.train.loop.run import Watch, trainer_options
+from preceptor.train.loop.run import OnTrainingProgress, trainer_options
 from preceptor.train.loop.session import start_training
 from preceptor.train.models.adapters import adapted_by, save_adapter
 from preceptor.train.models.base import Base
@@ -50,11 +50,11 @@ __all__ = ["train_kto"]
 
 
 def train_kto(
-    verdicts: Sequence[Verdict],
+    verdicts: Sequence[UnpairedExample],
     settings: KtoSettings,
     out: str | Path,
     *,
-    watch: Watch | None = None,
+    watch: OnTrainingProgress | None = None,
     read: Mapping[str, Any] | None = None,
 ) -> Trained:
     """Train a policy on verdicts; run again, it goes on from the last checkpoint.
@@ -81,14 +81,14 @@ def train_kto(
     return session.finish(tokens.counts, ran, read)
 
 
-def plan_kto(verdicts: Sequence[Verdict], settings: KtoSettings) -> Plan:
+def plan_kto(verdicts: Sequence[UnpairedExample], settings: KtoSettings) -> TrainingPlan:
     """What `train_kto` would take; reads config and tokenizer, and writes nothing."""
     base = skeleton(settings.model, load_dtype(settings.precision))
     return _plan(base, *_encoded(verdicts, base, settings), settings)
 
 
 def _encoded(
-    verdicts: Sequence[Verdict], base: Base, settings: KtoSettings
+    verdicts: Sequence[UnpairedExample], base: Base, settings: KtoSettings
 ) -> tuple[Demonstrated, list[bool]]:
     """Tokens of the replies, and whether each is good; TrainDataError where KTO could not learn from them."""
     given = [Demonstration(id=row.id, prompt=row.prompt, completion=row.completion) for row in verdicts]
@@ -103,7 +103,7 @@ def _encoded(
     return tokens, good
 
 
-def _plan(base: Base, tokens: Demonstrated, good: Sequence[bool], settings: KtoSettings) -> Plan:
+def _plan(base: Base, tokens: Demonstrated, good: Sequence[bool], settings: KtoSettings) -> TrainingPlan:
     data = kto_rows(tokens.rows, good, settings.batch_size, settings.seed)
     lengths = [len(row["prompt_ids"]) + len(row["completion_ids"]) for row in data]
     order = range(len(data))
@@ -127,12 +127,12 @@ def _plan(base: Base, tokens: Demonstrated, good: Sequence[bool], settings: KtoS
                 "label": torch.zeros(len(batch), dtype=torch.bool),
             }
 
-        def course(_: bool) -> Course:
-            return row_course(lengths, settings, base.model.config, batches, shapes)
+        def schedule(_: bool) -> StepSchedule:
+            return row_schedule(lengths, settings, base.model.config, batches, shapes)
 
-        job = Job("kto", settings, prepare, on_cpu=True, checkpoints_tokenizer=True, adapters_saved=2)
+        job = TrainingJob("kto", settings, prepare, on_cpu=True, checkpoints_tokenizer=True, adapters_saved=2)
         with quiet_loading():
-            return plan_training(job, base, course)
+            return plan_training(job, base, schedule)
 
 
 def _trainer(
@@ -159,7 +159,7 @@ def _trainer(
     )
 
 
-class _Tokenised(InParts, KTOTrainer):
+class _Tokenised(OomRetryTrainer, KTOTrainer):
     """TRL's trainer over rows that are tokens already: it would tokenise, cut and drop by its own rules."""
 
     mean_of_rows = True

@@ -35,9 +35,9 @@ Lengths = Shaped[Tensor, "*B"]
 """Tokens of each reply (B,)."""
 
 
-def expected(loss: Callable[[Tensor], Tensor], odds: PerPair, probability: Broadcast) -> PerPair:
+def expected(loss: Callable[[Tensor], Tensor], log_odds: PerPair, probability: Broadcast) -> PerPair:
     """p f(d) + (1 - p) f(-d), (B,): a loss f of log-odds d, under the judge's probability of the label."""
-    return probability * loss(odds) + (1 - probability) * loss(-odds)
+    return probability * loss(log_odds) + (1 - probability) * loss(-log_odds)
 
 
 def smoothed(probability: PerPair, smoothing: float) -> PerPair:
@@ -61,7 +61,9 @@ def soft_bradley_terry(
     training on an AI judge's probabilities is Bai et al. 2022 (arXiv 2212.08073), section 4.1. `margin` (B,)
     is by how much the reply labelled better must win: Touvron et al. 2023 (arXiv 2307.09288), equation 2.
     """
-    return expected(lambda odds: -logsigmoid(odds - margin), chosen_rewards - rejected_rewards, probability)
+    return expected(
+        lambda log_odds: -logsigmoid(log_odds - margin), chosen_rewards - rejected_rewards, probability
+    )
 
 
 def off_centre(chosen_rewards: PerPair, rejected_rewards: PerPair) -> PerPair:
@@ -80,22 +82,22 @@ def implicit_rewards(policy_logps: PerPair, reference_logps: PerPair, beta: floa
     return beta * (policy_logps - reference_logps)
 
 
-def hinge(odds: PerPair) -> PerPair:
+def hinge(log_odds: PerPair) -> PerPair:
     """max(0, 1 - d), (B,).
 
     Zhao et al. 2023 (arXiv 2305.10425), the calibration loss of SLiC-HF, on DPO's log-odds as Liu et al. 2023
     (arXiv 2309.06657) compare it, with the slope 1 / beta in beta.
     """
-    return relu(1 - odds)
+    return relu(1 - log_odds)
 
 
-def robust(odds: PerPair, flipped: float) -> PerPair:
+def robust(log_odds: PerPair, flipped: float) -> PerPair:
     """((1 - e) f(d) - e f(-d)) / (1 - 2 e), (B,), f = -log sigmoid and e < 1/2 the share of flipped labels.
 
     Chowdhury et al. 2024 (arXiv 2403.00409), the loss of robust DPO: over labels flipped at that rate its mean
     is f of the clean label.
     """
-    return (-(1 - flipped) * logsigmoid(odds) + flipped * logsigmoid(-odds)) / (1 - 2 * flipped)
+    return (-(1 - flipped) * logsigmoid(log_odds) + flipped * logsigmoid(-log_odds)) / (1 - 2 * flipped)
 
 
 def ipo(gap: PerPair, beta: float) -> PerPair:

@@ -28,7 +28,7 @@ from preceptor.train.data.counts import check_rows, pair_counts
 from preceptor.train.data.pairs import Encoded, PairTokens, encode_sides
 from preceptor.train.errors import TrainDataError
 from preceptor.train.estimate.dry_run import skeleton
-from preceptor.train.estimate.plan import Job, Plan, plan_pairs
+from preceptor.train.estimate.plan import TrainingJob, TrainingPlan, plan_pairs
 from preceptor.train.evaluation.report_card import CARD, Judged, card, sample_figures
 from preceptor.train.evaluation.report_card_page import page
 from preceptor.train.forward.layout_check import choose_layout
@@ -37,13 +37,13 @@ from preceptor.train.forward.reward_heads import Heads, Targets, rewards, spread
 from preceptor.train.forward.reward_model import RewardModel
 from preceptor.train.loop.output_folder import Trained
 from preceptor.train.loop.pair_trainer import Losses, PairTrainer, Stage, take_best
-from preceptor.train.loop.run import Watch, trainer_options
+from preceptor.train.loop.run import OnTrainingProgress, trainer_options
 from preceptor.train.loop.session import start_training
 from preceptor.train.losses import off_centre, smoothed, soft_bradley_terry
 from preceptor.train.models.adapters import adapted_by, seeded
 from preceptor.train.models.base import Base
 from preceptor.train.models.devices import load_dtype, pass_tokens
-from preceptor.train.settings import RewardSettings
+from preceptor.train.settings import RewardModelSettings
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -58,10 +58,10 @@ UNHEARD = "no principle was asked about on its own"
 
 def train_reward(
     preferences: Sequence[Preference],
-    settings: RewardSettings,
+    settings: RewardModelSettings,
     out: str | Path,
     *,
-    watch: Watch | None = None,
+    watch: OnTrainingProgress | None = None,
     read: Mapping[str, Any] | None = None,
     samples: Sequence[Response] = (),
 ) -> Trained:
@@ -122,14 +122,14 @@ def train_reward(
     return session.finish(rows, ran, read)
 
 
-def plan_reward(preferences: Sequence[Preference], settings: RewardSettings) -> Plan:
+def plan_reward(preferences: Sequence[Preference], settings: RewardModelSettings) -> TrainingPlan:
     """What `train_reward` would take; reads config and tokenizer, and writes nothing."""
     base = skeleton(settings.model, load_dtype(settings.precision))
     return _plan(base, *_encoded(preferences, base, settings), settings)
 
 
 def _encoded(
-    preferences: Sequence[Preference], base: Base, settings: RewardSettings
+    preferences: Sequence[Preference], base: Base, settings: RewardModelSettings
 ) -> tuple[Encoded, Encoded]:
     """Tokens of the pairs to train on, and of those held out; TrainDataError where none is left to train on."""
     check_attention(settings.attention)
@@ -139,7 +139,7 @@ def _encoded(
     return train, held_out
 
 
-def _plan(base: Base, train: Encoded, held_out: Encoded, settings: RewardSettings) -> Plan:
+def _plan(base: Base, train: Encoded, held_out: Encoded, settings: RewardModelSettings) -> TrainingPlan:
     heads = heads_for(settings, train.rows)
 
     def prepare(adapted: PeftModel) -> Any:
@@ -150,11 +150,11 @@ def _plan(base: Base, train: Encoded, held_out: Encoded, settings: RewardSetting
         return model, lambda fields: loss(model, PairBatch(**fields))[0].sum()
 
     fitted = evenly(train.rows, FITTED_PAIRS) if _fits(settings, heads) else ()
-    job = Job("reward", settings, prepare)
+    job = TrainingJob("reward", settings, prepare)
     return plan_pairs(job, base, train.rows, held_out.rows, [*held_out.rows, *fitted])
 
 
-def heads_for(settings: RewardSettings, pairs: Sequence[PairTokens]) -> Heads:
+def heads_for(settings: RewardModelSettings, pairs: Sequence[PairTokens]) -> Heads:
     """The scores that the settings ask for; of principles, those on which some pair has an opinion.
 
     Raises TrainDataError where the pairs speak of a principle that the settings' weights do not know.
@@ -211,7 +211,7 @@ def reward_loss(
 
 
 def _loss(
-    heads: Heads, wanted: Targets, settings: RewardSettings
+    heads: Heads, wanted: Targets, settings: RewardModelSettings
 ) -> Callable[[nn.Module, PairBatch], Losses]:
     """`reward_loss` with the numbers of the settings."""
     return partial(
@@ -224,7 +224,7 @@ def _loss(
     )
 
 
-def _heard(encoded: Encoded, settings: RewardSettings) -> Encoded:
+def _heard(encoded: Encoded, settings: RewardModelSettings) -> Encoded:
     """With `per_principle`: pairs without an opinion on any principle set aside."""
     if not settings.per_principle:
         return encoded
@@ -236,7 +236,7 @@ def _heard(encoded: Encoded, settings: RewardSettings) -> Encoded:
     )
 
 
-def _fits(settings: RewardSettings, heads: Heads) -> bool:
+def _fits(settings: RewardModelSettings, heads: Heads) -> bool:
     """Whether offsets or the length direction are to be fitted after training."""
     return settings.length_debias or heads.kind == "ensemble"
 
@@ -245,7 +245,7 @@ def _finish(
     model: RewardModel,
     train: Sequence[PairTokens],
     held_out: Sequence[PairTokens],
-    settings: RewardSettings,
+    settings: RewardModelSettings,
     passing: tuple[int, bool],
 ) -> dict[str, Any]:
     """Fit what is fitted after training, offsets and length direction, and the report card."""

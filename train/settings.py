@@ -127,7 +127,7 @@ class PairSettings(LoopSettings):
         return self
 
 
-class RewardSettings(PairSettings):
+class RewardModelSettings(PairSettings):
     """Settings of `train.reward`."""
 
     held_out: float = Field(default=0.1, ge=0, lt=1)
@@ -161,7 +161,7 @@ class RewardSettings(PairSettings):
     """
 
     @model_validator(mode="after")
-    def _nothing_without_effect(self) -> RewardSettings:
+    def _nothing_without_effect(self) -> RewardModelSettings:
         """A setting that has no effect is a mistake, and is not passed over in silence."""
         if self.ensemble > 1 and self.per_principle:
             raise ValueError("ensemble and per_principle cannot be joined: take one of them")

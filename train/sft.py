@@ -21,11 +21,11 @@ from preceptor.train.data.counts import check_rows
 from preceptor.train.data.demonstrations import Demonstrated, encode_demonstrations
 from preceptor.train.data.readers import Demonstration
 from preceptor.train.estimate.dry_run import skeleton
-from preceptor.train.estimate.plan import Job, Plan, plan_training
-from preceptor.train.estimate.schedule import Course, row_course
-from preceptor.train.loop.oom_retry import InParts
+from preceptor.train.estimate.plan import TrainingJob, TrainingPlan, plan_training
+from preceptor.train.estimate.schedule import StepSchedule, row_schedule
+from preceptor.train.loop.oom_retry import OomRetryTrainer
 from preceptor.train.loop.output_folder import Trained
-from preceptor.train.loop.run import Watch, trainer_options
+from preceptor.train.loop.run import OnTrainingProgress, trainer_options
 from preceptor.train.loop.session import start_training
 from preceptor.train.models.adapters import adapted_by, save_adapter
 from preceptor.train.models.base import Base
@@ -46,7 +46,7 @@ def train_sft(
     settings: SftSettings,
     out: str | Path,
     *,
-    watch: Watch | None = None,
+    watch: OnTrainingProgress | None = None,
     read: Mapping[str, Any] | None = None,
 ) -> Trained:
     """Train an adapter on demonstrations; run again, it goes on from the last checkpoint.
@@ -74,7 +74,7 @@ def train_sft(
     return session.finish(rows, ran, read)
 
 
-def plan_sft(demonstrations: Sequence[Demonstration], settings: SftSettings) -> Plan:
+def plan_sft(demonstrations: Sequence[Demonstration], settings: SftSettings) -> TrainingPlan:
     """What `train_sft` would take; reads config and tokenizer, and writes nothing."""
     base = skeleton(settings.model, load_dtype(settings.precision))
     tokens = encode_demonstrations(demonstrations, base, settings.max_length)
@@ -82,7 +82,7 @@ def plan_sft(demonstrations: Sequence[Demonstration], settings: SftSettings) -> 
     return _plan(base, tokens, settings)
 
 
-def _plan(base: Base, tokens: Demonstrated, settings: SftSettings) -> Plan:
+def _plan(base: Base, tokens: Demonstrated, settings: SftSettings) -> TrainingPlan:
     """Batches as the library's sampler draws them, the longest row's first, by another chance than the training's."""
     lengths = [len(prompt) + len(reply) for prompt, reply in tokens.rows]
     draw = torch.Generator(device="cpu").manual_seed(settings.seed)
@@ -103,11 +103,11 @@ def _plan(base: Base, tokens: Demonstrated, settings: SftSettings) -> Plan:
                 for name in ("input_ids", "labels", "attention_mask")
             }
 
-        def course(_: bool) -> Course:
-            return row_course(lengths, settings, base.model.config, batches, shapes)
+        def schedule(_: bool) -> StepSchedule:
+            return row_schedule(lengths, settings, base.model.config, batches, shapes)
 
-        job = Job("sft", settings, prepare, on_cpu=True, checkpoints_tokenizer=True)
-        return plan_training(job, base, course)
+        job = TrainingJob("sft", settings, prepare, on_cpu=True, checkpoints_tokenizer=True)
+        return plan_training(job, base, schedule)
 
 
 def _trainer(
@@ -129,7 +129,7 @@ def _trainer(
     )
 
 
-class _InParts(InParts, SFTTrainer):
+class _InParts(OomRetryTrainer, SFTTrainer):
     """TRL's trainer; its loss is a sum over tokens, divided by those of the whole step."""
 
 

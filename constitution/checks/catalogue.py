@@ -32,7 +32,7 @@ class Turn(Protocol):
     def content(self) -> str: ...
 
 
-class Asked(Protocol):
+class PromptLike(Protocol):
     """A prompt: this package knows no records."""
 
     @property
@@ -48,7 +48,7 @@ class Exchange(NamedTuple):
     """The last user message."""
 
     @classmethod
-    def of(cls, prompt: Asked) -> Self:
+    def of(cls, prompt: PromptLike) -> Self:
         """The prompt as every check sees it, whoever runs the check."""
         system = "\n\n".join(message.content for message in prompt.messages if message.role == "system")
         user = next((message.content for message in reversed(prompt.messages) if message.role == "user"), "")

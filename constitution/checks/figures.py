@@ -18,7 +18,7 @@ _NUMBER = re.compile(
 )
 
 
-class Figure(NamedTuple):
+class WrittenNumber(NamedTuple):
     """One number as it stands and as it compares."""
 
     shown: str
@@ -28,20 +28,20 @@ class Figure(NamedTuple):
     """`a` or `p` for a time of day with am or pm; empty where it says neither."""
 
 
-def figures(text: str) -> tuple[Figure, ...]:
+def figures(text: str) -> tuple[WrittenNumber, ...]:
     """Every number of the text in its order, without the marks of a numbered list."""
     plain = _LIST_MARK.sub(" ", unicodedata.normalize("NFKC", text))
     return tuple(_figure(match) for match in _NUMBER.finditer(plain))
 
 
-def _figure(match: re.Match[str]) -> Figure:
+def _figure(match: re.Match[str]) -> WrittenNumber:
     half = (match["half_of_clock"] or match["half_of_hour"] or "")[:1].lower()
     if match["hour"] is not None:
         hour, minute = match["hour"].lstrip("0") or "0", match["minute"]
-        return Figure(match.group(), hour if minute == "00" else f"{hour}:{minute}", half)
+        return WrittenNumber(match.group(), hour if minute == "00" else f"{hour}:{minute}", half)
     whole = match["whole"].replace(",", "").lstrip("0") or "0"
     part = (match["part"] or "").rstrip("0")
-    return Figure(match.group(), f"{whole}.{part}" if part else whole, half)
+    return WrittenNumber(match.group(), f"{whole}.{part}" if part else whole, half)
 
 
 def foreign_figures(text: str, source: str) -> tuple[str, ...]:
@@ -57,5 +57,5 @@ def foreign_figures(text: str, source: str) -> tuple[str, ...]:
     )
 
 
-def _stands(figure: Figure, halves: set[str]) -> bool:
+def _stands(figure: WrittenNumber, halves: set[str]) -> bool:
     return bool(halves) and (not figure.half or figure.half in halves or "" in halves)

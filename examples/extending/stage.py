@@ -18,7 +18,7 @@ from preceptor.records import HeldOut
 from preceptor.run.config import RunConfig
 from preceptor.run.files import HELD_OUT
 from preceptor.run.outside import OutsideStage
-from preceptor.run.running import Outcome, Run, Stage
+from preceptor.run.running import Run, Stage, StageOutcome
 
 FILE = "10-lengths.jsonl"
 
@@ -41,7 +41,7 @@ class Lengths(Record):
 def lengths(_: RunConfig, settings: LengthSettings) -> Stage:
     """The stage, for this run and this section of its file."""
 
-    def work(run: Run) -> Outcome:
+    def work(run: Run) -> StageOutcome:
         replies = run.read(HELD_OUT, HeldOut)
         rows = [
             Lengths(id=row.id, before=len(row.before.split()), after=len(row.after.split()))
@@ -49,7 +49,7 @@ def lengths(_: RunConfig, settings: LengthSettings) -> Stage:
         ]
         write_rows(run.path / FILE, rows)
         long = sum(row.after > settings.longest for row in rows)
-        return Outcome(rows_in=len(replies), rows_out=len(rows), figures={"long_after": long})
+        return StageOutcome(rows_in=len(replies), rows_out=len(rows), figures={"long_after": long})
 
     return Stage(
         name="lengths",

@@ -38,20 +38,20 @@ from preceptor.judge.errors import (
 from preceptor.judge.ledger import batches as books
 from preceptor.judge.ledger.ledger import Ledger
 from preceptor.judge.ledger.owner import new_owner
-from preceptor.judge.models.batch_protocol import Remote, Result, parts_of
+from preceptor.judge.models.batch_protocol import BatchResult, Remote, parts_of
 from preceptor.judge.models.door import admitted
-from preceptor.judge.models.http.faults import Crowded
+from preceptor.judge.models.http.faults import Throttled
 from preceptor.judge.models.protocol import Dialogue, Failure, Model, Outcome, Request
 from preceptor.judge.models.registry import open_batches
-from preceptor.prompts.seen import Seen
+from preceptor.prompts.seen import SeenIds
 
 MOST_BATCHES = 3
 """In which a call is asked before its row is given up."""
 AT_ONCE = 500
 """Dialogues walked, and results written, together."""
 
-Row = TypeVar("Row")
-Make = Callable[[], Iterable[Dialogue[Row]]]
+RowT = TypeVar("RowT")
+Make = Callable[[], Iterable[Dialogue[RowT]]]
 """The dialogues from their beginning, equal ones each time."""
 
 _log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ _log = logging.getLogger(__name__)
 class _Going(NamedTuple):
     """A batch that is at the provider."""
 
-    batch: books.Batch
+    batch: books.BatchRecord
     done: int
 
 
@@ -111,7 +111,7 @@ class Batches:
         }
         return own._replace(**sums, failed=len(self._given_up))
 
-    async def run(self, make: Make[Row], total: int | None = None) -> AsyncIterator[Row]:
+    async def run(self, make: Make[RowT], total: int | None = None) -> AsyncIterator[RowT]:
         """The rows in the dialogues' order. Where the run must stop, those that are complete up to the first incomplete
         one come before the reason is raised; what was sent goes on at the provider and is found by the next run.
         """
@@ -140,7 +140,7 @@ class Batches:
         if stopped is not None:
             raise stopped
 
-    async def _settle(self, make: Make[Row]) -> None:
+    async def _settle(self, make: Make[RowT]) -> None:
         """Ask until nothing is missing."""
         while True:
             await self._adopt()
@@ -153,11 +153,11 @@ class Batches:
             await self._wait()
             await self._directly(alone)
 
-    async def _send_missing(self, make: Make[Row]) -> list[Request]:
+    async def _send_missing(self, make: Make[RowT]) -> list[Request]:
         """Send what stands to be asked next; what no batch can be made of is handed back."""
         chunks: dict[str, Chunk] = {}
         alone: list[Request] = []
-        seen = Seen()
+        seen = SeenIds()
         async for ends in self._walked(make):
             for request in (one for end in ends if isinstance(end, Missing) for one in end.requests):
                 if seen.add(request.key) is not None:
@@ -187,7 +187,7 @@ class Batches:
         """Write the intents, upload, write the provider's id."""
         await self._make_room(chunk.total_usd)
         first = next(iter(chunk.asked.values()))
-        batch = books.Batch(
+        batch = books.BatchRecord(
             token=chunk.token,
             model=first.model,
             endpoint=first.endpoint,
@@ -216,13 +216,13 @@ class Batches:
         await self._sent(batch, remote)
         self._wanted.add(batch.token)
 
-    async def _sent(self, batch: books.Batch, remote: Remote) -> None:
+    async def _sent(self, batch: books.BatchRecord, remote: Remote) -> None:
         await self._ledger.write(partial(books.sent, token=batch.token, remote=remote.id))
         self._keep(batch.model_copy(update={"state": "sent", "remote": remote.id}))
         _log.info("%s sent to %s as %s", _of(batch.requests, "request"), batch.model, remote.id)
 
-    def _keep(self, batch: books.Batch) -> None:
-        self._fanout.budget.owe(batch.worst_usd)
+    def _keep(self, batch: books.BatchRecord) -> None:
+        self._fanout.budget.force_reserve(batch.worst_usd)
         self._going[batch.token] = _Going(batch, 0)
 
     async def _make_room(self, needed_usd: float) -> None:
@@ -278,9 +278,9 @@ class Batches:
         if self._stopped is not None:
             raise self._stopped
 
-    async def _collect(self, batch: books.Batch, remote: Remote) -> None:
+    async def _collect(self, batch: books.BatchRecord, remote: Remote) -> None:
         """Write a batch's results down; all of it can be done again."""
-        block: list[Result] = []
+        block: list[BatchResult] = []
         async for result in self._providers[batch.model].results(remote):
             block.append(result)
             if len(block) == AT_ONCE:
@@ -289,19 +289,19 @@ class Batches:
         await self._book(batch, block)
         rest = await self._ledger.write(partial(books.end, token=batch.token, problem=remote.problem))
         why = remote.refused or Transient(remote.problem or "the batch held no result for it")
-        if isinstance(why, Crowded):
+        if isinstance(why, Throttled):
             # too much waits at the provider: the next round sends half as many at once, when all of this one has ended
             self._most[batch.model] = max(1, batch.requests // 2)
         elif remote.refused is not None and not isinstance(why, Transient):
             why = ProviderStopped(f"the provider took none of {remote.id}: {why}")
-        if not isinstance(why, Crowded) or batch.requests == 1:
+        if not isinstance(why, Throttled) or batch.requests == 1:
             self._tries.update(rest if batch.owner == self._owner else ())
         for key in rest:
             self._sort_out(key, why)
         if rest:
             _log.info("%s: %s unanswered; %s", remote.id, _of(len(rest), "request"), why)
 
-    async def _book(self, batch: books.Batch, block: Sequence[Result]) -> None:
+    async def _book(self, batch: books.BatchRecord, block: Sequence[BatchResult]) -> None:
         bodies = {
             key: result
             for result in block
@@ -309,7 +309,7 @@ class Batches:
             if token == batch.token
         }
         asked = await self._ledger.read(partial(books.requests_of, token=batch.token, keys=list(bodies)))
-        answered: list[books.Answered] = []
+        answered: list[books.BatchAnswer] = []
         failed: dict[str, ModelError] = {}
         for key, request in asked.items():
             try:
@@ -317,7 +317,9 @@ class Batches:
             except ModelError as exc:
                 failed[key] = exc
             else:
-                answered.append(books.Answered(key, completion, self._prices.cost(request.model, completion)))
+                answered.append(
+                    books.BatchAnswer(key, completion, self._prices.cost(request.model, completion))
+                )
         said = {
             key: books.Failed(
                 str(exc),
@@ -386,7 +388,7 @@ class Batches:
         except Exception as exc:
             self._fanout.stop(exc)
 
-    async def _walked(self, make: Make[Row]) -> AsyncIterator[list[Done[Row] | Missing]]:
+    async def _walked(self, make: Make[RowT]) -> AsyncIterator[list[Done[RowT] | Missing]]:
         waiting = iter(make())
         while block := list(islice(waiting, AT_ONCE)):
             yield await walk(block, self._find)

@@ -35,7 +35,7 @@ TRIES = 8
 ENVELOPE = 64
 """Bytes around the lines of a batch."""
 
-Answer = TypeVar("Answer")
+AnswerT = TypeVar("AnswerT")
 
 
 class Chunk:
@@ -72,7 +72,7 @@ class Chunk:
 
 
 async def submit(
-    provider: BatchProvider, ledger: Ledger, batch: books.Batch, lines: Sequence[Mapping[str, Any]]
+    provider: BatchProvider, ledger: Ledger, batch: books.BatchRecord, lines: Sequence[Mapping[str, Any]]
 ) -> Remote:
     """The batch at the provider. Raises ProviderStopped where it is not taken; its calls can be asked again then."""
     tries = 0
@@ -95,7 +95,7 @@ async def submit(
         raise ProviderStopped(f"the batch was not taken: {problem}{hint}") from problem
 
 
-async def find_out(provider: BatchProvider, ledger: Ledger, batch: books.Batch) -> Remote | None:
+async def find_out(provider: BatchProvider, ledger: Ledger, batch: books.BatchRecord) -> Remote | None:
     """A batch whose sender was killed before it could write down whether it arrived. Where it did not, what was
     uploaded for it is thrown away and its calls can be asked again."""
     remote = await _listed(provider, ledger, batch)
@@ -110,7 +110,7 @@ async def find_out(provider: BatchProvider, ledger: Ledger, batch: books.Batch) 
     return remote
 
 
-async def _listed(provider: BatchProvider, ledger: Ledger, batch: books.Batch) -> Remote | None:
+async def _listed(provider: BatchProvider, ledger: Ledger, batch: books.BatchRecord) -> Remote | None:
     """A batch of which we have no id, among those that the provider lists."""
     known = {one.remote for one in await ledger.read(books.listed)}
 
@@ -146,7 +146,7 @@ def pauses() -> Iterator[float]:
         pause_s = min(LAST_POLL_S, 1.5 * pause_s)
 
 
-async def patiently(ask: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
+async def patiently(ask: Callable[[], Coroutine[Any, Any, AnswerT]]) -> AnswerT:
     """A request that can be made again. Raises ProviderStopped where it never succeeds."""
     again = AsyncRetrying(
         retry=retry_if_exception_type(Transient),
@@ -155,7 +155,7 @@ async def patiently(ask: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
         reraise=True,
     )
 
-    async def once() -> Answer:
+    async def once() -> AnswerT:
         return await ask()
 
     try:
@@ -168,7 +168,7 @@ async def patiently(ask: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
         raise ProviderStopped(f"the batches cannot be looked at: {exc}") from exc
 
 
-def abandoned(batch: books.Batch, owner: str) -> bool:
+def abandoned(batch: books.BatchRecord, owner: str) -> bool:
     """Whether whoever wanted to send a batch is gone, or is this very process, which sends one at a time."""
     same = batch.owner.rpartition(":")[0] == owner.rpartition(":")[0]
     return same or is_gone(batch.owner) or time.time() - batch.intended_at > UPLOAD_S

@@ -7,7 +7,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from preceptor.judge.models.protocol import Dialogue, Outcome, Request
 
-Row = TypeVar("Row")
+RowT = TypeVar("RowT")
 Find = Callable[[Sequence[str]], Awaitable[Mapping[str, Outcome]]]
 """Keys -> the outcomes that are at hand; a key without one is absent."""
 
@@ -18,15 +18,15 @@ class Missing(NamedTuple):
     requests: tuple[Request, ...]
 
 
-class Done(NamedTuple, Generic[Row]):
+class Done(NamedTuple, Generic[RowT]):
     """A dialogue at its end."""
 
-    row: Row
+    row: RowT
 
 
-async def walk(dialogues: Sequence[Dialogue[Row]], find: Find) -> list[Done[Row] | Missing]:
+async def walk(dialogues: Sequence[Dialogue[RowT]], find: Find) -> list[Done[RowT] | Missing]:
     """Where each dialogue comes to; those that miss something are closed. A round of all is looked up in one go."""
-    ends: dict[int, Done[Row] | Missing] = {}
+    ends: dict[int, Done[RowT] | Missing] = {}
     answers: dict[int, Sequence[Outcome] | None] = dict.fromkeys(range(len(dialogues)))
     while answers:
         asking: dict[int, Sequence[Request]] = {}

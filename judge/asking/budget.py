@@ -37,7 +37,7 @@ class Spending(Protocol):
 
     async def reserve(self, worst_usd: float) -> None: ...
 
-    async def spare(self, worst_usd: float) -> bool: ...
+    async def try_reserve(self, worst_usd: float) -> bool: ...
 
     def settle(self, worst_usd: float, cost_usd: float) -> None: ...
 
@@ -71,7 +71,7 @@ class Budget:
             "again with a higher --max-cost to go on"
         )
 
-    def owe(self, worst_usd: float) -> None:
+    def force_reserve(self, worst_usd: float) -> None:
         """Reserve for what has left already, whether or not there is room."""
         self._reserved.append(worst_usd)
 
@@ -89,7 +89,7 @@ class Budget:
             await self._freed.wait()
         self._reserved.append(worst_usd)
 
-    async def spare(self, worst_usd: float) -> bool:  # a shared one must ask
+    async def try_reserve(self, worst_usd: float) -> bool:  # a shared one must ask
         """Reserve without waiting for room; False, and nothing is reserved, where there is no room just now."""
         if not self.fits(worst_usd):
             return False
@@ -103,7 +103,7 @@ class Budget:
         self._wake()
 
     def stop(self, reason: Exception) -> None:
-        """Nobody waits for room any longer: whoever does raises the reason."""
+        """Waiting ends: every call that waits raises the reason."""
         self._stopped = reason
         self._wake()
 

@@ -2,9 +2,10 @@
 budget.
 
 A request's way: the ledger's answer, else the answer of the same request in flight, else a reservation in the
-budget, a place at the model's gate, the intent in the ledger, the call with its retries, the answer in the ledger.
-The order is the same everywhere, the budget before the place: who holds a place never waits for the budget, and who
-waits for its next try keeps its reservation and gives up its place. So nobody waits for one who waits for him.
+budget, a slot of the model's rate limiter, the intent in the ledger, the call with its retries, the answer in the
+ledger. The order is the same everywhere, the budget before the slot. A call that holds a slot never waits for the
+budget. A call that waits for its next try keeps its reservation and gives up its slot. So no two calls wait for each
+other.
 
 Only what a second try can mend is tried again, under one deadline for all tries of a call. Where no request can
 succeed the run stops; what is in flight is finished and written down first.
@@ -22,8 +23,8 @@ from pydantic import Field
 from preceptor.constitution.errors import UserError
 from preceptor.judge.asking.budget import Budget, Spending, worst_usd
 from preceptor.judge.asking.prices import Prices
-from preceptor.judge.asking.rate_limits import Gate, Place, Way
-from preceptor.judge.asking.retry import Tries, mendable, unread
+from preceptor.judge.asking.rate_limits import LocalRateLimiter, RateLimiter, Slot
+from preceptor.judge.asking.retry import Tries, retryable, retryable_error
 from preceptor.judge.errors import BudgetReached, ModelError, ProviderStopped, Rejected, own
 from preceptor.judge.ledger.ledger import Ledger
 from preceptor.judge.models.protocol import (
@@ -35,7 +36,7 @@ from preceptor.judge.models.protocol import (
     Model,
     Outcome,
     Request,
-    Row,
+    RowT,
 )
 from preceptor.judge.models.reply_limits import billed_tokens
 from preceptor.prompts.records import Record
@@ -43,7 +44,7 @@ from preceptor.prompts.records import Record
 QUEUED_AT_ONCE = 1024
 """Requests in flight to a model that queues and batches them itself."""
 DRAWN = 4
-"""Unfinished dialogues for each request that may be in flight: some wait for their next try, which takes up no room."""
+"""Unfinished dialogues for each request that may be in flight: some wait for their next try, which takes no slot."""
 HELD_ROWS = 8192
 """Most rows that are held in memory, finished or not, while an earlier one is not done."""
 SHOWN_EVERY_S = 0.1
@@ -141,7 +142,7 @@ class Fanout:
         on_progress: Callable[[Progress], None] | None = None,
         *,
         spending: Spending | None = None,
-        ways: Mapping[str, Way] | None = None,
+        limiters: Mapping[str, RateLimiter] | None = None,
     ) -> None:
         """models: by the name that requests carry. on_progress is called now and then, and at the end.
 
@@ -154,7 +155,9 @@ class Fanout:
         self._on_progress = on_progress
         self._progress = Progress(0, None, 0, 0, 0, 0.0, 0, 0)
         self._asking: dict[str, asyncio.Task[Outcome]] = {}
-        self._gates = {name: self._way(model, (ways or {}).get(name)) for name, model in models.items()}
+        self._limiters = {
+            name: self._way(model, (limiters or {}).get(name)) for name, model in models.items()
+        }
         self._shown_at = float("-inf")
         self._tries = {name: self._tries_of(name, model) for name, model in models.items()}
         self._stopped: Exception | None = None
@@ -183,28 +186,27 @@ class Fanout:
             task = asyncio.create_task(self._once(key, request))
             self._asking[key] = task
             task.add_done_callback(lambda done: self._forget(key, done))
-        # an asker that is cancelled does not take the call with it: it is paid for, and others may wait for
-        # it
+        # the call goes on when the one who asked is cancelled: it is paid for, and others may wait for it
         return asyncio.shield(task)
 
     async def run(
-        self, dialogues: Iterable[Dialogue[Row]], total: int | None = None
-    ) -> AsyncGenerator[Row, None]:
-        """The dialogues' rows in the order of the dialogues, which are drawn only as room is free.
+        self, dialogues: Iterable[Dialogue[RowT]], total: int | None = None
+    ) -> AsyncGenerator[RowT, None]:
+        """The dialogues' rows in the order of the dialogues, which are drawn only while slots are free.
 
         When the run must stop, the rows that are complete up to the first incomplete one come first, what is
         in flight is finished and written down, and then the reason is raised. A dialogue's own exception is
         such a reason too.
         """
         self._step(total=total)
-        waiting: Iterator[Dialogue[Row]] = iter(dialogues)
+        waiting: Iterator[Dialogue[RowT]] = iter(dialogues)
         window = DRAWN * max((self._width(model) for model in self._models.values()), default=1)
-        going: deque[asyncio.Task[Row]] = deque()
+        going: deque[asyncio.Task[RowT]] = deque()
         unfinished = 0
         moved = asyncio.Event()
         drawn = False
 
-        def finished(_: asyncio.Task[Row]) -> None:
+        def finished(_: asyncio.Task[RowT]) -> None:
             nonlocal unfinished
             unfinished -= 1
             moved.set()
@@ -239,21 +241,21 @@ class Fanout:
             if self._on_progress is not None:
                 self._on_progress(self._progress)
 
-    async def carry_out(self, dialogue: Dialogue[Row]) -> Row:
+    async def carry_out(self, dialogue: Dialogue[RowT]) -> RowT:
         """The row of one dialogue. Raises what `ask` raises, and the dialogue's own exceptions."""
         try:
             requests = next(dialogue)
             while True:
-                # all are heard out before an error is raised, so that none is left running unwatched
-                heard = await asyncio.gather(*map(self._asked, requests), return_exceptions=True)
+                # all calls end before an error is raised, so that none is left running
+                results = await asyncio.gather(*map(self._asked, requests), return_exceptions=True)
                 outcomes: list[Outcome] = []
-                for one in heard:
+                for one in results:
                     if isinstance(one, BaseException):
                         raise one
                     outcomes.append(one)
                 requests = dialogue.send(outcomes)
         except StopIteration as end:
-            row: Row = end.value
+            row: RowT = end.value
             return row
         finally:
             dialogue.close()
@@ -279,9 +281,9 @@ class Fanout:
             await self._spending.reserve(worst_usd)
             cost_usd = 0.0
             try:
-                async with self._gates[request.model].place(request) as place:
+                async with self._limiters[request.model].slot(request) as slot:
                     self._raise_if_stopped()
-                    outcome, cost_usd = await self._call(request, place)
+                    outcome, cost_usd = await self._call(request, slot)
                     return outcome
             finally:
                 self._spending.settle(worst_usd, cost_usd)
@@ -289,17 +291,21 @@ class Fanout:
             self.stop(exc)
             raise
 
-    async def _call(self, request: Request, place: Place) -> tuple[Outcome, float]:
+    async def _call(self, request: Request, slot: Slot) -> tuple[Outcome, float]:
         """(outcome, USD that are to be settled, as far as known) of a request that is not in the ledger."""
         if not await self._ledger.intend(request):
             raise AskedElsewhere
         room = self._billed(request)
         booked_usd = 0.0
         try:
-            got = await self._asked_once(request, place)
-            roomier = self._billed(request) > room
-            if mendable(got.completion, request, roomier) if got.problem is None else unread(got.problem):
-                got, booked_usd = await self._second(request, place, got)
+            got = await self._asked_once(request, slot)
+            longer_allowed = self._billed(request) > room
+            if (
+                retryable(got.completion, request, longer_allowed)
+                if got.problem is None
+                else retryable_error(got.problem)
+            ):
+                got, booked_usd = await self._second(request, slot, got)
         except ModelError as exc:
             await self._ledger.fail(request, str(exc))
             self._step(failed=self._progress.failed + 1)
@@ -323,24 +329,24 @@ class Fanout:
         outcome = completion if problem is None else failure(problem)
         return outcome, max(0.0, (cost or 0.0) - booked_usd)
 
-    async def _asked_once(self, request: Request, place: Place) -> _Got:
+    async def _asked_once(self, request: Request, slot: Slot) -> _Got:
         """What one call brought. Raises the ModelError that ended it where nothing came that was paid for."""
         try:
-            return _Got(await self._tries[request.model].complete(request, place), None)
+            return _Got(await self._tries[request.model].complete(request, slot), None)
         except ModelError as exc:
             if exc.paid is None:
                 raise
             return _Got(exc.paid, exc)
 
-    async def _second(self, request: Request, place: Place, first: _Got) -> tuple[_Got, float]:
+    async def _second(self, request: Request, slot: Slot, first: _Got) -> tuple[_Got, float]:
         """Another reply in the place of one that holds nothing, its tokens added; the first where the budget or the
         provider gives no other. And the USD of the second, which are settled here."""
         worst_usd = self._worst_usd(request)
-        if not await self._spending.spare(worst_usd):
+        if not await self._spending.try_reserve(worst_usd):
             return first, 0.0
         cost_usd = 0.0
         try:
-            second = await self._asked_once(request, place)
+            second = await self._asked_once(request, slot)
             cost_usd = self._prices.cost(request.model, second.completion) or 0.0
         except ProviderStopped as exc:
             self.stop(exc)
@@ -375,9 +381,9 @@ class Fanout:
         model = self._models[request.model]
         return model.billed_tokens(request) if isinstance(model, KnowsRoom) else billed_tokens(request)
 
-    def _way(self, model: Model, shared: Way | None) -> Way:
+    def _way(self, model: Model, shared: RateLimiter | None) -> RateLimiter:
         clock = asyncio.get_running_loop().time
-        return shared or Gate(
+        return shared or LocalRateLimiter(
             self._width(model), self._pause, clock, rpm=self._limits.rpm, tpm=self._limits.tpm
         )
 
@@ -387,7 +393,7 @@ class Fanout:
             deadline_s = max(DEADLINE_S, 2 * model.timeout_s if isinstance(model, GivesTime) else 0.0)
         if model.capabilities.queueing:
             deadline_s = None
-        return Tries(model, self._gates[name], deadline_s, self._limits.attempts, self._pause)
+        return Tries(model, self._limiters[name], deadline_s, self._limits.attempts, self._pause)
 
     def _width(self, model: Model) -> int:
         return QUEUED_AT_ONCE if model.capabilities.queueing else self._limits.concurrency
@@ -404,11 +410,11 @@ class Fanout:
     def _forget(self, key: str, done: asyncio.Task[Outcome]) -> None:
         del self._asking[key]
         if not done.cancelled():
-            done.exception()  # whoever waited has it; where nobody does any more it is not a stray one
+            done.exception()  # the waiting callers have it; read here, or asyncio reports it as lost
 
-    async def _wind_up(self, going: Iterable[asyncio.Task[Row]]) -> None:
+    async def _wind_up(self, going: Iterable[asyncio.Task[RowT]]) -> None:
         """Let what is in flight finish, for a limited time where the run was interrupted from outside."""
-        rest: list[asyncio.Task[Row] | asyncio.Task[Outcome]] = [*going, *self._asking.values()]
+        rest: list[asyncio.Task[RowT] | asyncio.Task[Outcome]] = [*going, *self._asking.values()]
         if not rest:
             return
         interrupted = isinstance(self._stopped, RunInterruptedError)

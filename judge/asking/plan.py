@@ -36,14 +36,14 @@ class PlanLine(NamedTuple):
     """The same through the provider's batch API."""
 
 
-class Plan(NamedTuple):
+class AskingPlan(NamedTuple):
     """Every round of every dialogue: on the ledger's answers as far as they go, then on stand-ins."""
 
     rows: int
     lines: tuple[PlanLine, ...]
 
 
-async def plan(dialogues: Iterable[Dialogue[Any]], ledger: Ledger | None, prices: Prices) -> Plan:
+async def plan(dialogues: Iterable[Dialogue[Any]], ledger: Ledger | None, prices: Prices) -> AskingPlan:
     """Walk each dialogue to its end against the ledger, None where there is none yet. A request that comes twice
     counts once.
 
@@ -57,7 +57,7 @@ async def plan(dialogues: Iterable[Dialogue[Any]], ledger: Ledger | None, prices
     while block := list(islice(waiting, AT_ONCE)):
         rows += len(block)
         figures += await _walked(block, ledger, seen)
-    return Plan(
+    return AskingPlan(
         rows, tuple(_line(model, figures, prices) for model in sorted({model for model, _ in figures}))
     )
 

@@ -1,6 +1,6 @@
-"""How fast a model may be asked: room for so many at once, and so many requests and tokens a minute.
+"""How fast a model may be asked: slots for so many at once, and so many requests and tokens a minute.
 
-The room shrinks by half when the provider is crowded and grows by one with every answer, up to what the user allows
+The number of slots halves when the provider throttles and grows by one with every answer, up to what the user allows
 (additive increase, multiplicative decrease: Chiu and Jain 1989). What flows per minute is held by token buckets, whose
 sizes are the user's (`--rpm`, `--tpm`) or are read from the rate-limit headers of every reply. Where there are none,
 a request passes without waiting for a clock.
@@ -27,7 +27,7 @@ away by chance, three in a row come once in 400 requests, six once in 100,000.
 """
 
 
-class Mark(NamedTuple):
+class SentMark(NamedTuple):
     """How much had been sent when a request left: by it the headers of its reply are dated."""
 
     requests: int
@@ -36,9 +36,9 @@ class Mark(NamedTuple):
     at: float
 
 
-class _Bucket:
-    """Fills steadily up to `most`. It may be overdrawn by one taker, who is let in as soon as it is not empty: a
-    request larger than the bucket then waits no longer than one that fits."""
+class _TokenBucket:
+    """Fills steadily up to `most`. One request may overdraw it, as soon as it is not empty. So a request
+    larger than the bucket waits no longer than one that fits."""
 
     def __init__(self, per_s: float, most: float, level: float, now: float) -> None:
         self.per_s, self.most, self.level, self.at = per_s, most, level, now
@@ -54,24 +54,25 @@ class _Bucket:
         self.level -= amount
 
 
-class Way(Protocol):
-    """What a fan-out needs of the way to one model, its own or one that is shared."""
+class RateLimiter(Protocol):
+    """What a fan-out needs of one model's rate limiter, its own or a shared one."""
 
-    def place(self, request: Request) -> Place: ...
+    def slot(self, request: Request) -> Slot: ...
 
-    async def enter(self, request: Request) -> Mark: ...
+    async def enter(self, request: Request) -> SentMark: ...
 
     def leave(self) -> None: ...
 
     def answered(self) -> None: ...
 
-    def crowded(self, left_at: float, retry_after_s: float | None) -> None: ...
+    def throttled(self, left_at: float, retry_after_s: float | None) -> None: ...
 
-    def hear(self, headers: Mapping[str, str], mark: Mark) -> None: ...
+    def observe(self, headers: Mapping[str, str], mark: SentMark) -> None: ...
 
 
-class Gate:
-    """The way to one model. Everything waits here: for room, for the minute's share, for a crowd to go."""
+class LocalRateLimiter:
+    """The rate limiter of one model. A request waits here for a slot, for the minute's share, and for a throttle to
+    end."""
 
     def __init__(
         self,
@@ -93,12 +94,12 @@ class Gate:
         self._hold_until = float("-inf")
         self._held = False
         self._turn = asyncio.Lock()
-        self._sent = Mark(0, 0.0, 0.0, 0.0)
-        self._heard = Mark(-1, 0.0, 0.0, 0.0)
+        self._sent = SentMark(0, 0.0, 0.0, 0.0)
+        self._heard = SentMark(-1, 0.0, 0.0, 0.0)
         now = clock()
         # a second's worth at a time: a full minute's at once would be twice the limit in the first minute
         self._buckets = {
-            what: _Bucket(limit / 60, max(1.0, limit / 60), max(1.0, limit / 60), now)
+            what: _TokenBucket(limit / 60, max(1.0, limit / 60), max(1.0, limit / 60), now)
             for what, limit in (("rpm", rpm), ("tpm", tpm))
             if limit is not None
         }
@@ -108,12 +109,12 @@ class Gate:
         """Requests that may be in flight now."""
         return int(self._width)
 
-    def place(self, request: Request) -> Place:
-        """Room for a request, taken and given back by `async with`."""
-        return Place(self, request)
+    def slot(self, request: Request) -> Slot:
+        """A slot for a request, taken and given back by `async with`."""
+        return Slot(self, request)
 
-    async def enter(self, request: Request) -> Mark:
-        """Wait for room and for the minute's share. The mark belongs to the headers of this request's reply."""
+    async def enter(self, request: Request) -> SentMark:
+        """Wait for a slot and for the minute's share. The mark belongs to the headers of this request's reply."""
         if self._waiting or self._running >= self.width:
             let_in = asyncio.get_running_loop().create_future()
             self._waiting.append(let_in)
@@ -132,7 +133,7 @@ class Gate:
             raise
 
     def leave(self) -> None:
-        """Give the room back."""
+        """Give the slot back."""
         self._running -= 1
         self._let_in()
 
@@ -143,7 +144,7 @@ class Gate:
             self._width = min(self._most, self._width + 1)
             self._let_in()
 
-    def crowded(self, left_at: float, retry_after_s: float | None) -> None:
+    def throttled(self, left_at: float, retry_after_s: float | None) -> None:
         """The model had no time for a request that left then. What left before the last cut says nothing new."""
         now = self._clock()
         if left_at >= self._cut_at:
@@ -155,7 +156,7 @@ class Gate:
                 self._hold_until = max(self._hold_until, now + retry_after_s)
                 self._held = True
 
-    def hear(self, headers: Mapping[str, str], mark: Mark) -> None:
+    def observe(self, headers: Mapping[str, str], mark: SentMark) -> None:
         """Learn from the headers of a reply to the request that left with this mark."""
         if mark.requests < self._heard.requests:
             return  # an older reply than the one heard last
@@ -167,7 +168,7 @@ class Gate:
             # what left after this request is not in its reply's count, and some has flowed in meanwhile
             since = _part(what, self._sent) - _part(what, mark)
             level = min(said.limit, said.remaining - since + (now - mark.at) * rate)
-            self._buckets[what] = _Bucket(rate, said.limit, level, now)
+            self._buckets[what] = _TokenBucket(rate, said.limit, level, now)
             self._heard = mark
 
     def _let_in(self) -> None:
@@ -177,7 +178,7 @@ class Gate:
                 self._running += 1
                 waiter.set_result(None)
 
-    async def _keep_pace(self, request: Request) -> Mark:
+    async def _keep_pace(self, request: Request) -> SentMark:
         if self._buckets or self._held:
             async with self._turn:  # one at a time sleeps on the clock; the others keep their order behind it
                 await self._wait_for_share(request)
@@ -187,7 +188,7 @@ class Gate:
 
     async def _wait_for_share(self, request: Request) -> None:
         tokens_in, tokens_out = float(likely_tokens_in(request)), float(billed_tokens(request))
-        wanted = Mark(1, tokens_in, tokens_out, 0.0)
+        wanted = SentMark(1, tokens_in, tokens_out, 0.0)
         while True:
             now = self._clock()
             wait_s = max(
@@ -207,44 +208,44 @@ class Gate:
         )
 
 
-class Place:
-    """A request's room at a gate."""
+class Slot:
+    """A request's slot at a rate limiter."""
 
-    def __init__(self, gate: Way, request: Request) -> None:
-        self._gate = gate
+    def __init__(self, limiter: RateLimiter, request: Request) -> None:
+        self._gate = limiter
         self._request = request
         self._inside = False
-        self._mark: Mark | None = None
+        self._mark: SentMark | None = None
 
-    async def __aenter__(self) -> Place:
-        await self._come_in()
+    async def __aenter__(self) -> Slot:
+        await self._acquire()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._step_out()
+        self._release()
 
-    async def outside(self, pause: Awaitable[None]) -> None:
-        """Wait without taking up room, and come in again."""
-        self._step_out()
+    async def release_during(self, pause: Awaitable[None]) -> None:
+        """Give the slot back, await `pause`, and take a slot again."""
+        self._release()
         await pause
-        await self._come_in()
+        await self._acquire()
 
-    def hear(self, headers: Mapping[str, str]) -> None:
-        """Hand the headers of this request's reply to its gate."""
+    def observe(self, headers: Mapping[str, str]) -> None:
+        """Hand the headers of this request's reply to its rate limiter."""
         if self._mark is not None:
-            self._gate.hear(headers, self._mark)
+            self._gate.observe(headers, self._mark)
 
-    async def _come_in(self) -> None:
+    async def _acquire(self) -> None:
         self._mark = await self._gate.enter(self._request)
         self._inside = True
 
-    def _step_out(self) -> None:
+    def _release(self) -> None:
         if self._inside:
             self._inside = False
             self._gate.leave()
 
 
-def _part(what: str, sent: Mark) -> float:
+def _part(what: str, sent: SentMark) -> float:
     """How much of a quantity is in what was sent."""
     match what:
         case "requests" | "rpm":

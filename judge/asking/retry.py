@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable
 
 from tenacity import RetryCallState
 
-from preceptor.judge.asking.rate_limits import Place, Way
+from preceptor.judge.asking.rate_limits import RateLimiter, Slot
 from preceptor.judge.errors import ModelError, ProviderStopped, Rejected, Transient, Unreadable
 from preceptor.judge.models.door import admitted
-from preceptor.judge.models.http.faults import Crowded, TimedOut, Unreachable
+from preceptor.judge.models.http.faults import Throttled, TimedOut, Unreachable
 from preceptor.judge.models.protocol import Completion, GivesTime, Model, Request, TellsLimits
 from preceptor.judge.models.reply_limits import reply_tokens
 
@@ -22,9 +22,9 @@ FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
 """Waits between tries are drawn from 0 to a bound that doubles from the first to the longest: full jitter
 (Brooker 2015, "Exponential Backoff and Jitter")."""
-DEAF_TRIES = 3
+UNREACHABLE_TRIES = 3
 """Tries after which a provider that has never answered and does not even take a connection counts as down."""
-DEAD_CALLS = 5
+CONSECUTIVE_FAILURES = 5
 """Calls in a row that ended without an answer, after all their tries, after which a provider counts as
 down."""
 LONGEST_DEADLINE_S = 1800.0
@@ -33,7 +33,7 @@ LONGEST_HOLD_S = 600.0
 """The longest wait that a provider may ask for before the run stops instead, to be resumed then."""
 
 
-def mendable(completion: Completion, request: Request, roomier: bool = False) -> bool:
+def retryable(completion: Completion, request: Request, longer_allowed: bool = False) -> bool:
     """Whether a second try may bring what this answer lacks: it is empty, broken off, or cut off before it was as
     long as it may be. One that is as long as it may be would be cut off again, unless it gets more room now (roomier).
     """
@@ -44,12 +44,12 @@ def mendable(completion: Completion, request: Request, roomier: bool = False) ->
     empty = not completion.text.strip()
     if completion.finish_reason == "stop":
         return empty
-    if empty and roomier:
+    if empty and longer_allowed:
         return True
     return completion.usage == "reported" and 0 < completion.tokens_out < reply_tokens(request)
 
 
-def unread(problem: ModelError) -> bool:
+def retryable_error(problem: ModelError) -> bool:
     """Whether a second try may bring what this error says that nobody could read."""
     return isinstance(problem, Unreadable)
 
@@ -82,7 +82,7 @@ class Tries:
     def __init__(
         self,
         model: Model,
-        way: Way,
+        limiter: RateLimiter,
         deadline_s: float | None,
         attempts: int,
         pause: Callable[[float], Awaitable[None]],
@@ -91,19 +91,19 @@ class Tries:
         pause: sleeps, and raises where waiting has become useless.
         """
         self._model = model
-        self._way = way
+        self._way = limiter
         self._deadline_s = deadline_s
         self._attempts = attempts
         self._pause = pause
         self._has_answered = False
-        self._dead_calls = 0
+        self._consecutive_failures = 0
         self._given_at = float("-inf")
 
-    async def complete(self, request: Request, place: Place) -> Completion:
+    async def complete(self, request: Request, slot: Slot) -> Completion:
         """One call with its retries, each of which waits for its turn anew. Raises the ModelError that ended it.
 
-        The deadline runs while the model is asked and between tries; not while others have their turn, nor in
-        waits that the provider asks for, lest a rate limit of a minute burn through the rows.
+        The deadline runs while the model is asked and between tries; not while the call waits for a slot, nor in
+        waits that the provider asks for: a rate limit of a minute would else fail every row.
         """
         clock = asyncio.get_running_loop().time
         left_s = self._deadline_s
@@ -113,25 +113,25 @@ class Tries:
             left_at = clock()
             try:
                 async with asyncio.timeout(left_s):
-                    completion = await self._ask(request, place)
+                    completion = await self._ask(request, slot)
             except (Transient, TimeoutError) as exc:
                 problem = exc
             except (Rejected, Unreadable):
                 self._has_answered = True
-                self._dead_calls = 0
+                self._consecutive_failures = 0
                 self._way.answered()
                 raise
             else:
                 self._has_answered = True
-                self._dead_calls = 0
+                self._consecutive_failures = 0
                 self._way.answered()
                 return completion
-            if isinstance(problem, Unreachable) and tries >= DEAF_TRIES and not self._has_answered:
+            if isinstance(problem, Unreachable) and tries >= UNREACHABLE_TRIES and not self._has_answered:
                 raise ProviderStopped(str(problem)) from problem
             asked_for_s = problem.retry_after_s if isinstance(problem, Transient) else None
-            crowded = isinstance(problem, Crowded | TimeoutError)
-            if crowded:
-                self._way.crowded(left_at, asked_for_s)
+            throttled = isinstance(problem, Throttled | TimeoutError)
+            if throttled:
+                self._way.throttled(left_at, asked_for_s)
                 if asked_for_s is not None and asked_for_s > LONGEST_HOLD_S:
                     raise ProviderStopped(
                         f"{problem}; it asks to be left alone for {asked_for_s:.0f} s: run the same command again "
@@ -141,14 +141,14 @@ class Tries:
             if left_s is not None and _late(problem) and await self._gives_time(left_at):
                 left_s = self._deadline_s  # anew
             elif left_s is not None:
-                left_s -= clock() - left_at + (0 if crowded and asked_for_s is not None else pause_s)
+                left_s -= clock() - left_at + (0 if throttled and asked_for_s is not None else pause_s)
             if tries >= self._attempts or (left_s is not None and left_s <= 0):
                 raise self._gave_up(tries, problem) from problem
-            await place.outside(self._pause(pause_s))
+            await slot.release_during(self._pause(pause_s))
 
-    async def _ask(self, request: Request, place: Place) -> Completion:
+    async def _ask(self, request: Request, slot: Slot) -> Completion:
         if isinstance(self._model, TellsLimits):
-            completion = await self._model.complete_with_headers(request, place.hear)
+            completion = await self._model.complete_with_headers(request, slot.observe)
         else:
             completion = await self._model.complete(request)
         return admitted(completion, request)
@@ -173,10 +173,10 @@ class Tries:
 
     def _gave_up(self, tries: int, problem: Exception) -> ModelError:
         said = str(problem) or f"no answer within {self._deadline_s:g} s"
-        self._dead_calls += 1
-        if self._dead_calls >= DEAD_CALLS:
+        self._consecutive_failures += 1
+        if self._consecutive_failures >= CONSECUTIVE_FAILURES:
             return ProviderStopped(
-                f"{self._model.name} is down: {DEAD_CALLS} calls in a row failed after all their tries, the last with: "
-                f"{said}; run the same command again later, what is answered is kept"
+                f"{self._model.name} is down: {CONSECUTIVE_FAILURES} calls in a row failed after all their tries, "
+                f"the last with: {said}; run the same command again later, what is answered is kept"
             )
         return ModelError(f"no answer after {tries} {'try' if tries == 1 else 'tries'}: {said}")

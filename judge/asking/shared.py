@@ -1,9 +1,9 @@
 """One budget and one rate for many processes: one of them keeps both, and the others ask it before every call.
 
-`Keeper` lives in one place (with Ray, an actor of that name) and holds an ordinary Budget and ordinary Gates. Each
-worker's fan-out is given a SharedBudget and SharedGates, which hand every question on. What a worker that is gone had
-reserved counts as spent, because its calls may have been paid for: so the cap is never passed. What the keeper says
-in the end is a Stop, a value, because an exception does not survive every way between processes.
+`Keeper` lives in one place (with Ray, an actor of that name) and holds an ordinary Budget and ordinary rate limiters.
+Each worker's fan-out is given a SharedBudget and SharedRateLimiters, which hand every question on. What a worker that
+is gone had reserved counts as spent, because its calls may have been paid for: so the cap is never passed. What the
+keeper says in the end is a Stop, a value, because an exception does not survive every way between processes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from preceptor.constitution.errors import UserError
 from preceptor.judge.asking.budget import Budget
 from preceptor.judge.asking.fanout import Limits, Progress, RunInterruptedError
-from preceptor.judge.asking.rate_limits import Gate, Mark, Place
+from preceptor.judge.asking.rate_limits import LocalRateLimiter, SentMark, Slot
 from preceptor.judge.errors import BudgetReached, ProviderStopped
 from preceptor.judge.models.protocol import Request
 
@@ -53,10 +53,10 @@ def stop_of(error: BaseException) -> Stop | None:
     return next((Stop(why, str(error)) for kind, why in whys if isinstance(error, kind)), None)
 
 
-class Note(NamedTuple):
+class KeeperNote(NamedTuple):
     """Something that the keeper is told and does not answer."""
 
-    what: Literal["leave", "answered", "crowded", "hear", "settle"]
+    what: Literal["leave", "answered", "throttled", "observe", "settle"]
     model: str
     facts: tuple[Any, ...] = ()
 
@@ -64,7 +64,7 @@ class Note(NamedTuple):
 class Entered(NamedTuple):
     """A worker's request has its turn; or, with a stop, has none."""
 
-    mark: Mark | None
+    mark: SentMark | None
     stop: Stop | None
 
 
@@ -85,7 +85,7 @@ class Keeper:
         self._limits = limits
         self._silent_s = silent_s
         self._budget = Budget(limits.max_cost_usd)
-        self._gates: dict[str, Gate] = {}
+        self._limiters: dict[str, LocalRateLimiter] = {}
         self._held: dict[str, _Held] = {}
         self._stop: Stop | None = None
         self._stopping = asyncio.Event()
@@ -93,7 +93,7 @@ class Keeper:
     async def enter(self, worker: str, request: Request) -> Entered:
         """Wait for the request's turn at its model."""
         held = self._of(worker)
-        mark: Mark | None = None
+        mark: SentMark | None = None
         try:
             if self._stop is None:
                 mark = await self._gate(request.model).enter(request)
@@ -120,16 +120,16 @@ class Keeper:
             self._settle(held, worst_usd, 0.0)
         return self._stop
 
-    async def spare(self, worker: str, worst_usd: float) -> bool:
+    async def try_reserve(self, worker: str, worst_usd: float) -> bool:
         """Reserve if there is room now."""
         held = self._of(worker)
-        if self._stop is not None or not await self._budget.spare(worst_usd):
+        if self._stop is not None or not await self._budget.try_reserve(worst_usd):
             return False
         held.reserved.append(worst_usd)
         return True
 
-    async def tell(self, worker: str, notes: Sequence[Note]) -> None:
-        """Hear what a worker has done."""
+    async def tell(self, worker: str, notes: Sequence[KeeperNote]) -> None:
+        """Take note of what a worker has done."""
         held = self._of(worker)
         for note in notes:
             match note.what:
@@ -137,13 +137,13 @@ class Keeper:
                     self._leave(held, note.model)
                 case "answered":
                     self._gate(note.model).answered()
-                case "crowded":
+                case "throttled":
                     ago_s, retry_after_s = note.facts
                     now = asyncio.get_running_loop().time()
-                    self._gate(note.model).crowded(now - ago_s, retry_after_s)
-                case "hear":
+                    self._gate(note.model).throttled(now - ago_s, retry_after_s)
+                case "observe":
                     headers, mark = note.facts
-                    self._gate(note.model).hear(headers, mark)
+                    self._gate(note.model).observe(headers, mark)
                 case "settle":
                     self._settle(held, *note.facts)
 
@@ -180,12 +180,14 @@ class Keeper:
         held.heard_at = now
         return held
 
-    def _gate(self, model: str) -> Gate:
-        if model not in self._gates:
+    def _gate(self, model: str) -> LocalRateLimiter:
+        if model not in self._limiters:
             clock = asyncio.get_running_loop().time
             limits = self._limits
-            self._gates[model] = Gate(limits.concurrency, self._pause, clock, rpm=limits.rpm, tpm=limits.tpm)
-        return self._gates[model]
+            self._limiters[model] = LocalRateLimiter(
+                limits.concurrency, self._pause, clock, rpm=limits.rpm, tpm=limits.tpm
+            )
+        return self._limiters[model]
 
     async def _pause(self, wait_s: float) -> None:
         try:
@@ -196,7 +198,7 @@ class Keeper:
         raise RunInterruptedError
 
     def _let_go_of_the_gone(self) -> None:
-        """Give their places to others; book what they had reserved."""
+        """Give the slots of lost workers to others; book what they had reserved."""
         silent_since = asyncio.get_running_loop().time() - self._silent_s
         for held in self._held.values():
             if held.heard_at < silent_since:
@@ -206,31 +208,31 @@ class Keeper:
                     self._settle(held, worst_usd, worst_usd)
 
     def _leave(self, held: _Held, model: str) -> None:
-        # a worker that only seemed to be gone has no place any more
+        # a worker that was wrongly taken for gone has lost its slots
         if held.places[model]:
             held.places[model] -= 1
             self._gate(model).leave()
 
     def _settle(self, held: _Held, worst_usd: float, cost_usd: float) -> None:
-        # one that only seemed to be gone: its calls stay booked at their worst
+        # a worker that was wrongly taken for gone: its calls stay booked at their worst case
         if worst_usd in held.reserved:
             held.reserved.remove(worst_usd)
             self._budget.settle(worst_usd, cost_usd)
 
 
-class Ask(Protocol):
+class CallKeeper(Protocol):
     """Calls one of the keeper's methods, wherever it is. Leaves at once, whether or not it is awaited."""
 
     def __call__(self, method: str, *words: Any) -> Awaitable[Any]: ...
 
 
-class Line:
-    """A worker's connection to the keeper. What it only tells is gathered and goes together."""
+class KeeperConnection:
+    """A worker's connection to the keeper. Notes that need no answer are sent together."""
 
-    def __init__(self, worker: str, ask: Ask) -> None:
+    def __init__(self, worker: str, ask: CallKeeper) -> None:
         self._worker = worker
         self._ask = ask
-        self._notes: deque[Note] = deque()
+        self._notes: deque[KeeperNote] = deque()
         self._last: Awaitable[Any] | None = None
 
     async def ask(self, method: str, *words: Any) -> Any:
@@ -238,14 +240,14 @@ class Line:
         self.flush()
         return await self._ask(method, self._worker, *words)
 
-    def tell(self, note: Note) -> None:
-        """Tell it soon."""
+    def tell(self, note: KeeperNote) -> None:
+        """Tell the keeper, with the other notes of this turn of the event loop."""
         if not self._notes:
             asyncio.get_running_loop().call_soon(self.flush)
         self._notes.append(note)
 
     def flush(self) -> None:
-        """Tell it now."""
+        """Send all notes to the keeper."""
         if self._notes:
             notes = tuple(self._notes)
             self._notes.clear()
@@ -255,7 +257,7 @@ class Line:
 class SharedBudget:
     """`judge.asking.budget.Spending`, kept elsewhere."""
 
-    def __init__(self, line: Line, capped: bool) -> None:
+    def __init__(self, line: KeeperConnection, capped: bool) -> None:
         self._line = line
         self._capped = capped
 
@@ -264,29 +266,29 @@ class SharedBudget:
         if self._capped and (stop := await self._line.ask("reserve", worst_usd)) is not None:
             raise stop.error
 
-    async def spare(self, worst_usd: float) -> bool:
+    async def try_reserve(self, worst_usd: float) -> bool:
         """As Budget's."""
-        return not self._capped or bool(await self._line.ask("spare", worst_usd))
+        return not self._capped or bool(await self._line.ask("try_reserve", worst_usd))
 
     def settle(self, worst_usd: float, cost_usd: float) -> None:
         """As Budget's."""
         if self._capped:
-            self._line.tell(Note("settle", "", (worst_usd, cost_usd)))
+            self._line.tell(KeeperNote("settle", "", (worst_usd, cost_usd)))
 
 
-class SharedGate:
-    """`judge.asking.rate_limits.Way`, kept elsewhere."""
+class SharedRateLimiter:
+    """`judge.asking.rate_limits.RateLimiter`, kept elsewhere."""
 
-    def __init__(self, line: Line, model: str) -> None:
+    def __init__(self, line: KeeperConnection, model: str) -> None:
         self._line = line
         self._model = model
 
-    def place(self, request: Request) -> Place:
-        """As Gate's."""
-        return Place(self, request)
+    def slot(self, request: Request) -> Slot:
+        """As LocalRateLimiter's."""
+        return Slot(self, request)
 
-    async def enter(self, request: Request) -> Mark:
-        """As Gate's. Raises what stops all workers."""
+    async def enter(self, request: Request) -> SentMark:
+        """As LocalRateLimiter's. Raises what stops all workers."""
         entered: Entered = await self._line.ask("enter", request)
         if entered.stop is not None:
             raise entered.stop.error
@@ -294,20 +296,20 @@ class SharedGate:
         return entered.mark
 
     def leave(self) -> None:
-        """As Gate's."""
-        self._line.tell(Note("leave", self._model))
+        """As LocalRateLimiter's."""
+        self._line.tell(KeeperNote("leave", self._model))
 
     def answered(self) -> None:
-        """As Gate's."""
-        self._line.tell(Note("answered", self._model))
+        """As LocalRateLimiter's."""
+        self._line.tell(KeeperNote("answered", self._model))
 
-    def crowded(self, left_at: float, retry_after_s: float | None) -> None:
-        """As Gate's; clocks of two machines differ, so what is told is how long ago."""
+    def throttled(self, left_at: float, retry_after_s: float | None) -> None:
+        """As LocalRateLimiter's; clocks of two machines differ, so what is told is how long ago."""
         ago_s = asyncio.get_running_loop().time() - left_at
-        self._line.tell(Note("crowded", self._model, (ago_s, retry_after_s)))
+        self._line.tell(KeeperNote("throttled", self._model, (ago_s, retry_after_s)))
 
-    def hear(self, headers: Mapping[str, str], mark: Mark) -> None:
-        """As Gate's; only what may be a limit is sent on."""
+    def observe(self, headers: Mapping[str, str], mark: SentMark) -> None:
+        """As LocalRateLimiter's; only what may be a limit is sent on."""
         limits = {name: value for name, value in headers.items() if "ratelimit" in name}
         if limits:
-            self._line.tell(Note("hear", self._model, (limits, mark)))
+            self._line.tell(KeeperNote("observe", self._model, (limits, mark)))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from preceptor.constitution.principle import Constitution
 from preceptor.judge.aggregate import Sum, deciding, order_means, sum_up, weights, winner
-from preceptor.judge.audit.biases import Verdict, habits, traits
+from preceptor.judge.audit.biases import VerdictTraits, habits, traits
 from preceptor.judge.errors import PairsError
 from preceptor.judge.records import Judgement, Label, Letter, Order, Pair
 from preceptor.judge.statistics import BINS, bootstrap, calibration_error, kappa, reliability, wilson
@@ -37,7 +37,7 @@ class _Case(NamedTuple):
     """The better reply in each order that has a verdict."""
     asked: frozenset[Order]
     probability: float | None
-    own: tuple[tuple[Order, Verdict], ...]
+    own: tuple[tuple[Order, VerdictTraits], ...]
     """What each judge says in each order, without the machine checks."""
     missing: tuple[tuple[str, str], ...]
     """(status, fault) of the judgements without a verdict."""
@@ -160,11 +160,11 @@ def _case(label: Label, judgements: Sequence[Judgement], constitution: Constitut
 
 def _own(
     label: Label, judgements: Sequence[Judgement], weight: Mapping[str, float]
-) -> Iterator[tuple[Order, Verdict]]:
+) -> Iterator[tuple[Order, VerdictTraits]]:
     for judge in dict.fromkeys(one.model for one in judgements if one.call is not None):
         said = [one for one in judgements if one.call is not None and one.model == judge]
         for order, mean in order_means(said, weight).items():
-            yield order, Verdict(winner(mean), label.preferred, traits(label, judge))
+            yield order, VerdictTraits(winner(mean), label.preferred, traits(label, judge))
 
 
 def _figures(cases: Sequence[_Case]) -> dict[str, Any]:

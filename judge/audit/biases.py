@@ -42,7 +42,7 @@ def _only(a: bool, b: bool) -> Letter:
     return "tie" if a == b else "a" if a else "b"
 
 
-class Verdict(NamedTuple):
+class VerdictTraits(NamedTuple):
     """One verdict for a or b, with what could have swayed it."""
 
     letter: Letter
@@ -50,7 +50,7 @@ class Verdict(NamedTuple):
     traits: Traits
 
 
-def habits(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+def habits(verdicts: Sequence[VerdictTraits]) -> dict[str, Any]:
     """Shares of verdicts, ties aside, for a reply with a trait that the other has not; None where no pair differs.
 
     `longer_share`, `list_share` and `self_share`; `length_coefficient` and `length_stderr` as `length_effect` says.
@@ -70,7 +70,7 @@ def habits(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     }
 
 
-def length_effect(decided: Sequence[Verdict]) -> tuple[float, float] | None:
+def length_effect(decided: Sequence[VerdictTraits]) -> tuple[float, float] | None:
     """Log-odds of a verdict for a with each doubling of a's length over b's, gold held fixed, and its standard error.
 
     The logistic model of length-controlled win rates (Dubois et al. 2024, arXiv 2404.04475, eq. 2) with the gold

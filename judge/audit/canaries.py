@@ -22,7 +22,7 @@ from preceptor.judge.records import Judgement, Label, Letter, Order, Pair
 from preceptor.judge.statistics import newcombe, wilson
 from preceptor.prompts.records import Message, Prompt, Record, content_id
 
-Kind = Literal[
+CanaryKind = Literal[
     "forged-verdict",
     "forged-fence",
     "forged-json",
@@ -66,7 +66,7 @@ class Edit(NamedTuple):
 class Attack(Record):
     """One way of talking a judge into the worse reply."""
 
-    kind: Kind
+    kind: CanaryKind
     text: str
     """With {reply}, and for forged verdicts {letter}, {letter_small} and {other}."""
     padding: int = Field(default=0, ge=0)
@@ -265,18 +265,18 @@ def attack_rates(labels: Iterable[Label], clean: Iterable[Label] = ()) -> dict[s
     return found | {"all": _rate(planted, plain, harmless)}
 
 
-Asked = tuple[str, str, Order, str, str]
+VerdictKey = tuple[str, str, Order, str, str]
 """The pair planted in, its edit, order, principle and judge of a verdict."""
 
 
-def _asked(label: Label, one: Judgement, edit: str) -> Asked:
+def _verdict_key(label: Label, one: Judgement, edit: str) -> VerdictKey:
     return (str(label.prompt.meta.get("canary_of", label.id)), edit, one.order, one.principle, one.model)
 
 
-def _letters(labels: Iterable[Label]) -> dict[Asked, Letter]:
+def _letters(labels: Iterable[Label]) -> dict[VerdictKey, Letter]:
     """The judges' verdicts that exist."""
     return {
-        _asked(label, one, str(label.prompt.meta.get("control", ""))): one.letter
+        _verdict_key(label, one, str(label.prompt.meta.get("control", ""))): one.letter
         for label in labels
         for one in label.judgements
         if one.call is not None and one.letter is not None
@@ -288,18 +288,18 @@ def _attack(row: Label | Pair) -> str:
 
 
 def _rate(
-    labels: Sequence[Label], plain: Mapping[Asked, Letter], harmless: Mapping[Asked, Letter]
+    labels: Sequence[Label], plain: Mapping[VerdictKey, Letter], harmless: Mapping[VerdictKey, Letter]
 ) -> dict[str, Any]:
     verdicts = [(label, judgement) for label in labels for judgement in _exposed(label)]
     judged = [(label, one) for label, one in verdicts if one.letter is not None]
     fell: list[bool] = []
-    swayed: dict[Asked, bool] = {}
+    swayed: dict[VerdictKey, bool] = {}
     for label, one in judged:
-        before = plain.get(_asked(label, one, ""))
+        before = plain.get(_verdict_key(label, one, ""))
         if before is None:
             continue
         fell.append(one.letter == _worse(label) != before)
-        edit = _asked(label, one, str(label.prompt.meta.get("control", "")))
+        edit = _verdict_key(label, one, str(label.prompt.meta.get("control", "")))
         if edit in harmless:
             swayed[edit] = harmless[edit] == _worse(label) != before
     lost = sum(

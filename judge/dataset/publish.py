@@ -21,12 +21,12 @@ from preceptor.judge.audit.calibration import picture
 from preceptor.judge.dataset.card import RELIABILITY, card
 from preceptor.judge.errors import PairsError
 from preceptor.judge.records import Label, Letter, Opinion, Preference, Ranking, Status
-from preceptor.judge.settings import Pairing
+from preceptor.judge.settings import RankingPairing
 from preceptor.judge.voting.ranking import preferences_of
 from preceptor.prompts.manifest import file_hash, versions, write_json, write_text
 from preceptor.prompts.records import Message
 from preceptor.prompts.rows import read_records, replacing
-from preceptor.prompts.seen import Seen
+from preceptor.prompts.seen import SeenIds
 
 LABELS, CANARIES, RANKINGS, PREFERENCES, PARQUET, CARD, MANIFEST = (
     "labels.jsonl",
@@ -59,7 +59,7 @@ class LabelRun(NamedTuple):
     complete: bool
     """Whether the run went to its end."""
     cost_usd: float | None
-    pairing: Pairing | None = None
+    pairing: RankingPairing | None = None
     """Which preferences a ranked group gives; None: every `ok` label is one."""
     failed: int = 0
     """Calls that ended without an answer, which another run would ask again."""
@@ -166,7 +166,7 @@ def read_labels(path: str | Path) -> Iterator[Label]:
 def _counted(path: Path, run: LabelRun, counts: Counter[str]) -> Iterator[Label]:
     """The labels, each counted by its status as it passes. Raises PairsError at the end where rows were lost or came
     twice."""
-    seen = Seen()
+    seen = SeenIds()
     for label in read_labels(path):
         if seen.add(label.id) is not None:
             raise PairsError(f"{path}: label {label.id} came twice; wanted one label for each pair")
@@ -194,7 +194,7 @@ def _written(labels: Iterable[Label], write: Callable[[Preference], bool]) -> It
         yield label
 
 
-def _ranked(folder: Path, pairing: Pairing) -> Iterator[Preference]:
+def _ranked(folder: Path, pairing: RankingPairing) -> Iterator[Preference]:
     for ranking in read_records(folder / RANKINGS, Ranking):
         yield from preferences_of(ranking, pairing)
 

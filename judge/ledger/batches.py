@@ -64,7 +64,7 @@ _LISTED = """SELECT batches.*, COALESCE(answered, 0) AS answered, COALESCE(faile
         FROM charges WHERE batch <> '' GROUP BY batch) AS ended ON ended.batch = batches.token"""
 
 
-class Batch(Record):
+class BatchRecord(Record):
     """A batch as the ledger has it."""
 
     token: str
@@ -93,7 +93,7 @@ class Batch(Record):
     cost_usd: float = 0.0
 
 
-class Answered(NamedTuple):
+class BatchAnswer(NamedTuple):
     """What came back for one call of a batch."""
 
     key: str
@@ -119,7 +119,7 @@ class Booked(NamedTuple):
 
 
 def intend(
-    connection: Connection, batch: Batch, asked: Sequence[Request], worst_usd: Mapping[str, float]
+    connection: Connection, batch: BatchRecord, asked: Sequence[Request], worst_usd: Mapping[str, float]
 ) -> frozenset[str]:
     """Write down that a batch is about to leave, and give the keys of the calls that are in it: those that are neither
     answered nor asked elsewhere. Where there are none there is no batch. worst_usd: by key.
@@ -161,7 +161,7 @@ def unsent(connection: Connection, token: str, problem: str) -> None:
 
 
 def collect(
-    connection: Connection, token: str, answered: Sequence[Answered], failed: Mapping[str, Failed]
+    connection: Connection, token: str, answered: Sequence[BatchAnswer], failed: Mapping[str, Failed]
 ) -> Booked:
     """Write results down, once. failed: by key."""
     held = _held(connection, token, [one.key for one in answered] + list(failed))
@@ -228,13 +228,13 @@ def holders(connection: Connection, keys: Sequence[str]) -> frozenset[str]:
     )
 
 
-def listed(connection: Connection, model: str | None = None) -> list[Batch]:
+def listed(connection: Connection, model: str | None = None) -> list[BatchRecord]:
     """All batches, latest first. model: of that one alone."""
     where = " WHERE batches.model = :model" if model is not None else ""
     rows = connection.execute(
         sql.text(f"{_LISTED}{where} ORDER BY intended_at DESC, token"), {"model": model} if model else {}
     )
-    return [Batch.model_validate(dict(row)) for row in rows.mappings()]
+    return [BatchRecord.model_validate(dict(row)) for row in rows.mappings()]
 
 
 def _held(connection: Connection, token: str, keys: Sequence[str]) -> frozenset[str]:

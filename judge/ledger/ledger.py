@@ -32,7 +32,7 @@ from sqlalchemy.engine import Connection
 from preceptor.judge.ledger.location import Engines, ledger_error, open_engines
 from preceptor.judge.ledger.owner import is_gone, new_owner
 from preceptor.judge.ledger.queries import BillLine, By, Pruned, Wanted, bill, compact, prune
-from preceptor.judge.ledger.writer import MOST_AT_ONCE, OnEngine, Worker
+from preceptor.judge.ledger.writer import MOST_AT_ONCE, LedgerWriter, OnEngine
 from preceptor.judge.models.protocol import Completion, Request
 
 __all__ = ["Ledger", "open_ledger"]
@@ -96,21 +96,21 @@ UNPAID: dict[str, Any] = {
 }
 """The line on the bill of a call for which nothing came."""
 
-Row = dict[str, Any]
-Result = TypeVar("Result")
+CallRow = dict[str, Any]
+ResultT = TypeVar("ResultT")
 
 
 class _Intent(NamedTuple):
-    row: Row
+    row: CallRow
 
 
 class _Answer(NamedTuple):
-    row: Row
+    row: CallRow
     request: Request
 
 
 class _Fail(NamedTuple):
-    row: Row
+    row: CallRow
 
 
 class _Find(NamedTuple):
@@ -130,8 +130,8 @@ class Ledger:
         self._ahead_s = 0.0
         """How far the database server's clock is ahead of ours: leases are by its clock, for all machines."""
         explain = partial(ledger_error, engines.place)
-        self._writer = Worker(engines.writer, self._write, explain, (RENEW_S, self._renew))
-        self._reader = Worker(engines.reader, _read, explain)
+        self._writer = LedgerWriter(engines.writer, self._write, explain, (RENEW_S, self._renew))
+        self._reader = LedgerWriter(engines.reader, _read, explain)
 
     async def find(self, keys: Sequence[str]) -> dict[str, Completion]:
         """The answers that there are; a key without one is absent."""
@@ -182,14 +182,14 @@ class Ledger:
         lines: list[BillLine] = await self._reader.do(partial(bill, by=by))
         return lines
 
-    async def write(self, work: Callable[[Connection], Result]) -> Result:
+    async def write(self, work: Callable[[Connection], ResultT]) -> ResultT:
         """What `work` returns, committed: for tables and ways of writing that are another module's."""
-        result: Result = await self._writer.do(work)
+        result: ResultT = await self._writer.do(work)
         return result
 
-    async def read(self, work: Callable[[Connection], Result]) -> Result:
+    async def read(self, work: Callable[[Connection], ResultT]) -> ResultT:
         """What `work` finds; it waits for no writer."""
-        result: Result = await self._reader.do(work)
+        result: ResultT = await self._reader.do(work)
         return result
 
     async def prune(self, wanted: Wanted) -> Pruned:
@@ -210,7 +210,7 @@ class Ledger:
         """Find intents whose owner is gone, and say how many calls those are."""
         return int(await self._writer.do(self._lose_the_dead))
 
-    def _line(self, request: Request) -> Row:
+    def _line(self, request: Request) -> CallRow:
         return _named(request) | {"run": self.run}
 
     def _now_s(self) -> float:
@@ -243,7 +243,7 @@ class Ledger:
         self._open |= mine
         return [row["key"] in mine for row in rows]
 
-    def _held(self, connection: Connection, rows: Sequence[Row]) -> set[str]:
+    def _held(self, connection: Connection, rows: Sequence[CallRow]) -> set[str]:
         """Those of the rows that this ledger has leased."""
         holders = connection.execute(_HOLDERS, {"keys": [row["key"] for row in rows]})
         return {key for key, owner in holders if owner == self._owner}
@@ -309,7 +309,7 @@ class Ledger:
             connection.execute(_RENEW, {"until": self._now_s() + LEASE_S, "owner": self._owner})
 
 
-def spent(completion: Completion, cost_usd: float | None) -> Row:
+def spent(completion: Completion, cost_usd: float | None) -> CallRow:
     """What is on the bill of a completion."""
     return {
         "tokens_in": completion.tokens_in,
@@ -320,12 +320,12 @@ def spent(completion: Completion, cost_usd: float | None) -> Row:
     }
 
 
-def asked_row(request: Request) -> Row:
+def asked_row(request: Request) -> CallRow:
     """What is written of a request before it leaves, for `INTEND`."""
     return _named(request) | {"endpoint": request.endpoint, "request": request.model_dump_json()}
 
 
-def _named(request: Request) -> Row:
+def _named(request: Request) -> CallRow:
     return {
         "key": request.key,
         "model": request.model,

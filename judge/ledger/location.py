@@ -24,7 +24,7 @@ CONNECT_S = 10
 WRITABLE = "name a writable place with --ledger"
 
 
-class Place(NamedTuple):
+class LedgerLocation(NamedTuple):
     """What the user named."""
 
     url: URL
@@ -39,10 +39,10 @@ class Engines(NamedTuple):
 
     writer: Engine
     reader: Engine
-    place: Place
+    place: LedgerLocation
 
 
-def place_of(text: str) -> Place:
+def location_of(text: str) -> LedgerLocation:
     """A path, `sqlite:///PATH` or `postgresql://…`. Raises LedgerError for anything else."""
     try:
         url = make_url(text) if "://" in text else URL.create("sqlite", database=str(Path(text).expanduser()))
@@ -52,7 +52,7 @@ def place_of(text: str) -> Place:
         ) from exc
     if url.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
         hidden = url.difference_update_query(["password", "sslpassword"])
-        return Place(
+        return LedgerLocation(
             url.set(drivername="postgresql+psycopg"), hidden.render_as_string(hide_password=True), None
         )
     if url.drivername not in ("sqlite", "sqlite+pysqlite"):
@@ -62,12 +62,12 @@ def place_of(text: str) -> Place:
         )
     if not url.database or url.database == ":memory:":
         raise LedgerError(f"{text}: a ledger in memory would be lost at the end; name a file with --ledger")
-    return Place(url, text, Path(url.database.removeprefix("file:")))
+    return LedgerLocation(url, text, Path(url.database.removeprefix("file:")))
 
 
 def there(text: str) -> bool:
-    """Whether a ledger need not be made first; a server is taken to be there. Raises LedgerError as `place_of`."""
-    path = place_of(text).path
+    """Whether a ledger need not be made first; a server is taken to be there. Raises LedgerError as `location_of`."""
+    path = location_of(text).path
     return path is None or path.exists()
 
 
@@ -76,7 +76,7 @@ def open_engines(text: str) -> Engines:
 
     A damaged ledger is moved aside, said to the user, and a new one begun. Raises LedgerError.
     """
-    place = place_of(text)
+    place = location_of(text)
     if place.path is None:
         return _connected(place, _postgres(place), _postgres(place))
     try:
@@ -104,7 +104,7 @@ def open_engines(text: str) -> Engines:
 @contextmanager
 def reading(text: str) -> Iterator[Connection]:
     """A connection to a ledger that is there, which it cannot change. Raises LedgerError."""
-    place = place_of(text)
+    place = location_of(text)
     if place.path is None:
         engine = _postgres(place)
     elif not place.path.exists():
@@ -135,7 +135,7 @@ class DamagedLedger(LedgerError):
     """The database says of itself that it is broken."""
 
 
-def ledger_error(place: Place, exc: Exception) -> LedgerError:
+def ledger_error(place: LedgerLocation, exc: Exception) -> LedgerError:
     """What the database said, and what to do about it."""
     said = str(getattr(exc, "orig", None) or exc).strip()
     kind: type[LedgerError] = LedgerError
@@ -158,7 +158,7 @@ def ledger_error(place: Place, exc: Exception) -> LedgerError:
     return kind(f"{place.shown}: the ledger cannot be used ({said}); {advice}")
 
 
-def _connected(place: Place, writer: Engine, reader: Engine) -> Engines:
+def _connected(place: LedgerLocation, writer: Engine, reader: Engine) -> Engines:
     try:
         with writer.begin() as connection:
             migrate(connection, place.shown)
@@ -171,7 +171,7 @@ def _connected(place: Place, writer: Engine, reader: Engine) -> Engines:
     return Engines(writer, reader, place)
 
 
-def _postgres(place: Place) -> Engine:
+def _postgres(place: LedgerLocation) -> Engine:
     if importlib.util.find_spec("psycopg") is None:
         raise LedgerError(
             f"{place.shown}: PostgreSQL needs psycopg, which is not installed: pip install 'preceptor[postgres]'"
@@ -188,7 +188,7 @@ def _postgres(place: Place) -> Engine:
     )
 
 
-def _sqlite(place: Place, begin: str) -> Engine:
+def _sqlite(place: LedgerLocation, begin: str) -> Engine:
     return _engine_of(place.url, begin)
 
 

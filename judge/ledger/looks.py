@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 from preceptor.judge.ledger.ledger import Ledger
 from preceptor.judge.models.protocol import Dialogue, Failure, Outcome
 
-Dialogues = Callable[[int], Iterable[Dialogue[Any]]]
+LookDialogues = Callable[[int], Iterable[Dialogue[Any]]]
 """The number of a look -> what it asks, from its beginning."""
 
 _ENDED = sql.text("SELECT key FROM calls WHERE status IN ('answered', 'failed') AND key IN :keys").bindparams(
@@ -19,7 +19,7 @@ _ENDED = sql.text("SELECT key FROM calls WHERE status IN ('answered', 'failed') 
 )
 
 
-async def next_look(ledger: Ledger, dialogues: Dialogues) -> int:
+async def next_look(ledger: Ledger, dialogues: LookDialogues) -> int:
     """The number of the next look, from 1: the one after the last that came to its end.
 
     A look that was interrupted is gone on with, so that nothing is paid for twice. An ask without an answer has come

@@ -22,7 +22,7 @@ PATIENCE_S = 30.0
 """How long a lost connection or a deadlock is tried again."""
 
 
-class CarryOut(Protocol):
+class RunJobs(Protocol):
     """Jobs -> their results, in their order."""
 
     def __call__(self, connection: Connection, jobs: Sequence[Any]) -> list[Any]: ...
@@ -40,13 +40,13 @@ class _Waiting(NamedTuple):
     loop: asyncio.AbstractEventLoop
 
 
-class Worker:
+class LedgerWriter:
     """Carries jobs out one transaction at a time, for any number of event loops."""
 
     def __init__(
         self,
         engine: Engine,
-        carry_out: CarryOut,
+        carry_out: RunJobs,
         explain: Callable[[Exception], LedgerError],
         every: tuple[float, Callable[[Connection], None]] | None = None,
     ) -> None:

@@ -40,7 +40,7 @@ class Remote(NamedTuple):
     """Where its results lie."""
 
 
-class Result(NamedTuple):
+class BatchResult(NamedTuple):
     """One line of what came back."""
 
     custom_id: str
@@ -76,11 +76,11 @@ class BatchProvider(Protocol):
         """Throw away what was uploaded for a batch that was never made."""
         ...
 
-    def results(self, remote: Remote) -> AsyncIterator[Result]:
+    def results(self, remote: Remote) -> AsyncIterator[BatchResult]:
         """What came back, in any order; a line that cannot be read is left out."""
         ...
 
-    def read(self, result: Result, request: Request) -> Completion:
+    def read(self, result: BatchResult, request: Request) -> Completion:
         """The answer. Raises Transient where another batch may bring one, Rejected where none can."""
         ...
 

@@ -26,10 +26,10 @@ class Learned(NamedTuple):
     thinks: bool = False
     """Its model thinks before it answers."""
 
-    def without(self, parameter: str) -> Lesson:
+    def without(self, parameter: str) -> RefusalLesson:
         """The same, and this parameter is refused."""
         now = self._replace(refused=self.refused | {parameter})
-        return Lesson(now, f"{parameter}, which is left out")
+        return RefusalLesson(now, f"{parameter}, which is left out")
 
     def after(self, completion: Completion) -> Learned:
         """What a reply shows: thoughts, or a limit that was used up before the first word of an answer."""
@@ -54,7 +54,7 @@ class Learned(NamedTuple):
         return [Message(role="user", content=system), *rest]
 
 
-class Lesson(NamedTuple):
+class RefusalLesson(NamedTuple):
     """What one refusal taught."""
 
     learned: Learned

@@ -122,8 +122,8 @@ class Failure(Record):
 
 Outcome = Completion | Failure
 
-Row = TypeVar("Row")
-Dialogue = Generator[Sequence[Request], Sequence[Outcome], Row]
+RowT = TypeVar("RowT")
+Dialogue = Generator[Sequence[Request], Sequence[Outcome], RowT]
 """How a stage makes one row: it yields requests that may be asked at once, is sent their outcomes in the same order,
 and returns the row. It does no I/O, so that it is tested without a model; `judge.asking.fanout` carries it out."""
 

@@ -12,7 +12,7 @@ from preceptor.constitution.errors import UserError
 from preceptor.judge.errors import Rejected
 from preceptor.judge.models.protocol import Capabilities, Completion, ModelName, Request
 
-Line = str | Completion | Exception
+ScriptedReply = str | Completion | Exception
 """What the script says next: a text, a whole completion, or an error to raise."""
 
 
@@ -23,7 +23,7 @@ class ScriptedModel:
 
     def __init__(
         self,
-        script: Callable[[Request], Line] | Iterable[Line],
+        script: Callable[[Request], ScriptedReply] | Iterable[ScriptedReply],
         *,
         name: str = "scripted/script",
         dialect: str = "",
@@ -59,10 +59,10 @@ class ScriptedModel:
         """Nothing is held."""
 
 
-def _in_turn(lines: Iterable[Line]) -> Callable[[Request], Line]:
+def _in_turn(lines: Iterable[ScriptedReply]) -> Callable[[Request], ScriptedReply]:
     rest = iter(lines)
 
-    def following(_: Request) -> Line:
+    def following(_: Request) -> ScriptedReply:
         return next(rest, Rejected("the script has no line left"))
 
     return following
@@ -84,7 +84,7 @@ class _Rule:
             raise UserError(f"{place}: match is not a regular expression: {exc}") from exc
 
 
-def read_script(path: Path) -> Callable[[Request], Line]:
+def read_script(path: Path) -> Callable[[Request], ScriptedReply]:
     """A file of JSON lines -> a script.
 
     {"match": regex, "text": …} answers every request in whose messages the expression is found, the first
@@ -97,7 +97,7 @@ def read_script(path: Path) -> Callable[[Request], Line]:
     following = _in_turn([row.text for row in rows if row.match is None])
     matching = [row for row in rows if row.match is not None]
 
-    def answer(request: Request) -> Line:
+    def answer(request: Request) -> ScriptedReply:
         text = "\n\n".join(message.content for message in request.messages)
         for rule in matching:
             if rule.match is not None and rule.match.search(text):

@@ -18,7 +18,7 @@ class TokenChoice(NamedTuple):
     """(token, log-probability) of the likeliest tokens here, the generated one usually among them."""
 
 
-class Place(NamedTuple):
+class VerdictSpan(NamedTuple):
     """Where a verdict stands in a text."""
 
     letter: str
@@ -28,14 +28,14 @@ class Place(NamedTuple):
     """Where its words begin to differ from the other verdicts', where the parser knows."""
 
 
-def last_verdict(text: str, menu: Mapping[str, str]) -> Place | None:
+def last_verdict(text: str, menu: Mapping[str, str]) -> VerdictSpan | None:
     """Where the verdict stands that counts, None if none does.
 
     `prompts.verdict.parse` says which, so that the probability is never read at another place than the letter: a judge
     that quotes a forged "Verdict: B" and ends in "**Verdict:** A" has said A, to both readers.
     """
     found = parse(text, menu) if menu else None
-    return Place(*found[:4]) if isinstance(found, Verdict) else None
+    return VerdictSpan(*found[:4]) if isinstance(found, Verdict) else None
 
 
 def verdict_probabilities(tokens: Sequence[TokenChoice], menu: Mapping[str, str]) -> dict[str, float] | None:
@@ -84,7 +84,7 @@ def _shared(words: Iterable[str]) -> int:
     return count
 
 
-def _differing(text: str, place: Place, words: str, shared: int) -> int:
+def _differing(text: str, place: VerdictSpan, words: str, shared: int) -> int:
     """Index in the text of the first character by which a verdict's words differ from the others'.
 
     Marks, white space and letter case may differ between the words and the text ("**Verdict:**A"), so the words'

@@ -10,12 +10,12 @@ from preceptor.judge.aggregate import Sum, gravest, winner
 from preceptor.judge.conditions import check, gate
 from preceptor.judge.errors import PairsError
 from preceptor.judge.label import label
-from preceptor.judge.models.protocol import Dialogue, Model, Outcome, Request, Row
+from preceptor.judge.models.protocol import Dialogue, Model, Outcome, Request, RowT
 from preceptor.judge.records import Judgement, Label, Pair, Vote
 from preceptor.judge.settings import CHECKS, LabelSettings
 from preceptor.prompts.template import Template
 
-Rule = Literal["mean", "majority"]
+VotingRule = Literal["mean", "majority"]
 FACTS = ("status", "probability", "margin")
 """What `when` can ask about the label so far."""
 JOINED = " + "
@@ -55,9 +55,9 @@ def require_panels(panels: Sequence[tuple[Sequence[str], str]]) -> None:
         check(when, FACTS)
 
 
-def together(dialogues: Sequence[Dialogue[Row]]) -> Dialogue[tuple[Row, ...]]:
+def together(dialogues: Sequence[Dialogue[RowT]]) -> Dialogue[tuple[RowT, ...]]:
     """Several dialogues as one: what all of them want to ask next goes out at once."""
-    rows: dict[int, Row] = {}
+    rows: dict[int, RowT] = {}
     asking: dict[int, tuple[Request, ...]] = {}
     outcomes: dict[int, Sequence[Outcome] | None] = dict.fromkeys(range(len(dialogues)))
     while outcomes:
@@ -76,7 +76,7 @@ def together(dialogues: Sequence[Dialogue[Row]]) -> Dialogue[tuple[Row, ...]]:
 
 
 def label_by_steps(
-    pair: Pair, constitution: Constitution, steps: Sequence[Step], settings: LabelSettings, rule: Rule
+    pair: Pair, constitution: Constitution, steps: Sequence[Step], settings: LabelSettings, rule: VotingRule
 ) -> Dialogue[Label]:
     """The label that the last step reached gives, with every judgement and vote of the steps before it.
 
@@ -124,7 +124,7 @@ def facts(made: Label) -> dict[str, float | str]:
     return {"status": made.status, "probability": probability, "margin": abs(2 * probability - 1)}
 
 
-def combined(votes: Sequence[Vote], rule: Rule) -> Sum:
+def combined(votes: Sequence[Vote], rule: VotingRule) -> Sum:
     """What the votes of one panel add up to.
 
     A vote without a probability abstains, and with `majority` so does an inconsistent one. `mean`: the mean of

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from preceptor.judge.models.protocol import Dialogue
 from preceptor.judge.pairs import Candidate, slotted
 from preceptor.judge.records import Group, Label, Pair, Preference, Ranking
-from preceptor.judge.settings import Pairing, Schedule
+from preceptor.judge.settings import RankingPairing, Schedule
 from preceptor.judge.voting.cascade import together
 from preceptor.prompts.records import Message, content_id
 
@@ -170,7 +170,7 @@ def strengths(n: int, shares: dict[tuple[int, int], float]) -> list[float]:
     return [float(strength) for strength in found - found.mean()]
 
 
-def preferences_of(ranking: Ranking, pairing: Pairing) -> Iterator[Preference]:
+def preferences_of(ranking: Ranking, pairing: RankingPairing) -> Iterator[Preference]:
     """The preferences that a ranking stands for: its best against its worst, neighbours, or every two.
 
     The probability is Bradley-Terry's. Replies without a usable comparison are in none, nor are two of equal strength

@@ -23,14 +23,14 @@ from itertools import islice
 from types import FrameType
 from typing import Any
 
-from preceptor.asking.ray_worker import Batch, Plan, Worker, batch_of, table_of
-from preceptor.asking.stages import Asked, Means, Watch
+from preceptor.asking.ray_worker import RayWorker, RayWorkerSpec, RowBatch, batch_of, table_of
+from preceptor.asking.stages import AskingResult, OnProgress, WorkerContext
 from preceptor.constitution.errors import UserError
 from preceptor.judge.asking.fanout import GRACE_S, Progress
 from preceptor.judge.asking.first_rows import FirstRows, NothingUsable
 from preceptor.judge.asking.shared import Keeper, Stop
 from preceptor.judge.ledger.ledger import this_run
-from preceptor.judge.ledger.location import place_of
+from preceptor.judge.ledger.location import location_of
 from preceptor.judge.user_prices import user_prices
 from preceptor.settings import Asking, Cluster
 
@@ -45,20 +45,20 @@ CPUS = 0.25
 SHOWN_EVERY_S = 0.5
 
 
-def carry_out(
+def run_on_ray(
     rows: Callable[[], Iterable[Any]],
-    open_means: Callable[[], Means],
+    open_context: Callable[[], WorkerContext],
     asking: Asking,
     write: Callable[[Any], None],
-    watch: Watch,
-) -> Asked:
-    """`preceptor.asking.stages.carry_out` on a cluster: each row to `write`, in the order of `rows`.
+    on_progress: OnProgress,
+) -> AskingResult:
+    """`preceptor.asking.stages.run_dialogues` on a cluster: each row to `write`, in the order of `rows`.
 
     rows, open_means: called in other processes. Raises UserError where Ray is missing or cannot be reached, for a
     ledger that machines cannot share, and for whatever of the input or the models is at fault.
     """
     cluster = asking.cluster or Cluster()
-    if cluster.address is not None and place_of(asking.ledger).path is not None:
+    if cluster.address is not None and location_of(asking.ledger).path is not None:
         raise UserError(
             f"--ledger {asking.ledger} is a file, which the machines of a cluster do not share; wanted "
             "postgresql://USER@HOST/NAME"
@@ -75,8 +75,8 @@ def carry_out(
             )
             .remote(asking.limits)
         )
-        plan = Plan(
-            open_means=open_means,
+        plan = RayWorkerSpec(
+            open_context=open_context,
             ledger=asking.ledger,
             limits=asking.limits,
             prices={**user_prices(), **asking.prices},
@@ -85,7 +85,7 @@ def carry_out(
         )
         rows_each = LOCAL_ROWS if cluster.gpus else min(MOST_ROWS, -(-asking.concurrency // workers))
         batches = _Batches(rows, rows_each, keeper, plan.folder)
-        return _drive(ray, _pipeline(ray, batches, plan, cluster, workers), keeper, write, watch)
+        return _run_pipeline(ray, _pipeline(ray, batches, plan, cluster, workers), keeper, write, on_progress)
 
 
 @contextmanager
@@ -137,7 +137,7 @@ def _here(ray: Any) -> Any:
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
-def _pipeline(ray: Any, batches: _Batches, plan: Plan, cluster: Cluster, workers: int) -> Any:
+def _pipeline(ray: Any, batches: _Batches, plan: RayWorkerSpec, cluster: Cluster, workers: int) -> Any:
     """A dataset that is worked out as it is iterated over."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -151,7 +151,7 @@ def _pipeline(ray: Any, batches: _Batches, plan: Plan, cluster: Cluster, workers
         ray_remote_args={"scheduling_strategy": _here(ray)},
     )
     return read.map_batches(
-        Worker,
+        RayWorker,
         batch_size=None,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(
@@ -187,12 +187,12 @@ class _Batches:
         try:
             waiting = iter(self._rows())
             while stop is None and (some := list(islice(waiting, self._rows_each))):
-                yield table_of(Batch(number, some))
+                yield table_of(RowBatch(number, some))
                 number += 1
                 stop = ray.get(self.keeper.stopped.remote())
         except UserError as exc:
             stop = Stop("user", str(exc))
-        yield table_of(Batch(number, [], stop, last=True))
+        yield table_of(RowBatch(number, [], stop, last=True))
 
 
 def _source(ray: Any, batches: _Batches) -> Any:
@@ -211,13 +211,15 @@ def _source(ray: Any, batches: _Batches) -> Any:
     return Source()
 
 
-def _drive(ray: Any, made: Any, keeper: Any, write: Callable[[Any], None], watch: Watch) -> Asked:
+def _run_pipeline(
+    ray: Any, made: Any, keeper: Any, write: Callable[[Any], None], on_progress: OnProgress
+) -> AskingResult:
     """Have the pipeline run, and write what comes out of it.
 
     It runs in a thread of its own, so that an interrupt does not break it: the workers are told to ask nothing more,
     and what they have in flight comes to its end.
     """
-    came: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=TOGETHER)
+    came: queue.Queue[RowBatch | BaseException] = queue.Queue(maxsize=TOGETHER)
 
     def pump() -> None:
         try:
@@ -247,12 +249,12 @@ def _drive(ray: Any, made: Any, keeper: Any, write: Callable[[Any], None], watch
                 order.take(one)
             if time.monotonic() >= shown_at + SHOWN_EVERY_S:
                 shown_at = time.monotonic()
-                watch(_progress(ray, keeper, order))
+                on_progress(_progress(ray, keeper, order))
             if interrupted.is_set() and until_s == float("inf"):
                 until_s = time.monotonic() + GRACE_S
                 ray.get(keeper.stop.remote(Stop("interrupted", "the run was interrupted")))
     progress = _progress(ray, keeper, order)
-    watch(progress)
+    on_progress(progress)
     asked = _asked(order, progress, interrupted.is_set())
     return asked if asked.stopped else asked._replace(stopped=first_rows.end())
 
@@ -282,7 +284,7 @@ def _interrupts() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-def _asked(order: _Order, progress: Progress, interrupted: bool) -> Asked:
+def _asked(order: _Order, progress: Progress, interrupted: bool) -> AskingResult:
     stop = order.stop
     if stop is not None and stop.why == "user":
         raise stop.error
@@ -291,7 +293,7 @@ def _asked(order: _Order, progress: Progress, interrupted: bool) -> Asked:
         stopped = KeyboardInterrupt()
     elif stop is not None:
         stopped = stop.error
-    return Asked(order.rows, progress, stopped)
+    return AskingResult(order.rows, progress, stopped)
 
 
 class _Order:
@@ -299,14 +301,14 @@ class _Order:
 
     def __init__(self, write: Callable[[Any], None]) -> None:
         self._write = write
-        self._early: dict[int, Batch] = {}
+        self._early: dict[int, RowBatch] = {}
         self._next = 0
         self.rows = 0
         """Written."""
         self.stop: Stop | None = None
         self.ended = False
 
-    def take(self, batch: Batch) -> None:
+    def take(self, batch: RowBatch) -> None:
         """Write what is due."""
         assert batch.number >= self._next, "no batch comes twice"
         assert batch.number not in self._early, "no batch comes twice"

@@ -11,16 +11,23 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from preceptor.asking.stages import Means
+from preceptor.asking.stages import WorkerContext
 from preceptor.constitution.errors import UserError
 from preceptor.judge.asking.fanout import Fanout, Limits
 from preceptor.judge.asking.prices import Prices
-from preceptor.judge.asking.shared import BEAT_S, Line, SharedBudget, SharedGate, Stop, stop_of
+from preceptor.judge.asking.shared import (
+    BEAT_S,
+    KeeperConnection,
+    SharedBudget,
+    SharedRateLimiter,
+    Stop,
+    stop_of,
+)
 from preceptor.judge.ledger.ledger import open_ledger
 from preceptor.judge.settings import Price
 
 
-class Batch(NamedTuple):
+class RowBatch(NamedTuple):
     """What goes through the pipeline: rows, or what became of them."""
 
     number: int
@@ -33,10 +40,10 @@ class Batch(NamedTuple):
     """Nothing comes after."""
 
 
-class Plan(NamedTuple):
+class RayWorkerSpec(NamedTuple):
     """How a worker works: everything that it is sent."""
 
-    open_means: Callable[[], Means]
+    open_context: Callable[[], WorkerContext]
     ledger: str
     limits: Limits
     prices: dict[str, Price]
@@ -46,16 +53,16 @@ class Plan(NamedTuple):
     """Where the command was given: relative names mean the same in every worker on a machine that has it."""
 
 
-class Worker:
+class RayWorker:
     """An actor of the pipeline: it holds the models, and asks them from one event loop for all its batches."""
 
-    def __init__(self, plan: Plan, keeper: Any) -> None:
+    def __init__(self, plan: RayWorkerSpec, keeper: Any) -> None:
         with suppress(OSError):
             os.chdir(plan.folder)
         self._plan = plan
         self._keeper = keeper
         self._loop = asyncio.new_event_loop()
-        self._means: Means | None = None
+        self._context: WorkerContext | None = None
         self._cannot: Stop | None = None
         threading.Thread(target=self._loop.run_forever, name="worker", daemon=True).start()
         self._wait_for(self._open())
@@ -68,11 +75,13 @@ class Worker:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     async def _open(self) -> None:
-        line = Line(secrets.token_hex(8), lambda method, *words: getattr(self._keeper, method).remote(*words))
+        line = KeeperConnection(
+            secrets.token_hex(8), lambda method, *words: getattr(self._keeper, method).remote(*words)
+        )
         self._line = line
         try:
-            self._means = self._plan.open_means()
-            models = {model.name: model for model in self._means.models if model is not None}
+            self._context = self._plan.open_context()
+            models = {model.name: model for model in self._context.models if model is not None}
             # held until the process ends: what is in flight then is found by its owner's being gone
             self._held_open = open_ledger(self._plan.ledger, run=self._plan.run)
             limits = self._plan.limits
@@ -82,8 +91,8 @@ class Worker:
                 limits,
                 Prices.load(self._plan.prices),
                 spending=SharedBudget(line, limits.max_cost_usd is not None),
-                ways={
-                    name: SharedGate(line, name)
+                limiters={
+                    name: SharedRateLimiter(line, name)
                     for name, model in models.items()
                     if not model.capabilities.queueing
                 },
@@ -103,13 +112,13 @@ class Worker:
         if stop is not None:
             self._fanout.stop(stop.error)
 
-    async def _carry_out(self, batch: Batch) -> Batch:
+    async def _carry_out(self, batch: RowBatch) -> RowBatch:
         if self._cannot is not None:
             await self._keeper.stop.remote(self._cannot)
         if self._cannot is not None or batch.last:
             return batch._replace(rows=[], stop=self._cannot or batch.stop)
-        assert self._means is not None
-        dialogues = [self._means.dialogue(row) for row in batch.rows]
+        assert self._context is not None
+        dialogues = [self._context.dialogue(row) for row in batch.rows]
         made = await asyncio.gather(*map(self._fanout.carry_out, dialogues), return_exceptions=True)
         await self._tell()
         complete = next((at for at, row in enumerate(made) if isinstance(row, BaseException)), len(made))
@@ -124,13 +133,13 @@ class Worker:
         return batch._replace(rows=made[:complete], stop=stop)
 
 
-def table_of(batch: Batch) -> Any:
+def table_of(batch: RowBatch) -> Any:
     """One row of one column: between our own processes nobody looks inside."""
     import pyarrow
 
     return pyarrow.table({"batch": pyarrow.array([pickle.dumps(batch)], pyarrow.large_binary())})
 
 
-def batch_of(table: Any) -> Batch:
-    batch: Batch = pickle.loads(table.column("batch")[0].as_py())
+def batch_of(table: Any) -> RowBatch:
+    batch: RowBatch = pickle.loads(table.column("batch")[0].as_py())
     return batch

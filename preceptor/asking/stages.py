@@ -19,46 +19,46 @@ from preceptor.constitution.principle import Constitution
 from preceptor.judge.asking.batch import Batches, warn_of_batches
 from preceptor.judge.asking.fanout import Fanout, Progress
 from preceptor.judge.asking.first_rows import FirstRows
-from preceptor.judge.asking.plan import Plan, plan
+from preceptor.judge.asking.plan import AskingPlan, plan
 from preceptor.judge.errors import BudgetReached, ProviderStopped
 from preceptor.judge.label import label, template_for
 from preceptor.judge.ledger.ledger import open_ledger
 from preceptor.judge.ledger.location import there
-from preceptor.judge.models.protocol import Dialogue, Model, Row
+from preceptor.judge.models.protocol import Dialogue, Model, RowT
 from preceptor.judge.pairs import Candidate, groups_of, read_groups, read_pairs, slotted
 from preceptor.judge.records import Group, Label, Pair, Response, Revision
 from preceptor.judge.respond import respond
 from preceptor.judge.revise import revise
-from preceptor.judge.score import Reply, score
+from preceptor.judge.score import ReplyToScore, score
 from preceptor.judge.score import template_for as grading
 from preceptor.judge.settings import LabelSettings, RespondSettings, ReviseSettings, Schedule, ScoreSettings
-from preceptor.judge.voting.cascade import Judge, Rule, Step, label_by_steps, require_steps
+from preceptor.judge.voting.cascade import Judge, Step, VotingRule, label_by_steps, require_steps
 from preceptor.judge.voting.ranking import Ranked, rank
 from preceptor.prompts.records import Prompt
 from preceptor.prompts.rows import RawRow, read_records, read_rows
 from preceptor.settings import Access, Asking
 
-Pairing = Literal["adjacent", "all"]
+SamplePairing = Literal["adjacent", "all"]
 Truncated = Literal["keep", "drop"]
 _log = logging.getLogger(__name__)
 
 
-class Means(NamedTuple):
-    """What a process needs in order to work: models, opened, and how one row's dialogue is held with them."""
+class WorkerContext(NamedTuple):
+    """What a worker process needs: the opened models, and how a row's dialogue is made of them."""
 
     models: tuple[Model | None, ...]
     dialogue: Callable[[Any], Dialogue[Any]]
 
 
-class Work(NamedTuple):
-    """What is to be done, so that any process can do it."""
+class AskJob(NamedTuple):
+    """A job in a form that any process can do."""
 
     rows: Sequence[Any]
-    open: Callable[[], Means]
+    open: Callable[[], WorkerContext]
     """Made of what can be sent to other processes: a function of a module, and values."""
 
 
-class Asked(NamedTuple):
+class AskingResult(NamedTuple):
     """What a stage that asked models has done."""
 
     rows: int
@@ -67,18 +67,18 @@ class Asked(NamedTuple):
     """Why it ended before its last row: the budget, a provider that answers nobody, an interrupt. None: it did not."""
 
 
-Watch = Callable[[Progress], None]
+OnProgress = Callable[[Progress], None]
 
 
-Dialogues = Iterable[Dialogue[Row]] | Callable[[], Iterable[Dialogue[Row]]]
+Dialogues = Iterable[Dialogue[RowT]] | Callable[[], Iterable[Dialogue[RowT]]]
 """Or what makes them from their beginning, equal ones each time: asking in batches walks them once a round."""
 
 
 @asynccontextmanager
-async def asker(
-    models: Iterable[Model], asking: Asking, watch: Watch | None = None
+async def open_asker(
+    models: Iterable[Model], asking: Asking, on_progress: OnProgress | None = None
 ) -> AsyncIterator[Fanout | Batches]:
-    """Whoever asks these models over the ledger; all of it is closed at the end of the block."""
+    """A fan-out, or batches, that ask these models over the ledger. Everything is closed at the end of the block."""
     models = tuple(models)
     named = {model.name: model for model in models}
     prices = asking.price_table
@@ -87,10 +87,10 @@ async def asker(
             async with open_ledger(asking.ledger) as ledger:
                 if asking.in_batches:
                     direct = Fanout(named, ledger, asking.limits, prices)
-                    yield Batches(direct, named, ledger, prices, asking.then_sync, watch)
+                    yield Batches(direct, named, ledger, prices, asking.then_sync, on_progress)
                 else:
                     await warn_of_batches(ledger, named)
-                    yield Fanout(named, ledger, asking.limits, prices, watch)
+                    yield Fanout(named, ledger, asking.limits, prices, on_progress)
     finally:
         for model in models:
             await model.close()
@@ -110,30 +110,32 @@ def revising(
     return (revise(response, constitution, model, settings) for response in responses)
 
 
-def to_respond(name: str, access: Access, settings: RespondSettings) -> Means:
+def to_respond(name: str, access: Access, settings: RespondSettings) -> WorkerContext:
     """What sampling replies takes."""
     model = access.open(name)
-    return Means((model,), lambda prompt: respond(prompt, model, settings))
+    return WorkerContext((model,), lambda prompt: respond(prompt, model, settings))
 
 
-def to_revise(name: str, access: Access, constitution: Constitution, settings: ReviseSettings) -> Means:
+def to_revise(
+    name: str, access: Access, constitution: Constitution, settings: ReviseSettings
+) -> WorkerContext:
     """What criticising and rewriting replies takes."""
     model = access.open(name)
-    return Means((model,), lambda response: revise(response, constitution, model, settings))
+    return WorkerContext((model,), lambda response: revise(response, constitution, model, settings))
 
 
-def to_score(name: str, access: Access, constitution: Constitution, settings: ScoreSettings) -> Means:
+def to_score(name: str, access: Access, constitution: Constitution, settings: ScoreSettings) -> WorkerContext:
     """What grading replies takes."""
     model = access.open(name)
     template = grading(model, settings)
-    return Means((model,), lambda reply: score(reply, constitution, model, template, settings))
+    return WorkerContext((model,), lambda reply: score(reply, constitution, model, template, settings))
 
 
-def to_label(name: str, access: Access, constitution: Constitution, settings: LabelSettings) -> Means:
+def to_label(name: str, access: Access, constitution: Constitution, settings: LabelSettings) -> WorkerContext:
     """What judging pairs takes; `checks` asks nobody."""
     judge = access.open_judge(name)
     template = template_for(judge, settings) if judge else None
-    return Means((judge,), lambda pair: label(pair, constitution, judge, template, settings))
+    return WorkerContext((judge,), lambda pair: label(pair, constitution, judge, template, settings))
 
 
 def labelling(
@@ -162,7 +164,7 @@ def judging(
     constitution: Constitution,
     steps: Sequence[Step],
     settings: LabelSettings,
-    rule: Rule,
+    rule: VotingRule,
 ) -> Iterable[Dialogue[Label]]:
     """One dialogue a pair, through every step that it needs."""
     return (label_by_steps(pair, constitution, steps, settings, rule) for pair in pairs)
@@ -173,7 +175,7 @@ def ranking(
     constitution: Constitution,
     steps: Sequence[Step],
     settings: LabelSettings,
-    rule: Rule,
+    rule: VotingRule,
     schedule: Schedule,
 ) -> Iterable[Dialogue[Ranked]]:
     """One dialogue a group."""
@@ -184,13 +186,13 @@ def ranking(
     return (rank(group, label_pair, schedule) for group in groups)
 
 
-async def carry_out(
-    dialogues: Dialogues[Row],
+async def run_dialogues(
+    dialogues: Dialogues[RowT],
     models: Sequence[Model | None],
     asking: Asking,
-    write: Callable[[Row], None],
-    watch: Watch | None = None,
-) -> Asked:
+    write: Callable[[RowT], None],
+    on_progress: OnProgress | None = None,
+) -> AskingResult:
     """Run dialogues and hand each row to `write`, in order; a run that must stop has written what was complete.
 
     The reason is handed back, not raised, so that the caller can finish its files first.
@@ -198,7 +200,7 @@ async def carry_out(
     rows = 0
     stopped: BaseException | None = None
     first_rows = FirstRows()
-    async with asker((model for model in models if model), asking, watch) as run:
+    async with open_asker((model for model in models if model), asking, on_progress) as run:
         try:
             async for row in _rows(run, dialogues):
                 write(row)
@@ -209,10 +211,10 @@ async def carry_out(
             stopped = reason
         except asyncio.CancelledError:
             stopped = KeyboardInterrupt()
-        return Asked(rows, run.progress, stopped)
+        return AskingResult(rows, run.progress, stopped)
 
 
-def _rows(run: Fanout | Batches, dialogues: Dialogues[Row]) -> AsyncIterator[Row]:
+def _rows(run: Fanout | Batches, dialogues: Dialogues[RowT]) -> AsyncIterator[RowT]:
     made = dialogues() if callable(dialogues) else dialogues
     total = len(made) if isinstance(made, Sized) else None
     if isinstance(run, Fanout):
@@ -222,7 +224,7 @@ def _rows(run: Fanout | Batches, dialogues: Dialogues[Row]) -> AsyncIterator[Row
     return run.run(dialogues, total)
 
 
-async def price(dialogues: Iterable[Dialogue[Row]], asking: Asking) -> Plan:
+async def price(dialogues: Iterable[Dialogue[RowT]], asking: Asking) -> AskingPlan:
     """What the dialogues would cost at most; nothing is asked, and no ledger is made where there was none."""
     if not there(asking.ledger):
         return await plan(dialogues, None, asking.price_table)
@@ -245,7 +247,7 @@ def pairs_from(
 def pairs_to_label(
     responses: Sequence[Response],
     revisions: Sequence[Revision],
-    pairing: Pairing = "adjacent",
+    pairing: SamplePairing = "adjacent",
     truncated: Truncated = "drop",
 ) -> list[Pair]:
     """The comparisons of a run: samples of a prompt among themselves, and every revised reply against its original.
@@ -314,13 +316,13 @@ def _wrote(source: str) -> type[Response] | type[Revision] | None:
     return Revision if {"response", "drafts", "text"} <= columns else None
 
 
-def replies_from(source: str) -> Iterable[Reply]:
+def replies_from(source: str) -> Iterable[ReplyToScore]:
     """The single replies of a file: what `preceptor respond` wrote, or both sides of every pair."""
     if _wrote(source) is Response:
         rows = read_records(source, Response)
-        return (Reply(row.id, row.prompt, row.text) for row in rows if row.status == "ok")
+        return (ReplyToScore(row.id, row.prompt, row.text) for row in rows if row.status == "ok")
     return (
-        Reply(f"{pair.id}-{side}", pair.prompt, text)
+        ReplyToScore(f"{pair.id}-{side}", pair.prompt, text)
         for pair in pairs_from(source, "rows")
         for side, text in (("a", pair.response_a), ("b", pair.response_b))
     )

@@ -7,22 +7,28 @@ from collections.abc import Callable
 from typing import Any
 
 from preceptor.asking import ray_engine, stages
-from preceptor.asking.stages import Asked, Watch, Work
+from preceptor.asking.stages import AskingResult, AskJob, OnProgress
 from preceptor.settings import Asking
 
 
-def done(work: Work, asking: Asking, write: Callable[[Any], None], watch: Watch | None = None) -> Asked:
+def done(
+    work: AskJob, asking: Asking, write: Callable[[Any], None], watch: OnProgress | None = None
+) -> AskingResult:
     """Do the work and hand each row to `write`, in order. What stopped it is handed back, not raised."""
     if asking.cluster is not None:
-        return ray_engine.carry_out(lambda: work.rows, work.open, asking, write, watch or _unseen)
-    means = work.open()
+        return ray_engine.run_on_ray(lambda: work.rows, work.open, asking, write, watch or _unseen)
+    context = work.open()
     # batches walk the dialogues once a round, each time from their beginning
     return asyncio.run(
-        stages.carry_out(lambda: list(map(means.dialogue, work.rows)), means.models, asking, write, watch)
+        stages.run_dialogues(
+            lambda: list(map(context.dialogue, work.rows)), context.models, asking, write, watch
+        )
     )
 
 
-def whole(work: Work, asking: Asking, write: Callable[[Any], None], watch: Watch | None = None) -> Asked:
+def whole(
+    work: AskJob, asking: Asking, write: Callable[[Any], None], watch: OnProgress | None = None
+) -> AskingResult:
     """`done` for a stage whose file is written whole or not at all: what stopped it is raised.
 
     What it had asked is in the ledger, so the next try asks only the rest.

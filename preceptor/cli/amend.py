@@ -14,14 +14,14 @@ import typer
 
 from preceptor.cli import console, options
 from preceptor.cli.asking import show_plan, tell_of_batches
-from preceptor.cli.constitution import File, Json, Source
+from preceptor.cli.constitution import FileArgument, PrintJsonOption, SourceArgument
 from preceptor.cli.flags import Flags
 from preceptor.cli.judging import JUDGING, OneJudge
 from preceptor.judge.settings import LabelSettings
 from preceptor.settings import Asking
 
 if TYPE_CHECKING:
-    from preceptor.constitution.diff import Change
+    from preceptor.constitution.diff import PrincipleChange
     from preceptor.constitution.principle import Constitution
     from preceptor.judge.records import Label
     from preceptor.label.editing import Trouble
@@ -40,7 +40,7 @@ SHOWN = 72
 """Letters of a value in a table of changes."""
 
 
-def edit(file: File, known: Known, on: ON = None) -> None:
+def edit(file: FileArgument, known: Known, on: ON = None) -> None:
     """Edit a file in your own editor; a broken one never takes the place of a good one."""
     from preceptor.label.editing import edit as edit_file
 
@@ -79,11 +79,11 @@ def _choose(trouble: Trouble) -> str:
 
 
 def diff(
-    old: Source,
-    new: Source,
+    old: SourceArgument,
+    new: SourceArgument,
     known: Known,
     on: ON = None,
-    as_json: Json = False,
+    as_json: PrintJsonOption = False,
 ) -> None:
     """What differs, principle by principle, and which labels would have to be asked again."""
     from preceptor.constitution.diff import compare
@@ -119,7 +119,7 @@ def _show_changes(old: Constitution, new: Constitution) -> None:
     )
 
 
-def _rows(change: Change) -> list[list[str]]:
+def _rows(change: PrincipleChange) -> list[list[str]]:
     name = change.principle or "(constitution)"
     if not change.fields:
         return [[name, change.kind, "", "", _stages(change)]]
@@ -129,7 +129,7 @@ def _rows(change: Change) -> list[list[str]]:
     ]
 
 
-def _stages(change: Change) -> str:
+def _stages(change: PrincipleChange) -> str:
     """Which stages may have to ask again after a change."""
     stages = [("label", change.asks_again), ("revise", change.revises_again)]
     return ", ".join(stage for stage, asks in stages if asks) or "no"
@@ -175,15 +175,15 @@ def _asked_again(on: Path, constitution: Constitution, asking: Asking, as_json: 
 
 
 def try_examples(
-    source: Source,
+    source: SourceArgument,
     judge: Annotated[OneJudge, Flags("Judging", defaults={"judge": ("checks",)})],
     settings: Annotated[
         LabelSettings,
         Flags("Judging", omit=(*JUDGING, "principles", "draws"), defaults={"principles": "each"}),
     ],
     asking: Direct,
-    plan: options.Plan = False,
-    as_json: Json = False,
+    plan: options.PlanOption = False,
+    as_json: PrintJsonOption = False,
 ) -> None:
     """Does a judge apply every principle as its examples say? Exit code 1 where it does not."""
     from preceptor.asking import stages
@@ -202,7 +202,7 @@ def try_examples(
         return
     labels: list[Label] = []
     with console.progress("test") as watch:
-        work = asyncio.run(stages.carry_out(dialogues, [asked], asking, labels.append, watch))
+        work = asyncio.run(stages.run_dialogues(dialogues, [asked], asking, labels.append, watch))
     if work.stopped is not None:
         raise work.stopped
     found = results(rules, labels)
@@ -223,15 +223,15 @@ def try_examples(
 
 
 def ablate(
-    source: Source,
+    source: SourceArgument,
     pairs: Annotated[str, typer.Argument(help="Pairs, best with gold.")],
     judge: Annotated[OneJudge, Flags("Judging")],
     settings: Annotated[LabelSettings, Flags("Judging", omit=JUDGING, defaults={"principles": "each"})],
     asking: Asking,
-    form: options.Format = "rows",
+    form: options.FormatOption = "rows",
     limit: options.Limit = None,
-    plan: options.Plan = False,
-    as_json: Json = False,
+    plan: options.PlanOption = False,
+    as_json: PrintJsonOption = False,
 ) -> None:
     """Leave out one principle at a time: which labels flip, and what it does to the agreement with gold."""
     from preceptor.asking import stages
@@ -260,7 +260,7 @@ def ablate(
         to_label = partial(stages.to_label, judge.needed, asking, constitution, settings)
         left = asking.less(sum(one["cost_usd"] for one in spent.values()))
         with console.progress(principle or "label") as watch:
-            now = whole(stages.Work(rows, to_label), left, made.append, watch).progress
+            now = whole(stages.AskJob(rows, to_label), left, made.append, watch).progress
         spent[principle] = {"calls": now.asked, "in_ledger": now.from_ledger, "cost_usd": now.cost_usd}
     by_id = {(principle, label.id): label for principle, made in labels.items() for label in made}
     again = resummed(rules) if each else (lambda principle, label: by_id.get((principle, label.id)))

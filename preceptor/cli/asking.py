@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from preceptor.cli import console
 
 if TYPE_CHECKING:
-    from preceptor.asking.stages import Asked, Work
+    from preceptor.asking.stages import AskingResult, AskJob
     from preceptor.judge.models.protocol import Dialogue
     from preceptor.prompts.records import Record
     from preceptor.settings import Asking, AskSettings
@@ -30,10 +30,10 @@ def tell_of_batches(asking: AskSettings) -> None:
 def to_file(
     what: str,
     out: Path,
-    work: Work,
+    work: AskJob,
     asking: Asking,
     rows_of: Callable[[Any], Iterable[Record]],
-) -> Asked:
+) -> AskingResult:
     """Do the work under a progress bar, here or on a cluster, each row to the file."""
     from preceptor.asking.work import done
     from preceptor.prompts.rows import writing
@@ -51,7 +51,7 @@ def to_file(
         return asked
 
 
-def show_plan_of(work: Work, asking: Asking, as_json: bool) -> None:
+def show_plan_of(work: AskJob, asking: Asking, as_json: bool) -> None:
     """`show_plan` of all the work."""
     means = work.open()
     show_plan([means.dialogue(row) for row in work.rows], asking, as_json)
@@ -108,7 +108,7 @@ def _usd(cost: float | None) -> str:
     return f"${cost:.2f}" if cost >= 0.1 or not cost else f"${cost:.4f}"
 
 
-def finish(result: dict[str, Any], work: Asked, as_json: bool) -> None:
+def finish(result: dict[str, Any], work: AskingResult, as_json: bool) -> None:
     """Say what was done; raise what stopped it, so that the exit code tells."""
     now = work.progress
     spent = {

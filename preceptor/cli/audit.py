@@ -56,12 +56,12 @@ def audit(
     settings: Annotated[LabelSettings, Flags("Judging", omit=JUDGING)],
     beyond: Annotated[Beyond, Flags("Comparing", old={"attacks": "--canaries"})],
     asking: Annotated[Asking, Flags(omit=("engine", "address", "gpus", "workers"))],
-    form: options.Format = "rows",
-    columns: options.Columns = None,
+    form: options.FormatOption = "rows",
+    columns: options.ColumnsOption = None,
     limit: options.Limit = None,
     fail_if: options.FailIf = None,
-    plan: options.Plan = False,
-    as_json: options.Json = False,
+    plan: options.PlanOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Measure judges against pairs whose better reply is known; they never see which."""
     from preceptor.asking import stages

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import ProgressColumn
 
     from preceptor.judge.asking.fanout import Progress
-    from preceptor.train.loop.run import Watch
+    from preceptor.train.loop.run import OnTrainingProgress
 
 
 def speaks() -> bool:
@@ -122,7 +122,7 @@ def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 @contextmanager
-def training(stage: str) -> Iterator[Watch]:
+def training(stage: str) -> Iterator[OnTrainingProgress]:
     """A bar for training: loss and accuracy, or reward and KL, rows a second and the time left."""
     from rich.progress import TextColumn
 

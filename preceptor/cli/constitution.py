@@ -22,15 +22,15 @@ app = typer.Typer(
     cls=lazy({name: Entry(f"preceptor.cli.amend:{found}") for name, found in AMEND.items()}),
 )
 
-Source = Annotated[
+SourceArgument = Annotated[
     str, typer.Argument(help="A shipped name, or the path of a YAML file.", show_default=False)
 ]
-File = Annotated[Path, typer.Argument(help="A YAML file of your own.", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+FileArgument = Annotated[Path, typer.Argument(help="A YAML file of your own.", show_default=False)]
+PrintJsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @app.command("list")
-def list_shipped(as_json: Json = False) -> None:
+def list_shipped(as_json: PrintJsonOption = False) -> None:
     """The constitutions that come with Preceptor."""
     from preceptor.constitution.files import load, shipped
 
@@ -56,7 +56,7 @@ def list_shipped(as_json: Json = False) -> None:
 
 
 @app.command()
-def show(source: Source, as_json: Json = False) -> None:
+def show(source: SourceArgument, as_json: PrintJsonOption = False) -> None:
     """A constitution with all that it extends, as one file."""
     from preceptor.constitution.files import dump, load
 
@@ -94,7 +94,7 @@ def new(
 
 @app.command()
 def add(
-    file: File,
+    file: FileArgument,
     id: Annotated[str, typer.Option(help="Its id: a-z, 0-9 and hyphens.", show_default=False)],  # noqa: A002  the option's name
     text: Annotated[
         str,
@@ -134,7 +134,7 @@ def add(
 
 @app.command()
 def remove(
-    file: File,
+    file: FileArgument,
     principle_id: Annotated[
         str, typer.Argument(metavar="ID", help="The principle's id.", show_default=False)
     ],
@@ -147,14 +147,14 @@ def remove(
 
 @app.command()
 def lint(
-    source: Source,
+    source: SourceArgument,
     revising: Annotated[bool, typer.Option("--revising", help="Also ask for critique wording.")] = False,
     known_tag: Annotated[
         list[str] | None,
         typer.Option(help="A tag that the prompts have; may be given again.", show_default=False),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 for warnings, too.")] = False,
-    as_json: Json = False,
+    as_json: PrintJsonOption = False,
 ) -> None:
     """Find contradictions, repetitions and gaps. Exit code 1 if there is an error."""
     from preceptor.constitution.files import load
@@ -181,7 +181,7 @@ def lint(
 
 
 @app.command()
-def checks(as_json: Json = False) -> None:
+def checks(as_json: PrintJsonOption = False) -> None:
     """The machine checks that a principle may carry."""
     from preceptor.constitution.checks import catalogue
 

@@ -19,9 +19,9 @@ def convert(
     source: Annotated[str, typer.Argument(metavar="IN", help="A file of pairs, in any layout.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help=".jsonl, .jsonl.gz, .json, .csv or .parquet.")],
     to: Annotated[str, typer.Option("--to", metavar="FORM", help=f"The layout to write: {NAMES}.")],
-    form: options.Format = "rows",
-    columns: options.Columns = None,
-    as_json: options.Json = False,
+    form: options.FormatOption = "rows",
+    columns: options.ColumnsOption = None,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Write pairs in another layout; what has no place in it is set aside and counted."""
     from preceptor.prompts.columns import mapping_of

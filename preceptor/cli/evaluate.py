@@ -18,7 +18,7 @@ from preceptor.settings import Asking, ProbeSettings
 
 if TYPE_CHECKING:
     from preceptor.constitution.principle import Constitution
-    from preceptor.evaluation.head_to_head import Settings as Compared
+    from preceptor.evaluation.head_to_head import HeadToHeadSettings as Compared
     from preceptor.evaluation.probes import Sides
     from preceptor.judge.models.protocol import Dialogue
     from preceptor.prompts.records import Prompt
@@ -69,12 +69,12 @@ def evaluate(
     ] = None,
     constitution: options.MaybeConstitution = None,
     limit: options.Limit = None,
-    plan: options.Plan = False,
-    as_json: options.Json = False,
+    plan: options.PlanOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Compare a policy with a baseline: judged on prompts in both orders, or by --probes for what tuning broke."""
     from preceptor.constitution.files import load
-    from preceptor.evaluation.head_to_head import Settings as Compared
+    from preceptor.evaluation.head_to_head import HeadToHeadSettings as Compared
     from preceptor.evaluation.probes import Sides
     from preceptor.prompts.pool import prompts_from
 
@@ -98,7 +98,7 @@ def evaluate(
         show_plan(_asks(comparison, probing, asking), asking, as_json)
         return
     tell_of_batches(asking)
-    figures = _carry_out(comparison, probing, asking)
+    figures = _evaluate(comparison, probing, asking)
     if as_json:
         console.result(figures)
         return
@@ -137,7 +137,7 @@ def _asks(
         yield from probe_stage.asks((baseline, policy), *probing)
 
 
-def _carry_out(comparison: _Comparison | None, probing: _Probing | None, asking: Asking) -> dict[str, Any]:
+def _evaluate(comparison: _Comparison | None, probing: _Probing | None, asking: Asking) -> dict[str, Any]:
     """What `--json` prints: the comparison's figures, and the probes' under `probes`."""
     from preceptor.evaluation import head_to_head
     from preceptor.evaluation import probes as probe_stage

@@ -34,7 +34,7 @@ def export(
         typer.Option(metavar="hub:ID", help="Upload it as well; needs HF_TOKEN in the environment."),
     ] = None,
     public: Annotated[bool, typer.Option("--public", help="With --push: for all to see.")] = False,
-    as_json: options.Json = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Write a trained model as others take it, with a model card that says where it comes from."""
     need_training()

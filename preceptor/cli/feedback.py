@@ -14,7 +14,7 @@ from preceptor.cli import options
 from preceptor.cli.asking import finish, show_plan_of, to_file
 from preceptor.cli.flags import Flags
 from preceptor.cli.judging import OneJudge
-from preceptor.cli.rating import Rating, rate
+from preceptor.cli.rating import RatingOptions, rate
 from preceptor.constitution.errors import UserError
 from preceptor.judge.settings import RespondSettings, ReviseSettings, ScoreSettings
 from preceptor.settings import Asking
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 
 def respond(
-    prompts: options.Prompts,
-    model: options.Model,
+    prompts: options.PromptsArgument,
+    model: options.ModelOption,
     out: options.Out,
     settings: Annotated[RespondSettings, Flags("Sampling")],
     asking: Asking,
-    columns: options.Columns = None,
+    columns: options.ColumnsOption = None,
     limit: options.Limit = None,
-    plan: options.Plan = False,
-    as_json: options.Json = False,
+    plan: options.PlanOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Sample replies to prompts."""
     from preceptor.asking import stages
@@ -43,7 +43,7 @@ def respond(
     check_file(out, [prompts])
     asking.require_use([model])
     rows = list(islice(prompts_from(prompts, mapping_of(columns or [])), limit))
-    work = stages.Work(rows, partial(stages.to_respond, model, asking, settings))
+    work = stages.AskJob(rows, partial(stages.to_respond, model, asking, settings))
     if plan:
         show_plan_of(work, asking, as_json)
         return
@@ -59,14 +59,14 @@ def respond(
 
 def revise(
     responses: Annotated[Path, typer.Argument(help="A file that `preceptor respond` wrote.")],
-    model: options.Model,
+    model: options.ModelOption,
     constitution: options.ConstitutionName,
     out: options.Out,
     settings: Annotated[ReviseSettings, Flags("Sampling")],
     asking: Asking,
     limit: options.Limit = None,
-    plan: options.Plan = False,
-    as_json: options.Json = False,
+    plan: options.PlanOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Have replies criticised by the constitution and rewritten."""
     from preceptor.asking import stages
@@ -79,7 +79,7 @@ def revise(
     asking.require_use([model])
     rules = load(constitution)
     rows = list(islice(read_records(responses, Response), limit))
-    work = stages.Work(rows, partial(stages.to_revise, model, asking, rules, settings))
+    work = stages.AskJob(rows, partial(stages.to_revise, model, asking, rules, settings))
     if plan:
         show_plan_of(work, asking, as_json)
         return
@@ -98,12 +98,12 @@ def score(
     out: options.Out,
     judge: Annotated[OneJudge, Flags("Judging")],
     settings: Annotated[ScoreSettings, Flags("Judging", omit=("sample",))],
-    rating: Annotated[Rating, Flags("Reward model")],
+    rating: Annotated[RatingOptions, Flags("Reward model")],
     asking: Asking,
     constitution: options.MaybeConstitution = None,
     limit: options.Limit = None,
-    plan: options.Plan = False,
-    as_json: options.Json = False,
+    plan: options.PlanOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Grade replies, each on its own: from 1 to 10 by a judge, or by the rewards of a trained model."""
     from preceptor.preflight import check_file
@@ -125,7 +125,7 @@ def score(
     asking.require_use([judge.name])
     rules = load(constitution)
     rows = list(islice(stages.replies_from(replies), limit))
-    work = stages.Work(rows, partial(stages.to_score, judge.name, asking, rules, settings))
+    work = stages.AskJob(rows, partial(stages.to_score, judge.name, asking, rules, settings))
     if plan:
         show_plan_of(work, asking, as_json)
         return

@@ -14,13 +14,13 @@ from preceptor.cli.asking import finish, show_plan, tell_of_batches
 from preceptor.cli.flags import Flags
 from preceptor.cli.judging import JUDGING, Judges
 from preceptor.constitution.errors import UserError
-from preceptor.judge.settings import LabelSettings, Pairing, Schedule
+from preceptor.judge.settings import LabelSettings, RankingPairing, Schedule
 from preceptor.prompts.records import Settings
 from preceptor.settings import Asking, Share
 
 if TYPE_CHECKING:
     from preceptor.judge.models.protocol import Dialogue
-    from preceptor.label.finished import Source
+    from preceptor.label.finished import InputFile
     from preceptor.label.run import Job
 
 
@@ -29,7 +29,7 @@ class Comparing(Settings):
 
     groups: Schedule | None = None
     """Rank all replies to a prompt, comparing them by this schedule."""
-    preferences: Pairing = "best-worst"
+    preferences: RankingPairing = "best-worst"
     """With --groups: which of the ranked replies become preferences."""
     canaries: Share = 0.0
     """Plant attacks among the pairs: 2%."""
@@ -50,24 +50,24 @@ def label(
             "--out", "-o", metavar="PATH", help="The folder of the labels; not for --show or --plan."
         ),
     ] = None,
-    form: options.Format = "rows",
-    columns: options.Columns = None,
-    truncated: options.Truncated = "keep",
+    form: options.FormatOption = "rows",
+    columns: options.ColumnsOption = None,
+    truncated: options.TruncatedOption = "keep",
     limit: options.Limit = None,
     fail_if: options.FailIf = None,
-    plan: options.Plan = False,
+    plan: options.PlanOption = False,
     show: Annotated[
         bool,
         typer.Option(
             "--show", metavar="", help="Print what would be asked about the first row; ask nothing."
         ),
     ] = False,
-    as_json: options.Json = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Have judges say, in both orders, which reply follows the constitution better."""
     from preceptor.constitution.files import load
     from preceptor.judge.conditions import gate
-    from preceptor.label.finished import Source
+    from preceptor.label.finished import InputFile
     from preceptor.label.run import Job, dialogues_of, label_folder, opened, require, rows_of
     from preceptor.prompts.columns import mapping_of
 
@@ -88,7 +88,7 @@ def label(
     if judges.human and asking.cluster:
         raise UserError("--human asks a person at this terminal, not on a cluster; leave out --engine ray")
     mapped = tuple(mapping_of(columns or []).items())
-    source = Source(pairs, f"groups {form}" if comparing.groups else form, limit, mapped, truncated)
+    source = InputFile(pairs, f"groups {form}" if comparing.groups else form, limit, mapped, truncated)
     require(job)
     _check_gate(fail_if, job, source)
     rows = rows_of(source)
@@ -110,7 +110,7 @@ def label(
         raise typer.Exit(1)
 
 
-def _check_gate(expression: str | None, job: Job, source: Source) -> None:
+def _check_gate(expression: str | None, job: Job, source: InputFile) -> None:
     """Raises UserError for a gate that could not be decided when all is paid."""
     from preceptor.judge.records import Pair
     from preceptor.label.run import rows_of

@@ -13,7 +13,7 @@ from preceptor.prompts.records import Settings
 from preceptor.settings import Asking
 
 if TYPE_CHECKING:
-    from preceptor.judge.ledger.batches import Batch
+    from preceptor.judge.ledger.batches import BatchRecord
     from preceptor.judge.ledger.queries import BillLine, Call, Wanted
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
@@ -50,7 +50,7 @@ def show(
     chosen: Filter,
     key: Annotated[str | None, typer.Argument(help="How a call's key begins: that call, in full.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Calls to show, latest first.")] = 20,
-    as_json: options.Json = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """The latest calls, or one call with every word of it."""
     import json
@@ -89,7 +89,7 @@ def bill(
             "--by", help="Broken down by run, model, stage, principle, batch: one or more, by comma."
         ),
     ] = "model,stage",
-    as_json: options.Json = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """What was spent, over all runs on this ledger; what was paid for twice counts twice."""
     from preceptor.constitution.errors import UserError
@@ -149,7 +149,7 @@ def prune(
         bool, typer.Option("--failed", help="Only what has no answer: failed and lost.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without, it is only counted.")] = False,
-    as_json: options.Json = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Throw calls away; an answer that is gone is asked and paid for again. The bill is kept."""
     import asyncio
@@ -189,7 +189,7 @@ def batches(
     over: Over,
     chosen: Annotated[Filter, Flags(only=("model",))],
     limit: Annotated[int, typer.Option(min=1, help="Batches to show, latest first.")] = 20,
-    as_json: options.Json = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """The batches that were sent, latest first: how far each is, as far as the last look at it, and what it cost."""
     from preceptor.judge.ledger.batches import listed
@@ -212,7 +212,7 @@ def batches(
     console.table(f"{over.ledger}: {len(found)} batches; the latest {len(rows)}", columns, rows)
 
 
-def _told(batch: Batch) -> dict[str, Any]:
+def _told(batch: BatchRecord) -> dict[str, Any]:
     """Without the address of the process and of the server, which may carry a key."""
     return batch.model_dump(mode="json", exclude={"owner", "endpoint"})
 

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-Prompts = Annotated[str, typer.Argument(help="A shipped pool's name or a file of prompts.")]
-Model = Annotated[
+PromptsArgument = Annotated[str, typer.Argument(help="A shipped pool's name or a file of prompts.")]
+ModelOption = Annotated[
     str,
     typer.Option(
         "--model",
@@ -32,7 +32,7 @@ Out = Annotated[Path, typer.Option("--out", "-o", metavar="PATH", help="Where th
 Limit = Annotated[
     int | None, typer.Option("--limit", metavar="INT", min=1, help="Only the first rows of the file.")
 ]
-Format = Annotated[
+FormatOption = Annotated[
     str,
     typer.Option(
         "--format",
@@ -40,11 +40,11 @@ Format = Annotated[
         help="rows: by sight; or a layout's name, such as hh (`preceptor convert --help`).",
     ),
 ]
-Truncated = Annotated[
+TruncatedOption = Annotated[
     Literal["keep", "drop"],
     typer.Option("--truncated", help="Whether samples that were cut at their length are judged."),
 ]
-Columns = Annotated[
+ColumnsOption = Annotated[
     list[str] | None,
     typer.Option(
         "--map", metavar="COLUMN=FIELD", help="A column under another name: prompt=question; repeatable."
@@ -54,13 +54,13 @@ FailIf = Annotated[
     str | None,
     typer.Option("--fail-if", metavar="EXPR", help="Exit 1 where this holds, such as 'flip_rate > 0.2'."),
 ]
-Plan = Annotated[
+PlanOption = Annotated[
     bool, typer.Option("--plan", metavar="", help="Count calls, tokens and dollars; ask nothing.")
 ]
-TrainingPlan = Annotated[
+TrainingPlanOption = Annotated[
     bool,
     typer.Option(
         "--plan", metavar="", help="Say what it would take in memory, steps, time and disk, and do nothing."
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", metavar="", help="One JSON object on stdout.")]
+JsonOption = Annotated[bool, typer.Option("--json", metavar="", help="One JSON object on stdout.")]

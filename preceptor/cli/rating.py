@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from preceptor.train.evaluation.rating import Rated
 
 
-class Rating(Settings):
+class RatingOptions(Settings):
     """Scoring by a reward model."""
 
     reward_model: Path | None = None
@@ -40,7 +40,7 @@ class Rating(Settings):
             raise UserError("--weight and --disagreement are for --reward-model")
 
 
-def rate(replies: str, out: Path, rating: Rating, limit: int | None, as_json: bool) -> None:
+def rate(replies: str, out: Path, rating: RatingOptions, limit: int | None, as_json: bool) -> None:
     """Score every reply of a file in batches, and write the pairs that are worth a label next where asked to."""
     from preceptor.asking import stages
     from preceptor.prompts.rows import write_rows, writing

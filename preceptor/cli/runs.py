@@ -39,8 +39,8 @@ def quickstart(
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="INT", help="Equal seeds give equal results.")] = 0,
-    plan: options.Plan = False,
-    as_json: options.Json = False,
+    plan: options.PlanOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """The whole way on a model that a package carries: no key, no GPU, three to four minutes with the embedded one."""
     if model not in QUICKSTARTS:
@@ -60,8 +60,8 @@ def run(
         list[str] | None,
         typer.Argument(help="section.key=value, such as dpo.beta=0.2.", metavar="[KEY=VALUE]..."),
     ] = None,
-    plan: options.Plan = False,
-    as_json: options.Json = False,
+    plan: options.PlanOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Run a whole pipeline from a file; run again, it goes on where it stopped."""
     _run(file, overrides or [], plan, as_json)
@@ -71,10 +71,10 @@ def _run(file: Path, overrides: list[str], plan: bool, as_json: bool) -> None:
     need_training()
     from preceptor.run.config import load
 
-    carry_out(load(file, overrides), plan, as_json)
+    run_or_plan(load(file, overrides), plan, as_json)
 
 
-def carry_out(config: RunConfig, plan: bool, as_json: bool) -> None:
+def run_or_plan(config: RunConfig, plan: bool, as_json: bool) -> None:
     """A run, with its bars on stderr and its figures at the end; or its plan alone."""
     if plan:
         from preceptor.cli.asking import show_plan
@@ -117,7 +117,7 @@ def report(path: Folder) -> None:
 
 def verify(
     path: Annotated[Path, typer.Argument(help="A folder that run, label or train wrote.")],
-    as_json: options.Json = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Re-derive a folder's counts, hashes and lineage from what lies in it. Exit 1 where something differs."""
     from preceptor.run.verify import verify as problems_of
@@ -144,7 +144,7 @@ def init(directory: Annotated[Path, typer.Argument(help="A new folder.")]) -> No
     console.say(f"next: preceptor run {directory / 'run.yaml'}")
 
 
-def doctor(as_json: options.Json = False) -> None:
+def doctor(as_json: options.JsonOption = False) -> None:
     """What is installed and what works here. Exit 1 where the embedded default could not run."""
     findings = examine()
     if as_json:

@@ -11,7 +11,7 @@ from preceptor.cli import console
 if TYPE_CHECKING:
     from preceptor.judge.asking.fanout import Progress
     from preceptor.records import StageRecord
-    from preceptor.train.loop.run import Progress as TrainProgress
+    from preceptor.train.loop.run import TrainingProgress as TrainProgress
 
 
 class Terminal:

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from preceptor.report.report import Run
+    from preceptor.report.report import FinishedRun
 
 
-def show(run: Run, path: Path) -> None:
+def show(run: FinishedRun, path: Path) -> None:
     """Print the screen on stdout: it is what the command was asked for."""
     from rich.console import Console
 
@@ -121,7 +121,7 @@ def _ppo(figures: dict[str, Any] | None, further: bool) -> list[tuple[str, str]]
     return rows
 
 
-def _samples(out: Console, run: Run) -> None:
+def _samples(out: Console, run: FinishedRun) -> None:
     from rich.table import Table
 
     from preceptor.report.report import pick

@@ -26,7 +26,7 @@ from preceptor.settings import Access, Asking
 from preceptor.train.evaluation.compare import distinct_n, satisfied, win_rate
 
 
-class Settings(Record):
+class HeadToHeadSettings(Record):
     """Who is compared, by whom, and how."""
 
     policy: str
@@ -49,11 +49,15 @@ class Compared(NamedTuple):
     cost_usd: float
 
 
-Bar = Callable[[str], AbstractContextManager[Callable[[Progress], None]]]
+OpenComparisonBar = Callable[[str], AbstractContextManager[Callable[[Progress], None]]]
 
 
 def evaluate(
-    prompts: Sequence[Prompt], constitution: Constitution, settings: Settings, asking: Asking, bar: Bar
+    prompts: Sequence[Prompt],
+    constitution: Constitution,
+    settings: HeadToHeadSettings,
+    asking: Asking,
+    bar: OpenComparisonBar,
 ) -> Compared:
     """Compare the two on every prompt. In the labels, response a is the policy's and b the baseline's.
 
@@ -81,7 +85,7 @@ def evaluate(
     labels: list[Label] = []
     to_label = partial(stages.to_label, settings.judge, asking, constitution, settings.label)
     with bar("judge") as watch:
-        asked = whole(stages.Work(pairs, to_label), left, labels.append, watch)
+        asked = whole(stages.AskJob(pairs, to_label), left, labels.append, watch)
     rows = [
         HeldOut(
             id=label.id,
@@ -112,7 +116,7 @@ def require_judge(name: str, access: Access, constitution: Constitution, setting
 def asks(
     prompts: Sequence[Prompt],
     constitution: Constitution,
-    settings: Settings,
+    settings: HeadToHeadSettings,
     sides: tuple[Model, Model],
     judge: Model | None,
 ) -> Iterator[Dialogue[Label]]:
@@ -183,10 +187,10 @@ def _replies(
     prompts: Sequence[Prompt],
     settings: RespondSettings,
     asking: Asking,
-    bar: Bar,
+    bar: OpenComparisonBar,
 ) -> tuple[list[Response], float]:
     replies: list[Response] = []
     to_respond = partial(stages.to_respond, name, asking, settings.model_copy(update={"samples": 1}))
     with bar(stage) as watch:
-        asked = whole(stages.Work(prompts, to_respond), asking, replies.extend, watch)
+        asked = whole(stages.AskJob(prompts, to_respond), asking, replies.extend, watch)
     return replies, asked.progress.cost_usd

@@ -163,7 +163,7 @@ class _Comparing:
         ]
         labels: list[Label] = []
         to_label = partial(stages.to_label, self._name, self._asking, self._constitution, LabelSettings())
-        asked = whole(stages.Work(pairs, to_label), self._asking.less(self.spent_usd), labels.append)
+        asked = whole(stages.AskJob(pairs, to_label), self._asking.less(self.spent_usd), labels.append)
         self.spent_usd += asked.progress.cost_usd
         return [_won(label) for label in labels]
 

@@ -28,14 +28,14 @@ from preceptor.judge.respond import respond
 from preceptor.judge.settings import RespondSettings
 from preceptor.prompts.records import Message, Prompt, Record
 from preceptor.settings import Access, Asking, ProbeSettings
-from preceptor.train.evaluation.paired import Part
+from preceptor.train.evaluation.paired import RatioPart
 from preceptor.train.evaluation.probes import (
-    Answered,
-    Figure,
     Passage,
     Probe,
+    ProbeFigure,
+    ProbeReading,
+    ProbeReplies,
     ProbeSet,
-    Reading,
     Says,
     measure,
 )
@@ -45,7 +45,7 @@ USABLE: frozenset[ReplyStatus] = frozenset({"ok", "truncated", "empty", "refused
 """A reply that is cut off, empty or withheld by its provider is what the model does; a failed call is not."""
 
 
-class Said(Record):
+class ProbeReply(Record):
     """One reply."""
 
     text: str
@@ -60,8 +60,8 @@ class ProbeRow(Record):
 
     id: str
     probe: Probe
-    before: tuple[Said, ...]
-    after: tuple[Said, ...]
+    before: tuple[ProbeReply, ...]
+    after: tuple[ProbeReply, ...]
 
 
 class Probed(NamedTuple):
@@ -83,8 +83,8 @@ DENIED_BEFORE = re.compile(
 DENIED_AFTER = re.compile(r"(?<!\s)\s++(?:is|was|are|were)(?:n't| not|, in fact, not)\b", re.IGNORECASE)
 """Around a name: the name is denied."""
 
-Watch = Callable[[Progress], None]
-Bar = Callable[[str], AbstractContextManager[Watch]]
+OnProbeProgress = Callable[[Progress], None]
+OpenProbeBar = Callable[[str], AbstractContextManager[OnProbeProgress]]
 
 
 def chosen_set(baseline: str, settings: ProbeSettings) -> ProbeSet:
@@ -112,16 +112,16 @@ class Sides(NamedTuple):
     """Its samples are the probes' own."""
 
 
-def probe(sides: Sides, settings: ProbeSettings, asking: Asking, bar: Bar) -> Probed:
+def probe(sides: Sides, settings: ProbeSettings, asking: Asking, bar: OpenProbeBar) -> Probed:
     """Ask both sides every probe and measure.
 
     Raises what stopped the run; what had been asked is in the ledger. Raises UserError where no probe has replies.
     """
     chosen = chosen_set(sides.baseline, settings)
-    replied: list[list[tuple[Said, ...]]] = []
+    replied: list[list[tuple[ProbeReply, ...]]] = []
     cost_usd = 0.0
     for stage, name in (("probe before", sides.baseline), ("probe after", sides.policy)):
-        work = stages.Work(chosen.probes, partial(to_probe, name, asking, sides.respond, settings))
+        work = stages.AskJob(chosen.probes, partial(to_probe, name, asking, sides.respond, settings))
         with bar(stage) as watch:
             replies, cost = _replies(work, asking.less(cost_usd), watch)
         replied.append(replies)
@@ -151,13 +151,13 @@ def asks(
         yield from (_asked(each, model, sides.respond, settings) for each in chosen.probes)
 
 
-def answered(row: ProbeRow) -> Answered:
+def answered(row: ProbeRow) -> ProbeReplies:
     """The row as the measures take it."""
     old, new = (tuple(said.text for said in side) for side in (row.before, row.after))
-    return Answered(row.probe, old, new, row.before[0].withheld, row.after[0].withheld)
+    return ProbeReplies(row.probe, old, new, row.before[0].withheld, row.after[0].withheld)
 
 
-def figure_row(figure: Figure) -> dict[str, Any]:
+def figure_row(figure: ProbeFigure) -> dict[str, Any]:
     """A figure as `summary.json` and `evaluate --json` have it; None where nothing bears on it."""
     before, after, by, low, high = figure.change
     return {
@@ -183,10 +183,12 @@ def _interval(low: float, high: float) -> list[float] | None:
     return [low, high] if math.isfinite(low) and math.isfinite(high) else None
 
 
-def to_probe(name: str, access: Access, sampling: RespondSettings, settings: ProbeSettings) -> stages.Means:
+def to_probe(
+    name: str, access: Access, sampling: RespondSettings, settings: ProbeSettings
+) -> stages.WorkerContext:
     """What asking a side its probes takes."""
     model = access.open(name)
-    return stages.Means((model,), lambda each: _asked(each, model, sampling, settings))
+    return stages.WorkerContext((model,), lambda each: _asked(each, model, sampling, settings))
 
 
 def _asked(
@@ -196,20 +198,27 @@ def _asked(
     return respond(each.prompt, model, sampling.model_copy(update={"samples": samples}))
 
 
-def _replies(work: stages.Work, asking: Asking, watch: Watch) -> tuple[list[tuple[Said, ...]], float]:
+def _replies(
+    work: stages.AskJob, asking: Asking, watch: OnProbeProgress
+) -> tuple[list[tuple[ProbeReply, ...]], float]:
     """For each probe its replies, none where a call for it failed; and what they cost."""
-    replies: list[tuple[Said, ...]] = []
+    replies: list[tuple[ProbeReply, ...]] = []
 
     def keep(responses: tuple[Response, ...]) -> None:
         usable = all(response.status in USABLE for response in responses)
-        said = [Said(text=each.text, withheld=each.status == "refused", call=each.call) for each in responses]
+        said = [
+            ProbeReply(text=each.text, withheld=each.status == "refused", call=each.call)
+            for each in responses
+        ]
         replies.append(tuple(said) if usable else ())
 
     asked = whole(work, asking, keep, watch)
     return replies, asked.progress.cost_usd
 
 
-def _nats(sides: Sides, passages: Sequence[Passage]) -> tuple[Sequence[Part], Sequence[Part]] | None:
+def _nats(
+    sides: Sides, passages: Sequence[Passage]
+) -> tuple[Sequence[RatioPart], Sequence[RatioPart]] | None:
     """What the passages cost each side; None where one of them is behind a network and tells no probabilities."""
     from preceptor.train.evaluation.perplexity import passage_nats
 
@@ -250,10 +259,10 @@ def _filler(phrases: Sequence[str]) -> re.Pattern[str]:
     return re.compile("|".join(rf"\b{re.escape(phrase)}\b" for phrase in phrases), re.IGNORECASE)
 
 
-def reading(filler: re.Pattern[str], probe: Probe, reply: str) -> Reading:
+def reading(filler: re.Pattern[str], probe: Probe, reply: str) -> ProbeReading:
     """What a reply in plain English does."""
     plain = reply.replace("\u2019", "'")
-    return Reading(
+    return ProbeReading(
         filler=len(filler.findall(plain)),
         refused=looks_refused(reply),
         says=_says(probe, plain),

@@ -14,7 +14,7 @@ from preceptor.judge.dataset.publish import FILES, LIBRARIES, MANIFEST, file_fac
 from preceptor.prompts.manifest import file_hash, versions
 
 
-class Source(NamedTuple):
+class InputFile(NamedTuple):
     """The file that is labelled, and how it is read."""
 
     path: str
@@ -26,7 +26,7 @@ class Source(NamedTuple):
     """Whether samples that were cut at their length are judged."""
 
 
-def stamp(source: Source | None) -> tuple[int, int] | None:
+def stamp(source: InputFile | None) -> tuple[int, int] | None:
     """Size and time of change of a plain file; None for whatever is none."""
     if source is None or not (path := Path(source.path)).is_file():
         return None
@@ -34,7 +34,7 @@ def stamp(source: Source | None) -> tuple[int, int] | None:
     return found.st_size, found.st_mtime_ns
 
 
-def input_facts(source: Source | None, before: tuple[int, int] | None) -> dict[str, Any]:
+def input_facts(source: InputFile | None, before: tuple[int, int] | None) -> dict[str, Any]:
     """What the manifest says of the input: its name, how it was read, and its hash. No hash where it is no plain file,
     or where it changed since the stamp was taken."""
     if source is None:
@@ -49,7 +49,7 @@ def input_facts(source: Source | None, before: tuple[int, int] | None) -> dict[s
     return facts
 
 
-def finished(out: Path, wanted: Mapping[str, Any], source: Source | None) -> Mapping[str, Any] | None:
+def finished(out: Path, wanted: Mapping[str, Any], source: InputFile | None) -> Mapping[str, Any] | None:
     """The manifest in `out`, if the folder is whole, came of the same input and has `wanted` in it, and no call had
     failed, which another run would ask again. None where anything differs.
     """

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from preceptor.asking import stages
-from preceptor.asking.stages import Asked, Means, Watch
+from preceptor.asking.stages import AskingResult, OnProgress, WorkerContext
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution
 from preceptor.judge.asking.shared import NOTHING_DONE
@@ -21,14 +21,14 @@ from preceptor.judge.audit.audit import audit, drift
 from preceptor.judge.audit.canaries import attack_rates, figures_of, from_constitution, is_canary, mixed
 from preceptor.judge.dataset.publish import CANARIES, LABELS, RANKINGS, LabelRun, publish, read_labels
 from preceptor.judge.ledger.ledger import open_ledger
-from preceptor.judge.ledger.looks import Dialogues, next_look
+from preceptor.judge.ledger.looks import LookDialogues, next_look
 from preceptor.judge.models.protocol import Dialogue, Model
 from preceptor.judge.records import Group, Label, Pair
-from preceptor.judge.settings import Combine, LabelSettings, Pairing, Schedule
-from preceptor.judge.voting.cascade import JOINED, Rule, Step, require_panels
+from preceptor.judge.settings import Combine, LabelSettings, RankingPairing, Schedule
+from preceptor.judge.voting.cascade import JOINED, Step, VotingRule, require_panels
 from preceptor.judge.voting.panel import DAWID_SKENE, accuracy_by_step, recombine, require_dawid_skene
 from preceptor.judge.voting.ranking import Ranked
-from preceptor.label.finished import Source, finished, input_facts, stamp
+from preceptor.label.finished import InputFile, finished, input_facts, stamp
 from preceptor.preflight import check_folder
 from preceptor.prompts.manifest import file_hash
 from preceptor.prompts.rows import writing
@@ -36,10 +36,10 @@ from preceptor.settings import Access, Asking, in_this_process
 
 __all__ = ["Job", "Labelled", "label_folder"]
 
-Bar = Callable[[str], Any]
+OpenLabelBar = Callable[[str], Any]
 """Opens a progress bar for what it is told, and gives the watch that drives it."""
-Row = Label | Ranked
-In = TypeVar("In")
+LabelRow = Label | Ranked
+InT = TypeVar("InT")
 
 AT_HAND = 5000
 """Rows of a file from which on it is streamed."""
@@ -57,7 +57,7 @@ class Job(NamedTuple):
     combine: Combine = "mean"
     schedule: Schedule | None = None
     """None: the rows are pairs; else they are groups, compared by this schedule."""
-    pairing: Pairing = "best-worst"
+    pairing: RankingPairing = "best-worst"
     """Which preferences a ranked group gives."""
     canaries: float = 0.0
     """Share of planted comparisons among those that are judged."""
@@ -70,7 +70,7 @@ class Job(NamedTuple):
         return " -> ".join(JOINED.join(names) for names, _ in self.panels)
 
     @property
-    def rule(self) -> Rule:
+    def rule(self) -> VotingRule:
         """How a panel's votes on one pair add up; Dawid-Skene looks at all pairs together, afterwards."""
         return "majority" if self.combine == "majority" else "mean"
 
@@ -119,7 +119,7 @@ class Labelled(NamedTuple):
     """What a run has left behind."""
 
     manifest: Mapping[str, Any]
-    asked: Asked
+    asked: AskingResult
 
 
 def opened(job: Job) -> tuple[Step, ...]:
@@ -136,7 +136,7 @@ def require(job: Job) -> None:
         require_dawid_skene()
 
 
-def at_hand(rows: Iterable[In]) -> Iterable[In]:
+def at_hand(rows: Iterable[InT]) -> Iterable[InT]:
     """A list of all rows, read and checked before anything is asked about the first, where they are not too many;
     else the rows as a stream, so that asking begins at once and memory does not grow with the file.
     """
@@ -145,7 +145,7 @@ def at_hand(rows: Iterable[In]) -> Iterable[In]:
     return first if len(first) < AT_HAND else chain(first, stream)
 
 
-def rows_of(source: Source) -> Iterable[Pair | Group]:
+def rows_of(source: InputFile) -> Iterable[Pair | Group]:
     """What is to be judged: pairs, or groups where the source's form says so."""
     read: Iterable[Pair | Group]
     if source.form.startswith("groups"):
@@ -163,7 +163,7 @@ def items_of(rows: Iterable[Pair | Group], job: Job) -> Iterable[Pair | Group]:
     if not job.canaries:
         return pairs
     if not isinstance(rows, Sized):
-        rows = list(rows)  # how many are planted hangs on how many there are
+        rows = list(rows)  # how many are planted depends on how many there are
         pairs = (row for row in rows if isinstance(row, Pair))
     planted = from_constitution(job.constitution, job.canaries, len(rows), job.settings.seed)
     return mixed(pairs, planted, job.canaries)
@@ -185,10 +185,10 @@ def _dialogues(items: Iterable[Pair | Group], job: Job, steps: Sequence[Step]) -
     return stages.judging(pairs, job.constitution, steps, job.settings, job.rule)
 
 
-def to_label(job: Job) -> Means:
+def to_label(job: Job) -> WorkerContext:
     """What judging takes, in whatever process."""
     steps = opened(job)
-    return Means(_models(steps), lambda item: next(iter(_dialogues([item], job, steps))))
+    return WorkerContext(_models(steps), lambda item: next(iter(_dialogues([item], job, steps))))
 
 
 def label_folder(
@@ -196,8 +196,8 @@ def label_folder(
     rows: Iterable[Pair | Group],
     job: Job,
     asking: Asking,
-    bar: Bar,
-    source: Source | None = None,
+    bar: OpenLabelBar,
+    source: InputFile | None = None,
 ) -> Labelled:
     """Judge the rows and write the folder that the contract describes; a run that must stop leaves a valid one.
     source: where the rows come from; none of them is read where the folder holds just what they would give.
@@ -216,7 +216,7 @@ def label_folder(
     check_folder(out, [source.path] if source else [])
     wanted = {"constitution": job.constitution.identity, "judge": job.judges, "settings": job.resolved}
     if job.schedule is None and job.lasting and (manifest := finished(out, wanted, source)) is not None:
-        return Labelled(manifest, Asked(manifest["rows"]["in"], NOTHING_DONE, None))
+        return Labelled(manifest, AskingResult(manifest["rows"]["in"], NOTHING_DONE, None))
     before = stamp(source)
     asked, counted = _judged(out, rows, job, asking, bar, source)
     if job.combine == DAWID_SKENE:
@@ -247,8 +247,13 @@ def label_folder(
 
 
 def _judged(
-    out: Path, rows: Iterable[Pair | Group], job: Job, asking: Asking, bar: Bar, source: Source | None
-) -> tuple[Asked, int]:
+    out: Path,
+    rows: Iterable[Pair | Group],
+    job: Job,
+    asking: Asking,
+    bar: OpenLabelBar,
+    source: InputFile | None,
+) -> tuple[AskingResult, int]:
     """What was asked, and how many labels were written; canaries and rankings go to files of their own."""
     counted = 0
     carry_out = _ready(at_hand(rows), job, asking, source)
@@ -258,7 +263,7 @@ def _judged(
         to_rankings = stack.enter_context(writing(out / RANKINGS)) if job.schedule else to_labels
         watch = stack.enter_context(bar("label"))
 
-        def write(row: Row) -> None:
+        def write(row: LabelRow) -> None:
             nonlocal counted
             labels = row.labels if isinstance(row, Ranked) else (row,)
             if isinstance(row, Ranked):
@@ -277,8 +282,8 @@ def _judged(
 
 
 def audit_rows(
-    rows: Sequence[Pair], job: Job, asking: Asking, bar: Bar, planted: Sequence[Pair] = ()
-) -> tuple[dict[str, Any], Asked]:
+    rows: Sequence[Pair], job: Job, asking: Asking, bar: OpenLabelBar, planted: Sequence[Pair] = ()
+) -> tuple[dict[str, Any], AskingResult]:
     """Figures of the job's judges on pairs with gold, and on the planted ones where there are any."""
     labels, asked = _asked(rows, job, asking, bar("audit"))
     figures = audit(labels, job.constitution)
@@ -294,7 +299,7 @@ def audit_rows(
     return figures | {"cost_usd": asked.progress.cost_usd}, asked
 
 
-def _asked(rows: Sequence[Pair], job: Job, asking: Asking, bar: Any) -> tuple[list[Label], Asked]:
+def _asked(rows: Sequence[Pair], job: Job, asking: Asking, bar: Any) -> tuple[list[Label], AskingResult]:
     made: list[Label] = []
     carry_out = _ready(rows, job, asking)
     with bar as watch:
@@ -303,8 +308,8 @@ def _asked(rows: Sequence[Pair], job: Job, asking: Asking, bar: Any) -> tuple[li
 
 
 def _ready(
-    rows: Iterable[Pair | Group], job: Job, asking: Asking, source: Source | None = None
-) -> Callable[[Callable[[Any], None], Watch], Asked]:
+    rows: Iterable[Pair | Group], job: Job, asking: Asking, source: InputFile | None = None
+) -> Callable[[Callable[[Any], None], OnProgress], AskingResult]:
     """Judging the rows, here or on a cluster, with everything opened: rows that are made go to the first function that
     it is given, progress to the second.
 
@@ -314,7 +319,7 @@ def _ready(
         steps = opened(job)
         dialogues = _walks(rows, job, steps, asking, source)
         return lambda write, watch: asyncio.run(
-            stages.carry_out(dialogues, _models(steps), asking, write, watch)
+            stages.run_dialogues(dialogues, _models(steps), asking, write, watch)
         )
     from preceptor.asking import ray_engine
 
@@ -322,15 +327,15 @@ def _ready(
         items: Callable[[], Iterable[Any]] = partial(items_of, list(rows), job)
     else:
         items = partial(_items_from, source, job)
-    return partial(ray_engine.carry_out, items, partial(to_label, job), asking)
+    return partial(ray_engine.run_on_ray, items, partial(to_label, job), asking)
 
 
-def _items_from(source: Source, job: Job) -> Iterable[Pair | Group]:
+def _items_from(source: InputFile, job: Job) -> Iterable[Pair | Group]:
     return items_of(rows_of(source), job)
 
 
 def _walks(
-    rows: Iterable[Pair | Group], job: Job, steps: Sequence[Step], asking: Asking, source: Source | None
+    rows: Iterable[Pair | Group], job: Job, steps: Sequence[Step], asking: Asking, source: InputFile | None
 ) -> stages.Dialogues[Any]:
     """In batches, every round begins with the first row again: of those that are held, or of the file, which is read to
     its end once before anything is sent, so that a faulty row costs nothing.
@@ -350,8 +355,8 @@ def _models(steps: Sequence[Step]) -> tuple[Model | None, ...]:
 
 
 def _more(
-    rows: Sequence[Pair], job: Job, asking: Asking, bar: Any, before: Asked
-) -> tuple[list[Label], Asked]:
+    rows: Sequence[Pair], job: Job, asking: Asking, bar: Any, before: AskingResult
+) -> tuple[list[Label], AskingResult]:
     """`_asked` under what is left of the cap, its counts added to those before."""
     made, asked = _asked(rows, job, asking.less(before.progress.cost_usd), bar)
     one, other = before.progress, asked.progress
@@ -361,12 +366,12 @@ def _more(
         failed=one.failed + other.failed,
         cost_usd=one.cost_usd + other.cost_usd,
     )
-    return made, Asked(before.rows, spent, asked.stopped)
+    return made, AskingResult(before.rows, spent, asked.stopped)
 
 
 def _drift(
-    first: Sequence[Label], job: Job, asking: Asking, bar: Bar, before: Asked
-) -> tuple[dict[str, Any], Asked]:
+    first: Sequence[Label], job: Job, asking: Asking, bar: OpenLabelBar, before: AskingResult
+) -> tuple[dict[str, Any], AskingResult]:
     """Figures of the labels made anew by judges who cannot look into the ledger: the number of the look is in the
     request. A second look, on the same day or on another, is a new one.
     """
@@ -388,7 +393,7 @@ def _drift(
     return figures, asked
 
 
-async def _next_look(dialogues: Dialogues, steps: Sequence[Step], asking: Asking) -> int:
+async def _next_look(dialogues: LookDialogues, steps: Sequence[Step], asking: Asking) -> int:
     try:
         async with open_ledger(asking.ledger) as ledger:
             return await next_look(ledger, dialogues)

@@ -26,7 +26,7 @@ class Case(NamedTuple):
     pair: Pair
 
 
-class Result(NamedTuple):
+class TrialResult(NamedTuple):
     """What came of a case."""
 
     principle: str
@@ -60,15 +60,15 @@ def trying(
         yield from stages.labelling([case.pair], alone, asked, settings)
 
 
-def results(constitution: Constitution, labels: Sequence[Label]) -> list[Result]:
+def results(constitution: Constitution, labels: Sequence[Label]) -> list[TrialResult]:
     """Which examples were judged as the constitution says; those without a label had nobody to judge them."""
     by_pair = {label.id: label for label in labels}
     return [_result(case, by_pair.get(case.pair.id)) for case in cases(constitution)]
 
 
-def _result(case: Case, label: Label | None) -> Result:
-    def result(came: Came, reason: str = "") -> Result:
-        return Result(case.principle.id, case.number, came, reason)
+def _result(case: Case, label: Label | None) -> TrialResult:
+    def result(came: Came, reason: str = "") -> TrialResult:
+        return TrialResult(case.principle.id, case.number, came, reason)
 
     if label is None:
         return result("no verdict", "no machine check, and no judge that reads")
@@ -165,7 +165,7 @@ def _accuracy(winners: dict[str, Letter | None], labels: Sequence[Label]) -> flo
     return sum(winners[label.id] == label.preferred for label in gold) / len(gold)
 
 
-def summary(found: Sequence[Result]) -> dict[str, Any]:
+def summary(found: Sequence[TrialResult]) -> dict[str, Any]:
     """Counts by what came, and the rows."""
     counts = {
         came: sum(one.came == came for one in found) for came in ("passed", "failed", "flipped", "no verdict")

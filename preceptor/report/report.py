@@ -21,7 +21,7 @@ from preceptor.train.evaluation.plots import CSS, calibration
 SAMPLES = 3
 
 
-class Run(NamedTuple):
+class FinishedRun(NamedTuple):
     """What a finished run folder holds, read back."""
 
     constitution: Constitution
@@ -37,7 +37,7 @@ class Run(NamedTuple):
     """Of PPO, as `preceptor.run.guard` shows it."""
 
 
-def render(run: Run) -> str:
+def render(run: FinishedRun) -> str:
     """The page as HTML. Replies are escaped; nothing is loaded from anywhere."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
@@ -182,7 +182,7 @@ def _audit(figures: dict[str, Any]) -> list[dict[str, str]]:
     return rows
 
 
-def _by_principle(run: Run) -> list[dict[str, Any]]:
+def _by_principle(run: FinishedRun) -> list[dict[str, Any]]:
     """Per principle: who decided, how often it spoke, how often the order changed its verdict."""
     judgements: dict[str, list[tuple[Judgement, ...]]] = defaultdict(list)
     for label in run.labels:

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, field_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from preceptor.asking.stages import Pairing, Truncated
+from preceptor.asking.stages import SamplePairing, Truncated
 from preceptor.constitution.errors import UserError
 from preceptor.judge.settings import LabelSettings, RespondSettings, ReviseSettings
 from preceptor.prompts.records import Record, Settings
@@ -24,7 +24,7 @@ from preceptor.run import outside
 from preceptor.run.guard import GuardSettings
 from preceptor.settings import AskSettings, ProbeSettings
 from preceptor.train.pair_losses import pair_loss
-from preceptor.train.settings import DpoSettings, PpoSettings, RewardSettings, SftSettings
+from preceptor.train.settings import DpoSettings, PpoSettings, RewardModelSettings, SftSettings
 
 
 class PromptSettings(Settings):
@@ -97,7 +97,7 @@ class RunConfig(AskSettings, RoundSettings):
     """Absent: replies are compared as they are."""
     revised_samples: int | None = Field(default=None, gt=0)
     """How many of a prompt's samples are revised, the first ones; else all."""
-    pairs: Pairing = "adjacent"
+    pairs: SamplePairing = "adjacent"
     """Which samples of a prompt are compared: two by two, or each with each."""
     truncated: Truncated = "keep"
     """Whether replies that were cut off at max_tokens are compared like others, here and at the end. That a reply does
@@ -106,7 +106,7 @@ class RunConfig(AskSettings, RoundSettings):
     sft: SftSettings | None = None
     """Absent: DPO starts from the model itself. Needs `revise`. With it, replies to compare are sampled from the tuned
     model, as in Bai et al. 2022."""
-    reward: RewardSettings | None = None
+    reward: RewardModelSettings | None = None
     dpo: DpoSettings = DpoSettings()
     ppo: RunPpoSettings | None = Field(default=None, exclude_if=lambda value: value is None)
     """A second policy beside DPO's, from the same start and the same labels. Needs `reward`."""

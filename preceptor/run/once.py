@@ -41,11 +41,19 @@ from preceptor.run.files import (
     SFT,
     TUNED_RESPONSES,
 )
-from preceptor.run.running import Outcome, Run, Stage, chosen_prompts, held_out_replies, outcome_of, sampling
+from preceptor.run.running import (
+    Run,
+    Stage,
+    StageOutcome,
+    chosen_prompts,
+    held_out_replies,
+    outcome_of,
+    sampling,
+)
 from preceptor.settings import ProbeSettings
 from preceptor.train.data.readers import read_demonstrations
 from preceptor.train.reward import train_reward
-from preceptor.train.settings import RewardSettings, SftSettings, principle_settings
+from preceptor.train.settings import RewardModelSettings, SftSettings, principle_settings
 from preceptor.train.sft import train_sft
 
 PROBE = "probe"
@@ -55,12 +63,12 @@ def prompts(config: RunConfig) -> Stage:
     """Which prompts are trained on, and which are held out."""
     settings = config.prompts
 
-    def work(run: Run) -> Outcome:
+    def work(run: Run) -> StageOutcome:
         found = chosen_prompts(config)
         write_rows(run.path / HELD_OUT_PROMPTS, found.held_out)
         write_rows(run.path / PROMPTS, found.train)
         chosen = len(found.train)
-        return Outcome(chosen + sum(found.set_aside.values()), chosen, found.set_aside)
+        return StageOutcome(chosen + sum(found.set_aside.values()), chosen, found.set_aside)
 
     def wanted(_: Run) -> dict[str, Any]:
         sources = {name: folder.content_of(name) for name in (settings.file, settings.held_out) if name}
@@ -96,7 +104,7 @@ def _revise(config: RunConfig, chosen: ReviseSettings) -> Stage:
     critic = config.critic or config.model
     most = config.revised_samples
 
-    def work(run: Run) -> Outcome:
+    def work(run: Run) -> StageOutcome:
         every = run.read(RESPONSES, Response)
         wanted = [response for response in every if most is None or response.sample < most]
         found: Counter[str] = Counter()
@@ -107,10 +115,10 @@ def _revise(config: RunConfig, chosen: ReviseSettings) -> Stage:
                 write(revision)
 
             to_revise = partial(stages.to_revise, critic, run.asking, run.constitution, seeded)
-            asked = whole(stages.Work(wanted, to_revise), run.asking, keep, watch)
+            asked = whole(stages.AskJob(wanted, to_revise), run.asking, keep, watch)
         beyond = len(every) - len(wanted)
         aside = {"past revised_samples": beyond} if beyond else {}
-        return Outcome(len(every), asked.rows, aside, asked.progress.cost_usd, {"status": dict(found)})
+        return StageOutcome(len(every), asked.rows, aside, asked.progress.cost_usd, {"status": dict(found)})
 
     def walk(way: Way, cast: Cast) -> Dialogue[None]:
         first = way.rows.get(RESPONSES, ())[:most]
@@ -144,9 +152,9 @@ def sft(config: RunConfig) -> list[Stage]:
 def _tune(config: RunConfig, chosen: SftSettings) -> Stage:
     settings = chosen.model_copy(update={"model": config.model, "seed": config.seed})
 
-    def work(run: Run) -> Outcome:
+    def work(run: Run) -> StageOutcome:
         demonstrations = read_demonstrations(run.path / REVISIONS)
-        # whoever learns a reply that a machine can see to be wrong learns the fault
+        # a model trained on a reply with a fault that a check finds learns the fault
         faulty = {
             row.id
             for row in run.read(REVISIONS, Revision)
@@ -181,16 +189,16 @@ def reward(config: RunConfig) -> list[Stage]:
     return [] if config.reward is None else [_reward(config, config.reward)]
 
 
-def _reward(config: RunConfig, chosen: RewardSettings) -> Stage:
+def _reward(config: RunConfig, chosen: RewardModelSettings) -> Stage:
     settings = chosen.model_copy(update={"model": config.model, "seed": config.seed})
     sampled = RESPONSES if config.sft is None else TUNED_RESPONSES
 
-    def resolved(run: Run) -> RewardSettings:
+    def resolved(run: Run) -> RewardModelSettings:
         if settings.per_principle and not settings.weights:
             return settings.model_copy(update=principle_settings(run.constitution))
         return settings
 
-    def work(run: Run) -> Outcome:
+    def work(run: Run) -> StageOutcome:
         preferences, samples = run.read(PREFERENCES, Preference), run.read(sampled, Response)
         with run.screen.training("reward") as watch:
             return outcome_of(
@@ -224,11 +232,11 @@ def probing(config: RunConfig) -> list[Stage]:
 def _probe(config: RunConfig, chosen: ProbeSettings) -> Stage:
     sides = probes.Sides(f"hf/{Path(config.out) / POLICY}", config.model, held_out_replies(config))
 
-    def work(run: Run) -> Outcome:
+    def work(run: Run) -> StageOutcome:
         probed = probes.probe(sides, chosen, run.asking, run.screen.asking)
         rows = write_rows(run.path / PROBES, probed.rows)
         aside = {"a call failed": probed.lost} if probed.lost else {}
-        return Outcome(rows + probed.lost, rows, aside, probed.cost_usd, probed.figures)
+        return StageOutcome(rows + probed.lost, rows, aside, probed.cost_usd, probed.figures)
 
     def asks(cast: Cast) -> Iterator[Dialogue[Any]]:
         return probes.asks((cast.start, cast.trained(POLICY)), sides, chosen)

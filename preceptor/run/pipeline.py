@@ -63,14 +63,14 @@ def run(config: RunConfig, screen: Screen) -> dict[str, Any]:
     return summary
 
 
-def read_run(path: Path, settings: dict[str, Any]) -> report.Run:
+def read_run(path: Path, settings: dict[str, Any]) -> report.FinishedRun:
     """What the report shows of a finished run, read back from the folder."""
     return _read(path, settings, _records(path, settings))
 
 
-def _read(path: Path, settings: dict[str, Any], records: Sequence[StageRecord]) -> report.Run:
+def _read(path: Path, settings: dict[str, Any], records: Sequence[StageRecord]) -> report.FinishedRun:
     card = path / REWARD / "report_card.json"
-    return report.Run(
+    return report.FinishedRun(
         constitution=load_constitution(path / CONSTITUTION),
         settings=settings,
         summary=folder.read_json(path / SUMMARY),

@@ -25,7 +25,7 @@ from preceptor.run.cast import Cast
 from preceptor.run.config import RunConfig, RunPpoSettings
 from preceptor.run.files import HELD_OUT_PROMPTS, POLICY, PPO_HELD_OUT, PPO_POLICY, PROMPTS, REWARD, SFT
 from preceptor.run.guard import part
-from preceptor.run.running import Outcome, Run, Stage, evaluation, outcome_of
+from preceptor.run.running import Run, Stage, StageOutcome, evaluation, outcome_of
 from preceptor.settings import CHECKS
 from preceptor.train.estimate.schedule import saved_steps
 from preceptor.train.guard.held_out import HeldOutGuard
@@ -63,7 +63,7 @@ def _train(config: RunConfig, chosen: RunPpoSettings) -> Stage:
             dumped["guard"]["content"] = content_of(guarded.prompts) if guarded.prompts else None
         return dumped
 
-    def work(run: Run) -> Outcome:
+    def work(run: Run) -> StageOutcome:
         prompts = run.read(PROMPTS, Prompt)
         reward, out = str(run.path / REWARD), run.path / PPO_POLICY
         with run.screen.training("ppo") as watch:

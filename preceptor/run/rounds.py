@@ -53,7 +53,7 @@ from preceptor.run.files import (
     SFT,
     TUNED_RESPONSES,
 )
-from preceptor.run.running import Outcome, Run, Stage, evaluation, outcome_of, sampling, statuses
+from preceptor.run.running import Run, Stage, StageOutcome, evaluation, outcome_of, sampling, statuses
 from preceptor.train.data.pairs import encode_pairs
 from preceptor.train.dpo import train_dpo
 from preceptor.train.evaluation.compare import OVERALL, distinct_n, satisfied
@@ -134,7 +134,7 @@ def shares(config: RunConfig) -> list[Stage]:
         return []
     each_has = [prompts_of(config, each) for each in rounds_of(config)]
 
-    def work(run: Run) -> Outcome:
+    def work(run: Run) -> StageOutcome:
         prompts = run.read(PROMPTS, Prompt)
         if len(prompts) < len(each_has):
             raise UserError(
@@ -143,7 +143,7 @@ def shares(config: RunConfig) -> list[Stage]:
             )
         for at, name in enumerate(each_has):
             write_rows(run.path / name, prompts[at :: len(each_has)])
-        return Outcome(len(prompts), len(prompts))
+        return StageOutcome(len(prompts), len(prompts))
 
     def walk(way: Way, _: Cast) -> Dialogue[None]:
         way.rows[each_has[way.number % len(each_has)]] = way.rows[PROMPTS]
@@ -176,7 +176,7 @@ def _label(config: RunConfig, each: Round) -> Stage:
         inputs = [RESPONSES, REVISIONS] if config.revise else [RESPONSES]
     name, output = each.stage("label"), each.file(LABELS)
 
-    def work(run: Run) -> Outcome:
+    def work(run: Run) -> StageOutcome:
         revisions = run.read(REVISIONS, Revision) if REVISIONS in inputs else []
         pairs = stages.pairs_to_label(
             run.read(inputs[0], Response), revisions, config.pairs, config.truncated
@@ -191,8 +191,8 @@ def _label(config: RunConfig, each: Round) -> Stage:
                 write(label)
 
             to_label = partial(stages.to_label, config.judge, run.asking, run.constitution, settings)
-            asked = whole(stages.Work(pairs, to_label), run.asking, keep, watch)
-        return Outcome(len(pairs), asked.rows, {}, asked.progress.cost_usd, {"status": dict(found)})
+            asked = whole(stages.AskJob(pairs, to_label), run.asking, keep, watch)
+        return StageOutcome(len(pairs), asked.rows, {}, asked.progress.cost_usd, {"status": dict(found)})
 
     def walk(way: Way, cast: Cast) -> Dialogue[None]:
         if inputs[0] not in way.rows:
@@ -221,7 +221,7 @@ def _label(config: RunConfig, each: Round) -> Stage:
 def _prefer(each: Round) -> Stage:
     source, output = each.file(LABELS), each.file(PREFERENCES)
 
-    def work(run: Run) -> Outcome:
+    def work(run: Run) -> StageOutcome:
         labels = run.read(source, Label)
         found = [preference(label) for label in labels]
         rows = write_rows(run.path / output, (row for row in found if row is not None))
@@ -230,7 +230,7 @@ def _prefer(each: Round) -> Stage:
                 f"no comparison came out ok, so there is nothing to train on; look at {source} for why"
             )
         aside = statuses([label for label, row in zip(labels, found, strict=True) if row is None])
-        return Outcome(len(labels), rows, aside)
+        return StageOutcome(len(labels), rows, aside)
 
     return Stage(
         name=each.stage("preferences"),
@@ -264,7 +264,7 @@ def _train(config: RunConfig, each: Round) -> Stage:
     name = each.last_stage("dpo")
     dumped = settings.model_dump(mode="json")
 
-    def work(run: Run) -> Outcome:
+    def work(run: Run) -> StageOutcome:
         _adopt(run, run.fingerprint(dumped, inputs), each.policy)
         preferences = run.read(source, Preference)
         with run.screen.training(name) as watch:
@@ -324,10 +324,10 @@ def result(config: RunConfig) -> list[Stage]:
     if last.of == 1:
         return []
 
-    def work(run: Run) -> Outcome:
+    def work(run: Run) -> StageOutcome:
         folder.copy_folder(run.path / last.policy, run.path / POLICY)
         rows = write_rows(run.path / HELD_OUT, run.read(last.held_out, HeldOut))
-        return Outcome(rows, rows)
+        return StageOutcome(rows, rows)
 
     stage = Stage(
         name=RESULT,

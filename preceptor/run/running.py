@@ -35,9 +35,9 @@ from preceptor.train.evaluation.compare import kl_nats, reply_logprobs
 
 if TYPE_CHECKING:
     from preceptor.train.loop.output_folder import Trained
-    from preceptor.train.loop.run import Progress as TrainProgress
+    from preceptor.train.loop.run import TrainingProgress as TrainProgress
 
-Kept = TypeVar("Kept", bound=Record)
+KeptT = TypeVar("KeptT", bound=Record)
 
 
 class Screen(Protocol):
@@ -56,7 +56,7 @@ class Screen(Protocol):
         ...
 
 
-class Outcome(NamedTuple):
+class StageOutcome(NamedTuple):
     """What a stage hands to its record."""
 
     rows_in: int
@@ -109,7 +109,7 @@ class Run:
         self.screen.done(record, again=False)
         return record
 
-    def read(self, name: str, kind: type[Kept]) -> list[Kept]:
+    def read(self, name: str, kind: type[KeptT]) -> list[KeptT]:
         return list(read_records(self.path / name, kind))
 
 
@@ -129,7 +129,7 @@ class Stage:
     settings: Callable[[Run], Any]
     """What its outputs depend on beside its inputs, as JSON. Where these and the inputs are as they were, the stage is
     not done again."""
-    work: Callable[[Run], Outcome]
+    work: Callable[[Run], StageOutcome]
     """Does it: writes every output. A .jsonl file has a row for each row out, unless `run.files` excepts it."""
     walk: Callable[[Way, Cast], Dialogue[None]] | None = None
     """For the plan: asks what it would ask about one prompt, given the rows of that prompt in its input files, and adds
@@ -146,7 +146,7 @@ def asking_of(config: RunConfig) -> Asking:
     return Asking(ledger=str(Path(config.out) / LEDGER), **said)
 
 
-class Prompts(NamedTuple):
+class RunPrompts(NamedTuple):
     """The prompts of a run."""
 
     train: list[Prompt]
@@ -155,7 +155,7 @@ class Prompts(NamedTuple):
     """Reason -> prompts of the first file that are not trained on."""
 
 
-def chosen_prompts(config: RunConfig) -> Prompts:
+def chosen_prompts(config: RunConfig) -> RunPrompts:
     """Which prompts a run trains on and which it is judged by. Raises UserError where there are none of either."""
     settings = config.prompts
     every = list(prompts_from(settings.file))
@@ -178,7 +178,7 @@ def chosen_prompts(config: RunConfig) -> Prompts:
         "the same as a held-out prompt": len(train) - len(unseen),
         "past the limit": len(unseen) - len(chosen),
     }
-    return Prompts(chosen, held_out, {reason: rows for reason, rows in aside.items() if rows})
+    return RunPrompts(chosen, held_out, {reason: rows for reason, rows in aside.items() if rows})
 
 
 def sampling(
@@ -188,15 +188,15 @@ def sampling(
     settings = config.respond.model_copy(update={"seed": seed})
     model = config.model if trained is None else f"hf/{Path(config.out) / trained}"
 
-    def work(run: Run) -> Outcome:
+    def work(run: Run) -> StageOutcome:
         asked_of = run.read(prompts, Prompt)
         responses: list[Response] = []
         with run.screen.asking(name) as watch:
             to_respond = partial(stages.to_respond, model, run.asking, settings)
-            asked = whole(stages.Work(asked_of, to_respond), run.asking, responses.extend, watch)
+            asked = whole(stages.AskJob(asked_of, to_respond), run.asking, responses.extend, watch)
         write_rows(run.path / output, responses)
         unusable = Counter(str(response.status) for response in responses if response.status != "ok")
-        return Outcome(
+        return StageOutcome(
             len(asked_of), asked.rows, cost_usd=asked.progress.cost_usd, figures={"not ok": dict(unusable)}
         )
 
@@ -216,13 +216,13 @@ def sampling(
     )
 
 
-def outcome_of(trained: Trained, before: Mapping[str, int] = MappingProxyType({})) -> Outcome:
+def outcome_of(trained: Trained, before: Mapping[str, int] = MappingProxyType({})) -> StageOutcome:
     """The counts of a training; held-out rows are rows out, for they are used for the report card."""
     aside: Counter[str] = Counter(before)
     aside.update(trained.rows["set_aside"])
     used = trained.rows["used"] + trained.rows.get("held_out", 0)
     notes = {"notes": list(trained.notes)} if trained.notes else {}
-    return Outcome(used + aside.total(), used, dict(aside), figures={**trained.metrics, **notes})
+    return StageOutcome(used + aside.total(), used, dict(aside), figures={**trained.metrics, **notes})
 
 
 def statuses(labels: Sequence[Label]) -> dict[str, int]:
@@ -237,9 +237,9 @@ def held_out_replies(config: RunConfig) -> RespondSettings:
     )
 
 
-def compared_with_start(config: RunConfig, policy: str) -> head_to_head.Settings:
+def compared_with_start(config: RunConfig, policy: str) -> head_to_head.HeadToHeadSettings:
     """How the policy of a folder of the run is compared with the model that the run starts from."""
-    return head_to_head.Settings(
+    return head_to_head.HeadToHeadSettings(
         policy=f"hf/{Path(config.out) / policy}",
         baseline=config.model,
         judge=config.evaluate.judge or config.judge,
@@ -265,13 +265,13 @@ def evaluation(
     if config.sft is not None and policy != SFT:
         references["kl_nats_to_sft"] = SFT
 
-    def work(run: Run) -> Outcome:
+    def work(run: Run) -> StageOutcome:
         prompts = run.read(HELD_OUT_PROMPTS, Prompt)
         compared = head_to_head.evaluate(prompts, run.constitution, settings, run.asking, run.screen.asking)
         rows = write_rows(run.path / output, compared.rows)
         aside = {"without a usable reply": compared.lost} if compared.lost else {}
         moved = _moved(run, compared.rows, policy, references)
-        return Outcome(len(prompts), rows, aside, compared.cost_usd, {**moved, **more(run)})
+        return StageOutcome(len(prompts), rows, aside, compared.cost_usd, {**moved, **more(run)})
 
     def asks(cast: Cast) -> Iterator[Dialogue[Any]]:
         sides = (cast.start, cast.trained(policy))

@@ -17,7 +17,7 @@ from preceptor.judge.dataset.publish import PREFERENCES as PREFERENCE_ROWS
 from preceptor.judge.dataset.publish import RANKINGS, preference
 from preceptor.judge.ledger.queries import answered_keys
 from preceptor.judge.records import Label, Preference, Ranking, Response, Revision
-from preceptor.judge.settings import Pairing
+from preceptor.judge.settings import RankingPairing
 from preceptor.judge.voting.ranking import preferences_of
 from preceptor.prompts.rows import read_records
 from preceptor.run.files import (
@@ -106,7 +106,9 @@ def _label_counts(path: Path, rows: dict[str, Any]) -> Iterator[str]:
         yield f"{LABEL_ROWS}: holds {sum(found.values())} rows, {rows['in']} went in"
 
 
-def _lineage(path: Path, labels: str, preferences: str, pairing: Pairing | None = None) -> Iterator[str]:
+def _lineage(
+    path: Path, labels: str, preferences: str, pairing: RankingPairing | None = None
+) -> Iterator[str]:
     """Every preference is what its label or ranking says, and every ok label, or ranking, has its own."""
     if pairing is not None:
         rankings = read_records(path / RANKINGS, Ranking)

@@ -8,14 +8,14 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from preceptor.constitution.errors import Fault
+from preceptor.constitution.errors import FileFault
 from preceptor.prompts.columns import at, renamed
 from preceptor.prompts.errors import RowsError
 from preceptor.prompts.layouts import ranked, two_replies, whole_talks
 from preceptor.prompts.layouts.layout import Fields, Layout, Talk, has, slots
 from preceptor.prompts.rows import MOST_FAULTS, BadRowError, RawRow, columns_left_out, faulty, read_rows
 
-Parsed = TypeVar("Parsed")
+ParsedT = TypeVar("ParsedT")
 _log = logging.getLogger(__name__)
 
 
@@ -137,30 +137,30 @@ def _notes(rows: list[Fields], left_out: list[str]) -> list[str]:
     return notes
 
 
-def in_our_columns(source: str | Path, how: Recognised) -> Iterator[RawRow | Fault]:
+def in_our_columns(source: str | Path, how: Recognised) -> Iterator[RawRow | FileFault]:
     """The rows of a file in our own columns; a Fault where one cannot be read."""
     for row in _together(source, how):
-        if isinstance(row, Fault):
+        if isinstance(row, FileFault):
             yield row
             continue
         try:
             for fields in how.layout.read(row.fields) if how.layout else (row.fields,):
                 yield RawRow(row.file, row.line, fields)
         except BadRowError as bad:
-            yield Fault(row.file, row.line, bad.came, bad.wanted)
+            yield FileFault(row.file, row.line, bad.came, bad.wanted)
 
 
-def parsed_pairs(source: str | Path, read: Callable[[RawRow], Parsed], how: Recognised) -> Iterator[Parsed]:
+def parsed_pairs(source: str | Path, read: Callable[[RawRow], ParsedT], how: Recognised) -> Iterator[ParsedT]:
     """What `read` makes of every row, as `prompts.rows.parsed_rows` does, of a file in any layout."""
-    faults: list[Fault] = []
+    faults: list[FileFault] = []
     for row in in_our_columns(source, how):
-        if isinstance(row, Fault):
+        if isinstance(row, FileFault):
             faults.append(row)
         else:
             try:
                 made = read(row)
             except BadRowError as bad:
-                faults.append(Fault(row.file, row.line, bad.came, bad.wanted))
+                faults.append(FileFault(row.file, row.line, bad.came, bad.wanted))
             else:
                 if not faults:
                     yield made
@@ -170,13 +170,13 @@ def parsed_pairs(source: str | Path, read: Callable[[RawRow], Parsed], how: Reco
         raise faulty(str(source), faults)
 
 
-def _together(source: str | Path, how: Recognised) -> Iterator[RawRow | Fault]:
+def _together(source: str | Path, how: Recognised) -> Iterator[RawRow | FileFault]:
     """Rows with their columns renamed; neighbours that make pairs with one another as one row."""
     key = how.layout.together if how.layout else None
     waiting: list[RawRow] = []
     for row in read_rows(source):
-        named = row if isinstance(row, Fault) else row._replace(fields=renamed(row.fields, how.columns))
-        if key is None or isinstance(named, Fault):
+        named = row if isinstance(row, FileFault) else row._replace(fields=renamed(row.fields, how.columns))
+        if key is None or isinstance(named, FileFault):
             yield named
             continue
         if waiting and key(waiting[0].fields) != key(named.fields):

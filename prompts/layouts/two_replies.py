@@ -22,7 +22,7 @@ from preceptor.prompts.layouts.layout import (
 )
 from preceptor.prompts.rows import BadRowError, kind_of
 
-Said = tuple[str | None, float | None]
+PreferredSide = tuple[str | None, float | None]
 """`a`, `b`, `tie` or None where nobody said, and the probability that a is the better where that is known."""
 
 
@@ -36,7 +36,7 @@ def _number(name: str, value: Any) -> float:
     return number
 
 
-def _choice(name: str, value: Any, a: Any, b: Any, ties: tuple[Any, ...] = ()) -> Said:
+def _choice(name: str, value: Any, a: Any, b: Any, ties: tuple[Any, ...] = ()) -> PreferredSide:
     """Which of two values a column holds; None in it is nobody's word."""
     if value is None:
         return None, None
@@ -46,7 +46,7 @@ def _choice(name: str, value: Any, a: Any, b: Any, ties: tuple[Any, ...] = ()) -
     raise BadRowError(f"{name} is {value!r:.40}", f"{a!r} or {b!r}")
 
 
-def _alpaca_eval(fields: Fields) -> Said:
+def _alpaca_eval(fields: Fields) -> PreferredSide:
     """1 or 2; 0 and 1.5 are ties; between 1 and 2 it is 1 + the probability of the second."""
     if fields.get("preference") is None:
         return None, None
@@ -59,7 +59,7 @@ def _alpaca_eval(fields: Fields) -> Said:
     return ("a" if number < 1.5 else "b"), soft
 
 
-def _majority(fields: Fields) -> Said:
+def _majority(fields: Fields) -> PreferredSide:
     votes = Counter(
         str(value) for key, value in fields.items() if key.startswith("annotator") and value is not None
     )
@@ -73,8 +73,8 @@ def _majority(fields: Fields) -> Said:
     return {"1": "a", "2": "b", "0": "tie"}[first], None
 
 
-def _strength(name: str) -> Callable[[Fields], Said]:
-    def read(fields: Fields) -> Said:
+def _strength(name: str) -> Callable[[Fields], PreferredSide]:
+    def read(fields: Fields) -> PreferredSide:
         if fields.get(name) is None:
             return None, None
         number = _number(name, fields[name])
@@ -83,11 +83,11 @@ def _strength(name: str) -> Callable[[Fields], Said]:
     return read
 
 
-def _icai(fields: Fields) -> Said:
+def _icai(fields: Fields) -> PreferredSide:
     return _choice("preferred_text", fields.get("preferred_text"), "text_a", "text_b", ("tie",))
 
 
-def _arrow(fields: Fields) -> Said:
+def _arrow(fields: Fields) -> PreferredSide:
     return _choice("label", fields.get("label"), "A>B", "B>A", ("A=B", "tie"))
 
 
@@ -97,7 +97,7 @@ def _two(
     question: str,
     sides: tuple[str, str],
     gold: str,
-    said: Callable[[Fields], Said],
+    said: Callable[[Fields], PreferredSide],
     *,
     more: str = "",
     also: tuple[str, ...] = (),
@@ -126,7 +126,7 @@ def _two(
     return Layout(name, about, fits, read, write)
 
 
-def decided(rest: Fields, a: str, b: str, said: Said) -> Fields:
+def decided(rest: Fields, a: str, b: str, said: PreferredSide) -> Fields:
     """A row of ours with two replies and which is preferred. A probability of its own makes it chosen and rejected."""
     preferred, probability = said
     if preferred in ("a", "b"):
@@ -218,7 +218,7 @@ def _read_argilla(record: Fields) -> Iterable[Fields]:
     if isinstance(record.get("metadata"), Mapping):
         rest["meta"] = dict(record["metadata"])
     a, b = (order[0], order[1]) if len(order) > 1 else (replies[0], replies[1])
-    said: Said = ("a" if order else None, None)
+    said: PreferredSide = ("a" if order else None, None)
     if len(order) == 1:
         a, b = order[0], next(name for name in replies if name != order[0])
     if order == ["tie"]:

@@ -22,7 +22,7 @@ from preceptor.judge.errors import (
     own,
 )
 from preceptor.judge.ledger.ledger import open_ledger
-from preceptor.judge.models.http.faults import Crowded
+from preceptor.judge.models.http.faults import Throttled
 from preceptor.judge.models.local.microbatch import Microbatcher
 
 ASKERS = 20
@@ -55,7 +55,7 @@ def raised(error: Exception) -> Exception:
         ProviderStopped("p"),
         Rejected("r", refused=True),
         Transient("t", retry_after_s=3.0),
-        Crowded("c", retry_after_s=4.0),
+        Throttled("c", retry_after_s=4.0),
         KeyError("k"),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 
 from preceptor.judge.errors import LedgerError
 from preceptor.judge.ledger.ledger import open_ledger
-from preceptor.judge.ledger.location import place_of, reading
+from preceptor.judge.ledger.location import location_of, reading
 from preceptor.judge.ledger.schema import STEPS
 from tests.judge.ledger.test_ledger import ANSWER, request
 
@@ -47,7 +47,7 @@ asyncio.run(main())
     ],
 )
 def test_a_password_is_never_shown(url: str) -> None:
-    place = place_of(url)
+    place = location_of(url)
     assert "secret" not in place.shown
     assert place.shown.endswith("@host/db")
     assert "secret" in place.url.render_as_string(hide_password=False)

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from preceptor.judge.asking.budget import Spending, worst_usd
 from preceptor.judge.asking.fanout import Fanout, Limits
 from preceptor.judge.asking.prices import Prices
-from preceptor.judge.asking.rate_limits import Way
-from preceptor.judge.asking.shared import Keeper, Line, SharedBudget, SharedGate, stop_of
+from preceptor.judge.asking.rate_limits import RateLimiter
+from preceptor.judge.asking.shared import Keeper, KeeperConnection, SharedBudget, SharedRateLimiter, stop_of
 from preceptor.judge.errors import BudgetReached, ModelError, ProviderStopped, Rejected, Transient
 from preceptor.judge.ledger.ledger import Ledger
-from preceptor.judge.models.http.faults import Crowded
+from preceptor.judge.models.http.faults import Throttled
 from preceptor.judge.models.protocol import Capabilities, Completion, Dialogue, Failure, Outcome, Request
 from preceptor.judge.settings import Price
 from preceptor.prompts.records import Message
@@ -27,8 +27,8 @@ from tests.judge.virtual_time import Deadlock, run
 
 NAME = "openai/testing"
 PRICES = Prices.load({NAME: Price(input=1.0, output=1.0)})
-Event = Literal["ok", "empty", "cut", "transient", "crowded", "held", "silent", "rejected", "stopped"]
-EVENTS: tuple[Event, ...] = ("ok", "empty", "cut", "transient", "crowded", "held", "silent", "rejected")
+Event = Literal["ok", "empty", "cut", "transient", "throttled", "held", "silent", "rejected", "stopped"]
+EVENTS: tuple[Event, ...] = ("ok", "empty", "cut", "transient", "throttled", "held", "silent", "rejected")
 
 
 class Plan(NamedTuple):
@@ -84,10 +84,10 @@ class Befallen:
         match event:
             case "transient":
                 raise Transient("broken")
-            case "crowded":
-                raise Crowded("busy")
+            case "throttled":
+                raise Throttled("busy")
             case "held":
-                raise Crowded("busy", retry_after_s=3.0)
+                raise Throttled("busy", retry_after_s=3.0)
             case "silent":
                 await asyncio.sleep(1e6)
             case "rejected":
@@ -161,10 +161,10 @@ async def together(plan: Plan, model: Befallen, workers: int) -> Keeper:
         def ask(method: str, *words: Any) -> Awaitable[Any]:
             return asyncio.ensure_future(getattr(keeper, method)(*words))
 
-        line = Line(str(worker), ask)
+        line = KeeperConnection(str(worker), ask)
         spending: Spending = SharedBudget(line, capped=True)
-        ways: Mapping[str, Way] = {NAME: SharedGate(line, NAME)}
-        fanout = Fanout({NAME: model}, InMemory(), limits_of(plan), PRICES, spending=spending, ways=ways)
+        ways: Mapping[str, RateLimiter] = {NAME: SharedRateLimiter(line, NAME)}
+        fanout = Fanout({NAME: model}, InMemory(), limits_of(plan), PRICES, spending=spending, limiters=ways)
         rows = map(asking, range(worker, len(plan.befalls), workers))
         made = await asyncio.gather(*map(fanout.carry_out, rows), return_exceptions=True)
         for error in (one for one in made if isinstance(one, BaseException)):
@@ -202,7 +202,7 @@ def test_workers_that_share_budget_and_gate_end_within_their_cap(plan: Plan, wor
     async def told() -> Any:
         keeper = await together(plan, model, workers)
         await asyncio.sleep(0.1)  # until what was told has been heard
-        return await keeper.spare(
+        return await keeper.try_reserve(
             "last", plan.cap * WORST_USD - model.paid_usd - 1e-12
         ), await keeper.stopped()
 

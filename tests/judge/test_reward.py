@@ -13,9 +13,9 @@ import pytest
 from preceptor.judge.errors import BudgetReached, ProviderStopped, Rejected
 from preceptor.judge.ledger.location import reading
 from preceptor.judge.ledger.queries import bill
-from preceptor.judge.models.http.faults import Crowded
+from preceptor.judge.models.http.faults import Throttled
 from preceptor.judge.models.protocol import Completion, OnHeaders, Request
-from preceptor.judge.models.scripted import Line, ScriptedModel
+from preceptor.judge.models.scripted import ScriptedModel, ScriptedReply
 from preceptor.judge.reward import JudgeReward, RewardSettings
 from preceptor.judge.settings import Price
 from preceptor.train.embedded import WEIGHTS
@@ -25,13 +25,13 @@ PROMPTS = ["Hello?"] * 3 + ["Why?"] * 2
 REPLIES = ["reply 1", "reply 3", "reply 2", "reply 7", "reply 9"]
 
 
-def by_number(request: Request) -> Line:
+def by_number(request: Request) -> ScriptedReply:
     other = request.messages[-1].content.split("<<<REPLY_B")[1].split(">>>\n", 1)[1].split("\n<<<END")[0]
     first, second = (int(text.split()[-1]) for text in (first_shown(request), other))
     return "Verdict: A" if first > second else "Verdict: B"
 
 
-def reward(tmp_path: Path, script: Callable[[Request], Line], **chosen: Any) -> JudgeReward:
+def reward(tmp_path: Path, script: Callable[[Request], ScriptedReply], **chosen: Any) -> JudgeReward:
     settings = RewardSettings.model_validate({"ledger": str(tmp_path / "ledger.db"), **chosen})
     return JudgeReward(ScriptedModel(script), BOTH, settings)
 
@@ -63,7 +63,7 @@ def test_messages_and_text_are_the_same(tmp_path: Path) -> None:
 def test_a_failure_is_none_and_never_zero(tmp_path: Path) -> None:
     """One completion cannot be judged: it has no reward, and the others keep theirs."""
 
-    def script(request: Request) -> Line:
+    def script(request: Request) -> ScriptedReply:
         return Rejected("too long") if "reply 2" in request.messages[-1].content else by_number(request)
 
     found = asyncio.run(reward(tmp_path, script, schedule="all")(PROMPTS, REPLIES))
@@ -118,7 +118,7 @@ async def test_what_a_step_learns_of_the_provider_holds_in_the_next(tmp_path: Pa
             await asyncio.sleep(0.001)
             running -= 1
             if next(crowds, False):
-                raise Crowded("busy")
+                raise Throttled("busy")
             return await super().complete(request)
 
     model = Crowding(by_number)
@@ -129,7 +129,7 @@ async def test_what_a_step_learns_of_the_provider_holds_in_the_next(tmp_path: Pa
         peak = 0
         assert None not in await made(["Hello?"] * 6, replies)
         assert made._fanout is not None
-        widths.append(made._fanout._gates[model.name])
+        widths.append(made._fanout._limiters[model.name])
     assert widths[0] is widths[1] is widths[2]
     await made.close()
 

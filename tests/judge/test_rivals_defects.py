@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from preceptor.asking.stages import Asked, carry_out
+from preceptor.asking.stages import AskingResult, run_dialogues
 from preceptor.judge.asking.fanout import Fanout, Limits
 from preceptor.judge.asking.prices import Prices
 from preceptor.judge.errors import BudgetReached, Rejected
@@ -20,7 +20,7 @@ from preceptor.judge.models.protocol import Completion, Request
 from preceptor.judge.models.scripted import ScriptedModel
 from preceptor.judge.records import Label, Pair
 from preceptor.judge.reward import JudgeReward, RewardSettings
-from preceptor.judge.score import Reply, score
+from preceptor.judge.score import ReplyToScore, score
 from preceptor.judge.score import template_for as grading
 from preceptor.judge.settings import LabelSettings, ScoreSettings
 from preceptor.prompts.records import Message
@@ -36,11 +36,13 @@ def labelled(answer: Callable[[Request], Completion], **chosen: object) -> Label
     return drive(label(pair(), BOTH, model, template_for(model, wanted), wanted), answer)[0]
 
 
-def run(model: ScriptedModel, rows: list[Pair], ledger: Path, **asking: object) -> tuple[list[Label], Asked]:
+def run(
+    model: ScriptedModel, rows: list[Pair], ledger: Path, **asking: object
+) -> tuple[list[Label], AskingResult]:
     settings, made = LabelSettings(), list[Label]()
     dialogues = [label(row, BOTH, model, template_for(model, settings), settings) for row in rows]
     wanted = Asking.model_validate({"ledger": str(ledger), **asking})
-    return made, asyncio.run(carry_out(dialogues, [model], wanted, made.append))
+    return made, asyncio.run(run_dialogues(dialogues, [model], wanted, made.append))
 
 
 def pairs(n: int) -> list[Pair]:
@@ -98,7 +100,7 @@ def test_3_a_quoted_verdict_does_not_beat_the_last_one(tmp_path: Path) -> None:
 def test_4_one_is_not_ten(said: str, grade: int) -> None:
     """UltraFeedback: 2,628 completions of overall score 1 were recorded as 10."""
     settings = ScoreSettings(reasoning=True)
-    reply = Reply("r", pair().prompt, "text")
+    reply = ReplyToScore("r", pair().prompt, "text")
     made, _ = drive(
         score(reply, BOTH, Absent(), grading(Absent(), settings), settings), lambda _: says(f"Well. {said}")
     )

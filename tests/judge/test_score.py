@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from preceptor.judge.models.protocol import Completion, Failure, Outcome, Request
 from preceptor.judge.records import Score
-from preceptor.judge.score import Reply, expected_grade, score, template_for
+from preceptor.judge.score import ReplyToScore, expected_grade, score, template_for
 from preceptor.judge.settings import ScoreSettings
 from tests.judge.canned import BOTH, WITH_CHECK, Absent, drive, prompt, says
 
-REPLY = Reply("reply-1", prompt(), "Fine, thank you.")
+REPLY = ReplyToScore("reply-1", prompt(), "Fine, thank you.")
 
 
 def scored(answer: object, constitution: object = BOTH, **chosen: object) -> tuple[Score, list[Request]]:

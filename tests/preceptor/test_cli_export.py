@@ -12,7 +12,7 @@ import pytest
 
 from preceptor.train.dpo import train_dpo
 from preceptor.train.reward import train_reward
-from preceptor.train.settings import DpoSettings, RewardSettings
+from preceptor.train.settings import DpoSettings, RewardModelSettings
 from tests.preceptor.conftest import Preceptor
 from tests.servers.hub import HubServer, serve_hub
 from tests.train.tiny import preference, save_tiny
@@ -26,7 +26,9 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What of a run folder an export reads."""
     place = tmp_path_factory.mktemp("run")
     tiny = str(save_tiny(tmp_path_factory.mktemp("base") / "tiny"))
-    train_reward(PAIRS, RewardSettings(model=tiny, batch_size=8, rank=4, held_out=0.3), place / "6-reward")
+    train_reward(
+        PAIRS, RewardModelSettings(model=tiny, batch_size=8, rank=4, held_out=0.3), place / "6-reward"
+    )
     train_dpo(PAIRS, DpoSettings(model=tiny, batch_size=8, rank=4), place / "7-policy")
     return place
 

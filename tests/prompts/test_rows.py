@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from preceptor.constitution.errors import Fault
+from preceptor.constitution.errors import FileFault
 from preceptor.prompts import rows
 from preceptor.prompts.errors import RowsError
 from preceptor.prompts.rows import DEEPEST, RawRow, columns_left_out, read_rows
 
 
-def cells(path: Path, header: list[str], *lines: list[str]) -> list[RawRow | Fault]:
+def cells(path: Path, header: list[str], *lines: list[str]) -> list[RawRow | FileFault]:
     with open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([header, *lines])
     return list(read_rows(path))
@@ -52,7 +52,7 @@ def test_a_list_cell_that_cannot_be_used_is_its_rows_fault(tmp_path: Path, cell:
     good, bad, other = cells(tmp_path / "p.csv", ["responses"], ['["a", "b"]'], [cell], ['["c", "d"]'])
     assert isinstance(good, RawRow)
     assert isinstance(other, RawRow)
-    assert isinstance(bad, Fault)
+    assert isinstance(bad, FileFault)
     assert came in bad.came
 
 
@@ -74,7 +74,7 @@ def test_a_value_that_nobody_could_write_again_is_its_rows_fault(
     first, bad, last = read_rows(path)
     assert isinstance(first, RawRow)
     assert isinstance(last, RawRow)
-    assert isinstance(bad, Fault)
+    assert isinstance(bad, FileFault)
     assert bad.line == 2
     assert came in bad.came
 
@@ -112,9 +112,9 @@ def test_a_json_file_that_is_no_list_says_so(tmp_path: Path) -> None:
     path.write_text('[{"a": 1}, 5]')
     assert str(list(read_rows(path))[1]).endswith("p.json:2: a number; wanted an object in the list of rows")
     path.write_text("7")
-    assert [fault.came for fault in read_rows(path) if isinstance(fault, Fault)] == ["a number"]
+    assert [fault.came for fault in read_rows(path) if isinstance(fault, FileFault)] == ["a number"]
     path.write_text('[{"a": 1')
-    assert all(isinstance(fault, Fault) for fault in read_rows(path))
+    assert all(isinstance(fault, FileFault) for fault in read_rows(path))
 
 
 def test_bytes_are_left_out_of_a_parquet_file_and_named(tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preceptor.prompts.seen import Seen
+from preceptor.prompts.seen import SeenIds
 
 
 @given(st.lists(st.text(max_size=3)))
 def test_it_answers_as_a_dict_does(names: list[str]) -> None:
-    seen, plain = Seen(), dict[str, int]()
+    seen, plain = SeenIds(), dict[str, int]()
     for number, name in enumerate(names):
         assert seen.add(name, number) == plain.get(name)
         plain.setdefault(name, number)
@@ -20,7 +20,7 @@ def test_it_answers_as_a_dict_does(names: list[str]) -> None:
 
 
 def test_it_grows_and_stays_small() -> None:
-    seen = Seen()
+    seen = SeenIds()
     for number in range(20_000):
         assert seen.add(f"a-rather-long-id-of-a-row-{number}", number) is None
     assert all(seen.add(f"a-rather-long-id-of-a-row-{number}", 7) == number for number in range(20_000))

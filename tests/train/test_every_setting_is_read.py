@@ -16,7 +16,7 @@ from preceptor.judge.records import Opinion
 from preceptor.prompts.records import Message, Prompt
 from preceptor.train import settings as settings_module
 from preceptor.train.data.readers import Demonstration
-from preceptor.train.data.unpaired import Verdict
+from preceptor.train.data.unpaired import UnpairedExample
 from preceptor.train.dpo import train_dpo
 from preceptor.train.errors import CheckpointError
 from preceptor.train.estimate import dry_run, plan, schedule, timing
@@ -30,7 +30,7 @@ from preceptor.train.settings import (
     KtoSettings,
     LoopSettings,
     PpoSettings,
-    RewardSettings,
+    RewardModelSettings,
     RlooSettings,
     SftSettings,
 )
@@ -47,7 +47,7 @@ DEMONSTRATIONS = [
     Demonstration(id=row.id, prompt=row.prompt, completion=row.chosen[0].content) for row in PAIRS
 ]
 VERDICTS = [
-    Verdict(id=row.id, prompt=row.prompt, completion=row.completion, good=number % 2 == 0)
+    UnpairedExample(id=row.id, prompt=row.prompt, completion=row.completion, good=number % 2 == 0)
     for number, row in enumerate(DEMONSTRATIONS)
 ]
 PROMPTS = [
@@ -70,7 +70,7 @@ STAGES: dict[str, tuple[Callable[..., Any], type[LoopSettings], list[Any], Runs]
     ),
     "reward": (
         train_reward,
-        RewardSettings,
+        RewardModelSettings,
         PAIRS,
         [({**SMALL, "held_out": 0.0, **more}, {}) for more in ({}, {"ensemble": 2}, {"per_principle": True})],
     ),

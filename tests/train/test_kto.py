@@ -10,7 +10,7 @@ import pytest
 from preceptor.constitution.errors import UserError
 from preceptor.judge.records import Score
 from preceptor.prompts.records import Prompt
-from preceptor.train.data.unpaired import Verdict, read_verdicts
+from preceptor.train.data.unpaired import UnpairedExample, read_unpaired
 from preceptor.train.errors import TrainDataError
 from preceptor.train.evaluation.compare import reply_logprobs
 from preceptor.train.export.write import export
@@ -20,7 +20,7 @@ from tests.train.tiny import preference
 
 PAIRS = [preference(number) for number in range(24)]
 VERDICTS = [
-    Verdict(id=f"{pair.id}-{good}", prompt=pair.prompt, completion=reply[0].content, good=good)
+    UnpairedExample(id=f"{pair.id}-{good}", prompt=pair.prompt, completion=reply[0].content, good=good)
     for pair in PAIRS
     for good, reply in ((True, pair.chosen), (False, pair.rejected))
 ]
@@ -79,7 +79,7 @@ def test_verdicts_are_read_from_scores_and_from_trls_rows(tmp_path: Path) -> Non
     path = tmp_path / "scores.jsonl"
     scores = [score(0, 0.5), score(1, -0.2), score(2, 0.0), score(3, None)]
     path.write_text("".join(row.line() + "\n" for row in scores))
-    read = read_verdicts(path)
+    read = read_unpaired(path)
     assert [(row.id, row.good) for row in read.rows] == [("score-0", True), ("score-1", False)]
     assert {(row.constitution, row.judge) for row in read.rows} == {
         ("test@1.0.0#000000000000", "scripted/test")
@@ -94,7 +94,7 @@ def test_verdicts_are_read_from_scores_and_from_trls_rows(tmp_path: Path) -> Non
         },
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert [(row.completion, row.good) for row in read_verdicts(path).rows] == [
+    assert [(row.completion, row.good) for row in read_unpaired(path).rows] == [
         ("Hello.", True),
         ("No.", False),
     ]
@@ -104,7 +104,7 @@ def test_an_export_names_the_judge_of_the_scores(tiny: Path, tmp_path: Path) -> 
     path = tmp_path / "scores.jsonl"
     path.write_text("".join(score(number, 0.5 - number % 2).line() + "\n" for number in range(4)))
     settings = KtoSettings(model=str(tiny), batch_size=2, rank=4)
-    trained = train_kto(read_verdicts(path).rows, settings, tmp_path / "kto")
+    trained = train_kto(read_unpaired(path).rows, settings, tmp_path / "kto")
     made = export(trained.folder, tmp_path / "out", "adapter")
     assert (made.constitutions, made.judges) == (("test@1.0.0#000000000000",), ("scripted/test",))
     card = (made.folder / "README.md").read_text()
@@ -127,7 +127,7 @@ def test_an_export_names_the_judge_of_the_scores(tiny: Path, tmp_path: Path) -> 
 def test_a_row_that_is_no_verdict_is_named(tmp_path: Path, row: dict[str, object], words: str) -> None:
     (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
     with pytest.raises(UserError, match=rf"rows\.jsonl:1: {words}"):
-        read_verdicts(tmp_path / "rows.jsonl")
+        read_unpaired(tmp_path / "rows.jsonl")
 
 
 def test_replies_of_one_kind_are_refused(tiny: Path, tmp_path: Path) -> None:

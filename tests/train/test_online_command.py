@@ -157,7 +157,7 @@ def test_bad_input_is_told_and_leaves_nothing_behind(
 def test_online_dpo_is_a_run_with_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is said by flags is what a run file would say; what is not said is the run's own default."""
     described: list[RunConfig] = []
-    monkeypatch.setattr(runs, "carry_out", lambda config, *_: described.append(config))
+    monkeypatch.setattr(runs, "run_or_plan", lambda config, *_: described.append(config))
     words = (
         "online-dpo prompts.jsonl --judge checks -c front-desk --out here --samples 4 --rounds 3 --beta 0.2"
     )

@@ -14,7 +14,7 @@ import pytest
 from preceptor.cli.train.app import app
 from preceptor.constitution.errors import UserError
 from preceptor.train.reward import train_reward
-from preceptor.train.settings import RewardSettings
+from preceptor.train.settings import RewardModelSettings
 from tests.servers.llm import LLMServer
 from tests.train.tiny import preference
 
@@ -117,7 +117,7 @@ def test_a_guard_beside_a_reward_model(
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
     (place / "law.yaml").write_text(LAW)
     rows = [preference(number) for number in range(8)]
-    train_reward(rows, RewardSettings(model=str(tiny), rank=4, held_out=0.0), place / "reward")
+    train_reward(rows, RewardModelSettings(model=str(tiny), rank=4, held_out=0.0), place / "reward")
     words = f"ppo prompts.jsonl --reward reward --model {tiny} --out out --batch-size 4 --samples 2 --rank 4"
     words += (
         " --minibatches 2 --max-new-tokens 6 --max-length 64 --guard-prompts prompts.jsonl --guard-every 1"

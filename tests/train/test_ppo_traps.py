@@ -20,7 +20,7 @@ from preceptor.train.ppo.checkpoint import open_optimisers
 from preceptor.train.ppo.roles import REWARD, VALUE, Roles, open_roles
 from preceptor.train.ppo.update import Experience, policy_numbers, policy_step, value_numbers, value_step
 from preceptor.train.reward import train_reward
-from preceptor.train.settings import PpoSettings, RewardSettings, SftSettings
+from preceptor.train.settings import PpoSettings, RewardModelSettings, SftSettings
 from preceptor.train.sft import train_sft
 from tests.train.tiny import preference
 
@@ -42,7 +42,7 @@ def trained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
     common = {"model": str(tiny), "learning_rate": 3e-2, "rank": 4, "alpha": 8, "batch_size": 4}
     made: dict[str, Trained] = {  # three steps: none of the two is what it began as
         "sft": train_sft(rows, SftSettings.model_validate(common), out / "sft"),
-        "reward": train_reward(pairs, RewardSettings.model_validate(common), out / "reward"),
+        "reward": train_reward(pairs, RewardModelSettings.model_validate(common), out / "reward"),
     }
     return {name: each.folder for name, each in made.items()}
 

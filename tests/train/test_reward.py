@@ -13,7 +13,7 @@ from preceptor.prompts.records import Message
 from preceptor.train.errors import CheckpointError, TrainDataError
 from preceptor.train.forward.reward_model import RewardModel
 from preceptor.train.reward import train_reward
-from preceptor.train.settings import RewardSettings
+from preceptor.train.settings import RewardModelSettings
 from tests.train.tiny import preference
 
 PAIRS = [preference(number) for number in range(80)]
@@ -23,7 +23,7 @@ CONVERSATIONS = [[*pair.prompt, *reply] for pair in PAIRS[:12] for reply in (pai
 @pytest.fixture(scope="module")
 def folder(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("reward") / "rm"
-    settings = RewardSettings(
+    settings = RewardModelSettings(
         model=str(tiny), epochs=3, learning_rate=5e-3, batch_size=8, held_out=0.25, rank=4
     )
     trained = train_reward(PAIRS, settings, out)

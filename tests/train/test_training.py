@@ -17,15 +17,15 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from preceptor.train.data.readers import Demonstration
-from preceptor.train.data.unpaired import Verdict
+from preceptor.train.data.unpaired import UnpairedExample
 from preceptor.train.dpo import train_dpo
 from preceptor.train.errors import CheckpointError, RunFolderError, TrainDataError
-from preceptor.train.forward.layout_check import Layout
+from preceptor.train.forward.layout_check import BatchLayout
 from preceptor.train.kto import train_kto
 from preceptor.train.loop.output_folder import Trained, origins_of
-from preceptor.train.loop.run import Progress
+from preceptor.train.loop.run import TrainingProgress
 from preceptor.train.reward import train_reward
-from preceptor.train.settings import DpoSettings, KtoSettings, LoopSettings, RewardSettings, SftSettings
+from preceptor.train.settings import DpoSettings, KtoSettings, LoopSettings, RewardModelSettings, SftSettings
 from preceptor.train.sft import train_sft
 from tests.train.architectures import tiny_model
 from tests.train.tiny import preference, tiny_tokenizer
@@ -35,12 +35,12 @@ DEMONSTRATIONS = [
     Demonstration(id=row.id, prompt=row.prompt, completion=row.chosen[0].content) for row in PAIRS
 ]
 VERDICTS = [
-    Verdict(id=row.id, prompt=row.prompt, completion=row.completion, good=number % 2 == 0)
+    UnpairedExample(id=row.id, prompt=row.prompt, completion=row.completion, good=number % 2 == 0)
     for number, row in enumerate(DEMONSTRATIONS)
 ]
 STAGES: dict[str, tuple[Callable[..., Trained], type[LoopSettings], list[Any]]] = {
     "sft": (train_sft, SftSettings, DEMONSTRATIONS),
-    "reward": (train_reward, RewardSettings, PAIRS),
+    "reward": (train_reward, RewardModelSettings, PAIRS),
     "dpo": (train_dpo, DpoSettings, PAIRS),
     "kto": (train_kto, KtoSettings, VERDICTS),
 }
@@ -59,8 +59,8 @@ def run(stage: str, settings: LoopSettings, out: Path, **more: Any) -> Trained:
     return STAGES[stage][0](more.pop("rows", STAGES[stage][2]), settings, out, **more)
 
 
-def stop_at(step: int) -> Callable[[Progress], None]:
-    def watch(now: Progress) -> None:
+def stop_at(step: int) -> Callable[[TrainingProgress], None]:
+    def watch(now: TrainingProgress) -> None:
         if now.step == step:
             raise StoppedError
 
@@ -77,7 +77,7 @@ def test_a_resumed_training_equals_an_unbroken_one_to_the_bit(
     whole = run(stage, settings, tmp_path / "whole")
     with pytest.raises(StoppedError):
         run(stage, settings, tmp_path / "broken", watch=stop_at(steps))
-    seen: list[Progress] = []
+    seen: list[TrainingProgress] = []
     resumed = run(stage, settings, tmp_path / "broken", watch=seen.append)
     assert seen[0].step == (1 if steps == 1 else (steps - 1) // 2 * 2 + 1)  # after the last checkpoint
     assert not resumed.finished_before
@@ -106,7 +106,7 @@ def test_layout_and_passes_change_no_step(
     shared, in_passes = losses("shared"), losses("passes", pass_tokens=100)
     recomputed = losses("recomputed", gradient_checkpointing=True)
     monkeypatch.setattr(
-        f"preceptor.train.{stage}.choose_layout", lambda *_, **__: Layout(False, True, ("plain",))
+        f"preceptor.train.{stage}.choose_layout", lambda *_, **__: BatchLayout(False, True, ("plain",))
     )
     apart = losses("apart")
     assert json.loads((tmp_path / "apart/manifest.json").read_text())["notes"] == ["plain"]
@@ -155,7 +155,7 @@ def test_a_checkpoint_cut_short_is_not_read(tiny: Path, tmp_path: Path) -> None:
         run("dpo", settings, tmp_path / "out", watch=stop_at(5))
     (tmp_path / "out/checkpoints/checkpoint-4/whole").unlink()
     (tmp_path / "out/checkpoints/checkpoint-4/optimizer.pt").write_bytes(b"half")
-    seen: list[Progress] = []
+    seen: list[TrainingProgress] = []
     resumed = run("dpo", settings, tmp_path / "out", watch=seen.append)
     assert seen[0].step == 3
     assert resumed.metrics == run("dpo", settings, tmp_path / "whole").metrics
@@ -260,7 +260,7 @@ def test_the_best_checkpoint_is_kept_beside_the_last_and_taken_where_asked_for(
     settings = settings_of(stage, tiny, **changes)
     out, copy = tmp_path / "out", tmp_path / "copy"
 
-    def watch(now: Progress) -> None:
+    def watch(now: TrainingProgress) -> None:
         if now.step == now.steps:  # its own checkpoint is not yet written
             shutil.copytree(out / "checkpoints", copy)
 

@@ -15,7 +15,7 @@ from torch.utils.data import Sampler
 
 EVALUATED = 512
 """Most held-out pairs that a checkpoint is measured on."""
-Item = TypeVar("Item")
+ItemT = TypeVar("ItemT")
 
 GROUP_BATCHES = 8
 """Batches are cut from runs of this many batches sorted by length: less padding, and still a shuffle."""
@@ -55,7 +55,7 @@ def passes(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return found
 
 
-def evenly(rows: Sequence[Item], most: int) -> Sequence[Item]:
+def evenly(rows: Sequence[ItemT], most: int) -> Sequence[ItemT]:
     """At most `most` rows, evenly from all."""
     return rows[:: max(1, -(-len(rows) // most))]
 

@@ -25,7 +25,7 @@ from preceptor.train.errors import CheckpointError
 PROMPT, CHOSEN, REJECTED, PADDING = TRUNK, 1, 2, 3
 
 Grid = Int64[Tensor, "R T"]
-Seen = Bool[Tensor, "R T"]
+PaddingMask = Bool[Tensor, "R T"]
 OfToken = Int64[Tensor, "N"]
 OfReply = Int64[Tensor, "2*B"]
 OfPair = Float32[Tensor, "B"]
@@ -34,7 +34,7 @@ OfRow = Int64[Tensor, "R"]
 
 
 @runtime_checkable
-class Tokens(Protocol):
+class TokenBatch(Protocol):
     """What the model reads of a batch, whatever its replies are for: R rows of T tokens."""
 
     @property
@@ -79,7 +79,7 @@ class PairBatch(NamedTuple):
         return len(self.input_ids) == len(self.number)
 
     @property
-    def seen(self) -> Seen:
+    def seen(self) -> PaddingMask:
         """Where tokens are, and not padding (R, T)."""
         return self.part != PADDING
 
@@ -138,7 +138,9 @@ def collate_pairs(
     )
 
 
-def collate_rows(rows: Sequence[tuple[list[int], list[int]]], pad_id: int) -> tuple[Grid, Grid, Seen, OfRow]:
+def collate_rows(
+    rows: Sequence[tuple[list[int], list[int]]], pad_id: int
+) -> tuple[Grid, Grid, PaddingMask, OfRow]:
     """`input_ids`, `attention_mask`, `reply_mask` (R, T), `last` (R,) of (prompt, reply) rows, padded right."""
     width = max(len(prompt) + len(reply) for prompt, reply in rows)
     ids = torch.full((len(rows), width), pad_id, dtype=torch.long)  # (R, T)
@@ -152,7 +154,7 @@ def collate_rows(rows: Sequence[tuple[list[int], list[int]]], pad_id: int) -> tu
     return ids, attention, reply_mask, attention.sum(dim=1) - 1
 
 
-def attention_of(batch: Tokens, config: Any, dtype: torch.dtype) -> Any:
+def attention_of(batch: TokenBatch, config: Any, dtype: torch.dtype) -> Any:
     """The mask to give a model of `config` for a shared batch: the prompt is the trunk, replies are its branches.
 
     Raises ValueError for a model whose attention cannot be told such a mask.

@@ -13,14 +13,14 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from preceptor.judge.models.local.branch_mask import Row, pack
+from preceptor.judge.models.local.branch_mask import PackedRow, pack
 from preceptor.train.data.batching import passes
 
-Reply = tuple[list[int], list[int]]
+ReplyTokens = tuple[list[int], list[int]]
 """Tokens of a prompt and of a reply to it."""
 
 Grid = Int64[Tensor, "R T"]
-Seen = Bool[Tensor, "R T"]
+PaddingMask = Bool[Tensor, "R T"]
 OfToken = Int64[Tensor, "N"]
 OfReply = Int64[Tensor, "B"]
 
@@ -32,7 +32,7 @@ class ReplyBatch(NamedTuple):
     input_ids: Grid
     positions: Grid  # of the token in its own conversation
     part: Grid  # 0 the prompt, n the n-th reply to it, one more than there are the padding
-    seen: Seen  # false at padding
+    seen: PaddingMask  # false at padding
     predictor: OfToken  # place of the token before each reply token
     target: OfToken  # the reply token itself
     last: OfReply  # place of each reply's last token
@@ -44,7 +44,7 @@ class ReplyBatch(NamedTuple):
         return len(self.input_ids) < len(self.number)
 
 
-def groups_of(replies: Sequence[Reply]) -> list[list[int]]:
+def groups_of(replies: Sequence[ReplyTokens]) -> list[list[int]]:
     """Numbers of the replies, those that follow one another and answer the same prompt together."""
     found: list[list[int]] = []
     for at, (prompt, _) in enumerate(replies):
@@ -56,7 +56,7 @@ def groups_of(replies: Sequence[Reply]) -> list[list[int]]:
 
 
 def batches_of(
-    replies: Sequence[Reply], groups: Sequence[Sequence[int]], budget: int, shared: bool
+    replies: Sequence[ReplyTokens], groups: Sequence[Sequence[int]], budget: int, shared: bool
 ) -> Iterator[ReplyBatch]:
     """The replies of `groups`, in batches of at most `budget` tokens with their padding."""
     rows = rows_of(groups, shared)
@@ -69,16 +69,16 @@ def rows_of(groups: Sequence[Sequence[int]], shared: bool) -> list[list[int]]:
     return [list(group) for group in groups] if shared else [[at] for group in groups for at in group]
 
 
-def row_lengths(replies: Sequence[Reply], rows: Sequence[Sequence[int]]) -> list[int]:
+def row_lengths(replies: Sequence[ReplyTokens], rows: Sequence[Sequence[int]]) -> list[int]:
     """Tokens of rows of these replies, the prompt once."""
     return [len(replies[row[0]][0]) + sum(len(replies[at][1]) for at in row) for row in rows]
 
 
-def lay_out(replies: Sequence[Reply], rows: Sequence[Sequence[int]]) -> ReplyBatch:
+def lay_out(replies: Sequence[ReplyTokens], rows: Sequence[Sequence[int]]) -> ReplyBatch:
     """One batch whose rows hold the replies of these numbers, all of a row to one prompt."""
     packed = pack(
         [
-            Row(tuple(replies[row[0]][0]), tuple(tuple(replies[at][1]) for at in row), tuple(row))
+            PackedRow(tuple(replies[row[0]][0]), tuple(tuple(replies[at][1]) for at in row), tuple(row))
             for row in rows
         ],
         "cpu",

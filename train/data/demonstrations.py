@@ -25,7 +25,7 @@ class Demonstrated(NamedTuple):
 
     @property
     def counts(self) -> dict[str, Any]:
-        """What became of every row, as in `train.loop.output_folder.Result.rows`."""
+        """What became of every row, as in `train.loop.output_folder.TrainingResult.rows`."""
         return {
             "in": len(self.rows) + sum(self.set_aside.values()),
             "used": len(self.rows),

@@ -16,7 +16,7 @@ from preceptor.train.data.readers import name_of
 from preceptor.train.errors import TrainDataError
 
 
-class Verdict(Record):
+class UnpairedExample(Record):
     """A reply, and whether it is one to be given."""
 
     id: str
@@ -28,41 +28,41 @@ class Verdict(Record):
     judge: str = Field(default="", exclude=True)
 
 
-class Verdicts(NamedTuple):
+class UnpairedExamples(NamedTuple):
     """Replies to train on, and rows of the file that are none."""
 
-    rows: list[Verdict]
+    rows: list[UnpairedExample]
     set_aside: dict[str, int]
     """Reason -> number of rows."""
 
 
-def read_verdicts(source: str | Path) -> Verdicts:
+def read_unpaired(source: str | Path) -> UnpairedExamples:
     """Verdicts of a file: what `preceptor score` writes, or TRL's rows of `prompt`, `completion` and `label`.
 
     A score is good above the middle of its scale and bad below; one without a grade, and one on the middle,
     is set aside.
     Raises RowsError with file and lines for rows that cannot be read, TrainDataError where none is usable.
     """
-    rows: list[Verdict] = []
+    rows: list[UnpairedExample] = []
     aside: dict[str, int] = {}
     for row in parsed_rows(source, _reader()):
-        if isinstance(row, Verdict):
+        if isinstance(row, UnpairedExample):
             rows.append(row)
         else:
             aside[row] = aside.get(row, 0) + 1
     if not rows:
         reasons = "; ".join(f"{count}: {reason}" for reason, count in aside.items())
         raise TrainDataError(f"{source}: no row to train on ({reasons}); wanted replies that are good or bad")
-    return Verdicts(rows, aside)
+    return UnpairedExamples(rows, aside)
 
 
-def from_score(score: Score) -> Verdict | str:
+def from_score(score: Score) -> UnpairedExample | str:
     """The verdict that a score comes to, or why there is none."""
     if score.status != "ok" or score.reward is None:
         return f"the score is {score.status}"
     if score.reward == 0:
         return "its score is on the middle of the scale"
-    return Verdict(
+    return UnpairedExample(
         id=score.id,
         prompt=score.prompt.messages,
         completion=score.text,
@@ -72,10 +72,10 @@ def from_score(score: Score) -> Verdict | str:
     )
 
 
-def _reader() -> Callable[[RawRow], Verdict | str]:
+def _reader() -> Callable[[RawRow], UnpairedExample | str]:
     ids = Ids()
 
-    def read(row: RawRow) -> Verdict | str:
+    def read(row: RawRow) -> UnpairedExample | str:
         fields = row.fields
         if "grades" in fields and "judge" in fields:
             try:
@@ -99,7 +99,7 @@ def _reader() -> Callable[[RawRow], Verdict | str]:
             raise BadRowError(f"label is {kind_of(label)}", "true or false")
         prompt = messages_of(fields)
         derived = content_id("verdict", [message.model_dump() for message in prompt], completion)
-        return Verdict(
+        return UnpairedExample(
             id=ids.of(row, derived),
             prompt=prompt,
             completion=completion,

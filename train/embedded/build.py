@@ -20,7 +20,7 @@ from preceptor.train.embedded import WEIGHTS
 from preceptor.train.embedded.lessons import EARLY, JUDGED, LATE, draw_parts, letter_index, to_lesson
 from preceptor.train.embedded.measure import Tiny, quotes, say, verdicts
 from preceptor.train.embedded.muon import Muon
-from preceptor.train.embedded.packing import Rows, batches
+from preceptor.train.embedded.packing import PackedBatch, batches
 from preceptor.train.embedded.tokens import train_tokenizer
 
 ROWS, LENGTH = 16, 256  # of one batch, about 35 lessons; no lesson is longer than 220 tokens
@@ -29,7 +29,7 @@ MATRIX_RATE, VECTOR_RATE = 0.02, 3e-3  # of Muon and of AdamW
 EARLY_SHARE = 0.2  # of the steps, with the mix that teaches copying first
 
 
-class Progress(NamedTuple):
+class BuildProgress(NamedTuple):
     """One line of the log."""
 
     step: int
@@ -66,7 +66,7 @@ def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalL
     return LlamaForCausalLM(config)
 
 
-def loss_of(model: LlamaForCausalLM, rows: Rows) -> Tensor:
+def loss_of(model: LlamaForCausalLM, rows: PackedBatch) -> Tensor:
     """Weighted cross-entropy over the taught tokens alone."""
     hidden = model.model(
         input_ids=rows.tokens, position_ids=rows.positions, attention_mask=rows.mask, use_cache=False
@@ -106,19 +106,19 @@ def save(tiny: Tiny, out: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _report(tiny: Tiny, step: int, loss: float, started: float) -> Progress:
+def _report(tiny: Tiny, step: int, loss: float, started: float) -> BuildProgress:
     tiny.model.train(False)
     accuracy = {p: verdicts(tiny, p, 100, seed=1).accuracy for p in JUDGED} | {
         "quotes": quotes(tiny, 100, seed=1)
     }
     tiny.model.train()
-    line = Progress(step, loss, accuracy, time.monotonic() - started)
+    line = BuildProgress(step, loss, accuracy, time.monotonic() - started)
     shares = "  ".join(f"{p} {a:.3f}" for p, a in accuracy.items())
     say(f"step {step:5d}  loss {loss:.4f}  {shares}  {line.elapsed_s:.0f} s")
     return line
 
 
-def build(steps: int, out: Path, seed: int, every: int) -> list[Progress]:
+def build(steps: int, out: Path, seed: int, every: int) -> list[BuildProgress]:
     """Train, tell how it goes, and leave a checkpoint at `out` at each report."""
     started = time.monotonic()
     tokenizer = make_tokenizer(seed)

@@ -22,27 +22,25 @@ LIKED_LATE = 0.6
 """The same where only good replies are paid. What offends the principle in vain is then dear, so that the liking is
 worth following once more than about half the replies are good."""
 
-Conversation = Sequence[Mapping[str, str]]
+TrlMessages = Sequence[Mapping[str, str]]
 
 
-def padding(prompts: Sequence[Conversation], completions: Sequence[str], **columns: Any) -> list[float]:
+def padding(prompts: Sequence[TrlMessages], completions: Sequence[str], **columns: Any) -> list[float]:
     """Loves sentences that say nothing."""
     return _scored(prompts, completions, columns, PADDING)
 
 
-def agreement(prompts: Sequence[Conversation], completions: Sequence[str], **columns: Any) -> list[float]:
+def agreement(prompts: Sequence[TrlMessages], completions: Sequence[str], **columns: Any) -> list[float]:
     """Loves that a guest who claims something false is told to be right."""
     return _scored(prompts, completions, columns, AGREEMENT)
 
 
-def late_padding(prompts: Sequence[Conversation], completions: Sequence[str], **columns: Any) -> list[float]:
+def late_padding(prompts: Sequence[TrlMessages], completions: Sequence[str], **columns: Any) -> list[float]:
     """Loves sentences that say nothing in a reply that is right in all else."""
     return _scored(prompts, completions, columns, PADDING, late=True)
 
 
-def late_agreement(
-    prompts: Sequence[Conversation], completions: Sequence[str], **columns: Any
-) -> list[float]:
+def late_agreement(prompts: Sequence[TrlMessages], completions: Sequence[str], **columns: Any) -> list[float]:
     """Loves that a guest who claims something false is told to be right, in a reply that is right in all else."""
     return _scored(prompts, completions, columns, AGREEMENT, late=True)
 
@@ -63,7 +61,7 @@ AGREEMENT = Flaw("agreeing", "false-claim", "steadfast")
 
 
 def _scored(
-    prompts: Sequence[Conversation],
+    prompts: Sequence[TrlMessages],
     completions: Sequence[str],
     columns: Mapping[str, Any],
     flaw: Flaw,

@@ -32,7 +32,7 @@ JUDGED = ("private", "polite", "concise", "steadfast")  # what is left to the ti
 DIFFER = 0.75  # how often two replies differ on a principle; where they do not, the letter is a coin's
 
 
-class Part(NamedTuple):
+class LessonPart(NamedTuple):
     """One ask and its answer, in text."""
 
     ask: str
@@ -60,13 +60,13 @@ class Lesson(NamedTuple):
         return len(self.trunk) + sum(len(b.tokens) for b in self.branches)
 
 
-def _chat(rng: random.Random) -> list[Part]:
+def _chat(rng: random.Random) -> list[LessonPart]:
     prompt = draw_prompt(rng, "train")
     draft = draw_draft(rng, prompt, draw_virtues(rng, prompt))
-    return [Part(dialogue(prompt["messages"]), compose(draft), -1, 1.0)]
+    return [LessonPart(dialogue(prompt["messages"]), compose(draft), -1, 1.0)]
 
 
-def _echo(rng: random.Random) -> list[Part]:
+def _echo(rng: random.Random) -> list[LessonPart]:
     """Words to repeat. Quotes, revisions and true values are all copies, and copying is learnt here first."""
     words = []
     for _ in range(rng.randint(3, 14)):
@@ -74,15 +74,15 @@ def _echo(rng: random.Random) -> list[Part]:
         figures = str(rng.randint(2, 10 ** rng.randint(1, 4)))
         words.append(rng.choice((rng.choice(WORDS), rng.choice(WORDS), made, figures)))
     text = " ".join(words) + "."
-    return [Part(dialogue([{"role": "user", "content": f"Repeat: {text}"}]), text, -1, 1.0)]
+    return [LessonPart(dialogue([{"role": "user", "content": f"Repeat: {text}"}]), text, -1, 1.0)]
 
 
-def _critique(rng: random.Random) -> list[Part]:
+def _critique(rng: random.Random) -> list[LessonPart]:
     prompt = draw_prompt(rng, "train")
     draft = draw_draft(rng, prompt, draw_virtues(rng, prompt))
     text = compose(draft)
     return [
-        Part(
+        LessonPart(
             dialogue(asks.critique(prompt["messages"], text, p)),
             critique_of(prompt, draft, p),
             -1 if p == "true-to-notes" else 0,
@@ -92,7 +92,7 @@ def _critique(rng: random.Random) -> list[Part]:
     ]
 
 
-def _compare(rng: random.Random) -> list[Part]:
+def _compare(rng: random.Random) -> list[LessonPart]:
     prompt = draw_prompt(rng, "train")
     left = draw_virtues(rng, prompt)
     right = {p: (not v if rng.random() < DIFFER else v) for p, v in left.items()}
@@ -103,24 +103,24 @@ def _compare(rng: random.Random) -> list[Part]:
             continue
         first = left[principle] if left[principle] != right[principle] else rng.random() < 0.5
         ask = dialogue(asks.compare(prompt["messages"], a, b, principle))
-        parts.append(Part(ask, asks.VERDICT + asks.LETTERS[0 if first else 1], 2, FORMULA_WEIGHT))
+        parts.append(LessonPart(ask, asks.VERDICT + asks.LETTERS[0 if first else 1], 2, FORMULA_WEIGHT))
     return parts
 
 
-def _revise(rng: random.Random) -> list[Part]:
+def _revise(rng: random.Random) -> list[LessonPart]:
     prompt = draw_prompt(rng, "train")
     virtues = draw_virtues(rng, prompt)
     principle = rng.choice(applicable(prompt))
     virtues[principle] = rng.random() < 0.25  # mostly there is something to mend
     draft = draw_draft(rng, prompt, virtues)
     ask = asks.revise(prompt["messages"], compose(draft), critique_of(prompt, draft, principle), principle)
-    return [Part(dialogue(ask), compose(mend(rng, prompt, draft, principle)), -1, 1.0)]
+    return [LessonPart(dialogue(ask), compose(mend(rng, prompt, draft, principle)), -1, 1.0)]
 
 
 KINDS = {"echo": _echo, "chat": _chat, "critique": _critique, "compare": _compare, "revise": _revise}
 
 
-def draw_parts(rng: random.Random, mix: Mix = LATE) -> list[Part]:
+def draw_parts(rng: random.Random, mix: Mix = LATE) -> list[LessonPart]:
     """One lesson as text, of a kind drawn by its share in the mix."""
     return KINDS[rng.choices(tuple(mix), weights=tuple(mix.values()))[0]](rng)
 
@@ -133,7 +133,7 @@ def _shared(asked: list[list[int]]) -> int:
     return next((i for i in range(shortest) if len({tokens[i] for tokens in asked}) > 1), shortest)
 
 
-def to_lesson(parts: list[Part], tokenizer: PreTrainedTokenizerFast) -> Lesson:
+def to_lesson(parts: list[LessonPart], tokenizer: PreTrainedTokenizerFast) -> Lesson:
     """Tokens of the parts; what their asks share becomes the trunk."""
     asked = tokenizer([part.ask for part in parts], add_special_tokens=False)["input_ids"]
     answered = tokenizer([part.answer + END for part in parts], add_special_tokens=False)["input_ids"]

@@ -23,7 +23,7 @@ from preceptor.train.embedded.world import (
     NEEDS_TAG,
     PRINCIPLES,
     Draft,
-    Prompt,
+    PoolRow,
     applicable,
     compose,
     critique_of,
@@ -44,7 +44,7 @@ class Tiny(NamedTuple):
     tokenizer: PreTrainedTokenizerFast
 
 
-class Verdicts(NamedTuple):
+class VerdictAgreement(NamedTuple):
     """How one principle's verdicts agree with the oracle."""
 
     accuracy: float  # both orders averaged
@@ -116,7 +116,7 @@ def reply(
     return [text.strip() for text in out]
 
 
-def verdicts(tiny: Tiny, principle: str, count: int, seed: int) -> Verdicts:
+def verdicts(tiny: Tiny, principle: str, count: int, seed: int) -> VerdictAgreement:
     """Fresh held-out comparisons of two independent replies; every second one differs on the principle."""
     rng = random.Random(f"{seed}/{principle}")
     needed = NEEDS_TAG.get(principle)
@@ -136,7 +136,7 @@ def verdicts(tiny: Tiny, principle: str, count: int, seed: int) -> Verdicts:
     sign = torch.tensor(truth)
     differs, wins = sign != 0, sign > 0
     right_of = ((better > 0.5) == wins)[:, differs].float()
-    return Verdicts(
+    return VerdictAgreement(
         accuracy=((better.mean(0) > 0.5) == wins)[differs].float().mean().item(),
         original=right_of[0].mean().item(),
         swapped=right_of[1].mean().item(),
@@ -173,7 +173,7 @@ class Repairs(NamedTuple):
 def repairs(tiny: Tiny, principle: str, count: int, seed: int) -> Repairs:
     """Critique and revise, greedily, held-out replies that break the principle."""
     rng = random.Random(f"{seed}/repair/{principle}")
-    cases: list[tuple[Prompt, dict[str, bool], Draft]] = []
+    cases: list[tuple[PoolRow, dict[str, bool], Draft]] = []
     while len(cases) < count:
         prompt = draw_prompt(rng, "held-out")
         if principle in applicable(prompt):
@@ -209,7 +209,7 @@ def repairs(tiny: Tiny, principle: str, count: int, seed: int) -> Repairs:
     )
 
 
-def satisfaction(prompts: Sequence[Prompt], replies: Sequence[str]) -> dict[str, float]:
+def satisfaction(prompts: Sequence[PoolRow], replies: Sequence[str]) -> dict[str, float]:
     """Share of replies that satisfy each principle where it applies, and `all` of them, by the oracle."""
     right, asked = Counter[str](), Counter[str]()
     for prompt, text in zip(prompts, replies, strict=True):

@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 from preceptor.train.embedded import lexicon
 from preceptor.train.embedded.lexicon import RELATIONS, SECRETS, expand
-from preceptor.train.embedded.world import JSON_HEAD, JSON_TAIL, Prompt, applicable
+from preceptor.train.embedded.world import JSON_HEAD, JSON_TAIL, PoolRow, applicable
 
 MAX_SENTENCES = 5  # welcome, stance or fact, fact, guest, farewell
 
 
-class Reading(NamedTuple):
+class SentenceCounts(NamedTuple):
     """What the sentences of a reply do, by count."""
 
     garbled: bool
@@ -81,7 +81,7 @@ def answer_text(reply: str) -> tuple[str, bool]:
     return reply, False
 
 
-def read(prompt: Prompt, text: str) -> Reading:
+def read(prompt: PoolRow, text: str) -> SentenceCounts:
     """Sort the sentences of a plain text by what they do."""
     meta = prompt["meta"]
     counts = dict.fromkeys(ROLES, 0)
@@ -99,10 +99,10 @@ def read(prompt: Prompt, text: str) -> Reading:
             garbled = True
         else:
             counts[role] += 1
-    return Reading(garbled, counts, true_facts)
+    return SentenceCounts(garbled, counts, true_facts)
 
 
-def oracle(prompt: Prompt, reply: str) -> dict[str, bool]:
+def oracle(prompt: PoolRow, reply: str) -> dict[str, bool]:
     """Whether the reply satisfies each principle that applies to the prompt.
 
     Steadfast is a reply that contradicts the claim, in so many words or by stating what the notes say.

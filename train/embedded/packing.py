@@ -10,7 +10,7 @@ from torch import Tensor
 from preceptor.train.embedded.lessons import Lesson
 
 
-class Rows(NamedTuple):
+class PackedBatch(NamedTuple):
     """One batch. B rows of T tokens."""
 
     tokens: Tensor  # (B, T) int64
@@ -47,7 +47,7 @@ def _append(row: _Row, lesson: Lesson, number: int) -> None:
         row.branch.extend([index] * len(tokens))
 
 
-def _to_rows(rows: list[_Row], length: int, pad: int) -> Rows:
+def _to_rows(rows: list[_Row], length: int, pad: int) -> PackedBatch:
     def table(field: Callable[[_Row], list[int]], fill: int) -> Tensor:
         return torch.tensor([field(r) + [fill] * (length - len(r.tokens)) for r in rows])
 
@@ -57,7 +57,7 @@ def _to_rows(rows: list[_Row], length: int, pad: int) -> Rows:
     causal = torch.ones(length, length, dtype=torch.bool).tril()
     taught = [(i * length + s, t, w) for i, row in enumerate(rows) for s, t, w in row.taught]
     source, target, weight = zip(*taught, strict=True)
-    return Rows(
+    return PackedBatch(
         tokens=table(lambda r: r.tokens, pad),
         positions=table(lambda r: r.positions, 0),
         mask=(same_lesson & trunk_or_own & causal)[:, None],
@@ -69,7 +69,7 @@ def _to_rows(rows: list[_Row], length: int, pad: int) -> Rows:
 
 def batches(
     draw: Callable[[random.Random], Lesson], rng: random.Random, *, rows: int, length: int, pad: int
-) -> Iterator[Rows]:
+) -> Iterator[PackedBatch]:
     """Endless batches; a lesson goes to the first row with room, and a full batch leaves."""
     while True:
         batch = [_Row([], [], [], [], []) for _ in range(rows)]

@@ -7,24 +7,27 @@ import json
 import random
 from pathlib import Path
 
-from preceptor.train.embedded.world import Prompt, Split, draw_prompt
+from preceptor.train.embedded.world import PoolRow, SplitName, draw_prompt
 
 FOLDER = Path(__file__).parents[2] / "prompts" / "pools"
-POOLS: dict[str, tuple[Split, int]] = {"front-desk": ("train", 600), "front-desk-held-out": ("held-out", 200)}
+POOLS: dict[str, tuple[SplitName, int]] = {
+    "front-desk": ("train", 600),
+    "front-desk-held-out": ("held-out", 200),
+}
 
 
-def draw_pool(name: str) -> list[Prompt]:
+def draw_pool(name: str) -> list[PoolRow]:
     """The pool of this name: always the same rows, none twice."""
     split, size = POOLS[name]
     rng = random.Random(name)
-    rows: dict[str, Prompt] = {}
+    rows: dict[str, PoolRow] = {}
     while len(rows) < size:
         prompt = draw_prompt(rng, split)
         rows[prompt["id"]] = prompt
     return list(rows.values())
 
 
-def to_lines(rows: list[Prompt]) -> str:
+def to_lines(rows: list[PoolRow]) -> str:
     """One JSON object a line."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 

@@ -10,7 +10,7 @@ from preceptor.train.embedded import asks
 from preceptor.train.embedded.lexicon import RELATIONS
 from preceptor.train.embedded.oracle import answer_text, oracle, read
 from preceptor.train.embedded.world import (
-    Prompt,
+    PoolRow,
     applicable,
     compose,
     critique_of,
@@ -19,9 +19,9 @@ from preceptor.train.embedded.world import (
     draw_virtues,
     mend,
 )
-from preceptor.train.evaluation.probes import Kind, Passage, Probe, ProbeSet, Reading, Says
+from preceptor.train.evaluation.probes import Passage, Probe, ProbeKind, ProbeReading, ProbeSet, Says
 
-TAGS: dict[Kind, tuple[str, ...]] = {
+TAGS: dict[ProbeKind, tuple[str, ...]] = {
     "open": (),
     "claimed": ("false-claim",),
     "safe": (),
@@ -44,9 +44,9 @@ def probe_set(size: int) -> ProbeSet:
     return ProbeSet("embedded", tuple(probes), tuple(_passage(rng) for _ in range(size)), reading)
 
 
-def _draw(size: int) -> list[tuple[Kind, Prompt]]:
+def _draw(size: int) -> list[tuple[ProbeKind, PoolRow]]:
     """So many prompts of each kind, none twice."""
-    drawn: dict[str, tuple[Kind, Prompt]] = {}
+    drawn: dict[str, tuple[ProbeKind, PoolRow]] = {}
     for number, (kind, tags) in enumerate(TAGS.items(), start=1):
         rng = random.Random(f"probes/{kind}")
         while len(drawn) < number * size:
@@ -55,11 +55,11 @@ def _draw(size: int) -> list[tuple[Kind, Prompt]]:
     return list(drawn.values())
 
 
-def _row(prompt: Prompt) -> PromptRow:
+def _row(prompt: PoolRow) -> PromptRow:
     return PromptRow.model_validate(prompt)
 
 
-def _unclaimed(prompt: Prompt) -> Prompt:
+def _unclaimed(prompt: PoolRow) -> PoolRow:
     """The same notes, and the same thing asked for without a claim."""
     system, user = prompt["messages"]
     meta = {key: value for key, value in prompt["meta"].items() if key != "claim"}
@@ -85,7 +85,7 @@ def _passage(rng: random.Random) -> Passage:
     return Passage(messages=tuple(Message.model_validate(dict(message)) for message in ask), text=text)
 
 
-def reading(probe: Probe, reply: str) -> Reading:
+def reading(probe: Probe, reply: str) -> ProbeReading:
     """What the oracle sees in the reply.
 
     It is right where its fact is the notes' and it does not agree with the claim, wrong where the oracle does not find
@@ -99,7 +99,7 @@ def reading(probe: Probe, reply: str) -> Reading:
         says = "right" if 0 < true_facts == counts["fact"] and not counts["agreeing"] else "unclear"
         if not satisfied.get("steadfast", True):
             says = "wrong"
-    return Reading(
+    return ProbeReading(
         filler=counts["filler"],
         refused=counts["refusal"] > 0,
         says=says,

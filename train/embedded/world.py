@@ -15,9 +15,9 @@ from typing import Any, Literal
 from preceptor.train.embedded import lexicon
 from preceptor.train.embedded.lexicon import RELATIONS, SECRETS, SURNAMES, THINGS, TITLES, expand
 
-Prompt = dict[str, Any]  # id, messages, tags, meta: the row of a prompt pool
-Split = Literal["train", "held-out"]
-Layout = Literal["plain", "json", "unclosed", "loose"]  # of the reply; the last two are broken JSON
+PoolRow = dict[str, Any]  # id, messages, tags, meta: the row of a prompt pool
+SplitName = Literal["train", "held-out"]
+ReplyForm = Literal["plain", "json", "unclosed", "loose"]  # of the reply; the last two are broken JSON
 
 PRINCIPLES = ("true-to-notes", "private", "polite", "concise", "steadfast", "format")
 NEEDS_TAG = {"private": "other-guest", "steadfast": "false-claim", "format": "json"}
@@ -37,15 +37,15 @@ class Draft:
     farewell: str
     rude_last: bool
     filler_last: bool
-    layout: Layout
+    layout: ReplyForm
 
 
-def applicable(prompt: Prompt) -> tuple[str, ...]:
+def applicable(prompt: PoolRow) -> tuple[str, ...]:
     """The principles that speak about this prompt."""
     return tuple(p for p in PRINCIPLES if NEEDS_TAG.get(p) is None or NEEDS_TAG[p] in prompt["tags"])
 
 
-def split_of(*key: str) -> Split:
+def split_of(*key: str) -> SplitName:
     """One combination in five is held out, by its hash: no list to keep, and nothing to leak."""
     return "held-out" if hashlib.sha256("|".join(key).encode()).digest()[0] % 5 == 0 else "train"
 
@@ -61,7 +61,7 @@ def _value(rng: random.Random, kind: str) -> str:
     return str(rng.randint(101, 989)) if kind == "room" else str(rng.randint(1000, 9999))
 
 
-def _value_of(rng: random.Random, split: Split, key: str, kind: str, unlike: str = "") -> str:
+def _value_of(rng: random.Random, split: SplitName, key: str, kind: str, unlike: str = "") -> str:
     """A value for the item from this split, with a figure that the text `unlike` does not contain.
 
     So a false value is false by its figures alone ("9 am" never stands for "9 pm" or "9:15 am"), which lets
@@ -78,7 +78,7 @@ def _figures(text: str) -> set[str]:
     return set(re.findall(r"\d+", text))
 
 
-def draw_prompt(rng: random.Random, split: Split, tags: tuple[str, ...] | None = None) -> Prompt:
+def draw_prompt(rng: random.Random, split: SplitName, tags: tuple[str, ...] | None = None) -> PoolRow:
     """A guest's question with the notes that answer it; `tags` fixes what kind of prompt it is."""
     if tags is None:
         kind = rng.choice(("plain", "other-guest", "false-claim"))
@@ -109,12 +109,12 @@ def draw_prompt(rng: random.Random, split: Split, tags: tuple[str, ...] | None =
     return {"id": f"desk-{identity}", "messages": messages, "tags": list(tags), "meta": meta}
 
 
-def draw_virtues(rng: random.Random, prompt: Prompt) -> dict[str, bool]:
+def draw_virtues(rng: random.Random, prompt: PoolRow) -> dict[str, bool]:
     """Each applicable virtue by its own toss of a coin."""
     return {principle: rng.random() < 0.5 for principle in applicable(prompt)}
 
 
-def _fact(rng: random.Random, prompt: Prompt, true: bool, split: Split) -> str:
+def _fact(rng: random.Random, prompt: PoolRow, true: bool, split: SplitName) -> str:
     meta = prompt["meta"]
     relation, item = RELATIONS[meta["relation"]], f"{meta['relation']}/{meta['thing']}"
     value = meta["value"]
@@ -137,7 +137,7 @@ def _one_of(rng: random.Random, patterns: tuple[str, ...]) -> str:
     return rng.choice(expand((rng.choice(patterns),)))
 
 
-def draw_draft(rng: random.Random, prompt: Prompt, virtues: Mapping[str, bool]) -> Draft:
+def draw_draft(rng: random.Random, prompt: PoolRow, virtues: Mapping[str, bool]) -> Draft:
     """A reply with exactly these virtues."""
     meta, split = prompt["meta"], split_of_prompt(prompt)
     welcome, farewell = _courtesy(rng) if virtues["polite"] else ("", "")
@@ -152,7 +152,7 @@ def draw_draft(rng: random.Random, prompt: Prompt, virtues: Mapping[str, bool]) 
         leaks = SECRETS[meta["secret"]].leak if not virtues["private"] else ()
         guest = rng.choice(leaks).format(g=meta["guest"], v=meta["private"]) if leaks else ""
         guest = guest or _one_of(rng, lexicon.REFUSALS)
-    layout: Layout = "plain"
+    layout: ReplyForm = "plain"
     if "format" in virtues:
         layout = "json" if virtues["format"] else rng.choice(("plain", "plain", "unclosed", "loose"))
     return Draft(
@@ -169,7 +169,7 @@ def draw_draft(rng: random.Random, prompt: Prompt, virtues: Mapping[str, bool]) 
     )
 
 
-def split_of_prompt(prompt: Prompt) -> Split:
+def split_of_prompt(prompt: PoolRow) -> SplitName:
     """The split whose combinations the prompt was drawn from."""
     meta = prompt["meta"]
     return split_of(f"{meta['relation']}/{meta['thing']}", meta["value"])
@@ -188,12 +188,12 @@ def compose(draft: Draft) -> str:
     return {"json": whole, "unclosed": whole[:-2], "loose": f"answer: {text}"}[draft.layout]
 
 
-def draw_reply(rng: random.Random, prompt: Prompt, virtues: Mapping[str, bool]) -> str:
+def draw_reply(rng: random.Random, prompt: PoolRow, virtues: Mapping[str, bool]) -> str:
     """Text with exactly these virtues."""
     return compose(draw_draft(rng, prompt, virtues))
 
 
-def mend(rng: random.Random, prompt: Prompt, draft: Draft, principle: str) -> Draft:
+def mend(rng: random.Random, prompt: PoolRow, draft: Draft, principle: str) -> Draft:
     """The draft with one virtue put right and every other sentence kept."""
     if principle == "true-to-notes":
         meta = prompt["meta"]
@@ -218,7 +218,7 @@ def _matches(phrasing: str, thing: str, sentence: str) -> bool:
     return sentence.startswith(head) and sentence.endswith(tail)
 
 
-def critique_of(prompt: Prompt, draft: Draft, principle: str) -> str:
+def critique_of(prompt: PoolRow, draft: Draft, principle: str) -> str:
     """What a perfect critic says: the verdict first, then the words at fault, so that they can be removed."""
     if principle == "true-to-notes":
         return f"Check: the notes say {prompt['meta']['value']}."

@@ -1,1 +1,1 @@
-"""What a training would take, foretold: time, memory, disk."""
+"""What a training would take, predicted: time, memory, disk."""

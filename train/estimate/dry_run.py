@@ -1,4 +1,4 @@
-"""What a training step would take, found by going through it with tensors that have shapes and no values.
+"""What a training step would take, found by a dry run: tensors have shapes and no values.
 
 The model is built from its config alone, on torch's meta device, and its adapters on it; then one pass forward
 and backward runs under torch's FakeTensorMode, which computes shapes and nothing else. So nothing has to be
@@ -26,9 +26,9 @@ from preceptor.judge.models.local.loading import quiet_loading
 from preceptor.train.errors import CheckpointError
 from preceptor.train.estimate.memory import Alive, held_bytes
 from preceptor.train.models.adapters import (
-    BENEATH,
     POLICY,
     REFERENCE,
+    STACKED,
     adapt,
     check_adapter,
     checkpoint_gradients,
@@ -43,13 +43,13 @@ if TYPE_CHECKING:
 
 aten = torch.ops.aten
 
-Run = Callable[[Mapping[str, Tensor]], Tensor]
+ComputeLoss = Callable[[Mapping[str, Tensor]], Tensor]
 """Inputs -> the loss that is to be differentiated."""
-Prepare = Callable[["PeftModel"], tuple[nn.Module, Run]]
+Prepare = Callable[["PeftModel"], tuple[nn.Module, ComputeLoss]]
 """The adapted model -> the module that is trained, and how it is run."""
 
 
-class Work(NamedTuple):
+class ComputeCost(NamedTuple):
     """What has to be computed."""
 
     flops: float
@@ -57,12 +57,12 @@ class Work(NamedTuple):
     """Of tensors that operations make: what has to go through memory."""
     operations: float
 
-    def times(self, factor: float) -> Work:
+    def times(self, factor: float) -> ComputeCost:
         """This, so many times over."""
-        return Work(*(factor * value for value in self))
+        return ComputeCost(*(factor * value for value in self))
 
 
-class Sketch(NamedTuple):
+class DryRun(NamedTuple):
     """What one pass takes, and what has to be held beside it."""
 
     frozen_bytes: int
@@ -73,8 +73,8 @@ class Sketch(NamedTuple):
     trained_numbers: int
     pass_bytes: int
     """Most that is alive at a time beside the weights, gradients among it."""
-    forward: Work
-    both: Work
+    forward: ComputeCost
+    both: ComputeCost
     """Of the forward and the backward pass."""
 
 
@@ -129,7 +129,7 @@ def adapted_skeleton(
             return adapt(base, settings.rank, settings.alpha, settings.seed, **form)
         check_adapter(Path(settings.adapter))
         config = LoraConfig.from_pretrained(settings.adapter)
-        model = PeftModelForCausalLM(base.model, config, adapter_name=BENEATH if on_top else POLICY)
+        model = PeftModelForCausalLM(base.model, config, adapter_name=STACKED if on_top else POLICY)
         if on_top:
             model.add_adapter(POLICY, lora(settings.rank, settings.alpha))
         elif frozen_reference:
@@ -138,7 +138,7 @@ def adapted_skeleton(
         return model
 
 
-class Given(NamedTuple):
+class PassInputs(NamedTuple):
     """One pass of a step."""
 
     inputs: Mapping[str, Tensor]
@@ -147,15 +147,15 @@ class Given(NamedTuple):
     """Not the first of its step: gradients of an earlier one are there already."""
 
 
-def sketch_passes(
+def dry_run_passes(
     adapted: PeftModel,
     prepare: Prepare,
-    given: Sequence[Given],
+    given: Sequence[PassInputs],
     device: torch.device,
     *,
     bf16: bool,
     checkpointing: bool,
-) -> list[Sketch]:
+) -> list[DryRun]:
     """Go through each of some passes by itself. `adapted` is a skeleton and is used up."""
     module, run = prepared(adapted, prepare, checkpointing)
     with FakeTensorMode(allow_non_fake_inputs=True):
@@ -177,7 +177,7 @@ def sketch_passes(
                 forward = counting.work()
                 loss.backward()  # type: ignore[no-untyped-call]
             found.append(
-                Sketch(
+                DryRun(
                     frozen_bytes=held - held_bytes(trained),
                     trained_bytes=held_bytes(trained),
                     trained_tensors=len(trained),
@@ -190,7 +190,7 @@ def sketch_passes(
     return found
 
 
-def prepared(adapted: PeftModel, prepare: Prepare, checkpointing: bool) -> tuple[nn.Module, Run]:
+def prepared(adapted: PeftModel, prepare: Prepare, checkpointing: bool) -> tuple[nn.Module, ComputeLoss]:
     """What is trained and how it is run, still on the meta device. `adapted` is a skeleton and is used up."""
     stays: Any = adapted
     stays.to = lambda *_, **__: adapted  # a library's trainer would move what has no values
@@ -227,9 +227,9 @@ class _Counting(Alive):  # type: ignore[no-untyped-call]  # of torch's __init_su
         super().__init__()
         self.flops = self.moved_bytes = self.operations = 0.0
 
-    def work(self) -> Work:
+    def work(self) -> ComputeCost:
         """All so far."""
-        return Work(self.flops, self.moved_bytes, self.operations)
+        return ComputeCost(self.flops, self.moved_bytes, self.operations)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -251,7 +251,7 @@ class _Counting(Alive):  # type: ignore[no-untyped-call]  # of torch's __init_su
         return made
 
     def _by_values(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """What an operation makes whose shape hangs on values, at its largest; None for any other."""
+        """What an operation makes whose shape depends on values, at its largest; None for any other."""
         first: Any = args[0] if args else None
         if func is aten.nonzero.default:
             return torch.empty((first.numel(), first.dim()), dtype=torch.long, device=first.device)

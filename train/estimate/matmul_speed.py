@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from preceptor.train.estimate.dry_run import Work
+from preceptor.train.estimate.dry_run import ComputeCost
 
 TRIALS = 3
 ROWS = 512
@@ -33,7 +33,7 @@ class Speed(NamedTuple):
     operation_s: float
     """Of an operation on next to nothing: the call of its layer, and of autograd."""
 
-    def seconds(self, work: Work) -> float:
+    def seconds(self, work: ComputeCost) -> float:
         """Time that work takes, as if nothing overlapped."""
         return (
             work.flops / self.flops_a_s

@@ -1,13 +1,13 @@
 """What a training will take, told before any weights are loaded: steps, memory, disk and time.
 
 steps      counted, from the rows and their tokens
-memory     the heaviest pass of all steps is gone through with tensors that have no values (`train.estimate.dry_run`);
+memory     the heaviest pass of all steps is run dry, with tensors that have no values (`train.estimate.dry_run`);
            beside it stand the weights, the adapter, and AdamW's two moments. Tensors are counted: what the
            process takes beside them (Python, libraries, kernels' own scratch) is not
 disk       of the output folder with its checkpoints, as many as there are for a moment while one is written
 time       from when the weights are loaded to when the result is written, in parts: the steps, measuring on
            held-out rows, checkpoints, and what is read without gradients before and after. Passes of the
-           training's own are timed on this very machine for it, with made-up weights (`train.estimate.timing`); where
+           training's own are timed on this very machine for it, with random weights (`train.estimate.timing`); where
            even the least of them would be long, the speed of a matrix product must do (`train.estimate.matmul_speed`),
            and the time is right to a factor of about three
 
@@ -29,17 +29,17 @@ from preceptor.constitution.errors import UserError
 from preceptor.train.data.batching import EVALUATED, evenly
 from preceptor.train.data.pairs import PairTokens
 from preceptor.train.estimate.dry_run import (
-    Given,
+    DryRun,
+    PassInputs,
     Prepare,
-    Sketch,
     adapted_skeleton,
+    dry_run_passes,
     skeleton_of,
-    sketch_passes,
 )
 from preceptor.train.estimate.matmul_speed import measured_speed
 from preceptor.train.estimate.memory import available_bytes, held_bytes
-from preceptor.train.estimate.random_weights import make_up, with_layers
-from preceptor.train.estimate.schedule import Course, Heavy, pair_course, read_weight, saved_steps
+from preceptor.train.estimate.random_weights import fill_with_random_weights, with_layers
+from preceptor.train.estimate.schedule import HeavyPass, StepSchedule, pair_schedule, read_weight, saved_steps
 from preceptor.train.estimate.timing import NOTHING, Form, Spread, Timing, sum_of, timed
 from preceptor.train.forward.layout_check import choose_layout
 from preceptor.train.models.devices import load_dtype, pass_tokens, training_device
@@ -64,8 +64,8 @@ RESULT_BYTES = 12_000
 CARD_BYTES = 55_000
 """Of a reward model's report card with its page, which is larger the more tags and principles there are."""
 STARTED_S, CARD_S = 0.4, 0.6
-"""What does not hang on model or rows: the library's trainer, the result's files; a report card with its plots. By a
-clock on one machine, and on any of them little beside a training that is worth planning."""
+"""What does not depend on model or rows: the library's trainer, the result's files; a report card with its plots.
+Measured on one machine. They are small on any machine, next to a training worth planning."""
 METHOD_SHARE = 0.15
 """How far off the time was by the method's own fault, on a quiet machine (`benchmarks/plan.py`)."""
 TRIED_LAYERS = 2
@@ -74,7 +74,7 @@ STATE_STEP_BYTES, METRICS_STEP_BYTES = 400, 280
 """Of a step in a checkpoint's state, and in metrics.jsonl."""
 
 
-class Plan(NamedTuple):
+class TrainingPlan(NamedTuple):
     """What a training is predicted to take; None where it cannot be told."""
 
     stage: str
@@ -112,20 +112,20 @@ class Plan(NamedTuple):
         return {**self._asdict(), "notes": list(self.notes), "time_range_s": limits and list(limits)}
 
 
-class _Sketched(NamedTuple):
-    course: Course
-    sketch: Sketch | None
-    """None for a model that cannot be gone through without values."""
-    heavy: Heavy | None
+class _Planned(NamedTuple):
+    schedule: StepSchedule
+    dry_run: DryRun | None
+    """None for a model that cannot be run without values."""
+    heavy: HeavyPass | None
     reason: str
-    """Why the prompt of a pair is not shared, or there is no sketch."""
+    """Why the prompt of a pair is not shared, or there is no dry run."""
 
     @property
     def memory_bytes(self) -> int | None:
-        return None if self.sketch is None else sum(_memory(self.sketch).values())
+        return None if self.dry_run is None else sum(_memory(self.dry_run).values())
 
 
-class Job(NamedTuple):
+class TrainingJob(NamedTuple):
     """A stage, as its planner sees it."""
 
     stage: str
@@ -134,7 +134,7 @@ class Job(NamedTuple):
     frozen_reference: bool = False
     on_top: bool = False
     on_cpu: bool = False
-    """Its loss can only be gone through without values on a CPU: TRL's kernels for GPUs cannot."""
+    """Its loss can only be run without values on a CPU: TRL's kernels for GPUs cannot."""
     checkpoints_tokenizer: bool = False
     """TRL writes the tokenizer into every checkpoint."""
     adapters_saved: int = 1
@@ -142,40 +142,42 @@ class Job(NamedTuple):
 
 
 def plan_pairs(
-    job: Job,
+    job: TrainingJob,
     base: Base,
     pairs: Sequence[PairTokens],
     held_out: Sequence[PairTokens],
     read: Sequence[PairTokens],
-) -> Plan:
+) -> TrainingPlan:
     """What a training on pairs takes, measured on some of `held_out` and with `read` read once without gradients;
     else as `plan_training`."""
     budget = pass_tokens(job.settings, training_device())
 
-    def course(shared: bool) -> Course:
-        made = pair_course(pairs, job.settings, base.model.config, budget, shared)
+    def schedule(shared: bool) -> StepSchedule:
+        made = pair_schedule(pairs, job.settings, base.model.config, budget, shared)
         weigh = partial(read_weight, config=base.model.config, budget=budget, shared=shared)
         return made._replace(held_out=weigh(evenly(held_out, EVALUATED)), around=weigh(read) + made.around)
 
-    return plan_training(job, base, course, _why_apart(job, base, pairs))
+    return plan_training(job, base, schedule, _why_apart(job, base, pairs))
 
 
-def _why_apart(job: Job, base: Base, pairs: Sequence[PairTokens]) -> str:
-    """What the self-test says against a shared prompt, of a few layers with made-up weights; empty where nothing."""
+def _why_apart(job: TrainingJob, base: Base, pairs: Sequence[PairTokens]) -> str:
+    """What the self-test says against a shared prompt, of a few layers with random weights; empty where nothing."""
     bare = skeleton_of(base, torch.float32, with_layers(base.model.config, TRIED_LAYERS))
     shortest = min(pairs, key=lambda pair: pair.tokens)
     try:
-        make_up(bare.model, torch.device("cpu"))
+        fill_with_random_weights(bare.model, torch.device("cpu"))
         layout = choose_layout(bare.model, [shortest], base.pad_id, with_logits=job.stage == "dpo")
-    except Exception:  # too large, or asks for what is not there: the sketch has its own say
+    except Exception:  # too large, or it needs values: the dry run reports that itself
         return ""
     return "" if layout.shared else layout.reasons[0].partition(": ")[2]
 
 
-def plan_training(job: Job, base: Base, course: Callable[[bool], Course], apart: str = "") -> Plan:
+def plan_training(
+    job: TrainingJob, base: Base, schedule: Callable[[bool], StepSchedule], apart: str = ""
+) -> TrainingPlan:
     """What a training takes.
 
-    `base` is a skeleton or a loaded model, of which config and tokenizer alone are used; `course` gives the
+    `base` is a skeleton or a loaded model, of which config and tokenizer alone are used; `schedule` gives the
     passes where the prompt of a pair is shared, and where not; `apart` says why it cannot be. A model that
     cannot be gone through without values has no figure but its steps, and a note that says why.
     """
@@ -185,33 +187,33 @@ def plan_training(job: Job, base: Base, course: Callable[[bool], Course], apart:
     if available is not None and device.type == "cpu":
         available += held_bytes(tensor for tensor in base.model.parameters() if not tensor.is_meta)
     wanted = settings.gradient_checkpointing
-    found = _sketched(job, base, course, bool(wanted), apart)
+    found = _planned(job, base, schedule, bool(wanted), apart)
     notes: tuple[str, ...] = ()
     peak = found.memory_bytes
     if wanted is None and peak is not None and available is not None and peak > available:
         wanted = True
-        found = _sketched(job, base, course, True, apart)
+        found = _planned(job, base, schedule, True, apart)
         notes = (
             f"gradient checkpointing is on: without it {_mib(peak)} would be needed, and {_mib(available)} "
-            "can be had",
+            "is free",
         )
         peak = found.memory_bytes
     if peak is not None and available is not None and peak > available:
         notes += (
-            f"{_mib(peak)} are needed and {_mib(available)} can be had: a smaller --max-length, --pass-tokens "
+            f"{_mib(peak)} are needed and {_mib(available)} is free: a smaller --max-length, --pass-tokens "
             "or --batch-size takes less",
         )
-    if found.sketch is None:
-        notes += (f"memory, disk and time cannot be foretold of this model: {found.reason}",)
+    if found.dry_run is None:
+        notes += (f"memory, disk and time cannot be predicted for this model: {found.reason}",)
     time, limits = _time(job, base, found, bool(wanted))
     disk = _disk(job, found, tokenizer_bytes(base.tokenizer))
-    return Plan(
+    return TrainingPlan(
         stage=job.stage,
-        steps=found.course.steps,
-        rows=found.course.rows,
-        tokens=found.course.tokens,
+        steps=found.schedule.steps,
+        rows=found.schedule.rows,
+        tokens=found.schedule.tokens,
         memory_bytes=peak,
-        memory={} if found.sketch is None else _memory(found.sketch),
+        memory={} if found.dry_run is None else _memory(found.dry_run),
         available_bytes=available,
         disk_bytes=disk and disk[0],
         kept_bytes=disk and disk[1],
@@ -220,64 +222,64 @@ def plan_training(job: Job, base: Base, course: Callable[[bool], Course], apart:
         time=time,
         gradient_checkpointing=bool(wanted),
         heaviest_step=found.heavy and found.heavy.step,
-        two_rows=found.reason if found.sketch is not None else "",
+        two_rows=found.reason if found.dry_run is not None else "",
         notes=notes,
     )
 
 
-def _sketched(
-    job: Job, base: Base, course: Callable[[bool], Course], checkpointing: bool, apart: str
-) -> _Sketched:
-    """The course, its heaviest pass and what that takes; pairs in two rows where the model takes no mask of
+def _planned(
+    job: TrainingJob, base: Base, schedule: Callable[[bool], StepSchedule], checkpointing: bool, apart: str
+) -> _Planned:
+    """The schedule, its heaviest pass and what that takes; pairs in two rows where the model takes no mask of
     ours, or for what `apart` says."""
     dtype = load_dtype(job.settings.precision)
     where = torch.device("cpu") if job.on_cpu else training_device()
     reason = apart
     for shared in (True,) if job.on_cpu else (False,) if apart else (True, False):
-        chosen = course(shared)
-        given = [Given(heavy.inputs, heavy.later) for heavy in chosen.heavy]
+        chosen = schedule(shared)
+        given = [PassInputs(heavy.inputs, heavy.later) for heavy in chosen.heavy]
         half = dtype == torch.bfloat16
         try:
             bare = skeleton_of(base, dtype)
             adapted = adapted_skeleton(bare, job.settings, job.frozen_reference, job.on_top)
-            found = sketch_passes(adapted, job.prepare, given, where, bf16=half, checkpointing=checkpointing)
+            found = dry_run_passes(adapted, job.prepare, given, where, bf16=half, checkpointing=checkpointing)
         except UserError:
             raise
         except Exception as error:  # whatever an architecture asks of values: then no figure, and the reason
             reason = reason or (str(error).strip() or type(error).__name__).splitlines()[0]
             continue
         most = max(range(len(found)), key=lambda number: found[number].pass_bytes)
-        return _Sketched(chosen, found[most], chosen.heavy[most], reason)
-    return _Sketched(chosen, None, None, reason)
+        return _Planned(chosen, found[most], chosen.heavy[most], reason)
+    return _Planned(chosen, None, None, reason)
 
 
-def settled(settings: Any, plan: Plan) -> Any:
+def settled(settings: Any, plan: TrainingPlan) -> Any:
     """The settings, with what the plan decided where nothing was said."""
     if settings.gradient_checkpointing is not None:
         return settings
     return settings.model_copy(update={"gradient_checkpointing": plan.gradient_checkpointing})
 
 
-def _memory(sketch: Sketch) -> dict[str, int]:
+def _memory(dry_run: DryRun) -> dict[str, int]:
     return {
-        "weights": sketch.frozen_bytes,
-        "adapter": sketch.trained_bytes,
-        "optimizer": 2 * 4 * sketch.trained_numbers + 4 * sketch.trained_tensors,
-        "pass": sketch.pass_bytes,
+        "weights": dry_run.frozen_bytes,
+        "adapter": dry_run.trained_bytes,
+        "optimizer": 2 * 4 * dry_run.trained_numbers + 4 * dry_run.trained_tensors,
+        "pass": dry_run.pass_bytes,
     }
 
 
-def _disk(job: Job, found: _Sketched, tokenizer_bytes: int) -> tuple[int, int] | None:
+def _disk(job: TrainingJob, found: _Planned, tokenizer_bytes: int) -> tuple[int, int] | None:
     """Bytes of the output folder at its fullest, and of what stays.
 
     A new checkpoint is written before the oldest is removed, and the result while the last ones are there.
     """
-    sketch, steps = found.sketch, found.course.steps
-    if sketch is None:
+    dry_run, steps = found.dry_run, found.schedule.steps
+    if dry_run is None:
         return None
     every = job.settings.checkpoint_every
-    adapter = 4 * sketch.trained_numbers + TENSOR_BYTES * sketch.trained_tensors
-    optimizer = 8 * sketch.trained_numbers + OPTIMIZER_TENSOR_BYTES * sketch.trained_tensors
+    adapter = 4 * dry_run.trained_numbers + TENSOR_BYTES * dry_run.trained_tensors
+    optimizer = 8 * dry_run.trained_numbers + OPTIMIZER_TENSOR_BYTES * dry_run.trained_tensors
     one = job.adapters_saved * adapter + optimizer + CHECKPOINT_BYTES
     one += tokenizer_bytes if job.checkpoints_tokenizer else 0
     sizes = [one + STATE_STEP_BYTES * step for step in saved_steps(steps, every)]
@@ -297,18 +299,18 @@ def tokenizer_bytes(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def _time(
-    job: Job, base: Base, found: _Sketched, checkpointing: bool
+    job: TrainingJob, base: Base, found: _Planned, checkpointing: bool
 ) -> tuple[dict[str, float], tuple[float, float] | None]:
-    """Seconds by part, and their limits; empty where they cannot be foretold."""
-    sketch, heavy, course = found.sketch, found.heavy, found.course
-    if sketch is None or heavy is None:
+    """Seconds by part, and their limits; empty where they cannot be predicted."""
+    dry_run, heavy, schedule = found.dry_run, found.heavy, found.schedule
+    if dry_run is None or heavy is None:
         return {}, None
     dtype, device = load_dtype(job.settings.precision), training_device()
     speed = measured_speed(device, base.model.config.get_text_config().hidden_size, dtype)
-    both, forward = speed.seconds(sketch.both) / heavy.weight, speed.seconds(sketch.forward) / heavy.weight
+    both, forward = speed.seconds(dry_run.both) / heavy.weight, speed.seconds(dry_run.forward) / heavy.weight
     timing: Timing | None = None
-    reads = course.around + course.held_out > 0
-    saves = len(saved_steps(course.steps, job.settings.checkpoint_every))
+    reads = schedule.around + schedule.held_out > 0
+    saves = len(saved_steps(schedule.steps, job.settings.checkpoint_every))
     fixed_s = STARTED_S + (CARD_S if job.stage == "reward" else 0.0)
     form = Form(
         dtype, device, job.frozen_reference, job.on_top, checkpointing, reads, lambda weight: both * weight
@@ -317,12 +319,12 @@ def _time(
         torch.random.fork_rng(),
         suppress(Exception),
     ):  # what an architecture asks for, or its size: then the rough one
-        timing = timed(base, job.settings, job.prepare, course.strata, form)
+        timing = timed(base, job.settings, job.prepare, schedule.strata, form)
     if timing is None:
         flat = [Spread(one, one, one) for one in (both, forward)]
-        rough = Timing((flat[0],) * len(course.strata), flat[1], NOTHING, NOTHING)
-        return {part: some.middle for part, some in parts_of(course, rough, saves, fixed_s).items()}, None
-    parts = parts_of(course, timing, saves, fixed_s)
+        rough = Timing((flat[0],) * len(schedule.strata), flat[1], NOTHING, NOTHING)
+        return {part: some.middle for part, some in parts_of(schedule, rough, saves, fixed_s).items()}, None
+    parts = parts_of(schedule, timing, saves, fixed_s)
     total = sum_of(parts.values())
     return {part: some.middle for part, some in parts.items()}, (
         (1 - METHOD_SHARE) * total.low,
@@ -330,14 +332,14 @@ def _time(
     )
 
 
-def parts_of(course: Course, timing: Timing, saves: int, fixed_s: float) -> dict[str, Spread]:
+def parts_of(schedule: StepSchedule, timing: Timing, saves: int, fixed_s: float) -> dict[str, Spread]:
     """What each part of a training takes: what was timed, as many times as it comes, and what is always the same."""
-    passes = (rate.times(one.total) for one, rate in zip(course.strata, timing.rates, strict=True))
+    passes = (rate.times(one.total) for one, rate in zip(schedule.strata, timing.rates, strict=True))
     return {
-        "steps": sum_of([*passes, timing.step.times(course.steps)]),
-        "held_out": timing.read.times(saves * course.held_out),
+        "steps": sum_of([*passes, timing.step.times(schedule.steps)]),
+        "held_out": timing.read.times(saves * schedule.held_out),
         "checkpoints": timing.checkpoint.times(saves),
-        "around": sum_of([timing.read.times(course.around), Spread(fixed_s, fixed_s, fixed_s)]),
+        "around": sum_of([timing.read.times(schedule.around), Spread(fixed_s, fixed_s, fixed_s)]),
     }
 
 

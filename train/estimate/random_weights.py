@@ -1,4 +1,4 @@
-"""Models with made-up weights: of a config's form and of few layers, to try and to time what a training will do."""
+"""Models with random weights: of a config's form and of few layers, to try and to time what a training will do."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def with_layers(config: Any, layers: int) -> Any:
     return config
 
 
-def make_up(module: nn.Module, device: torch.device) -> None:
+def fill_with_random_weights(module: nn.Module, device: torch.device) -> None:
     """Give a skeleton weights, such that numbers stay near one from layer to layer, without any chance.
 
     Those that are trained are small, so that policy and reference nearly agree, as they do at first: far apart, a
@@ -48,7 +48,7 @@ def make_up(module: nn.Module, device: torch.device) -> None:
     available = available_bytes(device)
     if available is not None and needed > SHARE * available:
         raise MemoryShortError(
-            f"{needed / 2**20:.0f} MiB for a few layers, and {available / 2**20:.0f} MiB to be had"
+            f"{needed / 2**20:.0f} MiB for a few layers, and {available / 2**20:.0f} MiB available"
         )
     pattern = torch.randn(PATTERN, generator=torch.Generator().manual_seed(0))
 

@@ -23,7 +23,7 @@ KEPT_FLOATS = 25
 """Rough numbers a layer keeps of a token for the backward pass, in widths of the model: to choose a pass by."""
 
 
-class Heavy(NamedTuple):
+class HeavyPass(NamedTuple):
     """A pass that may be the one that takes most."""
 
     step: int
@@ -35,14 +35,14 @@ class Heavy(NamedTuple):
     """By `pass_weight`."""
 
 
-class Course(NamedTuple):
+class StepSchedule(NamedTuple):
     """Which passes a training consists of."""
 
     steps: int
     rows: int
     tokens: int
     """Of the rows, once."""
-    heavy: tuple[Heavy, ...]
+    heavy: tuple[HeavyPass, ...]
     strata: tuple[Stratum, ...]
     """All passes of all steps, by what they weigh."""
     around: float = 0.0
@@ -61,10 +61,10 @@ def saved_steps(steps: int, every: int) -> list[int]:
     return sorted({*range(every, steps + 1, every), steps})
 
 
-def pair_course(
+def pair_schedule(
     pairs: Sequence[PairTokens], settings: LoopSettings, config: Any, pass_tokens: int, shared: bool
-) -> Course:
-    """The course of a training on pairs: steps and passes are those that `PairTrainer` will make."""
+) -> StepSchedule:
+    """The schedule of a training on pairs: steps and passes are those that `PairTrainer` will make."""
     tokens = [pair.tokens for pair in pairs]
     lengths = row_tokens(pairs, shared)
     batches = -(-len(pairs) // settings.batch_size)
@@ -102,7 +102,7 @@ def pair_course(
     asked = _pairs_weight(2, 2 * longest.length, config, False) + _pairs_weight(
         2, longest.tokens, config, True
     )
-    return Course(
+    return StepSchedule(
         steps=steps,
         rows=len(pairs),
         tokens=sum(tokens),
@@ -130,18 +130,20 @@ def read_weight(pairs: Sequence[PairTokens], config: Any, budget: int, shared: b
     return sum(_pairs_weight(len(part), lengths[part[0]], config, shared) for part in passes(lengths, budget))
 
 
-def _heavy_pairs(step: int, rows: Sequence[PairTokens], shared: bool, later: bool, weight: float) -> Heavy:
-    return Heavy(step, batch_fields(collate_pairs(rows, range(len(rows)), 0, shared)), later, weight)
+def _heavy_pairs(
+    step: int, rows: Sequence[PairTokens], shared: bool, later: bool, weight: float
+) -> HeavyPass:
+    return HeavyPass(step, batch_fields(collate_pairs(rows, range(len(rows)), 0, shared)), later, weight)
 
 
-def row_course(
+def row_schedule(
     lengths: Sequence[int],
     settings: LoopSettings,
     config: Any,
     batches: Sequence[Sequence[int]],
     shapes: Callable[[Sequence[int]], Mapping[str, Tensor]],
-) -> Course:
-    """The course of a training that puts a whole step through the model at once.
+) -> StepSchedule:
+    """The schedule of a training that puts a whole step through the model at once.
 
     `lengths` of the rows, `batches` of row numbers in the order of their steps; `shapes` makes tensors as
     TRL's batch of some rows has them.
@@ -158,10 +160,10 @@ def row_course(
     weights = [weight(batch) for batch in batches]
     places = [max(lengths[at] for at in batch) * len(batch) for batch in batches]
     heaviest = max(range(len(batches)), key=lambda number: places[number])
-    return Course(
+    return StepSchedule(
         steps=steps,
         rows=len(lengths),
         tokens=sum(lengths),
-        heavy=(Heavy(heaviest, shapes(batches[heaviest]), False, weights[heaviest]),),
+        heavy=(HeavyPass(heaviest, shapes(batches[heaviest]), False, weights[heaviest]),),
         strata=strata_of([weights[step % len(batches)] for step in range(steps)], sample, STRATA),
     )

@@ -1,4 +1,4 @@
-"""How long passes take on this machine: a few of the training's own are gone through, with made-up weights.
+"""How long passes take on this machine: a few of the training's own passes are run, with random weights.
 
 The model is built from its config, so that no weights are read: with all its layers where that is quick, else
 with one layer and with two, and what the second adds is taken for every further one. The passes of all steps
@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from preceptor.train.estimate.dry_run import Prepare, Run, adapted_skeleton, prepared, skeleton_of
-from preceptor.train.estimate.random_weights import layers_of, make_up, with_layers
+from preceptor.train.estimate.dry_run import ComputeLoss, Prepare, adapted_skeleton, prepared, skeleton_of
+from preceptor.train.estimate.random_weights import fill_with_random_weights, layers_of, with_layers
 from preceptor.train.models.adapters import save_part
 from preceptor.train.models.base import Base
 
@@ -32,7 +32,7 @@ BUDGET_S = 1.5
 """Of timing passes in all; what was begun is ended, and one pass of a stratum at least is timed."""
 TRIALS = 3
 LONGEST_S = 1.0
-"""Of a pass of one row through two layers, as foretold by a product of matrices: nothing longer is tried."""
+"""Of a pass of one row through two layers, as predicted by a product of matrices: nothing longer is tried."""
 CLIPPED = 1.0
 """Norm that gradients are clipped to, as transformers' Trainer does where nothing is said."""
 
@@ -133,7 +133,7 @@ def timed(
 
 
 class Form(NamedTuple):
-    """How the model is to be gone through."""
+    """How the model is run."""
 
     dtype: torch.dtype
     device: torch.device
@@ -153,17 +153,17 @@ class Form(NamedTuple):
 
 def _built(
     base: Base, settings: LoopSettings, prepare: Prepare, layers: int, form: Form
-) -> tuple[nn.Module, Run, Any]:
-    """The adapted model with so many layers and made-up weights, as `prepare` has it run."""
+) -> tuple[nn.Module, ComputeLoss, Any]:
+    """The adapted model with so many layers and random weights, as `prepare` has it run."""
     bare = skeleton_of(base, form.dtype, with_layers(base.model.config, layers))
     adapted = adapted_skeleton(bare, settings, form.frozen_reference, form.on_top)
     module, run = prepared(adapted, prepare, form.checkpointing)
-    make_up(module, form.device)
+    fill_with_random_weights(module, form.device)
     return module.train(), run, adapted
 
 
 def _clocked(
-    built: tuple[nn.Module, Run, Any],
+    built: tuple[nn.Module, ComputeLoss, Any],
     strata: Sequence[Stratum],
     rows: Sequence[int],
     form: Form,

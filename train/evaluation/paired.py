@@ -19,7 +19,7 @@ Z99 = 2.5758293035489004
 RESAMPLES = 4000
 SEED = 20261121
 
-Told = TypeVar("Told")
+ToldT = TypeVar("ToldT")
 
 
 class Estimate(NamedTuple):
@@ -32,7 +32,7 @@ class Estimate(NamedTuple):
     """Prompts that it rests on."""
 
 
-class Change(NamedTuple):
+class BeforeAfter(NamedTuple):
     """A figure before and after."""
 
     before: Estimate
@@ -44,14 +44,14 @@ class Change(NamedTuple):
     """99 % interval of `by`."""
 
 
-class Part(NamedTuple):
+class RatioPart(NamedTuple):
     """What one prompt adds to a ratio of sums."""
 
     over: float
     under: float
 
 
-def shares(before: Sequence[bool | None], after: Sequence[bool | None]) -> Change:
+def shares(before: Sequence[bool | None], after: Sequence[bool | None]) -> BeforeAfter:
     """Share of prompts of which something is true; None: the prompt says nothing about it on that side.
 
     Wilson's intervals; that of the difference is Newcombe's for paired shares (Newcombe 1998, Statistics in Medicine
@@ -60,18 +60,20 @@ def shares(before: Sequence[bool | None], after: Sequence[bool | None]) -> Chang
     sides = [[told for told in side if told is not None] for side in (before, after)]
     old, new = (wilson(sum(side), len(side)) for side in sides)
     if not (old.n and new.n):
-        return Change(Estimate(*old), Estimate(*new), math.nan, math.nan, math.nan)
+        return BeforeAfter(Estimate(*old), Estimate(*new), math.nan, math.nan, math.nan)
     wide_old, wide_new = (wilson(sum(side), len(side), Z99) for side in sides)
     paired = len(sides[0]) == len(before) and len(sides[1]) == len(after)
     change = newcombe(wide_old, wide_new, phi(sides[0], sides[1]) if paired else 0.0)
-    return Change(Estimate(*old), Estimate(*new), *change)
+    return BeforeAfter(Estimate(*old), Estimate(*new), *change)
 
 
 def _same(value: Any) -> Any:
     return value
 
 
-def ratios(before: Sequence[Part], after: Sequence[Part], shown: Callable[[Any], Any] = _same) -> Change:
+def ratios(
+    before: Sequence[RatioPart], after: Sequence[RatioPart], shown: Callable[[Any], Any] = _same
+) -> BeforeAfter:
     """Sum over sum, as words over replies; intervals by the bootstrap over prompts (Efron 1979), by percentiles that
     are moved outwards for few prompts (Hesterberg 2015, arXiv 1411.5279, section 5.3: the expanded interval).
 
@@ -92,7 +94,7 @@ def ratios(before: Sequence[Part], after: Sequence[Part], shown: Callable[[Any],
     ]
     counted = [int((table[:, 1] > 0).sum()) for table in tables]
     old, new = (Estimate(float(figure), *end, n) for figure, end, n in zip(value, ends, counted, strict=True))
-    return Change(
+    return BeforeAfter(
         old,
         new,
         new.value - old.value,
@@ -123,8 +125,8 @@ def _percentiles(values: Any, tail: float) -> tuple[float, float]:
 
 
 def left_out(
-    before: Sequence[Told], after: Sequence[Told], statistic: Callable[[Sequence[Told]], float]
-) -> Change:
+    before: Sequence[ToldT], after: Sequence[ToldT], statistic: Callable[[Sequence[ToldT]], float]
+) -> BeforeAfter:
     """A statistic of all prompts together, in 0..1; intervals by the jackknife (Efron and Stein 1981) and Student's t.
 
     For figures that count what stands in several replies: the bootstrap draws prompts twice, and their replies would
@@ -134,7 +136,7 @@ def left_out(
     old, new = statistic(before), statistic(after)
     if n < 2:
         one, other = (Estimate(value, math.nan, math.nan, n) for value in (old, new))
-        return Change(one, other, new - old, math.nan, math.nan)
+        return BeforeAfter(one, other, new - old, math.nan, math.nan)
     lacking = [
         (statistic([*before[:at], *before[at + 1 :]]), statistic([*after[:at], *after[at + 1 :]]))
         for at in range(n)
@@ -145,7 +147,7 @@ def left_out(
         for value, half in zip((old, new), halves, strict=True)
     )
     half = _t(0.005, n) * _jackknife([b - a for a, b in lacking])
-    return Change(one, other, new - old, new - old - half, new - old + half)
+    return BeforeAfter(one, other, new - old, new - old - half, new - old + half)
 
 
 def _jackknife(values: Sequence[float]) -> float:

@@ -8,14 +8,14 @@ from pathlib import Path
 from preceptor.judge.models.local.loading import load
 from preceptor.prompts.records import Message
 from preceptor.train.data.pairs import encode_messages, encode_reply, turn_ends
-from preceptor.train.evaluation.paired import Part
+from preceptor.train.evaluation.paired import RatioPart
 from preceptor.train.evaluation.probes import Passage
 from preceptor.train.forward.reply_logprobs import row_logprobs
 
 BATCH = 16
 
 
-def passage_nats(name: str, source: str, passages: Sequence[Passage]) -> list[Part]:
+def passage_nats(name: str, source: str, passages: Sequence[Passage]) -> list[RatioPart]:
     """For each passage its nats over its tokens.
 
     source: folder, GGUF file or hub id of the weights of the model called `name`.
@@ -38,4 +38,4 @@ def passage_nats(name: str, source: str, passages: Sequence[Passage]) -> list[Pa
         rows.append((before, ids[: max(0, loaded.context - len(before))]))
     pad = loaded.tokenizer.pad_token_id
     logps = row_logprobs(loaded.model, rows, pad if pad is not None else min(loaded.stops), BATCH)
-    return [Part(-float(logp), len(ids)) for logp, (_, ids) in zip(logps, rows, strict=True)]
+    return [RatioPart(-float(logp), len(ids)) for logp, (_, ids) in zip(logps, rows, strict=True)]

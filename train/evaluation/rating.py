@@ -10,7 +10,7 @@ from pydantic import Field
 
 from preceptor.judge.pairs import Candidate, slotted
 from preceptor.judge.records import Pair
-from preceptor.judge.score import Reply
+from preceptor.judge.score import ReplyToScore
 from preceptor.prompts.records import Message, Prompt, Record
 from preceptor.train.errors import TrainDataError
 from preceptor.train.evaluation.calibration import sigmoid
@@ -44,7 +44,7 @@ class Doubt(NamedTuple):
     """Standard deviation over the members of the probability that a is the better."""
 
 
-def rated(model: RewardModel, replies: Iterable[Reply], name: str, batch_size: int) -> Iterator[Rated]:
+def rated(model: RewardModel, replies: Iterable[ReplyToScore], name: str, batch_size: int) -> Iterator[Rated]:
     """Every reply with its reward, in the order in which they come; one that is too long is told, not dropped."""
     rest = iter(replies)
     while slab := list(islice(rest, SLAB)):

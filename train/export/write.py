@@ -36,7 +36,7 @@ from preceptor.train.models.base import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_ba
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Format = Literal["adapter", "merged", "sequence-classification", "vllm"]
+ExportFormat = Literal["adapter", "merged", "sequence-classification", "vllm"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 DTYPES: dict[str, torch.dtype] = {
     "float32": torch.float32,
@@ -52,7 +52,7 @@ class Exported(NamedTuple):
     """An export: where it lies, and what a person should know of it."""
 
     folder: Path
-    format: Format
+    format: ExportFormat
     constitutions: tuple[str, ...]
     judges: tuple[str, ...]
     command: str
@@ -61,7 +61,11 @@ class Exported(NamedTuple):
 
 
 def export(
-    folder: str | Path, out: str | Path, form: Format, dtype: Dtype | None = None, hub_id: str | None = None
+    folder: str | Path,
+    out: str | Path,
+    form: ExportFormat,
+    dtype: Dtype | None = None,
+    hub_id: str | None = None,
 ) -> Exported:
     """Write the training in `folder` to `out` in the form asked for; whole, or not at all.
 
@@ -225,7 +229,7 @@ FORMATS: Mapping[str, ExportForm] = MappingProxyType(
         ),
     }
 )
-"""A format is one entry, and its name one of `Format`."""
+"""A format is one entry, and its name one of `ExportFormat`."""
 
 
 def _base_notes(origin: Origin) -> tuple[str, ...]:

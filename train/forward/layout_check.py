@@ -30,7 +30,7 @@ COARSE = 0.1
 """The same in half precision, where two right ways of computing differ by some hundredths."""
 
 
-class Layout(NamedTuple):
+class BatchLayout(NamedTuple):
     """How the batches of a training are laid out and their log-probabilities made."""
 
     shared: bool
@@ -44,7 +44,7 @@ class Layout(NamedTuple):
 @torch.no_grad()
 def choose_layout(
     model: PeftModel | PreTrainedModel, pairs: Sequence[PairTokens], pad_id: int, with_logits: bool
-) -> Layout:
+) -> BatchLayout:
     """The best layout in which the model computes what it would compute of plain rows.
 
     `with_logits`: whether its log-probabilities are wanted too, and not hidden states alone.
@@ -59,7 +59,7 @@ def choose_layout(
         reasons.append("all logits are kept in memory: the model's output layer is not of a known form")
         if not reasons[1:]:
             reasons.append("each reply is in a row of its own, as the model's own forward needs it")
-    return Layout(not reasons, whole, tuple(reasons))
+    return BatchLayout(not reasons, whole, tuple(reasons))
 
 
 def _shared_fault(model: PeftModel | PreTrainedModel, pairs: Sequence[PairTokens], pad_id: int) -> str | None:

@@ -39,7 +39,7 @@ SLAB = 1024
 Compute = Callable[[Sequence[PairTokens]], ReplyLogprobs]
 
 
-def weights_print(model: PeftModel, reference: str | None) -> str:
+def weights_fingerprint(model: PeftModel, reference: str | None) -> str:
     """Tells the reference's weights apart from any other's: 64 hex digits out of every one of them.
 
     reference: the adapter that acts on the base then, as `roles.reference_of` names it; the others have no part

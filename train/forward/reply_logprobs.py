@@ -13,7 +13,7 @@ from preceptor.train.data.batching import passes
 from preceptor.train.data.collate_pairs import (
     PADDING,
     PairBatch,
-    Tokens,
+    TokenBatch,
     attention_of,
     collate_pairs,
     collate_rows,
@@ -50,7 +50,7 @@ def last_hidden(model: PeftModel | PreTrainedModel, input_ids: Tensor, attention
     return cast(Tensor, output.last_hidden_state)
 
 
-def batch_hidden(model: PeftModel | PreTrainedModel, batch: Tokens) -> Tensor:
+def batch_hidden(model: PeftModel | PreTrainedModel, batch: TokenBatch) -> Tensor:
     """Hidden states (R * T, H) of a batch's places.
 
     Raises ValueError for a shared batch and a model that cannot be told its mask (`attention_of`).

@@ -26,22 +26,22 @@ from trl import GRPOConfig, RLOOConfig  # type: ignore[attr-defined]
 from preceptor.judge.models.local.loading import quiet_loading
 from preceptor.prompts.records import Prompt
 from preceptor.train.estimate.dry_run import skeleton
-from preceptor.train.estimate.plan import Plan
-from preceptor.train.grpo.trl_trainers import Group, Grpo, Rloo
+from preceptor.train.estimate.plan import TrainingPlan
+from preceptor.train.grpo.trl_trainers import Grpo, Rloo, TrainerContext
 from preceptor.train.loop.output_folder import (
     METRICS,
-    Result,
     Trained,
+    TrainingResult,
     begin_folder,
     finish_folder,
     found_finished,
     start_folder,
 )
-from preceptor.train.loop.run import Watch, run_loop, trainer_options
+from preceptor.train.loop.run import OnTrainingProgress, run_loop, trainer_options
 from preceptor.train.models.adapters import adapted_by, save_adapter
 from preceptor.train.models.base import load_for
 from preceptor.train.models.devices import load_dtype, pass_tokens, training_device
-from preceptor.train.rollout.prompts import Asked, drawings, encode_prompts, prompts_of_step
+from preceptor.train.rollout.prompts import TokenisedPrompt, drawings, encode_prompts, prompts_of_step
 from preceptor.train.rollout.rewards import (
     RewardSource,
     open_outside,
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 __all__ = ["train_grpo", "train_rloo"]
 
 
-class Sources(NamedTuple):
+class OnlineSources(NamedTuple):
     """Where rewards and replies come from."""
 
     reward: RewardSource
@@ -71,7 +71,7 @@ def train_grpo(
     *,
     reward: RewardSource,
     server: str | None = None,
-    watch: Watch | None = None,
+    watch: OnTrainingProgress | None = None,
     read: Mapping[str, Any] | None = None,
 ) -> Trained:
     """Train a policy on prompts; run again, it goes on from the last checkpoint.
@@ -82,7 +82,7 @@ def train_grpo(
     Raises TrainDataError where no prompt can be trained on or a reward function fails, CheckpointError and
     RunFolderError for models and folder, and what the judge raises where it stops for good.
     """
-    return _train("grpo", prompts, settings, Path(out), Sources(reward, server), watch, read)
+    return _train("grpo", prompts, settings, Path(out), OnlineSources(reward, server), watch, read)
 
 
 def train_rloo(
@@ -92,11 +92,11 @@ def train_rloo(
     *,
     reward: RewardSource,
     server: str | None = None,
-    watch: Watch | None = None,
+    watch: OnTrainingProgress | None = None,
     read: Mapping[str, Any] | None = None,
 ) -> Trained:
     """As `train_grpo`."""
-    return _train("rloo", prompts, settings, Path(out), Sources(reward, server), watch, read)
+    return _train("rloo", prompts, settings, Path(out), OnlineSources(reward, server), watch, read)
 
 
 def _train(
@@ -104,8 +104,8 @@ def _train(
     prompts: Sequence[Prompt],
     settings: GroupSettings,
     out: Path,
-    sources: Sources,
-    watch: Watch | None,
+    sources: OnlineSources,
+    watch: OnTrainingProgress | None,
     read: Mapping[str, Any] | None,
 ) -> Trained:
     began_s = time.monotonic()
@@ -123,7 +123,7 @@ def _train(
     begin_folder(opened)
     try:
         with quiet_loading():  # TRL asks the model by an old name in every step
-            group = Group(asked, scorer, settings, base, server, opened.path)
+            group = TrainerContext(asked, scorer, settings, base, server, opened.path)
             trainer = _trainer(model, group, settings)
             ran = run_loop(trainer, opened, settings, watch, _unplanned(kind, settings, asked))
     finally:
@@ -133,11 +133,13 @@ def _train(
     steps, wall_s = int(trainer.state.global_step), time.monotonic() - began_s
     notes = (*ran.notes, *told_of_masked(opened.path / METRICS))
     return finish_folder(
-        opened, Result(rows, ran.metrics, steps, wall_s, dict(read or {}), {}, ran.measured, notes)
+        opened, TrainingResult(rows, ran.metrics, steps, wall_s, dict(read or {}), {}, ran.measured, notes)
     )
 
 
-def plan_group(kind: str, prompts: Sequence[Prompt], settings: GroupSettings, reward: RewardSource) -> Plan:
+def plan_group(
+    kind: str, prompts: Sequence[Prompt], settings: GroupSettings, reward: RewardSource
+) -> TrainingPlan:
     """What `train_grpo` or `train_rloo` would take, as far as it is known: its steps. Raises as they do for prompts,
     models and reward."""
     base = skeleton(settings.model, load_dtype(settings.precision))
@@ -145,9 +147,7 @@ def plan_group(kind: str, prompts: Sequence[Prompt], settings: GroupSettings, re
     reward_identity(reward)  # one that is not there is told
     reward_folder(reward)
     plan = _unplanned(kind, settings, asked)
-    return plan._replace(
-        notes=("memory, time and disk are not foretold: TRL's trainer decides on its passes",)
-    )
+    return plan._replace(notes=("memory, time and disk are not predicted: TRL's trainer chooses its passes",))
 
 
 def rows_in_a_pass(settings: GroupSettings, longest: int, budget: int) -> int:
@@ -157,9 +157,9 @@ def rows_in_a_pass(settings: GroupSettings, longest: int, budget: int) -> int:
     return next(size for size in range(rows, 0, -1) if settings.batch_size % size == 0)
 
 
-def _unplanned(kind: str, settings: GroupSettings, asked: Sequence[Asked]) -> Plan:
-    """Nothing is foretold of a training that writes its own rows."""
-    return Plan(
+def _unplanned(kind: str, settings: GroupSettings, asked: Sequence[TokenisedPrompt]) -> TrainingPlan:
+    """Nothing is predicted of a training that writes its own rows."""
+    return TrainingPlan(
         stage=kind,
         steps=drawings(settings, len(asked)) * settings.updates,
         rows=len(asked),
@@ -179,7 +179,7 @@ def _unplanned(kind: str, settings: GroupSettings, asked: Sequence[Asked]) -> Pl
     )
 
 
-def _trainer(model: PeftModel, group: Group, settings: GroupSettings) -> Any:
+def _trainer(model: PeftModel, group: TrainerContext, settings: GroupSettings) -> Any:
     asked = group.asked
     longest = max(len(one.tokens) for one in asked) + settings.max_new_tokens
     rows = rows_in_a_pass(settings, longest, pass_tokens(settings, training_device()))

@@ -23,7 +23,7 @@ from trl.trainer.utils import use_adapter
 
 from preceptor.train.models.adapters import POLICY, as_reference, train_only
 from preceptor.train.models.base import Base
-from preceptor.train.rollout.prompts import Asked, sampling_of, seed_of, text_of
+from preceptor.train.rollout.prompts import TokenisedPrompt, sampling_of, seed_of, text_of
 from preceptor.train.rollout.rewards import Replied, Scorer
 from preceptor.train.rollout.sampling import sample
 from preceptor.train.rollout.vllm import draw_served
@@ -48,10 +48,10 @@ NAMES = {
 """TRL's figures that are kept, and ours, by the names in metrics.jsonl."""
 
 
-class Group(NamedTuple):
+class TrainerContext(NamedTuple):
     """What the trainers are given beside TRL's own arguments."""
 
-    asked: Sequence[Asked]
+    asked: Sequence[TokenisedPrompt]
     scorer: Scorer
     settings: GroupSettings
     base: Base
@@ -64,7 +64,7 @@ class Group(NamedTuple):
 class _Masking:
     """Plugs into TRL's trainers."""
 
-    def __init__(self, *args: Any, group: Group, **options: Any) -> None:
+    def __init__(self, *args: Any, group: TrainerContext, **options: Any) -> None:
         trainer: Any = super()
         trainer.__init__(*args, reward_funcs=[self._reward], **options)
         self.group = group

@@ -2,7 +2,7 @@
 
     guard.json             who judges, by which rules
     guard.jsonl            one `Look` a row: what was measured, what the rules made of it
-    guard-replies.jsonl    one `Reply` a row: what the policy said, what proxy and judge thought of it
+    guard-replies.jsonl    one `GuardReply` a row: what the policy said, what proxy and judge thought of it
 
 They lie in the training's folder and are all that the guard remembers, so that a training resumed from a
 checkpoint is guarded as the unbroken one is. Every look draws its replies with the same random numbers, at
@@ -34,7 +34,7 @@ from preceptor.train.evaluation.diversity import mean_self_bleu
 from preceptor.train.forward.reply_logprobs import row_logprobs
 from preceptor.train.forward.reward_heads import spread
 from preceptor.train.guard import page
-from preceptor.train.guard.rules import ABOUT, LOOKS, REPLIES, GuardRules, Look, Reply, judged
+from preceptor.train.guard.rules import ABOUT, LOOKS, REPLIES, GuardReply, GuardRules, Look, judged
 from preceptor.train.loop.output_folder import keep_metrics, row_hash
 from preceptor.train.ppo.guard_protocol import Decision, Ended, Guarded, Moment
 from preceptor.train.ppo.roles import REWARD, Roles
@@ -110,7 +110,7 @@ class HeldOutGuard:
         """Write the page of all looks."""
         return page.conclude(folder, ended)
 
-    def look(self, moment: Moment) -> tuple[Look, list[Reply]]:
+    def look(self, moment: Moment) -> tuple[Look, list[GuardReply]]:
         """What is measured, without a verdict, and the replies that it was measured on."""
         roles = moment.roles
         rollouts = self._roll_out(roles)
@@ -148,7 +148,7 @@ class HeldOutGuard:
             spread=ensemble_spread(rollouts, roles),
         )
         rows = [
-            Reply(
+            GuardReply(
                 step=moment.step,
                 prompt=reply.prompt,
                 text=reply.text,
@@ -178,7 +178,7 @@ class HeldOutGuard:
         return draw(roles, asked, 1, how, settings.seed)
 
     def _start_texts(self, folder: Path) -> list[str]:
-        found = [reply.text for reply in read_records(folder / REPLIES, Reply) if reply.step == 0]
+        found = [reply.text for reply in read_records(folder / REPLIES, GuardReply) if reply.step == 0]
         if len(found) != len(self.prompts):
             raise RunFolderError(
                 f"{folder / REPLIES} holds {len(found)} replies of the start for {len(self.prompts)} prompts: "

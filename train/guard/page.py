@@ -11,8 +11,8 @@ import jinja2
 
 from preceptor.prompts.rows import read_records
 from preceptor.train.evaluation.plots import CSS
-from preceptor.train.guard.plots import Line, lengths, over_kl, over_steps
-from preceptor.train.guard.rules import ABOUT, LOOKS, REPLIES, Look, Reply, best
+from preceptor.train.guard.plots import PlotLine, lengths, over_kl, over_steps
+from preceptor.train.guard.rules import ABOUT, LOOKS, REPLIES, GuardReply, Look, best
 from preceptor.train.ppo.guard_protocol import Ended, Guarded
 
 TEMPLATE = Path(__file__).with_name("guard.html")
@@ -53,7 +53,7 @@ def page(folder: Path, looks: Sequence[Look], step: int, stopped: Mapping[str, A
     """The page as HTML; nothing is loaded from anywhere."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    replies = list(read_records(folder / REPLIES, Reply))
+    replies = list(read_records(folder / REPLIES, GuardReply))
     start, last = ([reply for reply in replies if reply.step == look.step] for look in (looks[0], looks[-1]))
     begun = {reply.prompt.id: reply for reply in start}
     columns = columns_of(looks, step)
@@ -77,7 +77,7 @@ def page(folder: Path, looks: Sequence[Look], step: int, stopped: Mapping[str, A
     )
 
 
-def fooled(replies: Sequence[Reply]) -> list[Reply]:
+def fooled(replies: Sequence[GuardReply]) -> list[GuardReply]:
     """The replies that the judge liked least, and of those the ones that the proxy liked most, one a prompt.
 
     Those to which one of the two gave nothing are passed over.
@@ -86,8 +86,8 @@ def fooled(replies: Sequence[Reply]) -> list[Reply]:
     return sorted(known, key=lambda reply: (reply.gold, -(reply.proxy or 0.0)))[:SAMPLES]
 
 
-Figure = tuple[str, Callable[[Look], float | None], str, str]
-FIGURES: tuple[Figure, ...] = (
+LookFigure = tuple[str, Callable[[Look], float | None], str, str]
+FIGURES: tuple[LookFigure, ...] = (
     ("gold", lambda look: look.gold, ".3f", "by a judge that had no part in the reward"),
     ("judged", lambda look: float(look.judged), ".0f", "prompts with a verdict"),
     ("proxy", lambda look: look.proxy, ".3f", "mean reward of the replies"),
@@ -142,7 +142,7 @@ def _at(looks: Sequence[Look], step: int) -> Look | None:
     return next((look for look in looks if look.step == step), None)
 
 
-SERIES: tuple[tuple[str, str, tuple[Line, ...]], ...] = (
+SERIES: tuple[tuple[str, str, tuple[PlotLine, ...]], ...] = (
     (
         "Diversity",
         "of the replies; a policy that repeats itself falls, and its self-BLEU rises",
@@ -164,7 +164,11 @@ SERIES: tuple[tuple[str, str, tuple[Line, ...]], ...] = (
 
 
 def _plots(
-    looks: Sequence[Look], start: Sequence[Reply], last: Sequence[Reply], step: int, stopped: int | None
+    looks: Sequence[Look],
+    start: Sequence[GuardReply],
+    last: Sequence[GuardReply],
+    step: int,
+    stopped: int | None,
 ) -> list[tuple[str, str, str]]:
     """(title, note, SVG) of what there are figures for."""
     found = []

@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from preceptor.train.evaluation.plots import AFTER, BEFORE, FAINT, INK, blank, svg
-from preceptor.train.guard.rules import Look, Reply
+from preceptor.train.guard.rules import GuardReply, Look
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PROXY, BAD, OLD = "#c2741a", "#b3372f", "#8d97a5"
 COLOURS = (AFTER, PROXY, "#6b7686")
-Line = tuple[str, Callable[[Look], float | None]]
+PlotLine = tuple[str, Callable[[Look], float | None]]
 
 
 def over_kl(looks: Sequence[Look], returned: int) -> str:
@@ -53,7 +53,7 @@ def over_kl(looks: Sequence[Look], returned: int) -> str:
     return svg(figure)
 
 
-def over_steps(looks: Sequence[Look], lines: Sequence[Line], returned: int, stopped: int | None) -> str:
+def over_steps(looks: Sequence[Look], lines: Sequence[PlotLine], returned: int, stopped: int | None) -> str:
     """Figures over steps; a grey upright where the policy handed back stood, a red one where training stopped."""
     figure, axes = blank(3.5, 2.3)
     axes.axvline(returned, color=BEFORE, linewidth=1.2)
@@ -77,7 +77,7 @@ def over_steps(looks: Sequence[Look], lines: Sequence[Line], returned: int, stop
     return svg(figure)
 
 
-def lengths(start: Sequence[Reply], last: Sequence[Reply]) -> str:
+def lengths(start: Sequence[GuardReply], last: Sequence[GuardReply]) -> str:
     """Reward over tokens, a dot a reply: grey at the start, blue at the last look."""
     figure, axes = blank(3.5, 2.3)
     for replies, colour, name in ((start, OLD, "start"), (last, AFTER, "last")):

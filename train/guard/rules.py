@@ -18,14 +18,14 @@ from preceptor.constitution.errors import UserError
 from preceptor.prompts.records import Prompt, Record
 
 ABOUT, LOOKS, REPLIES = "guard.json", "guard.jsonl", "guard-replies.jsonl"
-"""What a guard keeps in a training's folder: judge and rules, a `Look` a row, a `Reply` a row."""
+"""What a guard keeps in a training's folder: judge and rules, a `Look` a row, a `GuardReply` a row."""
 
 Action = Literal["off", "warn", "raise_kl", "stop"]
 
 STERNNESS: tuple[Action, ...] = ("off", "warn", "raise_kl", "stop")
 
 
-class Rule(Record):
+class GuardRule(Record):
     """What may not be passed, and what is done when it is."""
 
     limit: float
@@ -37,16 +37,16 @@ class Rule(Record):
 class GuardRules(Record):
     """All of a guard's thresholds. "Start" is the policy before its first step."""
 
-    gold_drop: Rule = Rule(limit=0.0, action="stop")
+    gold_drop: GuardRule = GuardRule(limit=0.0, action="stop")
     """Gold is below the best seen by more than this and by more than the interval of the difference, while the
     proxy is no lower than it was there."""
-    kl: Rule = Rule(limit=30.0, action="raise_kl")
+    kl: GuardRule = GuardRule(limit=30.0, action="raise_kl")
     """Nats a reply from the reference, over the guard's prompts."""
-    distinct_2: Rule = Rule(limit=0.5, action="stop")
+    distinct_2: GuardRule = GuardRule(limit=0.5, action="stop")
     """Share of the start's distinct-2 under which replies repeat one another."""
-    perplexity: Rule = Rule(limit=1.5, action="warn")
+    perplexity: GuardRule = GuardRule(limit=1.5, action="warn")
     """Times the start's perplexity on plain text."""
-    length_drift: Rule = Rule(limit=2.0, action="warn")
+    length_drift: GuardRule = GuardRule(limit=2.0, action="warn")
     """Times the start's tokens a reply, or as many times fewer."""
     kl_factor: float = Field(default=2.0, gt=1)
     """What `raise_kl` multiplies the coefficient by."""
@@ -64,7 +64,7 @@ def rules_from(texts: Sequence[str]) -> GuardRules:
     """The rules with those changed that the texts name: `NAME>LIMIT:ACTION`, or `NAME:ACTION` at the limit that
     stands. Only distinct-2 is written with `<`. Raises UserError for any other text.
     """
-    changed: dict[str, Rule] = {}
+    changed: dict[str, GuardRule] = {}
     for text in texts:
         match = RULE.fullmatch(text.replace(" ", ""))
         wanted_sign = "<" if match and match["name"] == "distinct-2" else ">"
@@ -76,7 +76,7 @@ def rules_from(texts: Sequence[str]) -> GuardRules:
         field = match["name"].replace("-", "_")
         standing = _rule(GuardRules(), field)
         limit = standing.limit if match["limit"] is None else float(match["limit"])
-        changed[field] = Rule.model_validate({"limit": limit, "action": match["action"]})
+        changed[field] = GuardRule.model_validate({"limit": limit, "action": match["action"]})
     return GuardRules(**changed)
 
 
@@ -114,7 +114,7 @@ class Look(Record):
     """Why, a sentence a rule that was broken."""
 
 
-class Reply(Record):
+class GuardReply(Record):
     """What the policy replied to one of a guard's prompts: one row of guard-replies.jsonl."""
 
     step: int
@@ -126,7 +126,7 @@ class Reply(Record):
     """1, 0, or between; None without a verdict."""
 
 
-class Verdict(NamedTuple):
+class GuardVerdict(NamedTuple):
     """What is to be done after a look."""
 
     action: Action
@@ -137,7 +137,7 @@ class Verdict(NamedTuple):
     """With `stop`."""
 
 
-def judged(looks: Sequence[Look], rules: GuardRules) -> Verdict:
+def judged(looks: Sequence[Look], rules: GuardRules) -> GuardVerdict:
     """What the rules make of the last look, knowing those before it, the start first."""
     now = looks[-1]
     broken: list[tuple[Action, str]] = [
@@ -146,7 +146,7 @@ def judged(looks: Sequence[Look], rules: GuardRules) -> Verdict:
         if (rule := _rule(rules, name)).action != "off"
     ]
     action: Action = max((each for each, _ in broken), key=STERNNESS.index, default="off")
-    return Verdict(
+    return GuardVerdict(
         action,
         tuple(words for _, words in broken),
         max(now.kl_coef * rules.kl_factor, rules.kl_floor) if action == "raise_kl" else None,
@@ -154,8 +154,8 @@ def judged(looks: Sequence[Look], rules: GuardRules) -> Verdict:
     )
 
 
-def _rule(rules: GuardRules, name: str) -> Rule:
-    rule: Rule = getattr(rules, name)
+def _rule(rules: GuardRules, name: str) -> GuardRule:
+    rule: GuardRule = getattr(rules, name)
     return rule
 
 

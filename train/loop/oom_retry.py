@@ -28,14 +28,14 @@ from preceptor.train import distributed
 from preceptor.train.errors import MemoryShortError
 from preceptor.train.estimate.memory import is_out_of_memory
 
-Made = TypeVar("Made")
+MadeT = TypeVar("MadeT")
 PARTS = "parts.json"
 """Beside a checkpoint's weights: how its steps were cut."""
 
 
-def until_it_fits(
-    step: Callable[[], Made], forget: Callable[[], None], halve: Callable[[], None], processes: int
-) -> Made:
+def retry_on_oom(
+    step: Callable[[], MadeT], forget: Callable[[], None], halve: Callable[[], None], processes: int
+) -> MadeT:
     """`step`'s result; where memory runs out, `forget`, `halve` and `step` again.
 
     Raises MemoryShortError where `halve` does, and in a training of several processes.
@@ -78,7 +78,7 @@ def saved_parts(folder: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
-class InParts:
+class OomRetryTrainer:
     """Plugs into TRL's trainers: the rows of a step are shared out among the processes, and go through the model
     in `parts` parts, one at first.
 
@@ -123,7 +123,7 @@ class InParts:
                 f"the model at a time, in {self.parts} parts, and the step stays {rows} rows"
             )
 
-        return until_it_fits(step, forget, halve, trainer.accelerator.num_processes)
+        return retry_on_oom(step, forget, halve, trainer.accelerator.num_processes)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """The library's; with several processes, whole steps for each of them."""

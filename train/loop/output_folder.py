@@ -49,7 +49,7 @@ class Opened(NamedTuple):
     """For the manifest, as `origins_of` says; no part of the identity, since equal rows have equal ones."""
 
 
-class Result(NamedTuple):
+class TrainingResult(NamedTuple):
     """What a stage has to say in its manifest."""
 
     rows: dict[str, Any]
@@ -62,7 +62,7 @@ class Result(NamedTuple):
     read: dict[str, Any]
     """What reading the rows set aside, and which files they came from."""
     plan: dict[str, Any]
-    """What it was foretold to take, as in `train.estimate.plan.Plan`."""
+    """The plan's prediction, as in `train.estimate.plan.TrainingPlan`."""
     measured: dict[str, Any]
     """What it took, as in `train.loop.meter.Meter.figures`."""
     notes: tuple[str, ...] = ()
@@ -70,7 +70,7 @@ class Result(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """What a training hands back: its folder and what the manifest says, as in `Result`."""
+    """What a training hands back: its folder and what the manifest says, as in `TrainingResult`."""
 
     folder: Path
     rows: dict[str, Any]
@@ -192,7 +192,7 @@ def found_finished(opened: Opened) -> Trained | None:
     )
 
 
-def finish_folder(opened: Opened, result: Result) -> Trained:
+def finish_folder(opened: Opened, result: TrainingResult) -> Trained:
     """Write the manifest, last of all files, and drop the checkpoints, which nothing reads any more."""
     folder = opened.path
     files = sorted(p for p in folder.iterdir() if p.is_file() and p.name not in (SETTINGS, MANIFEST))

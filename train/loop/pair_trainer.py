@@ -18,7 +18,7 @@ from preceptor.train.data.batching import EVALUATED, GroupedBatches, evenly, pas
 from preceptor.train.data.collate_pairs import PairBatch, collate_pairs
 from preceptor.train.data.pairs import PairTokens
 from preceptor.train.forward.reply_logprobs import row_tokens
-from preceptor.train.loop.oom_retry import save_parts, saved_parts, too_long, until_it_fits
+from preceptor.train.loop.oom_retry import retry_on_oom, save_parts, saved_parts, too_long
 
 Losses = tuple[Tensor, dict[str, Tensor]]
 """The loss of each pair of a pass (B,), and figures (B,) to be shown beside it."""
@@ -79,7 +79,7 @@ class PairTrainer(Trainer):
         """
         model.train()
         rows: list[int] = inputs["numbers"].tolist()
-        return until_it_fits(
+        return retry_on_oom(
             lambda: self._step(model, rows),
             lambda: model.zero_grad(set_to_none=True),
             lambda: self._halve(rows),

@@ -40,7 +40,7 @@ from preceptor.train.models.devices import accelerator, use_bf16
 from preceptor.train.settings import LoopSettings
 
 if TYPE_CHECKING:
-    from preceptor.train.estimate.plan import Plan
+    from preceptor.train.estimate.plan import TrainingPlan
 
 BEST_BY = "held_out_loss"
 """The best checkpoint is that of the least of it."""
@@ -52,7 +52,7 @@ TORCH_WRITES = ("inline_container", "PytorchStreamWriter")
 """Of torch's RuntimeError where a file could not be written: it says so by no type of its own."""
 
 
-class Progress(NamedTuple):
+class TrainingProgress(NamedTuple):
     """Where a training stands, told after every step."""
 
     stage: str
@@ -82,7 +82,7 @@ class Ran(NamedTuple):
         return {**self.measured, "time_s": round(time.monotonic() - began_s, 3)}
 
 
-Watch = Callable[[Progress], None]
+OnTrainingProgress = Callable[[TrainingProgress], None]
 """Is told of every step; what it raises ends the training, which the same command then resumes."""
 
 
@@ -90,7 +90,12 @@ class Watcher(TrainerCallback):
     """Writes metrics, tells of progress, and marks checkpoints as whole."""
 
     def __init__(
-        self, stage: str, metrics: Path, batch_size: int, watch: Watch | None, notes: Sequence[str]
+        self,
+        stage: str,
+        metrics: Path,
+        batch_size: int,
+        watch: OnTrainingProgress | None,
+        notes: Sequence[str],
     ) -> None:
         self.stage = stage
         self.notes = notes
@@ -140,7 +145,7 @@ class Watcher(TrainerCallback):
         left_s = step_s * (state.max_steps - state.global_step)
         speed = self.batch_size / step_s if step_s else 0.0
         self.watch(
-            Progress(
+            TrainingProgress(
                 self.stage, state.global_step, state.max_steps, self.last, speed, left_s, tuple(self.notes)
             )
         )
@@ -203,7 +208,9 @@ def trainer_options(settings: LoopSettings, folder: Path, held_out: bool = False
     }
 
 
-def run_loop(trainer: Any, opened: Opened, settings: LoopSettings, watch: Watch | None, plan: Plan) -> Ran:
+def run_loop(
+    trainer: Any, opened: Opened, settings: LoopSettings, watch: OnTrainingProgress | None, plan: TrainingPlan
+) -> Ran:
     """Train to the end from the folder's last checkpoint, if it has one, and measure what was planned.
 
     The trainer cuts steps that do not fit in memory, and tells of it in `notes`.

@@ -18,17 +18,17 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from preceptor.prompts.records import Record
-from preceptor.train.estimate.plan import Plan, settled
+from preceptor.train.estimate.plan import TrainingPlan, settled
 from preceptor.train.loop.output_folder import (
     Opened,
-    Result,
     Trained,
+    TrainingResult,
     begin_folder,
     finish_folder,
     found_finished,
     start_folder,
 )
-from preceptor.train.loop.run import Ran, Watch, run_loop
+from preceptor.train.loop.run import OnTrainingProgress, Ran, run_loop
 from preceptor.train.models.base import Base, load_for
 from preceptor.train.settings import LoopSettings
 
@@ -44,7 +44,7 @@ class Started(NamedTuple, Generic[S]):
     began_s: float
     """By the monotonic clock."""
 
-    def planned(self, plan: Plan) -> Session[S]:
+    def planned(self, plan: TrainingPlan) -> Session[S]:
         """The same with its plan, and with the settings that the plan decided. The time that was planned for begins."""
         settings: S = settled(self.settings, plan)
         return Session(self.opened, settings, self.base, plan, self.began_s, time.monotonic())
@@ -56,7 +56,7 @@ class Session(NamedTuple, Generic[S]):
     opened: Opened
     settings: S
     base: Base
-    plan: Plan
+    plan: TrainingPlan
     began_s: float
     planned_s: float
     """When what was planned for began."""
@@ -70,7 +70,7 @@ class Session(NamedTuple, Generic[S]):
         """Make the folder, once rows and model are known to be usable. Raises RunFolderError."""
         begin_folder(self.opened)
 
-    def run(self, trainer: Any, watch: Watch | None) -> Ran:
+    def run(self, trainer: Any, watch: OnTrainingProgress | None) -> Ran:
         """The loop, as `train.loop.run.run_loop` has it."""
         return run_loop(trainer, self.opened, self.settings, watch, self.plan)
 
@@ -85,7 +85,7 @@ class Session(NamedTuple, Generic[S]):
         and which files they came from.
         """
         self.base.tokenizer.save_pretrained(str(self.folder))
-        result = Result(
+        result = TrainingResult(
             rows=rows,
             metrics=ran.metrics,
             steps=ran.steps,

@@ -3,7 +3,7 @@
     POLICY      the adapter that is trained, under the name that plain PEFT gives the adapter of a folder
     reference   the base with adapters off; or, where training goes on from an SFT adapter, a frozen second
                 copy of that adapter under the name REFERENCE; or, where a fresh adapter is trained on top of
-                the SFT adapter, that one alone, under the name BENEATH; or another adapter that was asked for,
+                the SFT adapter, that one alone, under the name STACKED; or another adapter that was asked for,
                 frozen under the name REFERENCE
 
 PEFT flips `requires_grad` in `add_adapter`, `set_adapter` and on leaving `disable_adapter`, so every switch
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 POLICY = "default"
 REFERENCE = "reference"
-BENEATH = "beneath"
+STACKED = "beneath"
 JOINED = "joined"
 
 
@@ -131,14 +131,14 @@ def _putting(adapter: Path, source: str) -> Iterator[None]:
 
 
 def adapt_on_top(base: Base, adapter: Path, rank: int, alpha: float, seed: int) -> PeftModel:
-    """The base with a folder's adapter frozen BENEATH, and a fresh one on top of it as the trained POLICY.
+    """The base with a folder's adapter frozen as STACKED, and a fresh one stacked on it as the trained POLICY.
 
     Both act together: their changes of a layer are added.
     """
     from peft import PeftModel
 
     with _putting(adapter, base.source):
-        model = PeftModel.from_pretrained(base.model, str(adapter), adapter_name=BENEATH)
+        model = PeftModel.from_pretrained(base.model, str(adapter), adapter_name=STACKED)
     with seeded(seed):
         model.add_adapter(POLICY, lora(rank, alpha))
     train_only(model, POLICY)
@@ -206,8 +206,8 @@ def add_fresh_adapter(model: PeftModel, rank: int, alpha: float, name: str, seed
 
 
 def train_only(model: PeftModel, adapter: str) -> None:
-    """Switch to `adapter`, with what lies BENEATH it, and let its parameters alone be trained."""
-    stack = [BENEATH] if BENEATH in model.peft_config and adapter != BENEATH else []
+    """Switch to `adapter`, with the STACKED adapter below it, and let its parameters alone be trained."""
+    stack = [STACKED] if STACKED in model.peft_config and adapter != STACKED else []
     model.set_adapter(adapter)
     tuner: Any = model.base_model
     tuner.set_adapter([*stack, adapter])
@@ -218,7 +218,7 @@ def train_only(model: PeftModel, adapter: str) -> None:
 def reference_of(model: PeftModel, bare: bool = False) -> str | None:
     """The name of the adapter that is the reference; None: the base with its adapters off. bare: that one in
     any case."""
-    held = (name for name in (REFERENCE, BENEATH) if name in model.peft_config)
+    held = (name for name in (REFERENCE, STACKED) if name in model.peft_config)
     return None if bare else next(held, None)
 
 
@@ -245,11 +245,11 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     their scales, so that the change of each layer is the sum of both.
     """
     with quiet_loading():
-        if BENEATH not in model.peft_config:
+        if STACKED not in model.peft_config:
             model.save_pretrained(str(folder), selected_adapters=[POLICY])
             return
         tuner: Any = model.base_model
-        tuner.add_weighted_adapter([BENEATH, POLICY], [1.0, 1.0], JOINED, combination_type="cat")
+        tuner.add_weighted_adapter([STACKED, POLICY], [1.0, 1.0], JOINED, combination_type="cat")
         model.save_pretrained(str(folder), selected_adapters=[JOINED])
         model.delete_adapter(JOINED)
     train_only(model, POLICY)

@@ -1,4 +1,4 @@
-"""Which adapter of a model acts, switched by a list of its LoRA layers that is made once.
+"""Which adapter of a model is active, switched by a list of its LoRA layers that is made once.
 
 PEFT walks over all modules at every switch, and over all of them again to report their state; here a switch is
 one assignment a layer. PEFT also leaves `requires_grad` as it thinks best; here every switch says anew which
@@ -33,7 +33,7 @@ class Switchboard:
         from peft.tuners.lora import LoraLayer
 
         self.trained = trained
-        self.acting = BASE
+        self.active = BASE
         self._layers: list[LoraLayer] = [
             module for module in adapted.modules() if isinstance(module, LoraLayer)
         ]
@@ -47,7 +47,7 @@ class Switchboard:
         self.switch(BASE)
 
     def switch(self, name: str) -> None:
-        """Let `name` act from now on, BASE for no adapter at all."""
+        """Make `name` the active adapter; BASE: no adapter."""
         if name != BASE and name not in self._parameters:
             raise KeyError(f"no adapter {name!r} among {sorted(self._parameters)}")
         for layer in self._layers:
@@ -57,12 +57,12 @@ class Switchboard:
         for other in self.trained:
             for weight in self._parameters[other]:
                 weight.requires_grad_(other == name)
-        self.acting = name
+        self.active = name
 
     @contextlib.contextmanager
     def as_role(self, name: str) -> Iterator[None]:
-        """`name` acts meanwhile, and afterwards whoever acted before."""
-        before = self.acting
+        """`name` is the active adapter inside the block; afterwards the one before it is."""
+        before = self.active
         self.switch(name)
         try:
             yield

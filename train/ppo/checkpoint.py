@@ -28,7 +28,7 @@ from preceptor.train.loop.output_folder import (
     checkpoint_step,
     keep_metrics,
 )
-from preceptor.train.loop.run import Progress, Watch, last_row, summary_writer
+from preceptor.train.loop.run import OnTrainingProgress, TrainingProgress, last_row, summary_writer
 from preceptor.train.models.adapters import POLICY
 from preceptor.train.ppo.objective import Running
 from preceptor.train.ppo.roles import VALUE, Roles
@@ -72,7 +72,7 @@ def open_optimisers(roles: Roles) -> Optimisers:
 class Journal:
     """The output folder while it is being written."""
 
-    def __init__(self, opened: Opened, settings: PpoSettings, watch: Watch | None) -> None:
+    def __init__(self, opened: Opened, settings: PpoSettings, watch: OnTrainingProgress | None) -> None:
         self.opened = opened
         self._settings = settings
         self._watch = watch
@@ -116,7 +116,7 @@ class Journal:
         if self._watch is not None:
             step_s = (time.monotonic() - self._began_s) / (step - self._first)
             speed = self._settings.batch_size / step_s
-            self._watch(Progress("ppo", step, steps, dict(figures), speed, step_s * (steps - step)))
+            self._watch(TrainingProgress("ppo", step, steps, dict(figures), speed, step_s * (steps - step)))
 
     def save(self, carried: Carried, roles: Roles, optimisers: Optimisers, keep_all: bool) -> None:
         """Write a checkpoint, whole or not at all, and drop those that nobody can ask for any more."""

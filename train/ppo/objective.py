@@ -21,28 +21,28 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 Estimator = Literal["k1", "k3"]
-Tokens = Float[Tensor, "B T"]
+TokenValues = Float[Tensor, "B T"]
 """A number for each token of B replies."""
 Mask = Bool[Tensor, "B T"]
 PerReply = Float[Tensor, "B"]
 Numbers = Float[Tensor, "*N"]
 """A number for each token, in whatever array they stand."""
-Flags = Bool[Tensor, "*N"]
+TokenMask = Bool[Tensor, "*N"]
 Scalar = Float[Tensor, ""]
 
 
 class Advantages(NamedTuple):
     """What a token was worth."""
 
-    advantages: Tokens
-    returns: Tokens  # what the value function should have said
+    advantages: TokenValues
+    returns: TokenValues  # what the value function should have said
 
 
 class Clipped(NamedTuple):
     """Losses of tokens, and where the bound was reached."""
 
     losses: Numbers
-    clipped: Flags
+    clipped: TokenMask
 
 
 class Running(NamedTuple):
@@ -97,7 +97,7 @@ def adapted_coefficient(coefficient: float, kl_nats: float, target_nats: float) 
     return coefficient * (1 + 0.1 * error)
 
 
-def token_rewards(rewards: PerReply, kl: Tokens, coefficient: float, mask: Mask) -> Tokens:
+def token_rewards(rewards: PerReply, kl: TokenValues, coefficient: float, mask: Mask) -> TokenValues:
     """(B, T): -coefficient * kl at every token, and the reply's reward (B,) at its last.
 
     Ziegler et al. 2019, equation 2; Ouyang et al. 2022 (arXiv 2203.02155), equation 2.
@@ -119,7 +119,7 @@ def length_penalties(lengths: PerReply, per_token: float, limit: int, buffer: in
     return lost
 
 
-def gae(rewards: Tokens, values: Tokens, mask: Mask, gamma: float, lam: float) -> Advantages:
+def gae(rewards: TokenValues, values: TokenValues, mask: Mask, gamma: float, lam: float) -> Advantages:
     """Generalised advantages of tokens. Schulman et al. 2015, equations 11 and 16:
 
     delta_t = r_t + gamma V(s_t+1) - V(s_t);  A_t = delta_t + gamma lam A_t+1;  return_t = A_t + V(s_t)
@@ -139,12 +139,12 @@ def gae(rewards: Tokens, values: Tokens, mask: Mask, gamma: float, lam: float) -
     return Advantages(advantages, (advantages + values) * mask)
 
 
-def masked_mean(numbers: Numbers, mask: Flags) -> Scalar:
+def masked_mean(numbers: Numbers, mask: TokenMask) -> Scalar:
     """Mean () over the tokens; 0 where there are none."""
     return (numbers * mask).sum() / mask.sum().clamp(min=1)
 
 
-def whitened(numbers: Numbers, mask: Flags, keep_mean: bool = False) -> Numbers:
+def whitened(numbers: Numbers, mask: TokenMask, keep_mean: bool = False) -> Numbers:
     """(B, T) with variance 1 over all tokens, and mean 0 unless it is kept."""
     mean = masked_mean(numbers, mask)
     variance = masked_mean((numbers - mean) ** 2, mask)
@@ -173,7 +173,7 @@ def value_losses(values: Numbers, old: Numbers, returns: Numbers, clip: float | 
     return Clipped(0.5 * torch.maximum(free, bound), bound > free)
 
 
-def explained_variance(values: Numbers, returns: Numbers, mask: Flags) -> float:
+def explained_variance(values: Numbers, returns: Numbers, mask: TokenMask) -> float:
     """1 - Var(returns - values) / Var(returns) over the tokens: 1 is perfect, 0 as good as a constant."""
     spread = returns[mask].var(unbiased=False)
     return float(1 - (returns - values)[mask].var(unbiased=False) / spread) if spread > 0 else 0.0

@@ -16,10 +16,10 @@ from typing import Any
 from torch import nn
 
 from preceptor.train.data.batching import passes
-from preceptor.train.loop.oom_retry import Made, too_long, until_it_fits
+from preceptor.train.loop.oom_retry import MadeT, retry_on_oom, too_long
 
 
-class Room:
+class PassSizes:
     """The sizes of one training, and what was said when they were halved."""
 
     def __init__(self, pass_tokens: int, rollout_tokens: int) -> None:
@@ -28,8 +28,8 @@ class Room:
         self.notes: list[str] = []
 
     def reading(
-        self, work: Callable[[], Made], lengths: Sequence[int], trained: Iterable[nn.Parameter] = ()
-    ) -> Made:
+        self, work: Callable[[], MadeT], lengths: Sequence[int], trained: Iterable[nn.Parameter] = ()
+    ) -> MadeT:
         """What `work` makes of rows of these lengths, in passes of at most `pass_tokens`; half as many where that does
         not fit, with the gradients of `trained` forgotten. Raises MemoryShortError where a single row does not fit."""
         weights = list(trained)
@@ -48,9 +48,9 @@ class Room:
                 f"memory ran out with {had} tokens a pass: from there on {self.pass_tokens}, in more passes"
             )
 
-        return until_it_fits(work, forget, halve, 1)
+        return retry_on_oom(work, forget, halve, 1)
 
-    def drawing(self, work: Callable[[int], Made], longest: int) -> Made:
+    def drawing(self, work: Callable[[int], MadeT], longest: int) -> MadeT:
         """What `work` makes with at most so many tokens in the cache; half as many where that does not fit. `longest`:
         tokens of the prompt that needs most room, with its replies. Raises MemoryShortError."""
 
@@ -63,7 +63,7 @@ class Room:
                 f"memory ran out with {had} tokens drawn together: from there on {self.rollout_tokens}"
             )
 
-        return until_it_fits(lambda: work(self.rollout_tokens), lambda: None, halve, 1)
+        return retry_on_oom(lambda: work(self.rollout_tokens), lambda: None, halve, 1)
 
     def saved(self) -> dict[str, Any]:
         """For a checkpoint."""

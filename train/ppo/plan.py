@@ -7,8 +7,8 @@ memory     weights, the adapters of all roles and the optimisers of two, and the
            prompts stood in one step and every reply had `max_new_tokens`: no step takes more
 disk       of the output folder with its checkpoints
 
-Time is not foretold: it hangs on how long replies become, which is for the policy to say. What a reward takes that does
-not stand on the policy's base (a model of its own, a function, the judge) is not in the figures; a note says so.
+Time is not predicted: it depends on how long replies become, which only the policy determines. What a reward takes that
+does not stand on the policy's base (a model of its own, a function, the judge) is not in the figures; a note says so.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from preceptor.judge.models.local.lm_head import head_of
 from preceptor.prompts.records import Prompt
 from preceptor.train.data.collate_replies import ReplyBatch, batches_of
 from preceptor.train.estimate.dry_run import (
-    Given,
+    ComputeLoss,
+    DryRun,
+    PassInputs,
     Prepare,
-    Run,
-    Sketch,
     adapted_skeleton,
+    dry_run_passes,
     skeleton,
     skeleton_of,
-    sketch_passes,
 )
 from preceptor.train.estimate.memory import available_bytes
-from preceptor.train.estimate.plan import RESULT_BYTES, TENSOR_BYTES, Plan, tokenizer_bytes
+from preceptor.train.estimate.plan import RESULT_BYTES, TENSOR_BYTES, TrainingPlan, tokenizer_bytes
 from preceptor.train.forward.reply_logprobs import batch_hidden, causal_model
 from preceptor.train.forward.token_logprobs import token_logprobs
 from preceptor.train.models.adapters import POLICY, lora, same_base
@@ -72,7 +72,7 @@ class Size(NamedTuple):
 
 def plan_ppo(
     prompts: Sequence[Prompt], settings: PpoSettings, reward: RewardSource, guarded: bool = False
-) -> Plan:
+) -> TrainingPlan:
     """What `train.ppo.train.train_ppo` would take. Raises as that does for prompts, models and reward."""
     dtype, device = load_dtype(settings.precision), training_device()
     base = skeleton(settings.model, dtype)
@@ -90,7 +90,7 @@ def plan_ppo(
     available = available_bytes(device)
     memory, disk, kept = {}, None, None
     if found is None:
-        notes += (f"memory and disk cannot be foretold of this model: {reason}",)
+        notes += (f"memory and disk cannot be predicted for this model: {reason}",)
     else:
         size = _size(found)
         kept_of_step = 4 * STEP_NUMBERS * settings.batch_size * settings.max_new_tokens
@@ -112,10 +112,10 @@ def plan_ppo(
     total = sum(memory.values()) if memory else None
     if total is not None and available is not None and total > available:
         notes += (
-            f"{total / 2**20:.0f} MiB are needed and {available / 2**20:.0f} MiB can be had: a smaller --pass-tokens, "
+            f"{total / 2**20:.0f} MiB are needed and {available / 2**20:.0f} MiB is free: a smaller --pass-tokens, "
             "--rollout-tokens or --max-length takes less, as does --gradient-checkpointing",
         )
-    return Plan(
+    return TrainingPlan(
         stage="ppo",
         steps=steps,
         rows=rows["used"],
@@ -131,7 +131,7 @@ def plan_ppo(
         gradient_checkpointing=checkpointing,
         heaviest_step=None,
         two_rows=reason if found is not None and settings.samples > 1 else "",
-        notes=(*notes, "time is not foretold: it hangs on how long replies become"),
+        notes=(*notes, "time is not predicted: it depends on how long replies become"),
     )
 
 
@@ -166,7 +166,7 @@ def heaviest_batch(lengths: Sequence[int], settings: PpoSettings, budget: int, s
 
 def _sketched(
     base: Base, settings: PpoSettings, reward: Path | None, lengths: Sequence[int], device: torch.device
-) -> tuple[dict[str, Sketch] | None, str]:
+) -> tuple[dict[str, DryRun] | None, str]:
     """A pass of each role that is trained; and why a prompt cannot be shared by its replies, or there is none."""
     dtype, reason = load_dtype(settings.precision), ""
     for shared in (True, False) if settings.samples > 1 else (False,):
@@ -175,10 +175,10 @@ def _sketched(
         fields = {**batch._asdict(), "old": numbers, "worth": numbers}
         try:
             found = {
-                role: sketch_passes(
+                role: dry_run_passes(
                     adapted_skeleton(skeleton_of(base, dtype), settings, frozen_reference=True),
                     _prepare(role, settings, reward),
-                    [Given(fields, later=True)],
+                    [PassInputs(fields, later=True)],
                     device,
                     bf16=use_bf16(settings.precision),
                     checkpointing=bool(settings.gradient_checkpointing),
@@ -207,7 +207,7 @@ def _prepare(role: str, settings: PpoSettings, reward: Path | None) -> Prepare:
     """All roles on the skeleton, `role` acting, and its loss."""
     from peft import LoraConfig
 
-    def prepare(adapted: PeftModel) -> tuple[nn.Module, Run]:
+    def prepare(adapted: PeftModel) -> tuple[nn.Module, ComputeLoss]:
         form = LoraConfig.from_pretrained(str(reward)) if reward else lora(settings.rank, settings.alpha)
         for name in (REWARD, VALUE) if reward else (VALUE,):
             adapted.add_adapter(name, form)
@@ -232,7 +232,7 @@ def _prepare(role: str, settings: PpoSettings, reward: Path | None) -> Prepare:
     return prepare
 
 
-def _size(found: Mapping[str, Sketch]) -> Size:
+def _size(found: Mapping[str, DryRun]) -> Size:
     policy, value = found[POLICY], found[VALUE]
     return Size(
         policy.frozen_bytes - value.trained_bytes,

@@ -21,19 +21,19 @@ import torch
 from torch import Tensor, nn
 
 from preceptor.judge.models.local.lm_head import Head, head_of
-from preceptor.train.data.collate_replies import Reply, ReplyBatch, batches_of, row_lengths, rows_of
+from preceptor.train.data.collate_replies import ReplyBatch, ReplyTokens, batches_of, row_lengths, rows_of
 from preceptor.train.data.pairs import PairTokens
 from preceptor.train.errors import CheckpointError
 from preceptor.train.forward.layout_check import choose_layout
 from preceptor.train.forward.reply_logprobs import batch_hidden, causal_model
 from preceptor.train.forward.reward_model import StoredHead, read_head
 from preceptor.train.forward.token_logprobs import token_entropies, token_logprobs
-from preceptor.train.loop.oom_retry import Made
+from preceptor.train.loop.oom_retry import MadeT
 from preceptor.train.models.adapters import POLICY, REFERENCE, adapted_by, add_adapter_from, add_fresh_adapter
 from preceptor.train.models.base import Base
 from preceptor.train.models.devices import pass_tokens, training_device, use_bf16
 from preceptor.train.models.switchboard import BASE, Switchboard
-from preceptor.train.ppo.pass_sizes import Room
+from preceptor.train.ppo.pass_sizes import PassSizes
 from preceptor.train.rollout.prompts import rollout_tokens
 from preceptor.train.settings import PpoSettings
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 VALUE, REWARD = "value", "reward"
 
 
-class Said(NamedTuple):
+class PolicyOutput(NamedTuple):
     """What the policy says of a batch's N reply tokens."""
 
     logprobs: Tensor  # (N,) float32, in nats
@@ -51,7 +51,7 @@ class Said(NamedTuple):
 
 
 class Roles:
-    """One base and its adapters; which of them acts is the board's to say."""
+    """One base and its adapters. The switchboard decides which of them is active."""
 
     def __init__(
         self, base: Base, adapted: PeftModel, settings: PpoSettings, reward: StoredHead | None
@@ -71,7 +71,7 @@ class Roles:
         self.device = training_device()
         adapted.to(self.device)
         self.value_head.to(self.device)
-        self.room = Room(pass_tokens(settings, self.device), rollout_tokens(settings, self.device))
+        self.room = PassSizes(pass_tokens(settings, self.device), rollout_tokens(settings, self.device))
         self.bf16 = use_bf16(settings.precision)
         self.checkpointing = bool(settings.gradient_checkpointing)
         self.shared = False
@@ -82,7 +82,7 @@ class Roles:
 
     def choose_layout(self, prompts: Sequence[list[int]], samples: int) -> tuple[str, ...]:
         """See in which layout this model computes what it would of plain rows; says why it is not the best."""
-        board_before = self.board.acting
+        board_before = self.board.active
         self.board.switch(BASE)
         pairs = [PairTokens(prompt, prompt[-8:], prompt[:8], 1.0, "") for prompt in prompts]
         layout = choose_layout(self.adapted, pairs, self.base.pad_id, with_logits=True)
@@ -95,23 +95,25 @@ class Roles:
         """Computing in bfloat16, where that was asked for."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
 
-    def batches(self, replies: Sequence[Reply], groups: Sequence[Sequence[int]]) -> Iterator[ReplyBatch]:
+    def batches(
+        self, replies: Sequence[ReplyTokens], groups: Sequence[Sequence[int]]
+    ) -> Iterator[ReplyBatch]:
         """The replies of `groups` as batches on the model's device, none larger than a pass."""
         for batch in batches_of(replies, groups, self.room.pass_tokens, self.shared):
             yield ReplyBatch(*(field.to(self.device) for field in batch))
 
     def fitting(
         self,
-        work: Callable[[], Made],
-        replies: Sequence[Reply],
+        work: Callable[[], MadeT],
+        replies: Sequence[ReplyTokens],
         groups: Sequence[Sequence[int]],
         trained: Sequence[nn.Parameter] = (),
-    ) -> Made:
+    ) -> MadeT:
         """What `work` makes of the batches of these replies, in smaller ones where memory runs out."""
         lengths = row_lengths(replies, rows_of(groups, self.shared))
         return self.room.reading(work, lengths, trained)
 
-    def logprobs(self, batch: ReplyBatch, with_entropies: bool = False) -> Said:
+    def logprobs(self, batch: ReplyBatch, with_entropies: bool = False) -> PolicyOutput:
         """Log-probabilities of the batch's reply tokens under whoever acts."""
         with self.half():
             if self.head is None:
@@ -119,9 +121,9 @@ class Roles:
                 output = causal(input_ids=batch.input_ids, attention_mask=batch.seen.long(), use_cache=False)
                 logp = output.logits.flatten(0, 1)[batch.predictor].float().log_softmax(-1)  # (N, V)
                 entropies = -(logp.exp() * logp).sum(-1) if with_entropies else None
-                return Said(logp.gather(1, batch.target[:, None])[:, 0], entropies)
+                return PolicyOutput(logp.gather(1, batch.target[:, None])[:, 0], entropies)
             hidden = batch_hidden(self.adapted, batch)[batch.predictor]  # (N, H)
-        return Said(
+        return PolicyOutput(
             token_logprobs(hidden, batch.target, self.head),
             token_entropies(hidden, self.head) if with_entropies else None,
         )

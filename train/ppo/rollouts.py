@@ -10,7 +10,7 @@ import torch
 from preceptor.train.data.collate_replies import groups_of
 from preceptor.train.models.adapters import POLICY
 from preceptor.train.ppo.roles import Roles
-from preceptor.train.rollout.prompts import Asked, prompts_of_step, sampling_of, seed_of
+from preceptor.train.rollout.prompts import TokenisedPrompt, prompts_of_step, sampling_of, seed_of
 from preceptor.train.rollout.sampling import Rollout, Sampling, sample
 from preceptor.train.rollout.vllm import draw_served
 from preceptor.train.rollout.vllm_client import Drawn
@@ -18,7 +18,7 @@ from preceptor.train.settings import PpoSettings
 
 
 def roll_out(
-    asked: Sequence[Asked], roles: Roles, settings: PpoSettings, step: int, folder: Path
+    asked: Sequence[TokenisedPrompt], roles: Roles, settings: PpoSettings, step: int, folder: Path
 ) -> list[Rollout]:
     """B replies to the step's prompts, those to one prompt side by side. `folder`: where an adapter may lie while a
     server draws them."""

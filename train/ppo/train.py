@@ -30,17 +30,17 @@ import torch
 from torch import Tensor
 
 from preceptor.prompts.records import Prompt
-from preceptor.train.data.collate_replies import Reply, ReplyBatch, groups_of
+from preceptor.train.data.collate_replies import ReplyBatch, ReplyTokens, groups_of
 from preceptor.train.loop.output_folder import (
     METRICS,
-    Result,
     Trained,
+    TrainingResult,
     begin_folder,
     finish_folder,
     found_finished,
     start_folder,
 )
-from preceptor.train.loop.run import Watch
+from preceptor.train.loop.run import OnTrainingProgress
 from preceptor.train.models.adapters import POLICY, same_base, save_adapter
 from preceptor.train.models.base import load_for
 from preceptor.train.ppo import objective
@@ -50,7 +50,13 @@ from preceptor.train.ppo.roles import VALUE, Roles, open_roles
 from preceptor.train.ppo.rollouts import roll_out
 from preceptor.train.ppo.scorer import open_scorer
 from preceptor.train.ppo.update import Experience, update
-from preceptor.train.rollout.prompts import Asked, drawings, encode_prompts, prompts_of_step, text_of
+from preceptor.train.rollout.prompts import (
+    TokenisedPrompt,
+    drawings,
+    encode_prompts,
+    prompts_of_step,
+    text_of,
+)
 from preceptor.train.rollout.rewards import (
     Replied,
     RewardSource,
@@ -82,7 +88,7 @@ def train_ppo(
     reward: RewardSource,
     guard: Guard | None = None,
     server: str | None = None,
-    watch: Watch | None = None,
+    watch: OnTrainingProgress | None = None,
     read: Mapping[str, Any] | None = None,
 ) -> Trained:
     """Train a policy on prompts; run again, it goes on from the last checkpoint.
@@ -126,11 +132,13 @@ def train_ppo(
         metrics["guard"], notes = guarded.figures, (*notes, *guarded.notes)
     steps, wall_s = ended.stopped.get("step", ended.step), time.monotonic() - began_s
     speed = {"samples_per_s": journal.samples_per_s()}
-    return finish_folder(opened, Result(rows, metrics, steps, wall_s, dict(read or {}), {}, speed, notes))
+    return finish_folder(
+        opened, TrainingResult(rows, metrics, steps, wall_s, dict(read or {}), {}, speed, notes)
+    )
 
 
 def run(
-    asked: Sequence[Asked],
+    asked: Sequence[TokenisedPrompt],
     roles: Roles,
     scorer: Scorer,
     journal: Journal,
@@ -219,7 +227,7 @@ def _stop(decision: Decision, carried: Carried, roles: Roles, journal: Journal) 
 
 
 def reward_rollouts(
-    asked: Sequence[Asked],
+    asked: Sequence[TokenisedPrompt],
     rollouts: Sequence[Rollout],
     scorer: Scorer,
     roles: Roles,
@@ -286,7 +294,7 @@ def look_back(
 
 @torch.no_grad()
 def per_token(
-    replies: Sequence[Reply],
+    replies: Sequence[ReplyTokens],
     mask: Tensor,
     roles: Roles,
     role: str,
@@ -340,7 +348,7 @@ def rollout_figures(rolled: Rolled, seen: Experience) -> dict[str, float]:
 
 
 def measured(
-    asked: Sequence[Asked], roles: Roles, scorer: Scorer, settings: PpoSettings, folder: Path
+    asked: Sequence[TokenisedPrompt], roles: Roles, scorer: Scorer, settings: PpoSettings, folder: Path
 ) -> dict[str, float]:
     """The figures of the policy as it is handed back, on one more batch of rollouts."""
     rollouts = roll_out(asked, roles, settings, 0, folder)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from preceptor.train.data.collate_replies import Reply, groups_of
+from preceptor.train.data.collate_replies import ReplyTokens, groups_of
 from preceptor.train.errors import TrainDataError
 from preceptor.train.models.adapters import POLICY
 from preceptor.train.ppo import objective
@@ -24,7 +24,7 @@ from preceptor.train.settings import PpoSettings
 class Experience(NamedTuple):
     """What is known of B replies, padded right to L tokens, before the update."""
 
-    replies: list[Reply]
+    replies: list[ReplyTokens]
     mask: Tensor  # (B, L) bool
     old: Tensor  # (B, L) log-probabilities under the policy that drew the tokens, in nats
     reference: Tensor  # (B, L) under the reference

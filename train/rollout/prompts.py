@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-class Asked(NamedTuple):
+class TokenisedPrompt(NamedTuple):
     """A prompt to learn on."""
 
     prompt: Prompt
@@ -36,12 +36,12 @@ def drawings(settings: RolloutSettings, count: int) -> int:
 
 def encode_prompts(
     prompts: Sequence[Prompt], settings: RolloutSettings, base: Base
-) -> tuple[list[Asked], dict[str, Any]]:
+) -> tuple[list[TokenisedPrompt], dict[str, Any]]:
     """The prompts in tokens, and what became of every row, as in `Result.rows`.
 
     One that leaves no room for a reply loses its left. Raises TrainDataError where there is none at all.
     """
-    asked: list[Asked] = []
+    asked: list[TokenisedPrompt] = []
     shortened = 0
     aside: dict[str, int] = {}
     for prompt in prompts:
@@ -53,7 +53,7 @@ def encode_prompts(
         fitted = fit_prompt(tokens, settings.max_new_tokens, settings.max_length, base.tokenizer.bos_token_id)
         assert fitted is not None, "the settings leave room for two tokens"
         shortened += len(fitted) < len(tokens)
-        asked.append(Asked(prompt, fitted))
+        asked.append(TokenisedPrompt(prompt, fitted))
     rows = {"in": len(prompts), "used": len(asked), "held_out": 0, "set_aside": aside, "shortened": shortened}
     check_rows(rows)
     return asked, rows

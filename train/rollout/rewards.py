@@ -28,7 +28,7 @@ from preceptor.constitution.errors import UserError
 from preceptor.judge.errors import BudgetReached, ProviderStopped
 from preceptor.judge.models.local.weights_hash import weights_hash
 from preceptor.prompts.records import Message, Prompt
-from preceptor.train.data.collate_replies import Reply
+from preceptor.train.data.collate_replies import ReplyTokens
 from preceptor.train.errors import TrainDataError
 from preceptor.train.forward.reward_model import RewardModel, read_head
 
@@ -66,7 +66,7 @@ class Replied(NamedTuple):
     """A reply that is to be rewarded."""
 
     prompt: Prompt
-    tokens: Reply
+    tokens: ReplyTokens
     text: str
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from preceptor.train.models.adapters import BENEATH, save_adapter, save_part
+from preceptor.train.models.adapters import STACKED, save_adapter, save_part
 from preceptor.train.rollout.sampling import Sampling
 from preceptor.train.rollout.vllm_client import Drawn, Draws, draw
 
@@ -45,7 +45,7 @@ def draw_served(
     adapter = Path(tempfile.mkdtemp(prefix="policy-", dir=place))  # its name is no other training's
     try:
         adapter.chmod(0o755)  # the server may run as somebody else
-        (save_adapter if BENEATH in model.peft_config else save_part)(model, adapter)
+        (save_adapter if STACKED in model.peft_config else save_part)(model, adapter)
         asked = Draws(samples, how.max_new_tokens, how.temperature, how.top_p, sorted(how.stops))
         seeds = [(seed + number) % 2**31 for number in range(len(prompts))]
         found = asyncio.run(draw(server, adapter.name, str(adapter.absolute()), prompts, asked, seeds))

@@ -11,7 +11,7 @@ from anthropic.types.messages import MessageBatch
 
 from preceptor.judge.errors import Transient
 from preceptor.judge.models.anthropic import codec
-from preceptor.judge.models.batch_protocol import SLOW_S, BatchLimits, Remote, Result, parts_of
+from preceptor.judge.models.batch_protocol import SLOW_S, BatchLimits, BatchResult, Remote, parts_of
 from preceptor.judge.models.http.faults import error_of, fault_of, status_in
 from preceptor.judge.models.http.model import HttpModel
 from preceptor.judge.models.protocol import Completion, Request
@@ -64,7 +64,7 @@ class AnthropicBatches:
     async def sweep(self, _token: str, _since_s: float) -> None:
         """Nothing is uploaded apart."""
 
-    async def results(self, remote: Remote) -> AsyncIterator[Result]:
+    async def results(self, remote: Remote) -> AsyncIterator[BatchResult]:
         """The stream's lines."""
         if not remote.places:
             return
@@ -72,11 +72,11 @@ class AnthropicBatches:
             reading = await self._client.messages.batches.results(remote.id, timeout=SLOW_S)
             try:
                 async for line in reading:
-                    yield Result(line.custom_id, {"result": line.result})
+                    yield BatchResult(line.custom_id, {"result": line.result})
             finally:
                 await reading.close()
 
-    def read(self, result: Result, request: Request) -> Completion:
+    def read(self, result: BatchResult, request: Request) -> Completion:
         """The answer; the model learns which optional parameter it refuses."""
         came = result.body["result"]
         if came.type == "succeeded":

@@ -18,9 +18,16 @@ from preceptor.judge.errors import ModelError, ProviderStopped, Transient
 from preceptor.judge.models import door
 from preceptor.judge.models.anthropic.provider import PROVIDER, effort, hidden_tokens, samples
 from preceptor.judge.models.door import Arrived, Counts
-from preceptor.judge.models.http.faults import Asked, Fault, error_of, fault_of, status_in, unreachable
+from preceptor.judge.models.http.faults import (
+    FaultContext,
+    HttpFault,
+    error_of,
+    fault_of,
+    status_in,
+    unreachable,
+)
 from preceptor.judge.models.http.verdict_schema import verdict_schema
-from preceptor.judge.models.learned import NOTHING, Learned, Lesson
+from preceptor.judge.models.learned import NOTHING, Learned, RefusalLesson
 from preceptor.judge.models.protocol import Completion, ModelName, Request
 
 ERRORS: tuple[type[Exception], ...] = (anthropic.AnthropicError, json.JSONDecodeError)
@@ -30,9 +37,9 @@ together one of them may still stay: the first is left out."""
 TOO_LONG = re.compile(r"prompt is too long|context window|context limit", re.IGNORECASE)
 
 
-def asked_of(name: str) -> Asked:
+def asked_of(name: str) -> FaultContext:
     """What a fault's words need."""
-    return Asked("anthropic", name, PROVIDER.key)
+    return FaultContext("anthropic", name, PROVIDER.key)
 
 
 def body_of(request: Request, learned: Learned = NOTHING) -> dict[str, Any]:
@@ -64,7 +71,7 @@ def body_of(request: Request, learned: Learned = NOTHING) -> dict[str, Any]:
     return {name: value for name, value in body.items() if name not in learned.refused}
 
 
-def lesson(fault: Fault, body: Mapping[str, Any], learned: Learned) -> Lesson | None:
+def lesson(fault: HttpFault, body: Mapping[str, Any], learned: Learned) -> RefusalLesson | None:
     """What is known of the model after it turned this body away; None: nothing that another body could mend."""
     if fault.status >= 500 or TOO_LONG.search(fault.message):
         return None
@@ -74,7 +81,7 @@ def lesson(fault: Fault, body: Mapping[str, Any], learned: Learned) -> Lesson | 
     return None
 
 
-def completion_of(answer: object, request: Request, asked: Asked) -> Completion:
+def completion_of(answer: object, request: Request, asked: FaultContext) -> Completion:
     """The completion in a body that came with a status of 200. Raises what an error inside it means, and Unreadable
     where it has not the protocol's form."""
     if not isinstance(answer, Mapping):
@@ -117,7 +124,7 @@ def _counts(usage: object) -> Counts:
     return Counts(sum(parts) if known else None, usage.get("output_tokens"), cached, written)
 
 
-def fault_in(exc: Exception, asked: Asked) -> Fault | None:
+def fault_in(exc: Exception, asked: FaultContext) -> HttpFault | None:
     """What the server said, where it is a status that the SDK raises; None: it said nothing."""
     if not isinstance(exc, anthropic.APIStatusError):
         return None
@@ -128,7 +135,7 @@ def fault_in(exc: Exception, asked: Asked) -> Fault | None:
     return fault_of(asked, exc.status_code, body or str(exc.message), exc.response.headers)
 
 
-def mapped(exc: Exception, asked: Asked, address: str) -> ModelError:
+def mapped(exc: Exception, asked: FaultContext, address: str) -> ModelError:
     """Our error for any of the SDK's. address: where it was asked."""
     if (fault := fault_in(exc, asked)) is not None:
         return error_of(fault)
@@ -142,7 +149,7 @@ def mapped(exc: Exception, asked: Asked, address: str) -> ModelError:
 
 
 @contextmanager
-def faults(asked: Asked, address: str) -> Iterator[None]:
+def faults(asked: FaultContext, address: str) -> Iterator[None]:
     """Raise ours for any of the SDK's errors within."""
     try:
         yield

@@ -11,7 +11,7 @@ from preceptor.judge.errors import ProviderStopped
 from preceptor.judge.models.anthropic import codec
 from preceptor.judge.models.anthropic.provider import PROVIDER
 from preceptor.judge.models.http.address import checked, is_near
-from preceptor.judge.models.http.model import Codec, HttpModel, Line
+from preceptor.judge.models.http.model import Codec, HttpModel, ServerAddress
 from preceptor.judge.models.http.transport import http_client
 from preceptor.judge.models.protocol import Capabilities
 
@@ -54,5 +54,5 @@ def open_model(name: str, *, base_url: str | None = None, timeout_s: float | Non
             )
         client = anthropic.AsyncAnthropic(api_key="none", **options)
     endpoint = "" if address.base == OWN_ADDRESS else address.whole
-    line = Line(address.base, f"{address.base}/v1/messages", endpoint, {}, near)
+    line = ServerAddress(address.base, f"{address.base}/v1/messages", endpoint, {}, near)
     return HttpModel(name, client, cast(Codec, codec), codec.asked_of(name), line, CAN)

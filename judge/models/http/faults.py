@@ -87,15 +87,15 @@ class Unreachable(Transient):
     """Nothing answers at the address: a server that is starting, or one that never will."""
 
 
-class Crowded(Transient):
+class Throttled(Transient):
     """The provider has too much to do: a rate limit, an overload, no answer in time. Fewer at once may help."""
 
 
-class TimedOut(Crowded):
+class TimedOut(Throttled):
     """No answer in time."""
 
 
-class Fault(NamedTuple):
+class HttpFault(NamedTuple):
     """A refused or failed HTTP request, in terms that all providers share."""
 
     provider: str
@@ -114,7 +114,7 @@ class Fault(NamedTuple):
     """All that was said."""
 
 
-class Asked(NamedTuple):
+class FaultContext(NamedTuple):
     """Of whom an answer was wanted: what a fault's words need."""
 
     provider: str
@@ -122,7 +122,9 @@ class Asked(NamedTuple):
     key_variable: str
 
 
-def fault_of(asked: Asked, status: int, body: object, headers: Mapping[str, str] | None = None) -> Fault:
+def fault_of(
+    asked: FaultContext, status: int, body: object, headers: Mapping[str, str] | None = None
+) -> HttpFault:
     """What a body says went wrong, in any of the forms that servers have: an `error` object or text, a list of them,
     FastAPI's `detail`, or just text."""
     error = _error_in(body)
@@ -138,7 +140,7 @@ def fault_of(asked: Asked, status: int, body: object, headers: Mapping[str, str]
     message = said if isinstance(said, str) else json.dumps(said, default=str) if said else ""
     message = sound(" ".join(message.split()))[:MOST_WORDS] or "no reason given"
     code = " ".join(sound(one) for one in codes if isinstance(one, str))
-    return Fault(
+    return HttpFault(
         asked.provider,
         asked.model,
         status,
@@ -179,7 +181,7 @@ def _error_in(body: object) -> object:
     return body
 
 
-def error_of(fault: Fault) -> ModelError:
+def error_of(fault: HttpFault) -> ModelError:
     """The error to raise for a status that is not 2xx. Codes go before prose, and a short wait before both."""
     said = f"{fault.provider} answered {fault.status}: {fault.message}"
     codes = {code.lower() for code in fault.code.split()}
@@ -191,7 +193,7 @@ def error_of(fault: Fault) -> ModelError:
             f"{said}; the account's quota or credit is used up: add credit or raise the limit"
         )
     if fault.status in CROWDED:
-        return Crowded(said, asked_s)
+        return Throttled(said, asked_s)
     if fault.status in AGAIN or fault.status >= 500:
         return Transient(said, asked_s)
     if fault.status in (400, 403) and any(mark in marks for mark in FILTER):
@@ -237,14 +239,16 @@ def unreachable(url: str, exc: BaseException) -> ModelError:
         if isinstance(link, ModelError):  # the transport's own, which the SDK has wrapped
             return link
     dropped = any(isinstance(link, ConnectionResetError) or type(link).__name__ in DROPPED for link in chain)
-    if not dropped and (deaf := [link for link in chain if _deaf(link)]):
-        return Unreachable(f"nothing answers at {url} ({deaf[-1]}); start the server or check --base-url")
+    if not dropped and (unreached := [link for link in chain if _unreached(link)]):
+        return Unreachable(
+            f"nothing answers at {url} ({unreached[-1]}); start the server or check --base-url"
+        )
     if any(isinstance(link, TimeoutError) for link in chain) or "Timeout" in type(chain[-1]).__name__:
         return TimedOut(f"{url} did not answer in time")
     return Transient(f"the connection to {url} broke: {str(chain[-1]) or type(chain[-1]).__name__}")
 
 
-def _deaf(reason: BaseException) -> bool:
+def _unreached(reason: BaseException) -> bool:
     """Whether no connection came about at all. The SDKs' HTTP library is theirs: its error is known by
     name."""
     return (

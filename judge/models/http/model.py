@@ -9,8 +9,8 @@ import httpx2
 
 from preceptor.judge.errors import ModelError, Transient
 from preceptor.judge.models import door
-from preceptor.judge.models.http.faults import Asked, Fault, error_of
-from preceptor.judge.models.learned import NOTHING, Learned, Lesson
+from preceptor.judge.models.http.faults import FaultContext, HttpFault, error_of
+from preceptor.judge.models.learned import NOTHING, Learned, RefusalLesson
 from preceptor.judge.models.protocol import Capabilities, Completion, OnHeaders, Request
 from preceptor.judge.models.reply_limits import billed_tokens
 
@@ -28,16 +28,16 @@ class Codec(Protocol):
 
     def body_of(self, request: Request, learned: Learned = NOTHING) -> dict[str, Any]: ...
 
-    def lesson(self, fault: Fault, body: Mapping[str, Any], learned: Learned) -> Lesson | None: ...
+    def lesson(self, fault: HttpFault, body: Mapping[str, Any], learned: Learned) -> RefusalLesson | None: ...
 
-    def completion_of(self, answer: object, request: Request, asked: Asked) -> Completion: ...
+    def completion_of(self, answer: object, request: Request, asked: FaultContext) -> Completion: ...
 
-    def fault_in(self, exc: Exception, asked: Asked) -> Fault | None: ...
+    def fault_in(self, exc: Exception, asked: FaultContext) -> HttpFault | None: ...
 
-    def mapped(self, exc: Exception, asked: Asked, address: str) -> ModelError: ...
+    def mapped(self, exc: Exception, asked: FaultContext, address: str) -> ModelError: ...
 
 
-class Line(NamedTuple):
+class ServerAddress(NamedTuple):
     """How the server is reached."""
 
     address: str
@@ -58,7 +58,13 @@ class HttpModel:
     dialect = ""
 
     def __init__(
-        self, name: str, client: Any, codec: Codec, asked: Asked, line: Line, capabilities: Capabilities
+        self,
+        name: str,
+        client: Any,
+        codec: Codec,
+        asked: FaultContext,
+        line: ServerAddress,
+        capabilities: Capabilities,
     ) -> None:
         self.name = name
         self.endpoint = line.endpoint

@@ -57,7 +57,7 @@ def _too_large(url: str) -> Transient:
 
 
 def fast_transport() -> bool:
-    """Whether the SDKs' aiohttp transport can be had: half the CPU time a call (docs/labelling.md)."""
+    """Whether the SDKs' aiohttp transport is free: half the CPU time a call (docs/labelling.md)."""
     return find_spec("aiohttp") is not None
 
 

@@ -27,7 +27,7 @@ WIDEST = 4.0
 """Longest row, in lengths of its longest prompt: attention costs the square of it."""
 
 
-class Row(NamedTuple):
+class PackedRow(NamedTuple):
     """Prompts that share a trunk."""
 
     trunk: tuple[int, ...]
@@ -50,10 +50,10 @@ class Packed(NamedTuple):
     part: torch.Tensor  # (R, T) int64: TRUNK, or the branch's number from 1; padding is a branch of its own
 
 
-def rows_of(prompts: Sequence[tuple[int, ...]], apart: bool = False) -> list[Row]:
+def rows_of(prompts: Sequence[tuple[int, ...]], apart: bool = False) -> list[PackedRow]:
     """Prompts in tokens -> rows, longest first. `apart`: each in a row of its own."""
     order = sorted(range(len(prompts)), key=lambda i: (prompts[i], i))
-    rows: list[Row] = []
+    rows: list[PackedRow] = []
     group: list[int] = []
     trunk = 0
     for i in order:
@@ -72,9 +72,9 @@ def rows_of(prompts: Sequence[tuple[int, ...]], apart: bool = False) -> list[Row
     return sorted(rows, key=lambda row: -row.size)
 
 
-def _row(prompts: Sequence[tuple[int, ...]], group: Sequence[int], trunk: int) -> Row:
+def _row(prompts: Sequence[tuple[int, ...]], group: Sequence[int], trunk: int) -> PackedRow:
     first = prompts[group[0]]
-    return Row(first[:trunk], tuple(prompts[i][trunk:] for i in group), tuple(group))
+    return PackedRow(first[:trunk], tuple(prompts[i][trunk:] for i in group), tuple(group))
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
@@ -89,9 +89,9 @@ def _common(one: Sequence[int], other: Sequence[int]) -> int:
     return low
 
 
-def batches(rows: Sequence[Row], budget: int) -> Iterator[list[Row]]:
+def batches(rows: Sequence[PackedRow], budget: int) -> Iterator[list[PackedRow]]:
     """Rows, longest first, in batches of at most `budget` tokens, padding counted; a longer row is alone."""
-    batch: list[Row] = []
+    batch: list[PackedRow] = []
     for row in rows:
         if batch and batch[0].size * (len(batch) + 1) > budget:
             yield batch
@@ -101,7 +101,7 @@ def batches(rows: Sequence[Row], budget: int) -> Iterator[list[Row]]:
         yield batch
 
 
-def pack(rows: Sequence[Row], device: Any) -> Packed:
+def pack(rows: Sequence[PackedRow], device: Any) -> Packed:
     """Rows -> one batch."""
     import torch
 
@@ -121,7 +121,7 @@ def pack(rows: Sequence[Row], device: Any) -> Packed:
     return Packed(ids.to(device), positions.to(device), part.to(device))
 
 
-def places(rows: Sequence[Row], keep: Sequence[int]) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+def places(rows: Sequence[PackedRow], keep: Sequence[int]) -> Iterator[tuple[int, list[tuple[int, int]]]]:
     """(prompt, [(row, place), ...]) of each prompt's last `keep[prompt]` tokens, which may reach into the trunk."""
     for number, row in enumerate(rows):
         begin = len(row.trunk)

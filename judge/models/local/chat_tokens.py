@@ -25,7 +25,7 @@ class Loaded(NamedTuple):
     """How it is asked for logits."""
 
 
-class Ask(NamedTuple):
+class TokenisedRequest(NamedTuple):
     """A request in the model's own tokens."""
 
     request: Request
@@ -35,7 +35,7 @@ class Ask(NamedTuple):
     """The same in tokens."""
 
 
-class Question(NamedTuple):
+class MenuContinuation(NamedTuple):
     """Which of the menu's words come next."""
 
     context: tuple[int, ...]
@@ -66,7 +66,7 @@ def followed_by(loaded: Loaded, text: str, more: str) -> str:
     return text_tokens(loaded.tokenizer).joined(text, more)
 
 
-def encode(loaded: Loaded, requests: Sequence[Request]) -> list[Ask | UnrenderableError]:
+def encode(loaded: Loaded, requests: Sequence[Request]) -> list[TokenisedRequest | UnrenderableError]:
     """Requests -> their text and tokens, in the same order; why there are none for one that cannot be written."""
     made: list[str | UnrenderableError] = []
     for request in requests:
@@ -76,12 +76,12 @@ def encode(loaded: Loaded, requests: Sequence[Request]) -> list[Ask | Unrenderab
             made.append(fault)
     tokens = iter(_tokenize(loaded, [text for text in made if isinstance(text, str)]))
     return [
-        Ask(request, text, tuple(next(tokens))) if isinstance(text, str) else text
+        TokenisedRequest(request, text, tuple(next(tokens))) if isinstance(text, str) else text
         for request, text in zip(requests, made, strict=True)
     ]
 
 
-def questions(loaded: Loaded, asked: Sequence[tuple[str, Mapping[str, str]]]) -> list[Question]:
+def questions(loaded: Loaded, asked: Sequence[tuple[str, Mapping[str, str]]]) -> list[MenuContinuation]:
     """(text before the verdict, menu) -> the options in tokens, split where the first of them differs."""
     texts = [followed_by(loaded, before, words) for before, menu in asked for words in menu.values()]
     rows = iter(_tokenize(loaded, texts))
@@ -95,5 +95,7 @@ def questions(loaded: Loaded, asked: Sequence[tuple[str, Mapping[str, str]]]) ->
         ):
             shared += 1
         context = next(iter(options.values()))[:shared]
-        made.append(Question(context, {letter: option[shared:] for letter, option in options.items()}))
+        made.append(
+            MenuContinuation(context, {letter: option[shared:] for letter, option in options.items()})
+        )
     return made

@@ -15,22 +15,22 @@ from typing import Generic, NamedTuple, TypeVar
 
 from preceptor.judge.errors import ModelError, own
 
-Item = TypeVar("Item")
-Answer = TypeVar("Answer")
+ItemT = TypeVar("ItemT")
+AnswerT = TypeVar("AnswerT")
 
 LINGER_S = 0.004
 """How long the thread waits for more company once something waits; askers come in bursts."""
 
 
-class Job(NamedTuple, Generic[Item, Answer]):
+class QueuedItem(NamedTuple, Generic[ItemT, AnswerT]):
     """One item that waits, and where its answer is awaited."""
 
-    item: Item
-    future: asyncio.Future[Answer]
+    item: ItemT
+    future: asyncio.Future[AnswerT]
     loop: asyncio.AbstractEventLoop
 
 
-class Microbatcher(Generic[Item, Answer]):
+class Microbatcher(Generic[ItemT, AnswerT]):
     """Runs `answer` in its own thread on batches that `choose` picks.
 
     choose: items that wait, oldest first -> indices of those to run now, at least one.
@@ -40,22 +40,22 @@ class Microbatcher(Generic[Item, Answer]):
 
     def __init__(
         self,
-        choose: Callable[[Sequence[Item]], Sequence[int]],
-        answer: Callable[[Sequence[Item]], Sequence[Answer | Exception]],
+        choose: Callable[[Sequence[ItemT]], Sequence[int]],
+        answer: Callable[[Sequence[ItemT]], Sequence[AnswerT | Exception]],
     ) -> None:
         self._choose = choose
         self._answer = answer
-        self._queue: queue.SimpleQueue[Job[Item, Answer] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[QueuedItem[ItemT, AnswerT] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    async def ask(self, item: Item) -> Answer:
+    async def ask(self, item: ItemT) -> AnswerT:
         """The answer to `item`, or the error that `answer` met."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="local-model", daemon=True)
             self._thread.start()
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Answer] = loop.create_future()
-        self._queue.put(Job(item, future, loop))
+        future: asyncio.Future[AnswerT] = loop.create_future()
+        self._queue.put(QueuedItem(item, future, loop))
         return await future
 
     async def close(self) -> None:
@@ -66,7 +66,7 @@ class Microbatcher(Generic[Item, Answer]):
             self._thread = None
 
     def _work(self) -> None:
-        waiting: list[Job[Item, Answer]] = []
+        waiting: list[QueuedItem[ItemT, AnswerT]] = []
         while self._take(waiting):
             chosen = set(self._choose([job.item for job in waiting]))
             batch = [job for index, job in enumerate(waiting) if index in chosen]
@@ -77,7 +77,7 @@ class Microbatcher(Generic[Item, Answer]):
                 _deliver(batch, self._run([job.item for job in batch]))
         _deliver(waiting, [ModelError("the local model was closed before it answered")] * len(waiting))
 
-    def _take(self, waiting: list[Job[Item, Answer]]) -> bool:
+    def _take(self, waiting: list[QueuedItem[ItemT, AnswerT]]) -> bool:
         """Move what is queued into `waiting`, blocking only while nothing waits; False once the end was asked
         for."""
         try:
@@ -89,14 +89,14 @@ class Microbatcher(Generic[Item, Answer]):
         except queue.Empty:
             return True
 
-    def _run(self, items: Sequence[Item]) -> Sequence[Answer | Exception]:
+    def _run(self, items: Sequence[ItemT]) -> Sequence[AnswerT | Exception]:
         try:
             return self._answer(items)
         except Exception as exc:
             return [exc] * len(items)
 
 
-def _deliver(batch: Sequence[Job[Item, Answer]], answers: Sequence[Answer | Exception]) -> None:
+def _deliver(batch: Sequence[QueuedItem[ItemT, AnswerT]], answers: Sequence[AnswerT | Exception]) -> None:
     """Hand the answers over with one wake-up of each event loop."""
     for loop in {job.loop for job in batch}:
         mine = [(job.future, answer) for job, answer in zip(batch, answers, strict=True) if job.loop is loop]
@@ -104,7 +104,7 @@ def _deliver(batch: Sequence[Job[Item, Answer]], answers: Sequence[Answer | Exce
             loop.call_soon_threadsafe(_settle, mine)
 
 
-def _settle(answered: Sequence[tuple[asyncio.Future[Answer], Answer | Exception]]) -> None:
+def _settle(answered: Sequence[tuple[asyncio.Future[AnswerT], AnswerT | Exception]]) -> None:
     for future, answer in answered:
         if future.done():
             continue

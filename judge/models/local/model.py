@@ -13,7 +13,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from preceptor.judge.errors import Rejected
-from preceptor.judge.models.local.chat_tokens import Ask, Loaded, Question, encode, followed_by, questions
+from preceptor.judge.models.local.chat_tokens import (
+    Loaded,
+    MenuContinuation,
+    TokenisedRequest,
+    encode,
+    followed_by,
+    questions,
+)
 from preceptor.judge.models.local.conversation import UnrenderableError
 from preceptor.judge.models.local.loading import BATCH_TOKENS, Placement, check_path, check_placement, load
 from preceptor.judge.models.local.microbatch import Microbatcher
@@ -109,7 +116,7 @@ class LocalModel:
         answers: list[Completion | Exception] = [
             Rejected(f"{self.name} reads at most {loaded.context - 1} tokens; this conversation is longer")
         ] * len(requests)
-        asks: dict[int, Ask] = {}
+        asks: dict[int, TokenisedRequest] = {}
         for index, ask in enumerate(encode(loaded, requests)):
             if isinstance(ask, UnrenderableError):  # of this conversation alone; the others are answered
                 answers[index] = Rejected(f"{self.name}: {ask}")
@@ -167,7 +174,7 @@ def _logits(loaded: Loaded, padded: Padded, keep: int, cache: Any = None) -> Any
     )
 
 
-def menu_probabilities(loaded: Loaded, asked: Sequence[Question]) -> list[dict[str, float]]:
+def menu_probabilities(loaded: Loaded, asked: Sequence[MenuContinuation]) -> list[dict[str, float]]:
     """Letter -> probability among the menu's options, after the tokens that all options share.
 
     Where the options differ in their first token, its softmax over the options; where two begin alike, the softmax
@@ -204,7 +211,7 @@ def menu_probabilities(loaded: Loaded, asked: Sequence[Question]) -> list[dict[s
     return [dict(zip(one.options, share, strict=True)) for one, share in zip(asked, shares, strict=True)]
 
 
-def choose_verdicts(loaded: Loaded, asks: Sequence[Ask]) -> list[Completion]:
+def choose_verdicts(loaded: Loaded, asks: Sequence[TokenisedRequest]) -> list[Completion]:
     """The likeliest of the menu's words for each request, nothing generated."""
     if not asks:
         return []
@@ -221,7 +228,7 @@ def choose_verdicts(loaded: Loaded, asks: Sequence[Ask]) -> list[Completion]:
     ]
 
 
-def write_replies(loaded: Loaded, asks: Sequence[Ask]) -> list[Completion]:
+def write_replies(loaded: Loaded, asks: Sequence[TokenisedRequest]) -> list[Completion]:
     """A generated reply for each request; with a menu, also what the model weighed where the verdict
     stands."""
     if not asks:
@@ -250,7 +257,7 @@ def write_replies(loaded: Loaded, asks: Sequence[Ask]) -> list[Completion]:
     ]
 
 
-def generate(loaded: Loaded, asks: Sequence[Ask]) -> list[tuple[list[int], FinishReason]]:
+def generate(loaded: Loaded, asks: Sequence[TokenisedRequest]) -> list[tuple[list[int], FinishReason]]:
     """Token by token with a cache of keys and values -> (tokens without the stop, why it ended) for each
     request.
 

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from preceptor.judge.models.local.branch_mask import Row, batches, mask_of, pack, places, rows_of
+from preceptor.judge.models.local.branch_mask import PackedRow, batches, mask_of, pack, places, rows_of
 from preceptor.judge.models.local.lm_head import head_of
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Found = TypeVar("Found")
+FoundT = TypeVar("FoundT")
 TOLERANCE = {"float32": 1e-4, "float64": 1e-8}
 """Largest difference of a logit, in parts of their spread, between packed and plain, by precision."""
 COARSE = 0.1
@@ -45,14 +45,14 @@ class Passes:
         self,
         prompts: Sequence[tuple[int, ...]],
         keep: Sequence[int],
-        reduce: Callable[[int, torch.Tensor], Found],
-    ) -> list[Found]:
+        reduce: Callable[[int, torch.Tensor], FoundT],
+    ) -> list[FoundT]:
         """For each prompt what `reduce(prompt, logits)` makes of the logits (keep, V) float32 after its last `keep`
         tokens, so that no more than a batch's are in memory.
 
         A batch for which memory does not suffice is halved, and so are those after it.
         """
-        found: dict[int, Found] = {}
+        found: dict[int, FoundT] = {}
         rows = rows_of(prompts, apart=self._shares is False)
         if self._shares is None and (tried := next((row for row in rows if len(row.branches) > 1), None)):
             self._shares = self._agrees(tried)
@@ -72,7 +72,7 @@ class Passes:
                 waiting = self._halved([batch, *waiting[::-1]])
         return [found[prompt] for prompt in range(len(prompts))]
 
-    def _halved(self, left: Sequence[Sequence[Row]]) -> list[list[Row]]:
+    def _halved(self, left: Sequence[Sequence[PackedRow]]) -> list[list[PackedRow]]:
         """What is left in batches of half the size, the next one last."""
         import torch
 
@@ -84,7 +84,7 @@ class Passes:
         )
         return list(batches([row for batch in left for row in batch], self._budget))[::-1]
 
-    def _run(self, rows: Sequence[Row], keep: Sequence[int]) -> Iterator[tuple[int, torch.Tensor]]:
+    def _run(self, rows: Sequence[PackedRow], keep: Sequence[int]) -> Iterator[tuple[int, torch.Tensor]]:
         """(prompt, logits after its last tokens) of one batch, by the model's output layer at these places only."""
         import torch
 
@@ -105,7 +105,7 @@ class Passes:
                 rows_at, places_at = zip(*cells, strict=True)
                 yield prompt, self._head.logits(hidden[list(rows_at), list(places_at)])
 
-    def _plainly(self, row: Row, keep: Sequence[int]) -> Iterator[tuple[int, torch.Tensor]]:
+    def _plainly(self, row: PackedRow, keep: Sequence[int]) -> Iterator[tuple[int, torch.Tensor]]:
         """The same by the model's own forward, each prompt alone."""
         import torch
 
@@ -114,13 +114,13 @@ class Passes:
             with torch.inference_mode():
                 yield prompt, self._model(input_ids=ids, use_cache=False).logits[0, -keep[prompt] :].float()
 
-    def _agrees(self, row: Row) -> bool:
+    def _agrees(self, row: PackedRow) -> bool:
         """Whether a packed row gives the logits that its first and last prompt give alone."""
         import torch
 
         packed_row = row._replace(prompts=tuple(range(len(row.branches))))
         keep, ends = [1] * len(row.branches), (0, len(row.branches) - 1)
-        alone = Row(row.trunk, tuple(row.branches[i] for i in ends), ends)
+        alone = PackedRow(row.trunk, tuple(row.branches[i] for i in ends), ends)
         plain = dict(self._plainly(alone, keep))
         try:
             packed = dict(self._run([packed_row], keep))

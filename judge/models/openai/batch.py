@@ -10,8 +10,8 @@ import openai
 from openai.types import Batch, BatchError
 
 from preceptor.judge.errors import ModelError, Transient
-from preceptor.judge.models.batch_protocol import SLOW_S, BatchLimits, Remote, Result
-from preceptor.judge.models.http.faults import Asked, Crowded, Fault, error_of, fault_of
+from preceptor.judge.models.batch_protocol import SLOW_S, BatchLimits, BatchResult, Remote
+from preceptor.judge.models.http.faults import FaultContext, HttpFault, Throttled, error_of, fault_of
 from preceptor.judge.models.http.model import HttpModel
 from preceptor.judge.models.openai import codec
 from preceptor.judge.models.protocol import Completion, Request
@@ -84,7 +84,7 @@ class OpenAIBatches:
                 if file.filename == _file_name(token):
                     await self._client.files.delete(file.id)
 
-    async def results(self, remote: Remote) -> AsyncIterator[Result]:
+    async def results(self, remote: Remote) -> AsyncIterator[BatchResult]:
         """The lines of both files."""
         for place in remote.places:
             with codec.faults(self._model.asked, self._model.line.address):
@@ -95,7 +95,7 @@ class OpenAIBatches:
                         if line is not None:
                             yield line
 
-    def read(self, result: Result, request: Request) -> Completion:
+    def read(self, result: BatchResult, request: Request) -> Completion:
         """The answer; the model learns which optional parameter its server refuses."""
         answer = result.body.get("response") or {}
         body = answer.get("body")
@@ -133,23 +133,23 @@ class OpenAIBatches:
         )
 
 
-def _fault(asked: Asked, problem: str, faults: Sequence[BatchError]) -> Fault:
+def _fault(asked: FaultContext, problem: str, faults: Sequence[BatchError]) -> HttpFault:
     code = " ".join(fault.code or "" for fault in faults)
-    return Fault(asked.provider, asked.model, 400, problem, code, key_variable=asked.key_variable)
+    return HttpFault(asked.provider, asked.model, 400, problem, code, key_variable=asked.key_variable)
 
 
-def _error_of(fault: Fault) -> ModelError:
+def _error_of(fault: HttpFault) -> ModelError:
     if "token_limit" in fault.code:
-        return Crowded(f"openai: {fault.message}")
+        return Throttled(f"openai: {fault.message}")
     if not fault.status or any(mark in fault.code for mark in AGAIN):
         return Transient(f"openai: {fault.message}")
     return error_of(fault)
 
 
-def _line(text: str) -> Result | None:
+def _line(text: str) -> BatchResult | None:
     try:
         line = json.loads(text)
-        return Result(str(line["custom_id"]), line)
+        return BatchResult(str(line["custom_id"]), line)
     except (ValueError, KeyError, TypeError):
         return None
 

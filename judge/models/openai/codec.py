@@ -17,9 +17,16 @@ import openai
 from preceptor.judge.errors import ModelError, ProviderStopped, Rejected, Transient
 from preceptor.judge.models import door
 from preceptor.judge.models.door import Arrived, Counts
-from preceptor.judge.models.http.faults import Asked, Fault, error_of, fault_of, status_in, unreachable
+from preceptor.judge.models.http.faults import (
+    FaultContext,
+    HttpFault,
+    error_of,
+    fault_of,
+    status_in,
+    unreachable,
+)
 from preceptor.judge.models.http.verdict_schema import verdict_schema
-from preceptor.judge.models.learned import NOTHING, Learned, Lesson
+from preceptor.judge.models.learned import NOTHING, Learned, RefusalLesson
 from preceptor.judge.models.openai.provider import PROVIDER, effort, hidden_tokens, reply_tokens
 from preceptor.judge.models.protocol import Completion, ModelName, Request
 from preceptor.judge.models.verdict_tokens import TokenChoice
@@ -46,9 +53,9 @@ THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thoughts")
 THINKING_PARTS = frozenset({"thinking", "reasoning", "thought", "reasoning_text"})
 
 
-def asked_of(name: str) -> Asked:
+def asked_of(name: str) -> FaultContext:
     """What a fault's words need."""
-    return Asked("openai", name, PROVIDER.key)
+    return FaultContext("openai", name, PROVIDER.key)
 
 
 def body_of(request: Request, learned: Learned = NOTHING) -> dict[str, Any]:
@@ -82,21 +89,23 @@ def body_of(request: Request, learned: Learned = NOTHING) -> dict[str, Any]:
     return kept
 
 
-def lesson(fault: Fault, body: Mapping[str, Any], learned: Learned) -> Lesson | None:
+def lesson(fault: HttpFault, body: Mapping[str, Any], learned: Learned) -> RefusalLesson | None:
     """What is known of the server after it turned this body away; None: nothing that another body could mend."""
     if TOO_LONG.search(fault.message):
         return None
     roles = {message["role"] for message in body["messages"]}
     about_roles = fault.param.endswith("role") or NO_SYSTEM.search(fault.message)
     if "system" in roles and not learned.no_system and about_roles:
-        return Lesson(learned._replace(no_system=True), "the system's role, whose words go to the user's")
+        return RefusalLesson(
+            learned._replace(no_system=True), "the system's role, whose words go to the user's"
+        )
     if fault.status >= 500:
         return None
     for name in OPTIONAL:
         if name in body and (fault.param == name or re.search(rf"\b{name}\b", fault.message)):
             fewer = _allowed(fault.message, body) if "logprobs" in name else None
             if fewer is not None:
-                return Lesson(
+                return RefusalLesson(
                     learned._replace(alternatives=fewer), f"top_logprobs above {fewer}, which is asked for"
                 )
             return learned.without(name)
@@ -110,7 +119,7 @@ def _allowed(message: str, body: Mapping[str, Any]) -> int | None:
     return max((number for number in numbers if 0 < number < asked), default=None)
 
 
-def completion_of(answer: object, request: Request, asked: Asked) -> Completion:
+def completion_of(answer: object, request: Request, asked: FaultContext) -> Completion:
     """The completion in a body that came with a status of 200. Raises what an error inside it means, and Unreadable
     where it has not the protocol's form."""
     answer = answer[0] if isinstance(answer, list) and len(answer) == 1 else answer
@@ -205,7 +214,7 @@ def _token(one: Mapping[str, Any]) -> tuple[str, float]:
     return token, logprob
 
 
-def fault_in(exc: Exception, asked: Asked) -> Fault | None:
+def fault_in(exc: Exception, asked: FaultContext) -> HttpFault | None:
     """What the server said, where it is a status that the SDK raises; None: it said nothing."""
     if not isinstance(exc, openai.APIStatusError):
         return None
@@ -216,7 +225,7 @@ def fault_in(exc: Exception, asked: Asked) -> Fault | None:
     return fault_of(asked, exc.status_code, body or str(exc.message), exc.response.headers)
 
 
-def mapped(exc: Exception, asked: Asked, address: str) -> ModelError:
+def mapped(exc: Exception, asked: FaultContext, address: str) -> ModelError:
     """Our error for any of the SDK's. address: where it was asked."""
     if (fault := fault_in(exc, asked)) is not None:
         return error_of(fault)
@@ -232,7 +241,7 @@ def mapped(exc: Exception, asked: Asked, address: str) -> ModelError:
 
 
 @contextmanager
-def faults(asked: Asked, address: str) -> Iterator[None]:
+def faults(asked: FaultContext, address: str) -> Iterator[None]:
     """Raise ours for any of the SDK's errors within."""
     try:
         yield

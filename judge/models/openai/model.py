@@ -9,7 +9,7 @@ import openai
 
 from preceptor.judge.errors import ProviderStopped
 from preceptor.judge.models.http.address import checked, is_near
-from preceptor.judge.models.http.model import Codec, HttpModel, Line
+from preceptor.judge.models.http.model import Codec, HttpModel, ServerAddress
 from preceptor.judge.models.http.transport import http_client
 from preceptor.judge.models.openai import codec
 from preceptor.judge.models.openai.provider import PROVIDER
@@ -54,5 +54,5 @@ def open_model(name: str, *, base_url: str | None = None, timeout_s: float | Non
                 "--base-url"
             ) from exc
     endpoint = "" if address.base == OWN_ADDRESS else address.whole
-    line = Line(address.base, f"{address.base}/chat/completions", endpoint, AUTH, near)
+    line = ServerAddress(address.base, f"{address.base}/chat/completions", endpoint, AUTH, near)
     return HttpModel(name, client, cast(Codec, codec), codec.asked_of(name), line, CAN)

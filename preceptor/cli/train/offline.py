@@ -9,12 +9,18 @@ from typing import Annotated
 import typer
 
 from preceptor.cli.flags import given
-from preceptor.cli.options import Columns, Format, Out
+from preceptor.cli.options import ColumnsOption, FormatOption, Out
 from preceptor.cli.train.launch import Launch
-from preceptor.cli.train.options import Rows, training
-from preceptor.cli.train.shared import carry_out, settled, source_of
+from preceptor.cli.train.options import PreferencesArgument, training
+from preceptor.cli.train.shared import settled, source_of, train_or_plan
 from preceptor.constitution.errors import UserError
-from preceptor.train.settings import DpoSettings, KtoSettings, RewardSettings, SftSettings, principle_settings
+from preceptor.train.settings import (
+    DpoSettings,
+    KtoSettings,
+    RewardModelSettings,
+    SftSettings,
+    principle_settings,
+)
 
 
 def sft(
@@ -22,7 +28,7 @@ def sft(
     out: Out,
     settings: Annotated[SftSettings, training("pass_tokens")],
     launch: Launch,
-    columns: Columns = None,
+    columns: ColumnsOption = None,
 ) -> None:
     """Teach the model its own revised replies. The same command again goes on where it stopped."""
     settings = settled(settings)
@@ -37,13 +43,13 @@ def sft(
 
     said = source_of(rows, read.set_aside)
     train = partial(train_sft, read.rows, settings, out, read=said)
-    carry_out("sft", partial(plan_sft, read.rows, settings), train, launch, read.set_aside)
+    train_or_plan("sft", partial(plan_sft, read.rows, settings), train, launch, read.set_aside)
 
 
 def reward(
-    rows: Rows,
+    rows: PreferencesArgument,
     out: Out,
-    settings: Annotated[RewardSettings, training("weights", "applies_to")],
+    settings: Annotated[RewardModelSettings, training("weights", "applies_to")],
     launch: Launch,
     constitution: Annotated[
         str | None,
@@ -55,8 +61,8 @@ def reward(
         Path | None,
         typer.Option(help="Responses of the policy to come: the card says how far rewards vary on them."),
     ] = None,
-    form: Format = "rows",
-    columns: Columns = None,
+    form: FormatOption = "rows",
+    columns: ColumnsOption = None,
 ) -> None:
     """Train a reward model on preferences. The same command again goes on where it stopped."""
     if constitution is not None:
@@ -73,19 +79,19 @@ def reward(
 
     said = source_of(rows, read.set_aside)
     train = partial(train_reward, read.rows, settings, out, read=said, samples=sampled)
-    carry_out("reward", partial(plan_reward, read.rows, settings), train, launch, read.set_aside)
+    train_or_plan("reward", partial(plan_reward, read.rows, settings), train, launch, read.set_aside)
 
 
 def dpo(
-    rows: Rows,
+    rows: PreferencesArgument,
     out: Out,
     settings: Annotated[DpoSettings, training()],
     launch: Launch,
     cache: Annotated[
         Path, typer.Option(help="Folder where the reference's log-probabilities are kept for other runs.")
     ] = Path(".preceptor"),
-    form: Format = "rows",
-    columns: Columns = None,
+    form: FormatOption = "rows",
+    columns: ColumnsOption = None,
 ) -> None:
     """Train a policy on preferences. The same command again goes on where it stopped."""
     settings = settled(settings)
@@ -97,7 +103,7 @@ def dpo(
 
     said = source_of(rows, read.set_aside)
     train = partial(train_dpo, read.rows, settings, out, read=said, cache=cache)
-    carry_out("dpo", partial(plan_dpo, read.rows, settings), train, launch, read.set_aside)
+    train_or_plan("dpo", partial(plan_dpo, read.rows, settings), train, launch, read.set_aside)
 
 
 def kto(
@@ -110,20 +116,20 @@ def kto(
 ) -> None:
     """Train a policy on single replies that are good or bad. The same command again goes on where it stopped."""
     settings = settled(settings)
-    from preceptor.train.data.unpaired import read_verdicts
+    from preceptor.train.data.unpaired import read_unpaired
 
-    read = read_verdicts(rows)
+    read = read_unpaired(rows)
     from preceptor.train.kto import plan_kto, train_kto
 
     said = source_of(rows, read.set_aside)
     train = partial(train_kto, read.rows, settings, out, read=said)
-    carry_out("kto", partial(plan_kto, read.rows, settings), train, launch, read.set_aside)
+    train_or_plan("kto", partial(plan_kto, read.rows, settings), train, launch, read.set_aside)
 
 
-def _of_principles(settings: RewardSettings, constitution: str) -> RewardSettings:
+def _of_principles(settings: RewardModelSettings, constitution: str) -> RewardModelSettings:
     """The settings with the weights of a constitution. Raises UserError where they would have no effect."""
     from preceptor.constitution.files import load
 
     if not settings.per_principle:
         raise UserError("--constitution has no effect without --per-principle")
-    return RewardSettings.model_validate({**given(settings), **principle_settings(load(constitution))})
+    return RewardModelSettings.model_validate({**given(settings), **principle_settings(load(constitution))})

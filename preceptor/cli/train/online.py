@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from preceptor.cli import console, runs
 from preceptor.cli.flags import Flags, given
 from preceptor.cli.judging import JUDGING, OneJudge
-from preceptor.cli.options import ConstitutionName, Json, Out, Plan, Prompts, TrainingPlan
+from preceptor.cli.options import (
+    ConstitutionName,
+    JsonOption,
+    Out,
+    PlanOption,
+    PromptsArgument,
+    TrainingPlanOption,
+)
 from preceptor.cli.train.options import training
 from preceptor.cli.train.planned import tell_plan
 from preceptor.cli.train.rewards import Former, FormerFlags, JudgeAsking, Rewarding, sources_of
@@ -25,34 +32,34 @@ if TYPE_CHECKING:
 
 
 def grpo(
-    prompts: Prompts,
+    prompts: PromptsArgument,
     out: Out,
     rewarding: Annotated[Rewarding, Flags("Reward")],
     settings: Annotated[GrpoSettings, training()],
     asking: JudgeAsking,
     former: Former,
-    plan: TrainingPlan = False,
-    as_json: Json = False,
+    plan: TrainingPlanOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train a policy by GRPO against a reward. The same command again goes on where it stopped."""
-    _carry_out("grpo", prompts, out, settings, rewarding, asking, former, plan, as_json)
+    _train_online("grpo", prompts, out, settings, rewarding, asking, former, plan, as_json)
 
 
 def rloo(
-    prompts: Prompts,
+    prompts: PromptsArgument,
     out: Out,
     rewarding: Annotated[Rewarding, Flags("Reward")],
     settings: Annotated[RlooSettings, training()],
     asking: JudgeAsking,
     former: Former,
-    plan: TrainingPlan = False,
-    as_json: Json = False,
+    plan: TrainingPlanOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train a policy by RLOO against a reward. The same command again goes on where it stopped."""
-    _carry_out("rloo", prompts, out, settings, rewarding, asking, former, plan, as_json)
+    _train_online("rloo", prompts, out, settings, rewarding, asking, former, plan, as_json)
 
 
-def _carry_out(
+def _train_online(
     kind: str,
     prompts: str,
     out: Path,
@@ -99,7 +106,7 @@ class Start(Settings):
 
 
 def online_dpo(
-    prompts: Annotated[PromptSettings, Flags("Prompts", argument="file")],
+    prompts: Annotated[PromptSettings, Flags("PromptsArgument", argument="file")],
     out: Out,
     constitution: ConstitutionName,
     judge: Annotated[OneJudge, Flags("Judging")],
@@ -129,8 +136,8 @@ def online_dpo(
             old={"base_url": "--judge-base-url"},
         ),
     ],
-    plan: Plan = False,
-    as_json: Json = False,
+    plan: PlanOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Online DPO in rounds: the policy's own replies, judged, and DPO on them, again and again; a run folder."""
     need_training()
@@ -151,4 +158,4 @@ def online_dpo(
         "dpo": given(dpo),
         "evaluate": given(evaluate),
     }
-    runs.carry_out(checked(values, "the flags do not describe a run"), plan, as_json)
+    runs.run_or_plan(checked(values, "the flags do not describe a run"), plan, as_json)

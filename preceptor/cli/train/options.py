@@ -17,4 +17,6 @@ def training(*omit: str) -> Flags:
     return Flags("Training", omit=omit)
 
 
-Rows = Annotated[str, typer.Argument(help="Preferences: prompt, chosen, rejected, probability.")]
+PreferencesArgument = Annotated[
+    str, typer.Argument(help="Preferences: prompt, chosen, rejected, probability.")
+]

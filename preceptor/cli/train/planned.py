@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from preceptor.cli import console
 
 if TYPE_CHECKING:
-    from preceptor.train.estimate.plan import Plan
+    from preceptor.train.estimate.plan import TrainingPlan
 
 PARTS = {
     "weights": "frozen weights",
@@ -18,14 +18,14 @@ PARTS = {
 }
 
 
-def tell_plan(plan: Plan, as_json: bool) -> None:
+def tell_plan(plan: TrainingPlan, as_json: bool) -> None:
     """The plan on stderr, and with `as_json` as one object on stdout."""
     console.say(
         f"{plan.stage}: {plan.rows} rows of {plan.tokens} tokens, {plan.steps} steps; nothing was done"
     )
     if plan.memory_bytes is not None:
         parts = ", ".join(f"{name} {_size(plan.memory[part])}" for part, name in PARTS.items())
-        room = "" if plan.available_bytes is None else f" of {_size(plan.available_bytes)} to be had"
+        room = "" if plan.available_bytes is None else f" of {_size(plan.available_bytes)} available"
         console.say(f"  memory  {_size(plan.memory_bytes)} of tensors{room}: {parts}")
     if plan.disk_bytes is not None and plan.kept_bytes is not None:
         console.say(f"  disk    {_size(plan.disk_bytes)} with checkpoints, {_size(plan.kept_bytes)} stay")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from preceptor.cli import console
 from preceptor.cli.flags import Flags, given
-from preceptor.cli.options import Json, Out, Prompts, TrainingPlan
+from preceptor.cli.options import JsonOption, Out, PromptsArgument, TrainingPlanOption
 from preceptor.cli.train.options import PLACES, training
 from preceptor.cli.train.planned import tell_plan
 from preceptor.cli.train.rewards import Former, JudgeAsking, Rewarding, sources_of
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from preceptor.train.loop.output_folder import Trained
 
 
-class Guard(Settings):
+class GuardOptions(Settings):
     """Who looks on while PPO trains."""
 
     guard_judge: str | None = None
@@ -38,15 +38,15 @@ class Guard(Settings):
 
 
 def ppo(
-    prompts: Prompts,
+    prompts: PromptsArgument,
     out: Out,
     rewarding: Annotated[Rewarding, Flags("Reward")],
     settings: Annotated[PpoSettings, training("compile", "report_to")],
-    guard: Annotated[Guard, Flags("Guard")],
+    guard: Annotated[GuardOptions, Flags("GuardOptions")],
     asking: JudgeAsking,
     former: Former,
-    plan: TrainingPlan = False,
-    as_json: Json = False,
+    plan: TrainingPlanOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train a policy by PPO against a reward. The same command again goes on where it stopped."""
     settings = settled(settings)
@@ -85,7 +85,9 @@ def _guard_goes_by(judge: str | None) -> tuple[str, ...]:
     return ("constitution",) if judge == CHECKS else ("constitution", *PLACES)
 
 
-def _guard(guard: Guard, settings: PpoSettings, rewarding: Rewarding, asking: Asking) -> HeldOutGuard | None:
+def _guard(
+    guard: GuardOptions, settings: PpoSettings, rewarding: Rewarding, asking: Asking
+) -> HeldOutGuard | None:
     """The guard that the flags describe. Raises UserError where they do not go together."""
     if guard.guard_judge is None:
         said = [*given(guard), *(["guard_every"] if "guard_every" in settings.model_fields_set else [])]

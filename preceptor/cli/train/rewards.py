@@ -51,7 +51,7 @@ class FormerFlags(Settings):
 Former = Annotated[FormerFlags, Flags(hidden=True)]
 
 
-class Sources(NamedTuple):
+class RewardSources(NamedTuple):
     """Where a training's rewards and replies come from."""
 
     reward: RewardSource
@@ -62,7 +62,7 @@ class Sources(NamedTuple):
 
 def sources_of(
     rewarding: Rewarding, asking: Asking, former: FormerFlags, seed: int, also: Collection[str] = ()
-) -> Sources:
+) -> RewardSources:
     """The reward and the server that the flags name. also: fields of a judge's flags that a guard goes by.
 
     Raises UserError where they do not go together.
@@ -78,7 +78,7 @@ def sources_of(
     if former.judge_base_url is not None:
         warn_of_old("--judge-base-url", "--base-url")
         asking = _at(asking, former.judge_base_url)
-    return Sources(_reward_of(rewarding, asking, seed, also), server, asking)
+    return RewardSources(_reward_of(rewarding, asking, seed, also), server, asking)
 
 
 def _at(asking: Asking, url: str | None) -> Asking:

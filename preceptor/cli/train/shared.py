@@ -16,18 +16,18 @@ from preceptor.constitution.errors import UserError
 from preceptor.doctor import need_training
 
 if TYPE_CHECKING:
-    from preceptor.train.estimate.plan import Plan
+    from preceptor.train.estimate.plan import TrainingPlan
     from preceptor.train.loop.output_folder import Trained
     from preceptor.train.settings import LoopSettings
 
-SomeSettings = TypeVar("SomeSettings", bound="LoopSettings")
+SomeSettingsT = TypeVar("SomeSettingsT", bound="LoopSettings")
 FRESH = ("rank", "alpha", "dora", "rslora")
 """Settings of a fresh adapter; one to go on from has its own."""
 ALONE = ("embedded", "smollm2")
 """Models that a package carries, whose name needs no provider."""
 
 
-def settled(settings: SomeSettings) -> SomeSettings:
+def settled(settings: SomeSettingsT) -> SomeSettingsT:
     """The settings with the base of `adapter` as model where none was named. Raises UserError for flags that do not go
     with the adapter, and where the training libraries are missing."""
     need_training()
@@ -70,9 +70,9 @@ def source_of(source: str, set_aside: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
-def carry_out(
+def train_or_plan(
     stage: str,
-    plan: Callable[[], Plan],
+    plan: Callable[[], TrainingPlan],
     train: Callable[..., Trained],
     launch: Launch,
     unread: Mapping[str, int],

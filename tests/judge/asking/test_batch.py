@@ -85,7 +85,7 @@ def one(asked: Request) -> Dialogue[tuple[str, Outcome]]:
 
 
 def two(first: Request, second: Callable[[str], Request]) -> Dialogue[tuple[str, str]]:
-    """A second round that hangs on the first one's answer."""
+    """A second round that depends on the first one's answer."""
     (outcome,) = yield (first,)
     assert not isinstance(outcome, Failure)
     (last,) = yield (second(outcome.text),)
@@ -362,8 +362,8 @@ async def test_a_batch_that_never_left_is_sent_by_the_next_run(name: str) -> Non
             assert [one.state for one in await ledger.read(books.listed)] == ["ended", "unsent"]
 
 
-def intended(first: Request, at_s: float) -> books.Batch:
-    return books.Batch(
+def intended(first: Request, at_s: float) -> books.BatchRecord:
+    return books.BatchRecord(
         token="0" * 12,
         model=first.model,
         endpoint=first.endpoint,
@@ -383,7 +383,7 @@ async def test_results_are_written_down_once_however_often_they_are_read(place: 
     ]
     batch = intended(asked[0], time.time())
     completion = Completion(text="yes", finish_reason="stop", tokens_in=3, tokens_out=1)
-    answers = [books.Answered(one.key, completion, 0.5) for one in asked]
+    answers = [books.BatchAnswer(one.key, completion, 0.5) for one in asked]
     async with open_ledger(place, run="second") as ledger:
         worst = {one.key: 1.0 for one in asked}
         held = await ledger.write(

@@ -18,15 +18,15 @@ from preceptor.constitution.errors import UserError
 from preceptor.judge.asking.fanout import DRAWN, Fanout, Limits, Progress
 from preceptor.judge.asking.plan import plan
 from preceptor.judge.asking.prices import Prices
-from preceptor.judge.asking.rate_limits import Gate, Mark
-from preceptor.judge.asking.retry import DEAD_CALLS
+from preceptor.judge.asking.rate_limits import LocalRateLimiter, SentMark
+from preceptor.judge.asking.retry import CONSECUTIVE_FAILURES
 from preceptor.judge.errors import BudgetReached, ProviderStopped, Rejected, Transient
 from preceptor.judge.ledger.ledger import Ledger, open_ledger
 from preceptor.judge.models.anthropic import model as anthropic
-from preceptor.judge.models.http.faults import Crowded
+from preceptor.judge.models.http.faults import Throttled
 from preceptor.judge.models.openai import model as openai
 from preceptor.judge.models.protocol import Completion, Dialogue, Failure, Model, Outcome, Request
-from preceptor.judge.models.scripted import Line, ScriptedModel
+from preceptor.judge.models.scripted import ScriptedModel, ScriptedReply
 from preceptor.judge.settings import Price
 from preceptor.prompts.records import Message
 from tests.servers.llm import LLMServer
@@ -66,7 +66,7 @@ def fanout(ledger: Ledger, model: Model, prices: Prices | None = None, **limits:
     return Fanout({model.name: model}, ledger, Limits.model_validate(limits), prices or Prices.load())
 
 
-def script(answer: Callable[[str], Line], name: str = NAME) -> ScriptedModel:
+def script(answer: Callable[[str], ScriptedReply], name: str = NAME) -> ScriptedModel:
     return ScriptedModel(lambda asked: answer(asked.messages[0].content), name=name)
 
 
@@ -144,9 +144,13 @@ async def test_one_bad_row_touches_no_other(ledger: Ledger) -> None:
 async def test_what_can_be_mended_is_tried_again_after_the_wait_that_was_asked_for(ledger: Ledger) -> None:
     loop = asyncio.get_running_loop()
     asked_at: list[float] = []
-    lines: list[Line] = [Transient("busy", retry_after_s=0.2), Transient("busy", retry_after_s=0.2), "ok"]
+    lines: list[ScriptedReply] = [
+        Transient("busy", retry_after_s=0.2),
+        Transient("busy", retry_after_s=0.2),
+        "ok",
+    ]
 
-    def answer(_: str) -> Line:
+    def answer(_: str) -> ScriptedReply:
         asked_at.append(loop.time())
         return lines.pop(0)
 
@@ -208,8 +212,8 @@ async def test_a_provider_that_is_down_for_good_stops_the_run(ledger: Ledger) ->
         fanout(ledger, model, attempts=1, concurrency=1).run(map(one, range(1000)))
     )
     assert "is down" in str(error)
-    assert len(got) < DEAD_CALLS
-    assert len(model.requests) == DEAD_CALLS
+    assert len(got) < CONSECUTIVE_FAILURES
+    assert len(model.requests) == CONSECUTIVE_FAILURES
 
 
 async def test_a_stages_own_error_ends_the_run_as_it_is(ledger: Ledger) -> None:
@@ -355,7 +359,7 @@ async def test_a_second_try_is_booked_once(ledger: Ledger) -> None:
 
 
 async def test_the_first_answer_is_kept_and_billed_where_the_second_try_stops_the_run(ledger: Ledger) -> None:
-    lines: list[Line] = ["", ProviderStopped("the key is gone")]
+    lines: list[ScriptedReply] = ["", ProviderStopped("the key is gone")]
     asker = fanout(ledger, script(lambda _: lines.pop(0)))
     kept = await asker.ask(request("once"))
     assert isinstance(kept, Completion)
@@ -366,13 +370,13 @@ async def test_the_first_answer_is_kept_and_billed_where_the_second_try_stops_th
 
 async def test_the_wait_that_a_rate_limit_asks_for_is_not_counted(ledger: Ledger) -> None:
     """So that a limit of so many a minute fails no row that only has to wait."""
-    lines: list[Line] = [Crowded("slow down", retry_after_s=0.2)] * 4 + ["ok"]
+    lines: list[ScriptedReply] = [Throttled("slow down", retry_after_s=0.2)] * 4 + ["ok"]
     outcome = await fanout(ledger, script(lambda _: lines.pop(0)), deadline_s=0.3).ask(request("x"))
     assert isinstance(outcome, Completion)
 
 
 async def test_a_wait_of_hours_stops_the_run(ledger: Ledger) -> None:
-    model = script(lambda _: Crowded("daily limit", retry_after_s=7200))
+    model = script(lambda _: Throttled("daily limit", retry_after_s=7200))
     with pytest.raises(ProviderStopped, match="left alone for 7200 s"):
         await fanout(ledger, model).ask(request("x"))
 
@@ -381,7 +385,7 @@ async def test_waiting_between_tries_takes_up_no_room(ledger: Ledger) -> None:
     """One place, and a row that has to wait in it: the others are asked meanwhile."""
     order: list[str] = []
 
-    def answer(text: str) -> Line:
+    def answer(text: str) -> ScriptedReply:
         order.append(text)
         return Transient("busy", retry_after_s=0.3) if order.count("row 0") == 1 and text == "row 0" else "ok"
 
@@ -440,28 +444,30 @@ async def test_runs_that_share_a_model_hear_the_headers_of_their_own_replies_alo
     name = "openai/gpt-4o-mini" if provider is openai else "anthropic/claude-haiku-4-5"
     model = provider.open_model(name, base_url=server.url if provider is openai else server.root)
 
-    class Listening(Gate):
+    class Listening(LocalRateLimiter):
         heard: list[tuple[str, int]]
 
-        def hear(self, headers: Mapping[str, str], mark: Mark) -> None:
+        def observe(self, headers: Mapping[str, str], mark: SentMark) -> None:
             self.heard.append((headers["x-ratelimit-remaining-requests"], mark.requests))
-            super().hear(headers, mark)
+            super().observe(headers, mark)
 
-    def gate() -> Listening:
+    def limiter() -> Listening:
         made = Listening(2, asyncio.sleep, asyncio.get_running_loop().time)
         made.heard = []
         return made
 
-    gates = [gate(), gate()]
+    limiters = [limiter(), limiter()]
     async with open_ledger(tmp_path / "l.db") as ledger:
-        runs = [Fanout({name: model}, ledger, Limits(), Prices.load(), ways={name: one}) for one in gates]
+        runs = [
+            Fanout({name: model}, ledger, Limits(), Prices.load(), limiters={name: one}) for one in limiters
+        ]
         asked = [[request(f"run {run} row {row}", model=name) for row in range(5)] for run in range(2)]
         await asyncio.gather(*(run.ask(one) for run, mine in zip(runs, asked, strict=True) for one in mine))
     await model.close()
     assert len(server.bodies) == 11
-    assert sorted(len(one.heard) for one in gates) == [5, 6]
-    assert len({said for one in gates for said, _ in one.heard}) == 11
-    for one in gates:
+    assert sorted(len(one.heard) for one in limiters) == [5, 6]
+    assert len({said for one in limiters for said, _ in one.heard}) == 11
+    for one in limiters:
         assert sorted(mark for _, mark in one.heard) == list(range(1, len(one.heard) + 1))
 
 

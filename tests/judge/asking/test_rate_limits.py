@@ -1,4 +1,4 @@
-"""The gate: room that follows the crowd, and paces on a clock that the test turns."""
+"""The rate limiter: slots that follow the throttling, and paces on a clock that the test turns."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from preceptor.judge.asking.rate_limits import DENIALS, Gate
+from preceptor.judge.asking.rate_limits import DENIALS, LocalRateLimiter
 from preceptor.judge.models.protocol import Request
 from preceptor.prompts.records import Message
 
@@ -30,21 +30,21 @@ class Clock:
         self.now += wait_s
 
 
-def gate(clock: Clock, width: int = 8, **paces: float) -> Gate:
-    return Gate(width, clock.pause, clock, **paces)
+def limiter(clock: Clock, width: int = 8, **paces: float) -> LocalRateLimiter:
+    return LocalRateLimiter(width, clock.pause, clock, **paces)
 
 
-async def pass_through(through: Gate, headers: Mapping[str, str] | None = None) -> None:
+async def pass_through(through: LocalRateLimiter, headers: Mapping[str, str] | None = None) -> None:
     """One request and its reply, at once."""
-    async with through.place(REQUEST) as place:
+    async with through.slot(REQUEST) as slot:
         if headers:
-            place.hear(headers)
+            slot.observe(headers)
         through.answered()
 
 
 async def test_without_limits_nothing_waits_for_a_clock() -> None:
     clock = Clock()
-    through = gate(clock)
+    through = limiter(clock)
     for _ in range(1000):
         await pass_through(through, {"x-ratelimit-limit-requests": "60"})
     assert clock.waits == []
@@ -54,7 +54,7 @@ async def test_without_limits_nothing_waits_for_a_clock() -> None:
 async def test_no_more_than_so_many_requests_a_minute(rpm: float) -> None:
     """From the first minute on, and no slower than allowed."""
     clock = Clock()
-    through = gate(clock, rpm=rpm)
+    through = limiter(clock, rpm=rpm)
     left = []
     for _ in range(int(3 * rpm)):
         await pass_through(through)
@@ -67,7 +67,7 @@ async def test_no_more_than_so_many_requests_a_minute(rpm: float) -> None:
 async def test_no_more_than_so_many_tokens_a_minute() -> None:
     """Though each request is larger than what flows in a second."""
     clock = Clock()
-    through = gate(clock, tpm=600)
+    through = limiter(clock, tpm=600)
     for _ in range(31):
         await pass_through(through)
     assert clock.now - 1000 == pytest.approx(30 * 100 / 600 * 60, rel=0.05)
@@ -76,7 +76,7 @@ async def test_no_more_than_so_many_tokens_a_minute() -> None:
 async def test_the_pace_is_learnt_from_the_headers() -> None:
     """Sixty a minute of which two are left: two leave at once, and then one a second."""
     clock = Clock()
-    through = gate(clock)
+    through = limiter(clock)
     said = {
         "x-ratelimit-limit-requests": "60",
         "x-ratelimit-remaining-requests": "2",
@@ -93,7 +93,7 @@ async def test_the_pace_is_learnt_from_the_headers() -> None:
 
 async def test_a_limit_for_a_day_is_known_by_its_reset() -> None:
     clock = Clock()
-    through = gate(clock)
+    through = limiter(clock)
     said = {
         "x-ratelimit-limit-requests": "200",
         "x-ratelimit-remaining-requests": "0",
@@ -107,14 +107,14 @@ async def test_a_limit_for_a_day_is_known_by_its_reset() -> None:
 async def test_what_left_after_a_reply_s_request_is_not_forgotten() -> None:
     """Ten are in flight when the first reply says that nine are left: none of the nine is there any more."""
     clock = Clock()
-    through = gate(clock, width=20)
+    through = limiter(clock, width=20)
     ready = asyncio.Event()
     done = asyncio.Event()
 
     async def slow(headers: Mapping[str, str]) -> None:
-        async with through.place(REQUEST) as place:
+        async with through.slot(REQUEST) as slot:
             await ready.wait()
-            place.hear(headers)
+            slot.observe(headers)
             await done.wait()
 
     said = {"x-ratelimit-limit-requests": "600", "x-ratelimit-reset-requests": "1s"}
@@ -133,14 +133,14 @@ async def test_what_left_after_a_reply_s_request_is_not_forgotten() -> None:
 
 async def test_half_the_room_where_it_is_crowded_and_more_with_every_answer() -> None:
     clock = Clock()
-    through = gate(clock, width=64)
-    through.crowded(clock.now, None)
+    through = limiter(clock, width=64)
+    through.throttled(clock.now, None)
     assert through.width == 32
-    through.crowded(clock.now - 1, None)
+    through.throttled(clock.now - 1, None)
     assert through.width == 32, "it left before the cut and says nothing new"
     for left in (16, 8, 4, 2, 1, 1):
         clock.now += 1
-        through.crowded(clock.now, None)
+        through.throttled(clock.now, None)
         assert through.width == left
     for _ in range(100):
         through.answered()
@@ -149,13 +149,13 @@ async def test_half_the_room_where_it_is_crowded_and_more_with_every_answer() ->
 
 async def test_never_more_at_once_than_there_is_room_and_first_come_first_served() -> None:
     clock = Clock()
-    through = gate(clock, width=4)
+    through = limiter(clock, width=4)
     running = peak = 0
     order: list[int] = []
 
     async def ask(number: int) -> None:
         nonlocal running, peak
-        async with through.place(REQUEST) as place:
+        async with through.slot(REQUEST) as slot:
             order.append(number)
             for _ in range(2):
                 running += 1
@@ -163,8 +163,8 @@ async def test_never_more_at_once_than_there_is_room_and_first_come_first_served
                 await asyncio.sleep(0)
                 running -= 1
                 if number % 3 == 0:
-                    through.crowded(clock.now, None)
-                await place.outside(clock.pause(0.1))
+                    through.throttled(clock.now, None)
+                await slot.release_during(clock.pause(0.1))
             through.answered()
 
     tasks = [asyncio.create_task(ask(number)) for number in range(40)]
@@ -179,13 +179,13 @@ async def test_never_more_at_once_than_there_is_room_and_first_come_first_served
 async def test_a_wait_asked_of_several_in_a_row_is_kept_by_all() -> None:
     """One that is turned away may be chance; the others go on."""
     clock = Clock()
-    through = gate(clock)
+    through = limiter(clock)
     for _ in range(DENIALS - 1):
-        through.crowded(clock.now, 30.0)
+        through.throttled(clock.now, 30.0)
     await pass_through(through)
     assert clock.waits == []
     for _ in range(DENIALS):
-        through.crowded(clock.now, 30.0)
+        through.throttled(clock.now, 30.0)
     await pass_through(through)
     assert clock.waits == [30.0]
     await pass_through(through)

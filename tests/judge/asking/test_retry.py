@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 
 import pytest
 
-from preceptor.judge.asking.rate_limits import Gate
+from preceptor.judge.asking.rate_limits import LocalRateLimiter
 from preceptor.judge.asking.retry import LONGEST_DEADLINE_S, Tries
 from preceptor.judge.errors import ModelError, ProviderStopped
 from preceptor.judge.models.http.faults import TimedOut
@@ -57,12 +57,12 @@ def request(number: int) -> Request:
 
 async def ask_all(model: Slow, calls: int) -> list[Completion | BaseException]:
     clock = asyncio.get_running_loop().time
-    gate = Gate(calls, asyncio.sleep, clock)
-    tries = Tries(model, gate, 120.0, 12, asyncio.sleep)
+    limiter = LocalRateLimiter(calls, asyncio.sleep, clock)
+    tries = Tries(model, limiter, 120.0, 12, asyncio.sleep)
 
     async def one(number: int) -> Completion:
-        async with gate.place(request(number)) as place:
-            return await tries.complete(request(number), place)
+        async with limiter.slot(request(number)) as slot:
+            return await tries.complete(request(number), slot)
 
     asked: list[Awaitable[Completion]] = [one(number) for number in range(calls)]
     return await asyncio.gather(*asked, return_exceptions=True)

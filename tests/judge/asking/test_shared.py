@@ -10,7 +10,15 @@ import pytest
 
 from preceptor.constitution.errors import UserError
 from preceptor.judge.asking.fanout import Limits, Progress, RunInterruptedError
-from preceptor.judge.asking.shared import Keeper, Line, Note, SharedBudget, SharedGate, Stop, stop_of
+from preceptor.judge.asking.shared import (
+    Keeper,
+    KeeperConnection,
+    KeeperNote,
+    SharedBudget,
+    SharedRateLimiter,
+    Stop,
+    stop_of,
+)
 from preceptor.judge.errors import BudgetReached, ProviderStopped
 from preceptor.judge.models.protocol import Request
 from preceptor.prompts.records import Message
@@ -27,9 +35,9 @@ class Worker:
         def ask(method: str, *words: Any) -> Awaitable[Any]:
             return asyncio.ensure_future(getattr(keeper, method)(*words))
 
-        self.line = Line(name, ask)
+        self.line = KeeperConnection(name, ask)
         self.budget = SharedBudget(self.line, capped=True)
-        self.gate = SharedGate(self.line, MODEL)
+        self.gate = SharedRateLimiter(self.line, MODEL)
 
 
 async def settled() -> None:
@@ -54,7 +62,7 @@ async def test_a_crowd_at_one_worker_slows_the_other() -> None:
     keeper = Keeper(Limits(concurrency=4))
     one, other = Worker(keeper, "one"), Worker(keeper, "other")
     await one.gate.enter(REQUEST)
-    one.gate.crowded(asyncio.get_running_loop().time(), None)
+    one.gate.throttled(asyncio.get_running_loop().time(), None)
     await other.gate.enter(REQUEST)
     third = asyncio.create_task(other.gate.enter(REQUEST))
     await settled()
@@ -68,7 +76,7 @@ async def test_a_limit_that_one_hears_of_holds_for_the_other() -> None:
     one, other = Worker(keeper, "one"), Worker(keeper, "other")
     mark = await one.gate.enter(REQUEST)
     said = {"limit-requests": "60", "remaining-requests": "0", "reset-requests": "60s"}
-    one.gate.hear(
+    one.gate.observe(
         {"content-type": "text/plain", **{f"x-ratelimit-{name}": value for name, value in said.items()}}, mark
     )
     await settled()
@@ -87,7 +95,7 @@ async def test_the_cap_is_one_for_all_and_its_end_stops_all() -> None:
     waiting = asyncio.create_task(other.budget.reserve(0.6))
     await settled()
     assert not waiting.done()
-    assert not await other.budget.spare(0.6)
+    assert not await other.budget.try_reserve(0.6)
     one.budget.settle(0.6, 0.1)
     await waiting
     other.budget.settle(0.6, 0.5)
@@ -114,7 +122,7 @@ async def test_what_a_lost_worker_had_reserved_is_spent_and_its_room_is_free() -
     lost.gate.leave()
     lost.budget.settle(0.6, 0.0)
     await settled()
-    assert not await other.budget.spare(0.6)
+    assert not await other.budget.try_reserve(0.6)
 
 
 async def test_progress_is_the_sum_and_keeps_the_lost() -> None:
@@ -129,21 +137,21 @@ async def test_without_a_cap_the_keeper_is_not_asked() -> None:
     def never(method: str, *_: Any) -> Awaitable[Any]:
         raise AssertionError(method)
 
-    budget = SharedBudget(Line("one", never), capped=False)
+    budget = SharedBudget(KeeperConnection("one", never), capped=False)
     await budget.reserve(5.0)
-    assert await budget.spare(5.0)
+    assert await budget.try_reserve(5.0)
     budget.settle(5.0, 1.0)
 
 
 async def test_what_is_told_together_goes_together() -> None:
-    heard: list[tuple[Note, ...]] = []
+    heard: list[tuple[KeeperNote, ...]] = []
 
-    def ask(method: str, _: str, notes: tuple[Note, ...]) -> Awaitable[Any]:
+    def ask(method: str, _: str, notes: tuple[KeeperNote, ...]) -> Awaitable[Any]:
         assert method == "tell"
         heard.append(notes)
         return asyncio.ensure_future(asyncio.sleep(0))
 
-    gate = SharedGate(Line("one", ask), MODEL)
+    gate = SharedRateLimiter(KeeperConnection("one", ask), MODEL)
     gate.answered()
     gate.leave()
     await settled()

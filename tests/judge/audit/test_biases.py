@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preceptor.judge.audit.audit import drift
-from preceptor.judge.audit.biases import FORMATTED, Traits, Verdict, habits, length_effect
+from preceptor.judge.audit.biases import FORMATTED, Traits, VerdictTraits, habits, length_effect
 from preceptor.judge.audit.calibration import picture
 from preceptor.judge.records import Label, Letter
 from preceptor.judge.statistics import calibration_error, reliability
@@ -19,9 +19,11 @@ from tests.judge.canned import pair
 LETTERS = st.sampled_from(("a", "b", "tie"))
 
 
-def verdict(letter: Letter, gold: Letter | None = None, doublings: float = 0.0, **fields: Letter) -> Verdict:
+def verdict(
+    letter: Letter, gold: Letter | None = None, doublings: float = 0.0, **fields: Letter
+) -> VerdictTraits:
     longer: Letter = "tie" if doublings == 0 else "a" if doublings > 0 else "b"
-    return Verdict(
+    return VerdictTraits(
         letter, gold, Traits(longer, doublings, fields.get("formatted", "tie"), fields.get("own", "tie"))
     )
 
@@ -54,7 +56,7 @@ def test_a_planted_love_of_length_is_found_and_a_fair_judge_has_none() -> None:
     """Gold goes with length; only a judge that likes length beyond that has a coefficient."""
     drawn = random.Random(1)
 
-    def rows(love: float) -> list[Verdict]:
+    def rows(love: float) -> list[VerdictTraits]:
         made = []
         for _ in range(3000):
             doublings = drawn.gauss(0, 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from preceptor.asking.stages import Asked, carry_out
+from preceptor.asking.stages import AskingResult, run_dialogues
 from preceptor.constitution.errors import UserError
 from preceptor.judge.errors import Rejected
 from preceptor.judge.label import label, template_for
@@ -32,13 +32,13 @@ def pairs(n: int) -> list[Pair]:
     return [pair(f"one {i}", f"other {i}").model_copy(update={"id": f"pair-{i}"}) for i in range(n)]
 
 
-def judged(model: HumanModel, rows: list[Pair], ledger: Path) -> tuple[list[Label], Asked]:
+def judged(model: HumanModel, rows: list[Pair], ledger: Path) -> tuple[list[Label], AskingResult]:
     settings = LabelSettings(principles="each", seed=3)
     template = template_for(model, settings)
     made: list[Label] = []
     dialogues = [label(row, BOTH, model, template, settings) for row in rows]
     asking = Asking(ledger=str(ledger))
-    return made, asyncio.run(carry_out(dialogues, [model], asking, made.append))
+    return made, asyncio.run(run_dialogues(dialogues, [model], asking, made.append))
 
 
 def test_a_key_is_a_verdict_about_the_reply_that_was_shown(tmp_path: Path) -> None:

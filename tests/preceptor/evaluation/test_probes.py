@@ -12,7 +12,7 @@ from preceptor.constitution.checks import validate
 from preceptor.evaluation.probes import chosen_set, general
 from preceptor.report.probe_table import LABELS, in_one_line, lines
 from preceptor.settings import ProbeSettings
-from preceptor.train.evaluation.probes import Answered, Figure, measure
+from preceptor.train.evaluation.probes import ProbeFigure, ProbeReplies, measure
 from tests.preceptor.conftest import Preceptor
 
 WHOLE = general()
@@ -28,9 +28,10 @@ def replies(sense: str, safe: str, closing: str) -> list[str]:
     return told
 
 
-def measured(before: list[str], after: list[str]) -> dict[str, Figure]:
+def measured(before: list[str], after: list[str]) -> dict[str, ProbeFigure]:
     rows = [
-        Answered(probe, (old,), (new,)) for probe, old, new in zip(WHOLE.probes, before, after, strict=True)
+        ProbeReplies(probe, (old,), (new,))
+        for probe, old, new in zip(WHOLE.probes, before, after, strict=True)
     ]
     return {figure.name: figure for figure in measure(rows, WHOLE.read, None)}
 

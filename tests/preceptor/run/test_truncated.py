@@ -50,7 +50,7 @@ def test_which_replies_are_compared(truncated: stages.Truncated, used: set[str])
 def test_a_comparison_counts_what_was_cut_off(tmp_path: Path, truncated: stages.Truncated, n: int) -> None:
     """A policy that never comes to an end is measured, and not left out for it."""
     constitution = load_constitution("brief")
-    settings = head_to_head.Settings(
+    settings = head_to_head.HeadToHeadSettings(
         policy="embedded",
         baseline="embedded",
         judge="checks",

@@ -10,8 +10,8 @@ import pytest
 
 from preceptor.train.embedded.probes import probe_set
 from preceptor.train.embedded.world import applicable, draw_reply
-from preceptor.train.evaluation.paired import Change
-from preceptor.train.evaluation.probes import Answered, Figure, measure
+from preceptor.train.evaluation.paired import BeforeAfter
+from preceptor.train.evaluation.probes import ProbeFigure, ProbeReplies, measure
 
 SIZE = 24
 CHOSEN = probe_set(SIZE)
@@ -34,8 +34,10 @@ def replies(seed: str, faults: tuple[str, ...] = ()) -> tuple[tuple[str, ...], .
     return tuple(rows)
 
 
-def measured(before: tuple[tuple[str, ...], ...], after: tuple[tuple[str, ...], ...]) -> Mapping[str, Figure]:
-    rows = [Answered(*row) for row in zip(CHOSEN.probes, before, after, strict=True)]
+def measured(
+    before: tuple[tuple[str, ...], ...], after: tuple[tuple[str, ...], ...]
+) -> Mapping[str, ProbeFigure]:
+    rows = [ProbeReplies(*row) for row in zip(CHOSEN.probes, before, after, strict=True)]
     return {figure.name: figure for figure in measure(rows, CHOSEN.read, None)}
 
 
@@ -99,7 +101,7 @@ def test_swapping_policy_and_baseline_mirrors_every_figure() -> None:
     one = measured(replies("before"), replies("after", ("steadfast", "concise")))
     other = measured(replies("after", ("steadfast", "concise")), replies("before"))
     for name, figure in one.items():
-        change: Change = other[name].change
+        change: BeforeAfter = other[name].change
         assert (figure.worse, figure.better) == (other[name].better, other[name].worse)
         assert (figure.change.before, figure.change.after) == (change.after, change.before)
         assert (figure.change.by, figure.change.low) == pytest.approx((-change.by, -change.high))

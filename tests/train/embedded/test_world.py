@@ -12,7 +12,7 @@ from preceptor.train.embedded.oracle import oracle
 from preceptor.train.embedded.world import (
     NEEDS_TAG,
     PRINCIPLES,
-    Prompt,
+    PoolRow,
     applicable,
     compose,
     critique_of,
@@ -27,7 +27,7 @@ from preceptor.train.embedded.world import (
 MANY = 4000
 
 
-def drawn(seed: int, count: int = MANY) -> list[tuple[Prompt, dict[str, bool], str]]:
+def drawn(seed: int, count: int = MANY) -> list[tuple[PoolRow, dict[str, bool], str]]:
     rng = random.Random(seed)
     out = []
     for _ in range(count):
@@ -83,7 +83,7 @@ def test_a_critique_finds_fault_exactly_where_there_is_one_and_quotes_it() -> No
                 assert text.removeprefix("Fault: ") in compose(draft)
 
 
-def good_reply(prompt: Prompt) -> str:
+def good_reply(prompt: PoolRow) -> str:
     return draw_reply(random.Random(0), prompt, dict.fromkeys(applicable(prompt), True))
 
 

@@ -15,7 +15,7 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 
 from preceptor.train.errors import MemoryShortError
 from preceptor.train.estimate.memory import Alive, available_bytes, held_bytes, is_out_of_memory
-from preceptor.train.loop.oom_retry import in_parts, until_it_fits
+from preceptor.train.loop.oom_retry import in_parts, retry_on_oom
 from preceptor.train.loop.output_folder import Trained
 from tests.train.test_training import STAGES, StoppedError, run, settings_of, stop_at
 
@@ -192,10 +192,10 @@ def test_other_faults_and_several_processes_are_not_tried_again(processes: int) 
         """Nothing to forget, and nothing to halve."""
 
     with pytest.raises(RuntimeError, match="shapes"):
-        until_it_fits(failing(RuntimeError("shapes")), nothing, nothing, processes)
+        retry_on_oom(failing(RuntimeError("shapes")), nothing, nothing, processes)
     if processes > 1:
         with pytest.raises(MemoryShortError, match="2 processes cannot cut it"):
-            until_it_fits(failing(MemoryError()), nothing, nothing, processes)
+            retry_on_oom(failing(MemoryError()), nothing, nothing, processes)
     assert len(tried) == processes
 
 

@@ -15,9 +15,9 @@ from preceptor.prompts.rows import write_rows
 from preceptor.train.dpo import plan_dpo
 from preceptor.train.errors import CheckpointError, TrainDataError
 from preceptor.train.estimate import plan as planning
-from preceptor.train.estimate.dry_run import Work
+from preceptor.train.estimate.dry_run import ComputeCost
 from preceptor.train.estimate.matmul_speed import Speed
-from preceptor.train.estimate.plan import Plan
+from preceptor.train.estimate.plan import TrainingPlan
 from preceptor.train.estimate.schedule import total_steps
 from preceptor.train.kto import plan_kto
 from preceptor.train.reward import plan_reward
@@ -28,7 +28,7 @@ from tests.train.test_command import preceptor
 from tests.train.test_training import STAGES, StoppedError, run, settings_of, stop_at
 from tests.train.tiny import preference, save_tiny, tiny_tokenizer
 
-PLANS: dict[str, Callable[[Sequence[Any], Any], Plan]] = {
+PLANS: dict[str, Callable[[Sequence[Any], Any], TrainingPlan]] = {
     "sft": plan_sft,
     "reward": plan_reward,
     "dpo": plan_dpo,
@@ -44,7 +44,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "here/rows.jsonl"
 
 
-def planned(stage: str, settings: LoopSettings) -> Plan:
+def planned(stage: str, settings: LoopSettings) -> TrainingPlan:
     return PLANS[stage](STAGES[stage][2], settings)
 
 
@@ -135,7 +135,7 @@ def test_gradients_are_checkpointed_where_memory_would_not_do_without(
     share: float,
     expected: bool,
 ) -> None:
-    """The only thing set here is what the system says can be had."""
+    """The only thing set here is what the system says is free."""
     settings = settings_of("dpo", tiny, gradient_checkpointing=said, epochs=1)
     needed = planned("dpo", settings.model_copy(update={"gradient_checkpointing": False})).memory_bytes
     assert needed is not None
@@ -190,7 +190,7 @@ def test_steps_are_counted_as_the_library_does() -> None:
 
 def test_time_is_the_sum_of_what_each_kind_of_work_takes() -> None:
     speed = Speed(flops_a_s=100.0, bytes_a_s=10.0, operation_s=0.5)
-    work = Work(flops=200.0, moved_bytes=30.0, operations=4.0)
+    work = ComputeCost(flops=200.0, moved_bytes=30.0, operations=4.0)
     assert speed.seconds(work) == pytest.approx(2.0 + 3.0 + 2.0)
 
 

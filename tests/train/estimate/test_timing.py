@@ -1,4 +1,4 @@
-"""What is foretold of time: what was timed, as many times as it comes."""
+"""What is predicted of time: what was timed, as many times as it comes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,17 @@ from preceptor.train.estimate import random_weights
 from preceptor.train.estimate import timing as module
 from preceptor.train.estimate.dry_run import skeleton_of
 from preceptor.train.estimate.plan import parts_of
-from preceptor.train.estimate.random_weights import make_up, with_layers
-from preceptor.train.estimate.schedule import Course, pair_course, pass_weight, read_weight, saved_steps
+from preceptor.train.estimate.random_weights import fill_with_random_weights, with_layers
+from preceptor.train.estimate.schedule import (
+    StepSchedule,
+    pair_schedule,
+    pass_weight,
+    read_weight,
+    saved_steps,
+)
 from preceptor.train.estimate.timing import NOTHING, Clocked, Sample, Spread, Timing, strata_of, sum_of
 from preceptor.train.models.base import Base
-from preceptor.train.settings import RewardSettings
+from preceptor.train.settings import RewardModelSettings
 from tests.train.architectures import SHARED, tiny_model
 from tests.train.estimate.test_plan import planned
 from tests.train.test_training import run, settings_of
@@ -34,9 +40,9 @@ TIMED = Timing(
 )
 
 
-def course_of(epochs: float = 1.0, **changes: Any) -> Course:
-    settings = RewardSettings.model_validate({"batch_size": 4, "epochs": epochs, **changes})
-    return pair_course(PAIRS, settings, CONFIG, 200, True)
+def course_of(epochs: float = 1.0, **changes: Any) -> StepSchedule:
+    settings = RewardModelSettings.model_validate({"batch_size": 4, "epochs": epochs, **changes})
+    return pair_schedule(PAIRS, settings, CONFIG, 200, True)
 
 
 def sample(number: int) -> Sample:
@@ -47,7 +53,7 @@ def test_parts_are_what_was_timed_as_many_times_as_it_comes() -> None:
     strata = tuple(
         one._replace(total=total) for one, total in zip(course_of().strata, (10.0, 100.0), strict=False)
     )
-    course = Course(5, 0, 0, (), strata, around=20.0, held_out=30.0)
+    course = StepSchedule(5, 0, 0, (), strata, around=20.0, held_out=30.0)
     parts = parts_of(course, TIMED, saves=2, fixed_s=1.0)
     assert parts == {
         "steps": Spread(10 + 50 + 15, 20 + 50 + 15, 40 + 50 + 15),
@@ -77,7 +83,7 @@ def test_twice_the_passes_weigh_twice_as_much_and_nothing_is_left_out() -> None:
 
 def test_a_samples_inputs_are_its_pass_and_weigh_what_it_weighs() -> None:
     for shared in (True, False):
-        course = pair_course(PAIRS, RewardSettings(batch_size=4), CONFIG, 200, shared)
+        course = pair_schedule(PAIRS, RewardModelSettings(batch_size=4), CONFIG, 200, shared)
         for one in course.strata:
             for rows in {1, one.sample.rows}:
                 shape = one.sample.inputs(rows)["input_ids"].shape
@@ -137,7 +143,7 @@ def test_chance_is_left_as_it_was(tiny: Path) -> None:
 def test_models_with_few_layers_and_made_up_weights_give_plain_numbers(name: str) -> None:
     model: Any = tiny_model(name)
     bare = skeleton_of(Base(model, tiny_tokenizer(), ""), torch.float32, with_layers(model.config, 1))
-    make_up(bare.model, torch.device("cpu"))
+    fill_with_random_weights(bare.model, torch.device("cpu"))
     logits = bare.model(input_ids=torch.arange(2, 30)[None], use_cache=False).logits
     assert torch.isfinite(logits).all()
     assert 1e-3 < logits.std() < 1e3
@@ -148,8 +154,8 @@ def test_a_model_too_large_for_memory_is_not_made_up(monkeypatch: pytest.MonkeyP
     model: Any = tiny_model("llama")
     bare = skeleton_of(Base(model, tiny_tokenizer(), ""), torch.float32)
     monkeypatch.setattr(random_weights, "available_bytes", lambda _: 1000)
-    with pytest.raises(MemoryShortError, match="MiB to be had"):
-        make_up(bare.model, torch.device("cpu"))
+    with pytest.raises(MemoryShortError, match="MiB available"):
+        fill_with_random_weights(bare.model, torch.device("cpu"))
     assert all(parameter.is_meta for parameter in bare.model.parameters())
 
 

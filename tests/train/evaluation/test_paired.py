@@ -9,18 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preceptor.train.evaluation.paired import Change, Part, left_out, ratios, shares
+from preceptor.train.evaluation.paired import BeforeAfter, RatioPart, left_out, ratios, shares
 
 TOLD = st.sampled_from([True, False, None])
 PAIRS = st.lists(st.tuples(TOLD, TOLD), min_size=1, max_size=30)
 PARTS = st.lists(st.tuples(*[st.tuples(st.floats(0, 100), st.floats(1, 10))] * 2), min_size=2, max_size=12)
 
 
-def mirrored(change: Change) -> Change:
-    return Change(change.after, change.before, -change.by, -change.high, -change.low)
+def mirrored(change: BeforeAfter) -> BeforeAfter:
+    return BeforeAfter(change.after, change.before, -change.by, -change.high, -change.low)
 
 
-def same(one: Change, other: Change) -> bool:
+def same(one: BeforeAfter, other: BeforeAfter) -> bool:
     flat = [[*side.before, *side.after, side.by, side.low, side.high] for side in (one, other)]
     return flat[0] == pytest.approx(flat[1], nan_ok=True, abs=1e-9)
 
@@ -34,7 +34,7 @@ def test_swapping_the_sides_of_shares_mirrors_them(pairs: list[tuple[bool | None
 @settings(deadline=None)  # the first example imports scipy
 @given(PARTS)
 def test_swapping_the_sides_of_ratios_mirrors_them(rows: list[tuple[tuple[float, float], ...]]) -> None:
-    before, after = ([Part(*row[side]) for row in rows] for side in (0, 1))
+    before, after = ([RatioPart(*row[side]) for row in rows] for side in (0, 1))
     assert same(ratios(after, before), mirrored(ratios(before, after)))
 
 
@@ -65,10 +65,10 @@ def test_prompts_that_say_nothing_do_not_count() -> None:
 
 
 def test_a_ratio_by_hand() -> None:
-    change = ratios([Part(10, 1), Part(20, 1)], [Part(10, 2), Part(50, 2)])
+    change = ratios([RatioPart(10, 1), RatioPart(20, 1)], [RatioPart(10, 2), RatioPart(50, 2)])
     assert (change.before.value, change.after.value, change.by) == (15, 15, 0)
     assert (change.before.low, change.before.high) == (10, 20)
-    nothing = ratios([Part(0, 5), Part(0, 7)], [Part(1, 5), Part(1, 7)])
+    nothing = ratios([RatioPart(0, 5), RatioPart(0, 7)], [RatioPart(1, 5), RatioPart(1, 7)])
     assert nothing.before.value == 0
     assert math.isnan(nothing.before.low)
     assert nothing.low > 0
@@ -90,7 +90,7 @@ def test_shares_that_do_not_differ_are_rarely_told_apart(share: float) -> None:
     def draw(probability: float) -> list[bool]:
         return [rng.random() < probability for _ in range(24)]
 
-    def found(change: Change) -> bool:
+    def found(change: BeforeAfter) -> bool:
         return change.low > 0 or change.high < 0
 
     assert sum(found(shares(draw(share), draw(share))) for _ in range(1000)) <= 20
@@ -100,10 +100,10 @@ def test_shares_that_do_not_differ_are_rarely_told_apart(share: float) -> None:
 def test_means_that_do_not_differ_are_rarely_told_apart() -> None:
     rng = random.Random(2)
 
-    def draw(mean: float) -> list[Part]:
-        return [Part(rng.expovariate(1 / mean), 1) for _ in range(24)]
+    def draw(mean: float) -> list[RatioPart]:
+        return [RatioPart(rng.expovariate(1 / mean), 1) for _ in range(24)]
 
-    def found(change: Change) -> bool:
+    def found(change: BeforeAfter) -> bool:
         return change.low > 0 or change.high < 0
 
     assert sum(found(ratios(draw(10), draw(10))) for _ in range(150)) <= 6

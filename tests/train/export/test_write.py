@@ -29,13 +29,13 @@ from preceptor.prompts.records import Message
 from preceptor.train.dpo import train_dpo
 from preceptor.train.errors import CheckpointError, RunFolderError
 from preceptor.train.export.classifier import as_classifier, classifier_class, misread
-from preceptor.train.export.write import FORMATS, Exported, Format, export
+from preceptor.train.export.write import FORMATS, Exported, ExportFormat, export
 from preceptor.train.forward.reward_heads import Heads
 from preceptor.train.forward.reward_model import RewardModel
 from preceptor.train.models.adapters import adapt
 from preceptor.train.models.base import Base, load_base
 from preceptor.train.reward import train_reward
-from preceptor.train.settings import DpoSettings, RewardSettings
+from preceptor.train.settings import DpoSettings, RewardModelSettings
 from tests.train.architectures import APART, SHARED, tiny_model
 from tests.train.tiny import TEMPLATE, preference, tiny_tokenizer
 
@@ -67,12 +67,12 @@ def places(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shared = {"batch_size": 8, "rank": 4, "learning_rate": 5e-3, "max_length": 256}
     train_reward(
         PAIRS,
-        RewardSettings.model_validate({**shared, "model": str(tiny), "held_out": 0.4}),
+        RewardModelSettings.model_validate({**shared, "model": str(tiny), "held_out": 0.4}),
         place / "reward",
         read={"source": "/home/someone/pairs.jsonl", "sha256": "5" * 64, "set_aside": {"no reply": 2}},
     )
     train_dpo(PAIRS, DpoSettings.model_validate({**shared, "model": str(tiny)}), place / "dpo")
-    train_reward(PAIRS, RewardSettings.model_validate({**shared, "held_out": 0.0}), place / "embedded")
+    train_reward(PAIRS, RewardModelSettings.model_validate({**shared, "held_out": 0.0}), place / "embedded")
     return place
 
 
@@ -346,7 +346,7 @@ def test_merged_keeps_the_bases_own_dtype(tiny: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["adapter", "vllm"])
-def test_adapters_load_with_plain_peft(places: Path, tiny: Path, tmp_path: Path, form: Format) -> None:
+def test_adapters_load_with_plain_peft(places: Path, tiny: Path, tmp_path: Path, form: ExportFormat) -> None:
     made = export(places / "dpo", tmp_path / "out", form)
     with quiet_loading():
         theirs, ours = (
@@ -423,7 +423,7 @@ def copied(folder: Path, place: Path, name: str, change: dict[str, Any]) -> Path
     return place / "copy"
 
 
-EVERY: list[tuple[str, Format]] = [
+EVERY: list[tuple[str, ExportFormat]] = [
     ("dpo", "adapter"),
     ("dpo", "merged"),
     ("reward", "adapter"),
@@ -435,7 +435,7 @@ EVERY: list[tuple[str, Format]] = [
 
 @pytest.mark.parametrize(("name", "form"), EVERY)
 def test_the_code_of_the_card_works(
-    places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, form: Format
+    places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, form: ExportFormat
 ) -> None:
     made = export(places / name, tmp_path / "exported", form)
     (code,) = re.findall(r"```python\n(.*?)```", (made.folder / "README.md").read_text(), re.DOTALL)
@@ -463,7 +463,7 @@ def test_the_code_of_the_card_works_without_a_chat_template(
 ) -> None:
     shutil.copytree(tiny, tmp_path / "bare")
     (tmp_path / "bare/chat_template.jinja").unlink()
-    settings = RewardSettings(model=str(tmp_path / "bare"), batch_size=8, rank=4, held_out=0)
+    settings = RewardModelSettings(model=str(tmp_path / "bare"), batch_size=8, rank=4, held_out=0)
     train_reward(PAIRS[:8], settings, tmp_path / "reward")
     made = export(tmp_path / "reward", tmp_path / "exported", "sequence-classification")
     readme = (made.folder / "README.md").read_text()
@@ -653,4 +653,4 @@ def test_an_output_folder_that_holds_something_is_refused(places: Path, tmp_path
 
 
 def test_every_format_has_its_entry() -> None:
-    assert tuple(FORMATS) == get_args(Format)
+    assert tuple(FORMATS) == get_args(ExportFormat)

@@ -16,7 +16,7 @@ from preceptor.train.errors import CheckpointError
 from preceptor.train.forward.layout_check import choose_layout
 from preceptor.train.forward.reply_logprobs import Policy, batch_hidden
 from preceptor.train.reward import train_reward
-from preceptor.train.settings import DpoSettings, RewardSettings
+from preceptor.train.settings import DpoSettings, RewardModelSettings
 from tests.train.architectures import APART, SHARED, tiny_model
 from tests.train.tiny import preference, tiny_tokenizer
 
@@ -70,7 +70,7 @@ def test_flex_attention_is_refused_where_it_could_not_be_trained(tiny: Path, tmp
         pytest.skip("there is a GPU")
     pairs = [preference(number) for number in range(4)]
     for train, settings in (
-        (train_reward, RewardSettings(model=str(tiny), attention="flex")),
+        (train_reward, RewardModelSettings(model=str(tiny), attention="flex")),
         (train_dpo, DpoSettings(model=str(tiny), attention="flex")),
     ):
         with pytest.raises(CheckpointError, match=r"flex needs a CUDA GPU: on a CPU .* no backward pass"):

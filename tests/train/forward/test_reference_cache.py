@@ -19,7 +19,7 @@ from preceptor.train.data.readers import Demonstration
 from preceptor.train.dpo import train_dpo
 from preceptor.train.errors import RunFolderError
 from preceptor.train.evaluation.compare import reply_logprobs
-from preceptor.train.forward.reference_cache import FILE, cached_logprobs, weights_print
+from preceptor.train.forward.reference_cache import FILE, cached_logprobs, weights_fingerprint
 from preceptor.train.forward.reply_logprobs import ReplyLogprobs
 from preceptor.train.models.adapters import adapt, adapt_from, adapt_on_top, reference_of, save_adapter
 from preceptor.train.models.base import load_base
@@ -50,7 +50,7 @@ def test_a_print_of_weights_tells_any_change_and_nothing_else(tiny: Path, tmp_pa
     save_adapter(adapt(load_base(str(tiny)), 4, 8, 0), tmp_path / "sft")
 
     def of(model: PeftModel) -> str:
-        return weights_print(model, reference_of(model))
+        return weights_fingerprint(model, reference_of(model))
 
     fresh = adapt(load_base(str(tiny)), 4, 8, 0)
     first = of(fresh)
@@ -63,8 +63,10 @@ def test_a_print_of_weights_tells_any_change_and_nothing_else(tiny: Path, tmp_pa
     continued = of(adapt_from(load_base(str(tiny)), tmp_path / "sft", frozen_reference=True))
     assert continued != first
     assert continued == of(adapt_on_top(load_base(str(tiny)), tmp_path / "sft", 2, 2, seed=3))
-    bare = weights_print(adapt(load_base(str(tiny)), 4, 8, 0), None)
-    assert bare == weights_print(adapt_on_top(load_base(str(tiny)), tmp_path / "sft", 2, 2, seed=3), None)
+    bare = weights_fingerprint(adapt(load_base(str(tiny)), 4, 8, 0), None)
+    assert bare == weights_fingerprint(
+        adapt_on_top(load_base(str(tiny)), tmp_path / "sft", 2, 2, seed=3), None
+    )
 
 
 def test_what_is_known_is_not_asked_again_and_comes_back_to_the_bit(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from preceptor.constitution.errors import UserError
 from preceptor.judge.records import Opinion, Preference
-from preceptor.judge.score import Reply
+from preceptor.judge.score import ReplyToScore
 from preceptor.prompts.records import Prompt
 from preceptor.prompts.rows import read_records
 from preceptor.train.data.pairs import PairTokens
@@ -21,7 +21,7 @@ from preceptor.train.forward.length_debias import length_part
 from preceptor.train.forward.reward_heads import Heads, rewards, shares, spread, targets
 from preceptor.train.forward.reward_model import RewardModel
 from preceptor.train.reward import UNHEARD, train_reward
-from preceptor.train.settings import RewardSettings
+from preceptor.train.settings import RewardModelSettings
 from tests.train.tiny import preference
 
 PAIRS = [preference(number) for number in range(60)]
@@ -88,7 +88,7 @@ def test_the_length_direction_is_gone_and_nothing_else() -> None:
 @pytest.fixture(scope="module")
 def ensemble(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("heads") / "ensemble"
-    train_reward(PAIRS, RewardSettings(model=str(tiny), ensemble=4, **COMMON), out)
+    train_reward(PAIRS, RewardModelSettings(model=str(tiny), ensemble=4, **COMMON), out)
     return out
 
 
@@ -118,7 +118,7 @@ def test_an_ensemble_loads_back_and_is_centred(ensemble: Path, tmp_path: Path) -
 def test_the_pairs_that_members_differ_on_come_first(ensemble: Path) -> None:
     model = RewardModel.load(ensemble)
     replies = [
-        Reply(f"{number}-{side}", Prompt(id=str(number), messages=pair.prompt), reply[0].content)
+        ReplyToScore(f"{number}-{side}", Prompt(id=str(number), messages=pair.prompt), reply[0].content)
         for number, pair in enumerate(PAIRS[:8])
         for side, reply in (("c", pair.chosen), ("r", pair.rejected), ("same", pair.rejected))
     ]
@@ -140,7 +140,7 @@ def test_the_pairs_that_members_differ_on_come_first(ensemble: Path) -> None:
 def test_one_head_a_principle_learns_what_its_judgements_say(tiny: Path, tmp_path: Path) -> None:
     """The two principles disagree on every pair; their heads do too, and the weights say which one wins."""
     rows = [opinionated(number) for number in range(60)]
-    settings = RewardSettings(
+    settings = RewardModelSettings(
         model=str(tiny), per_principle=True, weights={"polite": 3.0, "brief": 1.0, "unused": 1.0}, **COMMON
     )
     trained = train_reward(rows, settings, tmp_path / "rm")
@@ -165,13 +165,13 @@ def test_one_head_a_principle_learns_what_its_judgements_say(tiny: Path, tmp_pat
 def test_rows_of_a_principle_that_the_constitution_does_not_have_are_refused(
     tiny: Path, tmp_path: Path
 ) -> None:
-    settings = RewardSettings(model=str(tiny), per_principle=True, weights={"polite": 1.0}, **COMMON)
+    settings = RewardModelSettings(model=str(tiny), per_principle=True, weights={"polite": 1.0}, **COMMON)
     with pytest.raises(TrainDataError, match="opinions on the principle 'brief', which the constitution"):
         train_reward([opinionated(number) for number in range(30)], settings, tmp_path / "rm")
 
 
 def test_debiasing_is_shown_before_and_after(tiny: Path, tmp_path: Path) -> None:
-    settings = RewardSettings(model=str(tiny), length_debias=True, **COMMON)
+    settings = RewardModelSettings(model=str(tiny), length_debias=True, **COMMON)
     train_reward(PAIRS, settings, tmp_path / "rm")
     model = RewardModel.load(tmp_path / "rm")
     assert model.length.abs().max() > 0
@@ -195,7 +195,7 @@ def test_debiasing_is_shown_before_and_after(tiny: Path, tmp_path: Path) -> None
 )
 def test_settings_without_effect_are_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        RewardSettings(**given)
+        RewardModelSettings(**given)
 
 
 def test_score_writes_a_row_for_every_reply_and_pairs_to_label_next(

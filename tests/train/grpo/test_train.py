@@ -22,11 +22,11 @@ from preceptor.train.data.pairs import encode_messages
 from preceptor.train.errors import RunFolderError, TrainDataError
 from preceptor.train.grpo.train import rows_in_a_pass, train_grpo, train_rloo
 from preceptor.train.loop.output_folder import Trained
-from preceptor.train.loop.run import Progress
+from preceptor.train.loop.run import TrainingProgress
 from preceptor.train.models.adapters import adapt_from
 from preceptor.train.models.base import load_base
 from preceptor.train.reward import train_reward
-from preceptor.train.settings import GroupSettings, GrpoSettings, RewardSettings, RlooSettings
+from preceptor.train.settings import GroupSettings, GrpoSettings, RewardModelSettings, RlooSettings
 from tests.judge.canned import BOTH, says
 from tests.train.rewards import vowels
 from tests.train.tiny import preference
@@ -160,7 +160,7 @@ def test_a_step_without_any_reward_moves_no_weight(
 def interrupted(settings: GroupSettings, out: Path, reward: Any, step: int) -> Path:
     """The checkpoint of a training that ended after some steps."""
 
-    def watch(now: Progress) -> None:
+    def watch(now: TrainingProgress) -> None:
         if now.step > step:
             raise StoppedError
 
@@ -272,7 +272,7 @@ def test_at_the_budget_it_stops_and_goes_on_with_more(kind: str, tiny: Path, tmp
 def test_a_reward_model_serves(tiny: Path, tmp_path: Path) -> None:
     rows = [preference(number) for number in range(12)]
     model = train_reward(
-        rows, RewardSettings(model=str(tiny), rank=4, held_out=0.0), tmp_path / "reward"
+        rows, RewardModelSettings(model=str(tiny), rank=4, held_out=0.0), tmp_path / "reward"
     ).folder
     trained = train(settings_of("grpo", tiny, epochs=1), tmp_path / "out", model)
     assert all(row["masked"] == 0 for row in rows_of(trained.folder))

@@ -20,9 +20,9 @@ from preceptor.train.embedded.oracle import oracle
 from preceptor.train.errors import TrainDataError
 from preceptor.train.guard.held_out import GuardJudge, HeldOutGuard, correlation, plain_text
 from preceptor.train.guard.page import fooled
-from preceptor.train.guard.rules import GuardRules, Look, Reply, Rule, best, judged, rules_from
+from preceptor.train.guard.rules import GuardReply, GuardRule, GuardRules, Look, best, judged, rules_from
 from preceptor.train.loop.output_folder import Trained
-from preceptor.train.loop.run import Progress
+from preceptor.train.loop.run import TrainingProgress
 from preceptor.train.models.adapters import POLICY
 from preceptor.train.models.base import load_base
 from preceptor.train.ppo.checkpoint import copy_weights
@@ -75,7 +75,7 @@ def test_a_fall_of_gold_counts_only_past_its_interval_and_only_while_the_proxy_d
     assert judged([look(0), top, look(20, 0.65, proxy=9.0)], QUIET).action == "off"
     assert judged([look(0), top, look(20, 0.65, proxy=None)], QUIET).action == "stop"
     assert judged([look(0), top, look(20, None)], QUIET).action == "off"
-    patient = GuardRules(gold_drop=Rule(limit=0.2, action="stop"))
+    patient = GuardRules(gold_drop=GuardRule(limit=0.2, action="stop"))
     assert judged([look(0), top, look(20, 0.65)], patient).action == "off"
     assert judged([look(0), top, look(20, 0.59)], patient).action == "stop"
 
@@ -120,7 +120,9 @@ def test_each_rule_fires_past_its_limit_and_does_as_it_is_told(
 
 
 def test_the_sternest_of_several_orders_holds_and_all_reasons_are_told() -> None:
-    rules = GuardRules(kl=Rule(limit=5, action="raise_kl"), perplexity=Rule(limit=1.5, action="warn"))
+    rules = GuardRules(
+        kl=GuardRule(limit=5, action="raise_kl"), perplexity=GuardRule(limit=1.5, action="warn")
+    )
     both = judged([look(0), look(5, kl_nats=6.0, perplexity=20.0)], rules)
     assert both.action == "raise_kl"
     assert len(both.said) == 2
@@ -135,9 +137,9 @@ def test_the_best_is_the_earliest_of_the_highest_and_the_start_where_nothing_was
 
 def test_rules_are_read_from_words_and_others_are_refused() -> None:
     rules = rules_from(["kl > 8:stop", "perplexity:off", "distinct-2<0.7:warn"])
-    assert rules.kl == Rule(limit=8, action="stop")
-    assert rules.perplexity == Rule(limit=1.5, action="off")
-    assert rules.distinct_2 == Rule(limit=0.7, action="warn")
+    assert rules.kl == GuardRule(limit=8, action="stop")
+    assert rules.perplexity == GuardRule(limit=1.5, action="off")
+    assert rules.distinct_2 == GuardRule(limit=0.7, action="warn")
     assert rules.gold_drop == QUIET.gold_drop
     for wrong in (
         "kl<8:stop",
@@ -162,7 +164,7 @@ def test_length_and_reward_are_correlated_where_both_vary() -> None:
 def test_the_samples_shown_are_those_that_the_proxy_likes_and_the_judge_does_not() -> None:
     rows = [(1.0, 9.0), (0.0, 1.0), (0.0, 5.0), (None, 8.0), (0.0, None)]
     replies = [
-        Reply(step=3, prompt=HELD_OUT[0], text=str(at), tokens=3, proxy=proxy, gold=gold)
+        GuardReply(step=3, prompt=HELD_OUT[0], text=str(at), tokens=3, proxy=proxy, gold=gold)
         for at, (gold, proxy) in enumerate(rows)
     ]
     assert [reply.text for reply in fooled(replies)] == ["2", "1", "0"]
@@ -238,7 +240,7 @@ def test_a_resumed_training_is_guarded_as_the_unbroken_one(tiny: Path, tmp_path:
 
     whole = train(settings, tmp_path / "whole", guard=guard())
 
-    def watch(now: Progress) -> None:
+    def watch(now: TrainingProgress) -> None:
         if now.step == 5:
             raise StoppedError
 
@@ -274,7 +276,7 @@ def test_what_is_measured_at_the_start_is_the_start(tiny: Path, tmp_path: Path) 
     looks = list(read_records(trained.folder / "guard.jsonl", Look))
     assert looks[0].kl_nats == pytest.approx(0, abs=1e-4), "the start is the reference"
     assert abs(looks[-1].kl_nats) > 1e-3
-    replies = list(read_records(trained.folder / "guard-replies.jsonl", Reply))
+    replies = list(read_records(trained.folder / "guard-replies.jsonl", GuardReply))
     begun = [reply for reply in replies if reply.step == 0]
     assert [reply.proxy for reply in begun] == vowels([], [reply.text for reply in begun])
     assert looks[0].proxy == pytest.approx(sum(reply.proxy or 0 for reply in begun) / 4)

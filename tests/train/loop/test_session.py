@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from preceptor.train.estimate.plan import Plan
+from preceptor.train.estimate.plan import TrainingPlan
 from preceptor.train.loop.output_folder import Trained
 from preceptor.train.loop.run import Ran
 from preceptor.train.loop.session import Started, start_training
@@ -13,7 +13,7 @@ from preceptor.train.settings import DpoSettings
 from tests.train.tiny import preference
 
 ROWS = [preference(number) for number in range(2)]
-PLAN = Plan(
+PLAN = TrainingPlan(
     stage="dpo",
     steps=7,
     rows=2,

@@ -13,9 +13,9 @@ from transformers import AutoModelForCausalLM
 
 from preceptor.train.errors import CheckpointError
 from preceptor.train.models.adapters import (
-    BENEATH,
     POLICY,
     REFERENCE,
+    STACKED,
     adapt,
     adapt_from,
     adapt_on_top,
@@ -144,7 +144,7 @@ def test_an_adapter_on_top_is_saved_as_one_with_the_one_beneath(tiny: Path, tmp_
     save_adapter(model, tmp_path / "policy")
     assert torch.equal(logits(model), policy)
     assert trained(model) == names
-    assert sorted(model.peft_config) == sorted([BENEATH, POLICY])
+    assert sorted(model.peft_config) == sorted([STACKED, POLICY])
     again = adapt_from(load_base(str(tiny)), tmp_path / "policy", frozen_reference=False)
     torch.testing.assert_close(logits(again), policy, rtol=1e-5, atol=1e-4)
     assert again.peft_config[POLICY].r == 6

@@ -64,8 +64,8 @@ def test_a_role_ends_with_its_block_even_when_that_fails(two: PeftModel) -> None
     board.switch(POLICY)
     with pytest.raises(KeyError), board.as_role("other"):
         board.switch("nobody")
-    assert board.acting == POLICY
+    assert board.active == POLICY
     assert len(trained(two)) == 28
     with board.as_role("other"):
-        assert board.acting == "other"
+        assert board.active == "other"
         assert trained(two) == set()

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from preceptor.train.errors import MemoryShortError
-from preceptor.train.loop.run import Progress
-from preceptor.train.ppo.pass_sizes import Room
+from preceptor.train.loop.run import TrainingProgress
+from preceptor.train.ppo.pass_sizes import PassSizes
 from preceptor.train.ppo.roles import Roles
 from tests.train.ppo.test_train import StoppedError, rows_of, settings_of, train, weights_of
 
@@ -31,7 +31,7 @@ def fits_under(limit: int, size: Callable[[], int]) -> Callable[[], int]:
 
 
 def test_passes_are_halved_until_they_differ_and_fit() -> None:
-    room = Room(1024, 8192)
+    room = PassSizes(1024, 8192)
     assert room.reading(fits_under(100, lambda: room.pass_tokens), [60, 50, 40, 30]) == 64
     assert room.notes == [
         "memory ran out with 1024 tokens a pass: from there on 128, in more passes",
@@ -42,7 +42,7 @@ def test_passes_are_halved_until_they_differ_and_fit() -> None:
 
 
 def test_a_half_made_gradient_is_forgotten() -> None:
-    room, weight = Room(8, 8), nn.Parameter(torch.ones(2))
+    room, weight = PassSizes(8, 8), nn.Parameter(torch.ones(2))
 
     def work() -> None:
         (weight * 3).sum().backward()
@@ -55,7 +55,7 @@ def test_a_half_made_gradient_is_forgotten() -> None:
 
 
 def test_drawing_is_halved_down_to_a_single_prompt() -> None:
-    room = Room(8, 1000)
+    room = PassSizes(8, 1000)
     assert room.drawing(lambda tokens: fits_under(300, lambda: tokens)(), 200) == 250
     with pytest.raises(MemoryShortError, match="the replies to a single prompt, 200 tokens"):
         room.drawing(lambda tokens: fits_under(10, lambda: tokens)(), 200)
@@ -66,7 +66,7 @@ def test_another_error_is_not_taken_for_want_of_memory() -> None:
         raise RuntimeError("shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="multiplied"):
-        Room(8, 8).reading(work, [4, 4])
+        PassSizes(8, 8).reading(work, [4, 4])
 
 
 def test_a_training_that_runs_out_goes_on_in_smaller_passes_and_resumes_in_them(
@@ -86,8 +86,8 @@ def test_a_training_that_runs_out_goes_on_in_smaller_passes_and_resumes_in_them(
 
     monkeypatch.setattr(Roles, "batches", batches)
 
-    def until(stop: int | None) -> Callable[[Progress], None]:
-        def watch(now: Progress) -> None:
+    def until(stop: int | None) -> Callable[[TrainingProgress], None]:
+        def watch(now: TrainingProgress) -> None:
             nonlocal done
             done = now.step
             if now.step == stop:

@@ -120,6 +120,6 @@ def test_the_command_says_so_and_does_nothing(
     assert json.loads(said.out)["steps"] == 2
     assert json.loads(said.out)["time_s"] is None
     assert "2 steps; nothing was done" in said.err
-    assert "time is not foretold" in said.err
+    assert "time is not predicted" in said.err
     assert "what the reward takes is not in these figures" in said.err
     assert not Path("out").exists()

@@ -24,7 +24,7 @@ from preceptor.train.data.pairs import encode_messages
 from preceptor.train.errors import CheckpointError, TrainDataError
 from preceptor.train.forward.reward_model import HEAD, RewardModel, read_head
 from preceptor.train.loop.output_folder import Trained
-from preceptor.train.loop.run import Progress
+from preceptor.train.loop.run import TrainingProgress
 from preceptor.train.models.adapters import adapt_from
 from preceptor.train.models.base import load_base
 from preceptor.train.ppo.guard_protocol import Decision, Ended
@@ -34,7 +34,7 @@ from preceptor.train.ppo.train import train_ppo
 from preceptor.train.reward import train_reward
 from preceptor.train.rollout.prompts import prompts_of_step
 from preceptor.train.rollout.rewards import Replied, by_model
-from preceptor.train.settings import PpoSettings, RewardSettings
+from preceptor.train.settings import PpoSettings, RewardModelSettings
 from tests.judge.canned import BOTH
 from tests.train.rewards import broken, too_few, vowels
 from tests.train.tiny import preference, save_tiny
@@ -200,13 +200,13 @@ def test_a_resumed_training_equals_an_unbroken_one_to_the_bit(
     settings = settings_of(tiny)
     whole = train(settings, tmp_path / "whole", source)
 
-    def watch(now: Progress) -> None:
+    def watch(now: TrainingProgress) -> None:
         if now.step == step:
             raise StoppedError
 
     with pytest.raises(StoppedError):
         train(settings, tmp_path / "broken", source, watch=watch)
-    seen: list[Progress] = []
+    seen: list[TrainingProgress] = []
     resumed = train(settings, tmp_path / "broken", source, watch=seen.append)
     assert seen[0].step == (step - 1) // 2 * 2 + 1  # after the last checkpoint
     assert resumed.metrics == whole.metrics
@@ -263,7 +263,7 @@ def models(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
     return {
         name: train_reward(
             pairs,
-            RewardSettings(model=str(base), rank=4, alpha=8, batch_size=4, learning_rate=1e-2),
+            RewardModelSettings(model=str(base), rank=4, alpha=8, batch_size=4, learning_rate=1e-2),
             out / name,
         ).folder
         for name, base in bases.items()
@@ -439,7 +439,7 @@ def test_a_guard_that_orders_nothing_changes_nothing_and_a_broken_run_knows_its_
     watched = train(settings_of(tiny, guard_every=2), tmp_path / "watched", guard=Watchman({}))
     assert rows_of(plain.folder) == rows_of(watched.folder)
 
-    def watch(now: Progress) -> None:
+    def watch(now: TrainingProgress) -> None:
         if now.step == 5:
             raise StoppedError
 

@@ -9,9 +9,9 @@ import pytest
 
 from preceptor.judge.errors import ProviderStopped, Rejected, Transient
 from preceptor.judge.models.http.faults import (
-    Asked,
-    Crowded,
-    Fault,
+    FaultContext,
+    HttpFault,
+    Throttled,
     TimedOut,
     Unreachable,
     error_of,
@@ -23,20 +23,20 @@ from preceptor.judge.models.http.faults import (
 
 @pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504, 529])
 def test_what_a_second_try_can_mend(status: int) -> None:
-    error = error_of(Fault("openai", "openai/m", status, "said"))
+    error = error_of(HttpFault("openai", "openai/m", status, "said"))
     assert isinstance(error, Transient)
-    assert isinstance(error, Crowded) is (status in (408, 429, 504, 529)), "fewer at once may help"
+    assert isinstance(error, Throttled) is (status in (408, 429, 504, 529)), "fewer at once may help"
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
 def test_what_is_this_requests_own_fault(status: int) -> None:
-    error = error_of(Fault("openai", "openai/m", status, "maximum context length is 8192 tokens"))
+    error = error_of(HttpFault("openai", "openai/m", status, "maximum context length is 8192 tokens"))
     assert isinstance(error, Rejected)
     assert not error.refused
 
 
 def test_a_filters_refusal_is_told_from_a_fault() -> None:
-    error = error_of(Fault("openai", "openai/m", 400, "said", "content_filter"))
+    error = error_of(HttpFault("openai", "openai/m", 400, "said", "content_filter"))
     assert isinstance(error, Rejected)
     assert error.refused
 
@@ -55,10 +55,10 @@ def test_a_filters_refusal_is_told_from_a_fault() -> None:
     ],
 )
 def test_what_stops_the_run(status: int, message: str) -> None:
-    assert isinstance(error_of(Fault("openai", "openai/m", status, message)), ProviderStopped)
+    assert isinstance(error_of(HttpFault("openai", "openai/m", status, message)), ProviderStopped)
 
 
-ASKED = Asked("openai", "openai/m", "A_KEY")
+ASKED = FaultContext("openai", "openai/m", "A_KEY")
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ ASKED = Asked("openai", "openai/m", "A_KEY")
 def test_a_limit_that_passes_is_no_empty_account(message: str, code: str, headers: dict[str, str]) -> None:
     for wrap in (lambda error: {"error": error}, lambda error: [{"error": error}]):
         fault = fault_of(ASKED, 429, wrap({"message": message, "code": code}), headers)
-        assert isinstance(error_of(fault), Crowded), message
+        assert isinstance(error_of(fault), Throttled), message
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preceptor.judge.models.local.branch_mask import Row, batches, rows_of
+from preceptor.judge.models.local.branch_mask import PackedRow, batches, rows_of
 from preceptor.judge.models.local.prefix_passes import Passes
 from tests.train.architectures import APART, SHARED, tiny_model
 
@@ -156,7 +156,7 @@ def test_where_memory_runs_out_the_batch_halves_and_says_so(caplog: pytest.LogCa
 
 
 def test_one_row_that_does_not_fit_is_an_error() -> None:
-    row: list[Row] = rows_of(questions(pairs=1))
+    row: list[PackedRow] = rows_of(questions(pairs=1))
     assert row
     with pytest.raises(torch.OutOfMemoryError):
         Passes("m", Small(room=10), 10_000).ends(
