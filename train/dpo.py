@@ -36,7 +36,7 @@ from preceptor.train.forward.layout_check import choose_layout
 from preceptor.train.forward.reference_cache import cached_logprobs, weights_fingerprint
 from preceptor.train.forward.reply_logprobs import Policy, ReplyLogprobs, pair_logprobs
 from preceptor.train.loop.output_folder import Trained
-from preceptor.train.loop.pair_trainer import Losses, PairTrainer, Stage, take_best
+from preceptor.train.loop.pair_trainer import Losses, PairTrainer, PairTraining, take_best
 from preceptor.train.loop.run import OnTrainingProgress, trainer_options
 from preceptor.train.loop.session import start_training
 from preceptor.train.models.adapters import (
@@ -106,7 +106,7 @@ def train_dpo(
 
     has_reference = pair_loss(settings.loss).needs_reference
     reference = cached_logprobs(pairs, identity, cache, compute) if has_reference else None
-    stage = Stage(
+    stage = PairTraining(
         pairs=pairs,
         trained=len(train.rows),
         pad_id=base.pad_id,

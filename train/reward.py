@@ -36,7 +36,7 @@ from preceptor.train.forward.length_debias import length_part
 from preceptor.train.forward.reward_heads import Heads, Targets, rewards, spread, targets
 from preceptor.train.forward.reward_model import RewardModel
 from preceptor.train.loop.output_folder import Trained
-from preceptor.train.loop.pair_trainer import Losses, PairTrainer, Stage, take_best
+from preceptor.train.loop.pair_trainer import Losses, PairTrainer, PairTraining, take_best
 from preceptor.train.loop.run import OnTrainingProgress, trainer_options
 from preceptor.train.loop.session import start_training
 from preceptor.train.losses import off_centre, smoothed, soft_bradley_terry
@@ -92,7 +92,7 @@ def train_reward(
     layout = choose_layout(adapted, train.rows, base.pad_id, with_logits=False)
     sides = (targets(some.rows, heads, settings.seed) for some in (train, held_out) if some.rows)
     wanted = Targets(*map(torch.cat, zip(*sides, strict=True)))
-    stage = Stage(
+    stage = PairTraining(
         pairs=[*train.rows, *held_out.rows],
         trained=len(train.rows),
         pad_id=base.pad_id,

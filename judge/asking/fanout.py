@@ -220,7 +220,7 @@ class Fanout:
                         drawn = True
                     else:
                         unfinished += 1
-                        going.append(asyncio.create_task(self.carry_out(dialogue)))
+                        going.append(asyncio.create_task(self.run_dialogue(dialogue)))
                         going[-1].add_done_callback(finished)
                 if not going:
                     break
@@ -241,7 +241,7 @@ class Fanout:
             if self._on_progress is not None:
                 self._on_progress(self._progress)
 
-    async def carry_out(self, dialogue: Dialogue[RowT]) -> RowT:
+    async def run_dialogue(self, dialogue: Dialogue[RowT]) -> RowT:
         """The row of one dialogue. Raises what `ask` raises, and the dialogue's own exceptions."""
         try:
             requests = next(dialogue)

@@ -119,7 +119,7 @@ class RayWorker:
             return batch._replace(rows=[], stop=self._cannot or batch.stop)
         assert self._context is not None
         dialogues = [self._context.dialogue(row) for row in batch.rows]
-        made = await asyncio.gather(*map(self._fanout.carry_out, dialogues), return_exceptions=True)
+        made = await asyncio.gather(*map(self._fanout.run_dialogue, dialogues), return_exceptions=True)
         await self._tell()
         complete = next((at for at, row in enumerate(made) if isinstance(row, BaseException)), len(made))
         if complete == len(made):

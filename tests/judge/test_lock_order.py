@@ -166,7 +166,7 @@ async def together(plan: Plan, model: Befallen, workers: int) -> Keeper:
         ways: Mapping[str, RateLimiter] = {NAME: SharedRateLimiter(line, NAME)}
         fanout = Fanout({NAME: model}, InMemory(), limits_of(plan), PRICES, spending=spending, limiters=ways)
         rows = map(asking, range(worker, len(plan.befalls), workers))
-        made = await asyncio.gather(*map(fanout.carry_out, rows), return_exceptions=True)
+        made = await asyncio.gather(*map(fanout.run_dialogue, rows), return_exceptions=True)
         for error in (one for one in made if isinstance(one, BaseException)):
             stop = stop_of(error)
             assert stop is not None, error

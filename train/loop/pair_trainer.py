@@ -24,7 +24,7 @@ Losses = tuple[Tensor, dict[str, Tensor]]
 """The loss of each pair of a pass (B,), and figures (B,) to be shown beside it."""
 
 
-class Stage(NamedTuple):
+class PairTraining(NamedTuple):
     """What a stage gives its trainer."""
 
     pairs: Sequence[PairTokens]
@@ -44,7 +44,7 @@ class Stage(NamedTuple):
 class PairTrainer(Trainer):
     """transformers' Trainer over PairBatches."""
 
-    def __init__(self, model: nn.Module, stage: Stage, **options: Any) -> None:
+    def __init__(self, model: nn.Module, stage: PairTraining, **options: Any) -> None:
         train, held_out = range(stage.trained), range(stage.trained, len(stage.pairs))
         super().__init__(
             model=model, train_dataset=_Numbers(train), eval_dataset=_Numbers(held_out), **options
