@@ -72,7 +72,7 @@ async def test_a_lease_that_runs_out_is_taken_over_and_both_answers_are_paid(
         assert await other.answer(request(), OTHER, 0.25) == ANSWER
         assert await other.find([request().key]) == {request().key: ANSWER}
         (bill,) = await other.bill(())
-    assert bill == ({}, 2, 0, 1, 10, 3, 0, 0.75, 0)
+    assert bill == ({}, 2, 0, 1, 10, 3, 0, 0.75, 0, 0)
 
 
 async def test_a_failure_takes_no_lease_from_another(place: str, monkeypatch: pytest.MonkeyPatch) -> None:

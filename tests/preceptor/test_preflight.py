@@ -51,7 +51,7 @@ def test_the_figures_of_a_gate_are_those_of_an_audit() -> None:
     [
         ("gold", ("--fail-if", "acuracy < 1"), "'acuracy' in 'acuracy < 1' is no figure"),
         ("gold", ("--fail-if", "accuracy <"), "is no expression"),
-        ("gold", ("--fail-if", "attack_rate > 0"), "attack_rate in 'attack_rate > 0' needs --canaries"),
+        ("gold", ("--fail-if", "attack_rate > 0"), "attack_rate in 'attack_rate > 0' needs --"),
         ("gold", ("--fail-if", "drift_rate > 0"), "needs --recheck"),
         ("gold", ("--fail-if", "alpha < 1"), "needs several judges"),
         (

@@ -72,7 +72,7 @@ def test_bad_input_is_one_message_and_exit_code_2(tmp_path: Path) -> None:
     ("words", "message"),
     [
         ("dpo rows.jsonl --model embeded --out out", "did you mean 'embedded'?"),
-        ("reward bad.jsonl --model MODEL --out out", "bad.jsonl:1: no column chosen"),
+        ("reward bad.jsonl --model MODEL --out out", "bad.jsonl: no layout of pairs that is known (prompt)"),
         ("dpo rows.jsonl --model MODEL --adapter bare --out out", "it has no adapter_config.json"),
         ("dpo rows.jsonl --adapter bare --out out", "it has no adapter_config.json"),
         ("dpo rows.jsonl --adapter bare --rank 4 --out out", "--rank cannot be set"),
