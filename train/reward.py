@@ -308,6 +308,8 @@ def _sampled(model: RewardModel, samples: Sequence[Response]) -> list[list[float
         if one.status == "ok" and (row := model.taken([*one.prompt.messages, reply])) is not None:
             usable.append(one)
             rows.append(row)
+    if not rows:  # every reply was cut off, say
+        return []
     made = model.rate_rows(rows, [one.prompt.tags for one in usable])
     by_prompt = groupby(zip(usable, made, strict=True), key=lambda row: row[0].prompt.id)
     return [[rating.reward for _, rating in group] for _, group in by_prompt]
