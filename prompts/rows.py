@@ -75,13 +75,20 @@ def read_rows(source: str | Path) -> Iterator[RawRow | FileFault]:
 
 
 def parsed_rows(source: str | Path, read: Callable[[RawRow], ParsedT]) -> Iterator[ParsedT]:
+    """What `read` makes of every row of a file, as `parsed` does."""
+    return parsed(source, read_rows(source), read)
+
+
+def parsed(
+    source: str | Path, rows: Iterable[RawRow | FileFault], read: Callable[[RawRow], ParsedT]
+) -> Iterator[ParsedT]:
     """What `read` makes of every row, as a stream.
 
     After the first fault nothing more is given out; the rest is only searched for further faults (ten at the
-    most), which are then raised together as one RowsError.
+    most), which are then raised together as one RowsError. source: what the message calls them.
     """
     faults: list[FileFault] = []
-    for row in read_rows(source):
+    for row in rows:
         if isinstance(row, FileFault):
             faults.append(row)
         else:

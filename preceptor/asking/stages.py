@@ -34,7 +34,6 @@ from preceptor.judge.score import template_for as grading
 from preceptor.judge.settings import LabelSettings, RespondSettings, ReviseSettings, Schedule, ScoreSettings
 from preceptor.judge.voting.cascade import Judge, Step, VotingRule, label_by_steps, require_steps
 from preceptor.judge.voting.ranking import Ranked, rank
-from preceptor.prompts.records import Prompt
 from preceptor.prompts.rows import RawRow, read_records, read_rows
 from preceptor.settings import Access, Asking
 
@@ -94,13 +93,6 @@ async def open_asker(
     finally:
         for model in models:
             await model.close()
-
-
-def responding(
-    prompts: Iterable[Prompt], model: Model, settings: RespondSettings
-) -> Iterable[Dialogue[tuple[Response, ...]]]:
-    """One dialogue a prompt."""
-    return (respond(prompt, model, settings) for prompt in prompts)
 
 
 def revising(

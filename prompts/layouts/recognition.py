@@ -13,7 +13,7 @@ from preceptor.prompts.columns import at, renamed
 from preceptor.prompts.errors import RowsError
 from preceptor.prompts.layouts import ranked, two_replies, whole_talks
 from preceptor.prompts.layouts.layout import Fields, Layout, Talk, has, slots
-from preceptor.prompts.rows import MOST_FAULTS, BadRowError, RawRow, columns_left_out, faulty, read_rows
+from preceptor.prompts.rows import BadRowError, RawRow, columns_left_out, parsed, read_rows
 
 ParsedT = TypeVar("ParsedT")
 _log = logging.getLogger(__name__)
@@ -152,22 +152,7 @@ def in_our_columns(source: str | Path, how: Recognised) -> Iterator[RawRow | Fil
 
 def parsed_pairs(source: str | Path, read: Callable[[RawRow], ParsedT], how: Recognised) -> Iterator[ParsedT]:
     """What `read` makes of every row, as `prompts.rows.parsed_rows` does, of a file in any layout."""
-    faults: list[FileFault] = []
-    for row in in_our_columns(source, how):
-        if isinstance(row, FileFault):
-            faults.append(row)
-        else:
-            try:
-                made = read(row)
-            except BadRowError as bad:
-                faults.append(FileFault(row.file, row.line, bad.came, bad.wanted))
-            else:
-                if not faults:
-                    yield made
-        if len(faults) == MOST_FAULTS:
-            break
-    if faults:
-        raise faulty(str(source), faults)
+    return parsed(source, in_our_columns(source, how), read)
 
 
 def _together(source: str | Path, how: Recognised) -> Iterator[RawRow | FileFault]:

@@ -8,10 +8,10 @@ import socket
 from asyncio import CancelledError
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from preceptor.judge.errors import ModelError, ProviderStopped, Rejected, Transient
-from preceptor.judge.models.door import sound
+from preceptor.judge.models.door import json_of, sound
 from preceptor.judge.models.http.waits import wait_s
 
 MOST_WORDS = 500
@@ -151,6 +151,26 @@ def fault_of(
         param if isinstance(param, str) else "",
         body,
     )
+
+
+class Answer(Protocol):
+    """An HTTP response, as both SDKs' errors carry it."""
+
+    @property
+    def content(self) -> bytes: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+
+def fault_of_answer(asked: FaultContext, status: int, answer: Answer, otherwise: str) -> HttpFault:
+    """What a response that is not 2xx says. otherwise: the words where it has no body."""
+    try:
+        body = json_of(answer.content)
+    except ValueError:
+        body = answer.text
+    return fault_of(asked, status, body or otherwise, answer.headers)
 
 
 def status_in(body: object, otherwise: int = 500) -> int:

@@ -22,6 +22,7 @@ from preceptor.judge.models.http.faults import (
     HttpFault,
     error_of,
     fault_of,
+    fault_of_answer,
     status_in,
     unreachable,
 )
@@ -218,11 +219,7 @@ def fault_in(exc: Exception, asked: FaultContext) -> HttpFault | None:
     """What the server said, where it is a status that the SDK raises; None: it said nothing."""
     if not isinstance(exc, openai.APIStatusError):
         return None
-    try:
-        body = door.json_of(exc.response.content)
-    except ValueError:
-        body = exc.response.text
-    return fault_of(asked, exc.status_code, body or str(exc.message), exc.response.headers)
+    return fault_of_answer(asked, exc.status_code, exc.response, str(exc.message))
 
 
 def mapped(exc: Exception, asked: FaultContext, address: str) -> ModelError:
