@@ -16,6 +16,9 @@ from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from preceptor.constitution.added import REMEDY, loaded, named
+from preceptor.constitution.errors import UserError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -48,11 +51,15 @@ READ_BY_SOME = ("margin", "gamma", "length_alpha")
 
 
 def pair_loss(name: str) -> PairLoss:
-    """The entry of this name, of the table or brought by another package. Raises KeyError where there is none."""
+    """The entry of this name, of the table or brought by another package. Raises KeyError where there is
+    none, UserError where another package's cannot be loaded."""
     if name in PAIR_LOSSES:
         return PAIR_LOSSES[name]
     for found in entry_points(group=GROUP, name=name):
-        entry: PairLoss = found.load()
+        said = named("loss", found)
+        entry = loaded(found, said)
+        if not isinstance(entry, PairLoss):
+            raise UserError(f"{said} is a {type(entry).__name__}; wanted a PairLoss: {REMEDY}")
         return entry
     raise KeyError(name)
 

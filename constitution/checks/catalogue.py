@@ -14,6 +14,7 @@ from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, Self
 
+from preceptor.constitution.added import loaded, named
 from preceptor.constitution.checks import formats, patterns, private_data
 from preceptor.constitution.checks.figures import foreign_figures
 from preceptor.constitution.checks.refusal import looks_refused
@@ -342,19 +343,9 @@ def checks() -> Mapping[str, Check]:
     for entry in entry_points(group=GROUP):
         if entry.name in OURS:
             continue
-        package = entry.dist.name if entry.dist else entry.module
-        try:
-            found = entry.load()
-        except (
-            Exception
-        ) as exc:  # another package's code: whatever it raises, it is told and not shown as ours
-            raise UserError(
-                f"the check {entry.name} of the package {package} cannot be loaded ({type(exc).__name__}: {exc}); "
-                "update the package, or uninstall it"
-            ) from exc
+        said = named("check", entry)
+        found = loaded(entry, said)
         if not isinstance(found, Check):
-            raise UserError(
-                f"the check {entry.name} of the package {package} is a {type(found).__name__}; wanted a Check"
-            )
+            raise UserError(f"{said} is a {type(found).__name__}; wanted a Check")
         added[entry.name] = found
     return MappingProxyType(OURS | dict(sorted(added.items())))

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from preceptor.constitution.added import REMEDY, loaded, named
 from preceptor.judge.errors import UnknownModel
 from preceptor.judge.models.batch_protocol import BatchProvider
 from preceptor.judge.models.protocol import Model, ModelName
@@ -159,21 +160,15 @@ def _provider(name: str) -> Provider | None:
     entry = _added().get(name)
     if entry is None:
         return None
-    package = entry.dist.name if entry.dist else entry.module
-    try:
-        found = entry.load()
-    except Exception as exc:  # another package's code: whatever it raises, it is told and not shown as ours
-        raise BrokenProvider(
-            f"the provider {name} of the package {package} cannot be loaded ({type(exc).__name__}: {exc}); "
-            "update the package, or uninstall it"
-        ) from exc
+    said = named("provider", entry)
+    found = loaded(entry, said, BrokenProvider)
     if isinstance(found, Provider):
         return found
     if callable(found):
         return Provider(open_model=found)
     raise BrokenProvider(
-        f"the provider {name} of the package {package} is {type(found).__name__}; wanted a "
-        "preceptor.judge.models.provider.Provider or a function that opens a model: update the package, or uninstall it"
+        f"{said} is {type(found).__name__}; wanted a preceptor.judge.models.provider.Provider or a function that opens "
+        f"a model: {REMEDY}"
     )
 
 

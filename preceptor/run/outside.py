@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from preceptor.constitution.added import loaded
 from preceptor.constitution.errors import UserError
 from preceptor.prompts.records import Settings
 
@@ -38,19 +39,10 @@ def find(name: str) -> OutsideStage:
     """What a package brings under this name. Raises UserError where there is none, or where it cannot be loaded."""
     there = entry_points(group=GROUP)
     for entry in there.select(name=name):
-        try:
-            found = entry.load()
-        except (
-            Exception
-        ) as exc:  # another package's code: whatever it raises, it is told and not shown as ours
-            raise UserError(
-                f"the stage {name} ({entry.value}) cannot be loaded ({type(exc).__name__}: {exc}); update its package, "
-                "or leave the stage out"
-            ) from exc
+        said = f"the stage {name} ({entry.value})"
+        found = loaded(entry, said, remedy="update its package, or leave the stage out")
         if not isinstance(found, OutsideStage):
-            raise UserError(
-                f"the stage {name} ({entry.value}) is {type(found).__name__}; wanted an OutsideStage"
-            )
+            raise UserError(f"{said} is {type(found).__name__}; wanted an OutsideStage")
         return found
     known = ", ".join(sorted(there.names)) or "none is installed"
     raise UserError(f"no installed package brings a stage {name}; wanted one of these: {known}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from pydantic import ValidationError
 from torch.nn.functional import logsigmoid
 
+from preceptor.constitution.errors import UserError
 from preceptor.train.data.collate_pairs import collate_pairs
 from preceptor.train.data.pairs import PairTokens
 from preceptor.train.dpo import pair_losses, train_dpo
@@ -275,6 +277,24 @@ def test_a_package_brings_a_loss_of_its_own(tiny: Path, tmp_path: Path) -> None:
     settings = DpoSettings(model=str(tiny), loss="squared", rank=2, batch_size=4)
     trained = train_dpo([preference(number) for number in range(4)], settings, tmp_path / "out")
     assert trained.metrics["loss"] == pytest.approx(1.0, abs=1e-3), "the policy was its reference: (0 - 1)^2"
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (
+            "raise RuntimeError('no')",
+            r"cannot be loaded \(RuntimeError: no\); update the package, or uninstall it",
+        ),
+        ("MINE = 3", "is a int; wanted a PairLoss"),
+    ],
+)
+def test_a_loss_of_another_package_that_is_broken_is_told(tmp_path: Path, source: str, said: str) -> None:
+    (tmp_path / "mine.py").write_text(source)
+    sys.modules.pop("mine", None)
+    with pytest.raises(UserError, match=f"the loss squared of the package mine {said}"):
+        pair_loss("squared")
 
 
 def test_a_loss_that_nobody_has_is_told() -> None:
