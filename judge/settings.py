@@ -190,19 +190,19 @@ class Price(Settings):
     output: float = Field(ge=0, allow_inf_nan=False)
     """Tokens of the reply, what the model thinks among them."""
     cached_input: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    """Input that came from the provider's prompt cache; None: as `input`."""
+    """Input that came from the provider's prompt cache; else as fresh input."""
     cache_write: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """Input that was written to the prompt cache for its shorter lifetime, which is Anthropic's five minutes and
-    OpenAI's thirty; None: as `input`."""
+    OpenAI's thirty; else as fresh input."""
     cache_write_long: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    """Input that was written for the longer lifetime, which is Anthropic's hour and OpenAI's twelve; None: as
-    `cache_write`."""
+    """Input that was written for the longer lifetime, which is Anthropic's hour and OpenAI's twelve; else as
+    for the shorter."""
     batch_input: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    """Input through the provider's batch API; None: by the provider's discount, where it has one."""
+    """Input through the provider's batch API; else by the provider's discount, where it has one."""
     batch_output: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """Output through the provider's batch API."""
     flex_input: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    """Input at the provider's flex tier, which is cheaper and slower; None: it has none for this model."""
+    """Input at the provider's flex tier, which is cheaper and slower; absent: it has none for this model."""
     flex_output: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """Output at the flex tier."""
     long: Annotated[tuple[LongPrice, ...], BeforeValidator(_several), AfterValidator(_ascending)] = ()
