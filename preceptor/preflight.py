@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from preceptor.constitution.errors import UserError
 from preceptor.judge.audit.audit import AGREEMENT, FIGURES
 from preceptor.judge.conditions import check, names_in
-from preceptor.judge.dataset.publish import FILES, MANIFEST
+from preceptor.judge.dataset.manifest import MANIFEST
+from preceptor.judge.dataset.publish import FILES
 
 if TYPE_CHECKING:
     from preceptor.label.run import Job

@@ -12,14 +12,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 from preceptor.constitution.principle import Constitution
 from preceptor.judge.aggregate import opinions, winner
 from preceptor.judge.audit.audit import audit
 from preceptor.judge.audit.calibration import picture
 from preceptor.judge.dataset.card import RELIABILITY, card
+from preceptor.judge.dataset.manifest import MANIFEST, FileFacts, InputFacts, LabelManifest, NoInput
 from preceptor.judge.errors import PairsError
+from preceptor.judge.figures import AuditFigures, FurtherFigures
 from preceptor.judge.records import Label, Letter, Opinion, Preference, Ranking, Status
 from preceptor.judge.settings import RankingPairing
 from preceptor.judge.voting.ranking import preferences_of
@@ -28,14 +30,13 @@ from preceptor.prompts.records import Message
 from preceptor.prompts.rows import read_records, replacing
 from preceptor.prompts.seen import SeenIds
 
-LABELS, CANARIES, RANKINGS, PREFERENCES, PARQUET, CARD, MANIFEST = (
+LABELS, CANARIES, RANKINGS, PREFERENCES, PARQUET, CARD = (
     "labels.jsonl",
     "canaries.jsonl",
     "rankings.jsonl",
     "preferences.jsonl",
     "preferences.parquet",
     "card.md",
-    "manifest.json",
 )
 FILES = (LABELS, CANARIES, RANKINGS, PREFERENCES, PARQUET, CARD, RELIABILITY)
 """What a folder can hold beside its manifest."""
@@ -63,11 +64,11 @@ class LabelRun(NamedTuple):
     """Which preferences a ranked group gives; None: every `ok` label is one."""
     failed: int = 0
     """Calls that ended without an answer, which another run would ask again."""
-    source: Mapping[str, Any] = MappingProxyType({})
+    source: InputFacts | NoInput = {}  # noqa: RUF012
     """The input file and its hash."""
     prices: Mapping[str, Any] = MappingProxyType({})
     """Those given with the command, by model, `""` for all: what is asked again later costs the same."""
-    extra: Mapping[str, Any] = MappingProxyType({})
+    extra: FurtherFigures = {}  # noqa: RUF012
     """Figures that labels alone do not hold: canaries, drift, cost of each step."""
 
 
@@ -102,7 +103,7 @@ def _gold(label: Label, chosen: Letter) -> Literal["chosen", "rejected", "tie"] 
     return "chosen" if label.preferred == chosen else "rejected"
 
 
-def publish(out: str | Path, run: LabelRun) -> dict[str, Any]:
+def publish(out: str | Path, run: LabelRun) -> LabelManifest:
     """Derive preferences, card and manifest from the `labels.jsonl` that lies under `out`.
 
     An older manifest is taken away first: a folder without one is a folder that is not finished. Raises
@@ -125,15 +126,13 @@ def publish(out: str | Path, run: LabelRun) -> dict[str, Any]:
         figures = audit(_audited(labels, run), run.constitution, run.cost_usd)
         with _preference_files(folder) as write:
             preferred = sum(1 for one in _ranked(folder, run.pairing) if write(one))
-    if not counts.total():
-        figures = {}
-    elif counts.total() > AUDITED:
+    if counts.total() > AUDITED:
         figures["audited"] = AUDITED / counts.total()
-    figures |= run.extra
-    if figures.get("reliability"):
+    if counts.total() and figures["reliability"]:
         write_text(folder / RELIABILITY, picture(figures["reliability"]))
-    write_text(folder / CARD, card(run.constitution, run.judge, run.settings, counts, figures))
-    manifest = {
+    known = cast("AuditFigures", {**figures, **run.extra}) if counts.total() else run.extra
+    write_text(folder / CARD, card(run.constitution, run.judge, run.settings, counts, known))
+    manifest: LabelManifest = {
         "schema": 1,
         "command": "label",
         "complete": run.complete,
@@ -147,10 +146,10 @@ def publish(out: str | Path, run: LabelRun) -> dict[str, Any]:
             "preferences": preferred,
         },
         "versions": versions(*LIBRARIES),
-        "input": dict(run.source),
+        "input": run.source,
         "calls_failed": run.failed,
         "files": {name: file_facts(folder / name) for name in FILES if (folder / name).exists()},
-        "audit": figures,
+        "audit": known,
         "prices": dict(run.prices),
         "cost_usd": run.cost_usd,
     }
@@ -248,6 +247,6 @@ def _preference_files(folder: Path) -> Iterator[Callable[[Preference], bool]]:
         writer.write_table(pyarrow.Table.from_pylist(batch, schema))
 
 
-def file_facts(path: Path) -> dict[str, Any]:
+def file_facts(path: Path) -> FileFacts:
     """Size and SHA-256 of a file, by which a run folder is verified."""
     return {"bytes": path.stat().st_size, "sha256": file_hash(path)}

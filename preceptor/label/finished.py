@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from preceptor.judge.dataset.publish import FILES, LIBRARIES, MANIFEST, file_facts
+from preceptor.judge.dataset.manifest import InputFacts, LabelManifest, NoInput, read_manifest
+from preceptor.judge.dataset.publish import FILES, LIBRARIES, file_facts
 from preceptor.prompts.manifest import file_hash, versions
 
 
@@ -34,12 +35,12 @@ def stamp(source: InputFile | None) -> tuple[int, int] | None:
     return found.st_size, found.st_mtime_ns
 
 
-def input_facts(source: InputFile | None, before: tuple[int, int] | None) -> dict[str, Any]:
+def input_facts(source: InputFile | None, before: tuple[int, int] | None) -> InputFacts | NoInput:
     """What the manifest says of the input: its name, how it was read, and its hash. No hash where it is no plain file,
     or where it changed since the stamp was taken."""
     if source is None:
         return {}
-    facts: dict[str, Any] = {"path": source.path, "format": source.form, "limit": source.limit}
+    facts: InputFacts = {"path": source.path, "format": source.form, "limit": source.limit}
     if source.truncated != "keep":
         facts["truncated"] = source.truncated
     if source.columns:
@@ -49,17 +50,15 @@ def input_facts(source: InputFile | None, before: tuple[int, int] | None) -> dic
     return facts
 
 
-def finished(out: Path, wanted: Mapping[str, Any], source: InputFile | None) -> Mapping[str, Any] | None:
+def finished(out: Path, wanted: Mapping[str, Any], source: InputFile | None) -> LabelManifest | None:
     """The manifest in `out`, if the folder is whole, came of the same input and has `wanted` in it, and no call had
     failed, which another run would ask again. None where anything differs.
     """
-    try:
-        manifest: dict[str, Any] = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    manifest = read_manifest(out)
+    if manifest is None:
         return None
     same = {
         **wanted,
-        "command": "label",
         "complete": True,
         "calls_failed": 0,
         "versions": versions(*LIBRARIES),
