@@ -22,6 +22,7 @@ FOLDERS = {
         "errors.py",
         "clock.py",
         "records.py",
+        "groupings.py",
         "settings.py",
         "statistics.py",
         "models",

@@ -237,13 +237,14 @@ def ablate(
     from preceptor.asking import stages
     from preceptor.asking.work import whole
     from preceptor.constitution.files import load
+    from preceptor.judge.groupings import GROUPINGS
     from preceptor.label.trials import ablated, accuracy, can_judge, resummed, without
 
     rules = load(source)
     asking.require_use([judge.needed])
     rows = list(islice(stages.pairs_from(pairs, form), limit))
     # judged each by itself, a label without a principle is the sum of the others; else every label is a new ask
-    each = settings.principles == "each"
+    each = GROUPINGS[settings.principles].resums
     anew = [] if each else [one.id for one in rules.principles if can_judge(rules, one.id, judge.needed)]
     rounds = {"": rules, **{principle: without(rules, principle) for principle in anew}}
 
