@@ -48,9 +48,9 @@ def label(
 
     A principle that carries a machine check is decided by its check alone; the judge is asked about the
     others that apply to the prompt's tags, in the asks of `judge.groupings`. All asks of a pair go out at once. How
-    verdicts add up is `judge.aggregate.sum_up`'s to say. Applicable principles without a complete verdict are listed in `unjudged`;
-    those that `sample` did not draw were never meant to be judged and are not. Equal replies are a tie that
-    nobody is asked about. A pair to whose tags no principle applies is `failed`, because nothing was judged.
+    verdicts add up is `judge.aggregate.sum_up`'s to say. Applicable principles without a complete verdict are listed
+    in `unjudged`; those that `sample` did not draw were never meant to be judged and are not. Equal replies are a tie
+    that nobody is asked about. A pair to whose tags no principle applies is `failed`, because nothing was judged.
 
     Raises PairsError if there is neither a judge nor any machine check.
     """

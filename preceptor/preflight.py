@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from preceptor.constitution.errors import UserError
 from preceptor.judge.audit.audit import AGREEMENT, FIGURES
 from preceptor.judge.conditions import check, names_in
-from preceptor.judge.dataset.manifest import MANIFEST
-from preceptor.judge.dataset.publish import FILES
+from preceptor.judge.dataset.label_folder import FILES, MANIFEST
 
 if TYPE_CHECKING:
     from preceptor.label.run import Job

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
 from preceptor.judge.figures import AuditFigures, FurtherFigures
-
-MANIFEST = "manifest.json"
 
 LabelRows = TypedDict("LabelRows", {"in": int, "out": int, "by_status": dict[str, int], "preferences": int})
 """What became of the rows: in = out, by status."""
@@ -60,12 +55,3 @@ class LabelManifest(TypedDict):
     prices: dict[str, Any]
     """Those given with the command, by model."""
     cost_usd: float | None
-
-
-def read_manifest(path: Path) -> LabelManifest | None:
-    """The manifest of a folder that `label` has written; None where there is none, or none of `label`'s."""
-    try:
-        found: LabelManifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, Mapping) and found.get("command") == "label" else None

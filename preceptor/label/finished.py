@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from preceptor.judge.dataset.manifest import InputFacts, LabelManifest, NoInput, read_manifest
-from preceptor.judge.dataset.publish import FILES, LIBRARIES, file_facts
+from preceptor.judge.dataset.label_folder import LabelFolder
+from preceptor.judge.dataset.manifest import InputFacts, LabelManifest, NoInput
+from preceptor.judge.dataset.publish import LIBRARIES
 from preceptor.prompts.manifest import file_hash, versions
 
 
@@ -54,7 +55,8 @@ def finished(out: Path, wanted: Mapping[str, Any], source: InputFile | None) -> 
     """The manifest in `out`, if the folder is whole, came of the same input and has `wanted` in it, and no call had
     failed, which another run would ask again. None where anything differs.
     """
-    manifest = read_manifest(out)
+    folder = LabelFolder(out)
+    manifest = folder.read_manifest()
     if manifest is None:
         return None
     same = {
@@ -72,6 +74,4 @@ def finished(out: Path, wanted: Mapping[str, Any], source: InputFile | None) -> 
         return None
     if stamp(source) is None or facts.get("sha256") != file_hash(Path(source.path)):
         return None
-    files = manifest.get("files", {})
-    there = {name: file_facts(out / name) for name in FILES if (out / name).exists()}
-    return manifest if there == files else None
+    return manifest if folder.facts() == manifest.get("files", {}) else None

@@ -19,8 +19,9 @@ from preceptor.constitution.principle import Constitution
 from preceptor.judge.asking.shared import NOTHING_DONE
 from preceptor.judge.audit.audit import audit, drift
 from preceptor.judge.audit.canaries import add_rates, attack_rates, from_constitution, is_canary, mixed
+from preceptor.judge.dataset.label_folder import LabelFolder
 from preceptor.judge.dataset.manifest import LabelManifest
-from preceptor.judge.dataset.publish import CANARIES, LABELS, RANKINGS, LabelRun, publish, read_labels
+from preceptor.judge.dataset.publish import LabelRun, publish
 from preceptor.judge.figures import AuditFigures, FurtherFigures, LookFigures, PricedStep
 from preceptor.judge.ledger.ledger import open_ledger
 from preceptor.judge.ledger.looks import LookDialogues, next_look
@@ -219,19 +220,19 @@ def label_folder(
     wanted = {"constitution": job.constitution.identity, "judge": job.judges, "settings": job.resolved}
     if job.schedule is None and job.lasting and (manifest := finished(out, wanted, source)) is not None:
         return Labelled(manifest, AskingResult(manifest["rows"]["in"], NOTHING_DONE, None))
-    before = stamp(source)
-    asked, counted = _judged(out, rows, job, asking, bar, source)
+    folder, before = LabelFolder(out), stamp(source)
+    asked, counted = _judged(folder, rows, job, asking, bar, source)
     if job.combine == DAWID_SKENE:
-        recombine(out / LABELS)
+        recombine(folder.labels)
     extra: FurtherFigures = {}
     if job.canaries:
-        add_rates(extra, attack_rates(read_labels(out / CANARIES)))
+        add_rates(extra, attack_rates(folder.read_canaries()))
     if job.recheck and asked.stopped is None:
-        some = [label for label in read_labels(out / LABELS) if chosen(label.id, job.recheck)]
+        some = [label for label in folder.read_labels() if chosen(label.id, job.recheck)]
         found, asked = _drift(some, job, asking, bar, asked)
         _add_drift(extra, found)
     if len(job.panels) > 1:
-        extra["steps"] = _worth(lambda: read_labels(out / LABELS), job, asking)
+        extra["steps"] = _worth(folder.read_labels, job, asking)
     run = LabelRun(
         constitution=job.constitution,
         judge=job.judges,
@@ -249,7 +250,7 @@ def label_folder(
 
 
 def _judged(
-    out: Path,
+    folder: LabelFolder,
     rows: Iterable[Pair | Group],
     job: Job,
     asking: Asking,
@@ -260,9 +261,9 @@ def _judged(
     counted = 0
     carry_out = _ready(at_hand(rows), job, asking, source)
     with ExitStack() as stack:
-        to_labels = stack.enter_context(writing(out / LABELS))
-        to_canaries = stack.enter_context(writing(out / CANARIES)) if job.canaries else to_labels
-        to_rankings = stack.enter_context(writing(out / RANKINGS)) if job.schedule else to_labels
+        to_labels = stack.enter_context(writing(folder.labels))
+        to_canaries = stack.enter_context(writing(folder.canaries)) if job.canaries else to_labels
+        to_rankings = stack.enter_context(writing(folder.rankings)) if job.schedule else to_labels
         watch = stack.enter_context(bar("label"))
 
         def write(row: LabelRow) -> None:

@@ -13,12 +13,13 @@ from typing import Any, cast
 from preceptor import folder
 from preceptor.constitution.errors import UserError
 from preceptor.figures import RunManifest
+from preceptor.judge.dataset.label_folder import LABELS as LABEL_ROWS
+from preceptor.judge.dataset.label_folder import PREFERENCES as PREFERENCE_ROWS
+from preceptor.judge.dataset.label_folder import LabelFolder
 from preceptor.judge.dataset.manifest import LabelManifest, LabelRows
-from preceptor.judge.dataset.publish import LABELS as LABEL_ROWS
-from preceptor.judge.dataset.publish import PREFERENCES as PREFERENCE_ROWS
-from preceptor.judge.dataset.publish import RANKINGS, preference
+from preceptor.judge.dataset.publish import preference
 from preceptor.judge.ledger.queries import answered_keys
-from preceptor.judge.records import Label, Preference, Ranking, Response, Revision
+from preceptor.judge.records import Label, Preference, Response, Revision
 from preceptor.judge.settings import RankingPairing
 from preceptor.judge.voting.ranking import preferences_of
 from preceptor.prompts.rows import read_records
@@ -114,7 +115,7 @@ def _lineage(
 ) -> Iterator[str]:
     """Every preference is what its label or ranking says, and every ok label, or ranking, has its own."""
     if pairing is not None:
-        rankings = read_records(path / RANKINGS, Ranking)
+        rankings = LabelFolder(path).read_rankings()
         wanted = [row for ranking in rankings for row in preferences_of(ranking, pairing)]
     else:
         derived = (preference(label) for label in read_records(path / labels, Label))
