@@ -107,7 +107,7 @@ def train_reward(
     ran = session.run(trainer, watch)
     if not distributed.first():
         return session.handed_back(rows, ran)
-    taken = take_best(trainer) if settings.take == "best" else ()
+    taken = take_best(trainer) if settings.final_checkpoint == "best" else ()
     figures = _finish(model, train.rows, held_out.rows, settings, (tokens, layout.shared))
     if samples:
         figures["samples"] = sample_figures(_sampled(model, samples))
@@ -189,7 +189,7 @@ def reward_loss(
     *,
     label_smoothing: float = 0.0,
     margin: float = 0.0,
-    centre: float = 0.0,
+    center_rewards_coefficient: float = 0.0,
 ) -> Losses:
     """Losses and figures (B,) of a batch, given what the heads are to learn of all pairs of the data set. The numbers
     are as in RewardSettings."""
@@ -197,8 +197,8 @@ def reward_loss(
     mine = wanted.of(batch.number)
     probability = smoothed(mine.probability, label_smoothing)
     values = soft_bradley_terry(chosen, rejected, probability, margin * batch.margin[:, None])
-    if centre:
-        values = values + centre * off_centre(chosen, rejected)
+    if center_rewards_coefficient:
+        values = values + center_rewards_coefficient * off_centre(chosen, rejected)
     first, second = (rewards(side, heads, mine.share) for side in (chosen, rejected))  # (B,) each
     figures = {
         "accuracy": first > second,
@@ -221,7 +221,7 @@ def _loss(
         wanted=wanted,
         label_smoothing=settings.label_smoothing,
         margin=settings.margin,
-        centre=settings.centre,
+        center_rewards_coefficient=settings.center_rewards_coefficient,
     )
 
 

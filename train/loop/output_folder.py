@@ -28,13 +28,15 @@ from preceptor.train.data.readers import UNKNOWN
 from preceptor.train.errors import RunFolderError
 from preceptor.train.loop.manifest import Measured, TrainingManifest
 from preceptor.train.models.base import resolve_model
-from preceptor.train.settings import BARE, NOT_IN_RESULT
+from preceptor.train.settings import BARE, NOT_IN_RESULT, DpoSettings, RewardModelSettings
 
 WHOLE = "whole"
 SETTINGS, MANIFEST, METRICS, CHECKPOINTS = "settings.json", "manifest.json", "metrics.jsonl", "checkpoints"
 TENSORBOARD = "tensorboard"
 LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "safetensors")
 SCHEMA = 1
+FORMER = {old: name for kind in (RewardModelSettings, DpoSettings) for name, old in kind.former.items()}
+"""Names that settings had in folders of the version before -> today's."""
 NOTHING_MORE: Mapping[str, str] = MappingProxyType({})
 
 
@@ -263,10 +265,11 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _of_result(value: Any) -> Any:
-    """Without settings that did not yet, when a folder was begun, stand among those that change nothing."""
+    """By today's names, and without settings that did not yet, when a folder was begun, stand among those that change
+    nothing."""
     if not isinstance(value, dict):
         return value
-    return {key: given for key, given in value.items() if key not in NOT_IN_RESULT}
+    return {FORMER.get(key, key): given for key, given in value.items() if key not in NOT_IN_RESULT}
 
 
 def _differences(now: Mapping[str, Any], then: Mapping[str, Any], prefix: str = "") -> list[str]:
