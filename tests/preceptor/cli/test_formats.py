@@ -7,7 +7,7 @@ from pathlib import Path
 from preceptor.cli.formats import page
 from preceptor.judge import records
 
-PAGE = Path(__file__).parents[2] / "docs" / "data-formats.md"
+PAGE = Path(__file__).parents[3] / "docs" / "data-formats.md"
 
 
 def test_the_page_is_written_from_the_rows() -> None:
