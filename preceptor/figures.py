@@ -5,7 +5,7 @@ Who writes them and who reads them go by these types.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict, final
 
 from preceptor.judge.figures import AuditFigures, Bounds
 
@@ -73,6 +73,7 @@ class ProbedAndLost(ProbedFigures):
     lost: int
 
 
+@final
 class ProbesAlone(TypedDict):
     """What `evaluate --probes --json` prints without a comparison."""
 
@@ -150,8 +151,8 @@ class PpoFigures(ComparisonFigures):
     """What the guard concludes, and `judge`, `meaning`, `prompts`, `prompts_left_out`."""
 
 
-class RunSummary(ComparisonFigures):
-    """`summary.json`, and what `run --json` prints."""
+class WholeSummary(ComparisonFigures):
+    """What the summary of every run has."""
 
     constitution: str
     oracle: str
@@ -161,6 +162,11 @@ class RunSummary(ComparisonFigures):
     audit: AuditFigures
     wall_s: float
     cost_usd: float
+
+
+class RunSummary(WholeSummary):
+    """`summary.json`, and what `run --json` prints."""
+
     reward_model: NotRequired[RewardSummary]
     rounds: NotRequired[list[RoundFigures]]
     ppo: NotRequired[PpoFigures]

@@ -119,7 +119,9 @@ def publish(out: str | Path, run: LabelRun) -> LabelManifest:
         figures["audited"] = AUDITED / counts.total()
     if counts.total() and figures["reliability"]:
         write_text(folder.reliability, picture(figures["reliability"]))
-    known = cast("AuditFigures", {**figures, **run.extra}) if counts.total() else run.extra
+    known: AuditFigures | FurtherFigures = run.extra
+    if counts.total():
+        known = cast("AuditFigures", {**figures, **run.extra})
     write_text(folder.card, card(run.constitution, run.judge, run.settings, counts, known))
     manifest: LabelManifest = {
         "schema": 1,

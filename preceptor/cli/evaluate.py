@@ -156,7 +156,10 @@ def _evaluate(
         return compared
     found = probe_stage.probe(*probing, left, console.progress)
     probes: ProbedAndLost = {**found.figures, "lost": found.lost}
-    return {"probes": probes} if compared is None else {**compared, "probes": probes}
+    if compared is None:
+        return {"probes": probes}
+    compared["probes"] = probes
+    return compared
 
 
 def _show_comparison(figures: ComparisonFigures) -> None:

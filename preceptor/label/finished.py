@@ -67,7 +67,7 @@ def finished(out: Path, wanted: Mapping[str, Any], source: InputFile | None) -> 
     }
     if any(manifest.get(name) != value for name, value in json.loads(json.dumps(same)).items()):
         return None
-    facts = manifest.get("input") or {}
+    facts: Mapping[str, Any] = manifest.get("input") or {}
     if source is None or (facts.get("format"), facts.get("limit")) != (source.form, source.limit):
         return None
     if (facts.get("map", {}), facts.get("truncated", "keep")) != (dict(source.columns), source.truncated):

@@ -19,7 +19,7 @@ from preceptor.constitution.files import dump
 from preceptor.constitution.files import load as load_constitution
 from preceptor.evaluation import head_to_head
 from preceptor.evaluation.oracles import Oracle, agreement, open_oracle, with_gold
-from preceptor.figures import RunManifest, RunSummary, StageRow, StoppedFigures
+from preceptor.figures import RunManifest, RunSummary, StageRow, StoppedFigures, WholeSummary
 from preceptor.judge.audit.audit import audit
 from preceptor.judge.records import Label
 from preceptor.prompts.manifest import versions, write_json, write_text
@@ -111,7 +111,7 @@ def _summary(run: Run, oracle: Oracle, table: Sequence[Stage], records: Sequence
     labels = [with_gold(label, oracle, run.constitution) for label in run.read(LABELS, Label)]
     last = rounds.rounds_of(run.config)[-1].last_stage("evaluate")
     evaluated = next(record for record in records if record.stage == last)
-    summary: RunSummary = {
+    summary: WholeSummary = {
         "constitution": run.constitution.identity,
         **head_to_head.figures(rows),
         "oracle": _ORACLE_NAMES[run.config.evaluate.oracle],

@@ -21,7 +21,7 @@ class Measured(TypedDict, total=False):
     """Those of this command, which the others are of."""
     time_s: float
     """Of all that was planned for."""
-    samples_per_s: float | None
+    samples_per_s: float
     """Of PPO."""
 
 

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from preceptor.prompts.records import Prompt
 from preceptor.train.data.collate_replies import ReplyBatch, ReplyTokens, groups_of
+from preceptor.train.loop.manifest import Measured
 from preceptor.train.loop.output_folder import (
     METRICS,
     Trained,
@@ -131,7 +132,7 @@ def train_ppo(
     if guard is not None and (guarded := guard.conclude(opened.path, ended)) is not None:
         metrics["guard"], notes = guarded.figures, (*notes, *guarded.notes)
     steps, wall_s = ended.stopped.get("step", ended.step), time.monotonic() - began_s
-    speed = {"samples_per_s": journal.samples_per_s()}
+    speed: Measured = {"samples_per_s": journal.samples_per_s()}
     return finish_folder(
         opened, TrainingResult(rows, metrics, steps, wall_s, dict(read or {}), {}, speed, notes)
     )
