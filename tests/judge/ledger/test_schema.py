@@ -18,7 +18,7 @@ from preceptor.judge.ledger.queries import BillLine
 from preceptor.judge.ledger.schema import STEPS
 from tests.judge.ledger.test_ledger import ANSWER, request
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 OLD = ROOT / "tests" / "data" / "ledger"
 """`version-N.sql`: what version N's code made of an answered, an unpriced, a failed and an unfinished call."""
 
