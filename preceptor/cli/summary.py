@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from preceptor.figures import PpoFigures, RoundFigures, RunSummary
     from preceptor.report.report import FinishedRun
 
 
@@ -34,7 +35,7 @@ def show(run: FinishedRun, path: Path) -> None:
     out.print(f"report: {path / REPORT}", markup=False, style="bold")
 
 
-def _satisfied(summary: dict[str, Any]) -> Table:
+def _satisfied(summary: RunSummary) -> Table:
     from rich.table import Table
 
     table = Table(title=f"{summary['n']} held-out prompts: replies that satisfy", title_justify="left")
@@ -52,7 +53,7 @@ def _satisfied(summary: dict[str, Any]) -> Table:
     return table
 
 
-def _rounds(rows: Sequence[dict[str, Any]]) -> Table:
+def _rounds(rows: Sequence[RoundFigures]) -> Table:
     from rich.table import Table
 
     from preceptor.report.report import percent, with_interval
@@ -73,7 +74,7 @@ def _rounds(rows: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-def _figures(summary: dict[str, Any], further: bool) -> list[tuple[str, str]]:
+def _figures(summary: RunSummary, further: bool) -> list[tuple[str, str]]:
     from preceptor.report.probe_table import in_one_line
     from preceptor.report.report import percent
 
@@ -100,7 +101,7 @@ def _figures(summary: dict[str, Any], further: bool) -> list[tuple[str, str]]:
     return rows
 
 
-def _ppo(figures: dict[str, Any] | None, further: bool) -> list[tuple[str, str]]:
+def _ppo(figures: PpoFigures | None, further: bool) -> list[tuple[str, str]]:
     from preceptor.report.report import percent
 
     if figures is None:

@@ -8,15 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 from preceptor import folder
 from preceptor.constitution.errors import UserError
-from preceptor.judge.dataset.publish import LABELS as LABEL_ROWS
-from preceptor.judge.dataset.publish import PREFERENCES as PREFERENCE_ROWS
-from preceptor.judge.dataset.publish import RANKINGS, preference
+from preceptor.figures import RunManifest
+from preceptor.judge.dataset.label_folder import LABELS as LABEL_ROWS
+from preceptor.judge.dataset.label_folder import PREFERENCES as PREFERENCE_ROWS
+from preceptor.judge.dataset.label_folder import LabelFolder
+from preceptor.judge.dataset.manifest import LabelManifest, LabelRows
+from preceptor.judge.dataset.publish import preference
 from preceptor.judge.ledger.queries import answered_keys
-from preceptor.judge.records import Label, Preference, Ranking, Response, Revision
+from preceptor.judge.records import Label, Preference, Response, Revision
 from preceptor.judge.settings import RankingPairing
 from preceptor.judge.voting.ranking import preferences_of
 from preceptor.prompts.rows import read_records
@@ -52,14 +55,15 @@ def verify(path: Path) -> list[str]:
     if problems:
         return problems  # counts of files that have changed would only say the same again
     if "stages" in manifest:
-        problems += _run(path, manifest)
+        problems += _run(path, cast("RunManifest", manifest))
     elif "rows" in manifest and "by_status" in manifest["rows"]:
-        problems += _label_counts(path, manifest["rows"])
-        problems += _lineage(path, LABEL_ROWS, PREFERENCE_ROWS, manifest["settings"].get("pairs"))
+        labelled = cast("LabelManifest", manifest)
+        problems += _label_counts(path, labelled["rows"])
+        problems += _lineage(path, LABEL_ROWS, PREFERENCE_ROWS, labelled["settings"].get("pairs"))
     return problems
 
 
-def _run(path: Path, manifest: dict[str, Any]) -> Iterator[str]:
+def _run(path: Path, manifest: RunManifest) -> Iterator[str]:
     """Stage by stage: its counts, then whatever the table says of its files, then the folders that it trained."""
     yield from _stages(path, manifest)
     outputs = [name for stage in manifest["stages"] for name in stage["outputs"]]
@@ -82,7 +86,7 @@ def _hashes(path: Path, manifest: dict[str, Any]) -> Iterator[str]:
             yield f"{name}: its SHA-256 is {found[:12]}…, the manifest says {wanted[:12]}…"
 
 
-def _stages(path: Path, manifest: dict[str, Any]) -> Iterator[str]:
+def _stages(path: Path, manifest: RunManifest) -> Iterator[str]:
     for stage in manifest["stages"]:
         aside = sum(stage["set_aside"].values())
         if stage["rows_in"] != stage["rows_out"] + aside:
@@ -95,7 +99,7 @@ def _stages(path: Path, manifest: dict[str, Any]) -> Iterator[str]:
                     yield f"{name}: holds {rows} rows, the manifest says {stage['rows_out']}"
 
 
-def _label_counts(path: Path, rows: dict[str, Any]) -> Iterator[str]:
+def _label_counts(path: Path, rows: LabelRows) -> Iterator[str]:
     found: dict[str, int] = {}
     for label in read_records(path / LABEL_ROWS, Label):
         found[label.status] = found.get(label.status, 0) + 1
@@ -111,7 +115,7 @@ def _lineage(
 ) -> Iterator[str]:
     """Every preference is what its label or ranking says, and every ok label, or ranking, has its own."""
     if pairing is not None:
-        rankings = read_records(path / RANKINGS, Ranking)
+        rankings = LabelFolder(path).read_rankings()
         wanted = [row for ranking in rankings for row in preferences_of(ranking, pairing)]
     else:
         derived = (preference(label) for label in read_records(path / labels, Label))
