@@ -28,6 +28,7 @@ from typing import Annotated, Any
 
 import typer
 
+from preceptor.constitution.files import load
 from preceptor.judge.errors import ModelError
 from preceptor.judge.label import label, template_for
 from preceptor.judge.models.local.smollm2 import weights
@@ -171,8 +172,6 @@ async def asked_both(url: str, pairs: int) -> list[tuple[Completion | None, Comp
     """Each request's completion by the server and by the model here; None where there is none."""
     here, there = open_model("smollm2"), open_model("openai/smollm2", base_url=url)
     settings = LabelSettings(template=str(LOCAL_WORDS))
-    from preceptor.constitution.files import load
-
     rules = load("helpful-harmless")
     requests: list[Request] = []
     for pair in islice(read_pairs(PAIRS), pairs):

@@ -33,9 +33,9 @@ def within(limit_s: float, make: Callable[[], MadeT]) -> MadeT:
 
     timer = threading.Timer(limit_s, expire)
     timer.daemon = True
-    timer.start()
     try:
         try:
+            timer.start()  # a short limit may end before this does
             made = make()
         finally:
             with lock:
