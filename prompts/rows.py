@@ -11,10 +11,12 @@ import csv
 import gzip
 import io
 import json
+import logging
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
@@ -22,7 +24,7 @@ from pydantic import ValidationError
 
 from preceptor.constitution.errors import FileFault
 from preceptor.prompts.errors import RowsError
-from preceptor.prompts.records import Record
+from preceptor.prompts.records import Record, said_once
 
 ParsedT = TypeVar("ParsedT")
 RecordT = TypeVar("RecordT", bound=Record)
@@ -41,6 +43,9 @@ DEEPEST = 100
 """How deep a row may be nested: what is made of it is nested deeper, and writers stop at about 250."""
 OPTIONAL_CELLS = frozenset({"id", "tags", "preferred", "messages", "responses"})
 """Columns of a CSV file in which an empty cell means that there is none."""
+
+
+_log = logging.getLogger(__name__)
 
 
 class RawRow(NamedTuple):
@@ -230,7 +235,9 @@ def _json_row(name: str, number: int, text: str) -> RawRow | FileFault:
 def _json_value(name: str, number: int, text: str) -> Any:
     """The JSON value in a text, or a Fault."""
     try:
-        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        value = json.loads(
+            text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=said_once
+        )
         if "\\ud" in text or "\\uD" in text:
             json.dumps(value, ensure_ascii=False).encode()
         if number and _too_deep(value):
@@ -321,7 +328,7 @@ def _cell(column: str, text: str) -> Any:
     """A cell as it stands. Only columns that hold lists are read as JSON (`["a"]`), tags also with commas alone."""
     if column in LIST_CELLS | TALK_CELLS and text.startswith("[") and text.endswith("]"):
         try:
-            value = json.loads(text)
+            value = json.loads(text, object_pairs_hook=said_once)
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
             raise BadRowError(
@@ -347,7 +354,7 @@ def _parquet_rows(name: str) -> Iterator[RawRow | FileFault]:
     number = 0
     try:
         with parquet.ParquetFile(name) as file:
-            kept = [field.name for field in file.schema_arrow if not _is_binary(field.type)]
+            kept = _holdable(name, file.schema_arrow)
             for batch in file.iter_batches(batch_size=1024, columns=kept):
                 for fields in batch.to_pylist():
                     number += 1
@@ -358,21 +365,18 @@ def _parquet_rows(name: str) -> Iterator[RawRow | FileFault]:
         ) from exc
 
 
-def columns_left_out(source: str | Path) -> list[str]:
-    """Columns of a Parquet file that `read_rows` leaves out, because JSON cannot hold what is in them: bytes, as images
-    and sound are. Empty where the source cannot be read, which `read_rows` then says.
-    """
-    name = str(source)
-    if not name.endswith(".parquet") or not Path(name).is_file():
-        return []
-    import pyarrow
-    from pyarrow import parquet
+@cache
+def _tell_left_out(name: str, _place: str, columns: tuple[str, ...]) -> None:
+    """Once for each source, which may be read several times: by sight first, then for good."""
+    _log.info("%s: left out because JSON cannot hold it: %s", name, ", ".join(columns))
 
-    try:
-        schema = parquet.read_schema(name)
-    except (pyarrow.ArrowException, OSError):
-        return []
-    return [field.name for field in schema if _is_binary(field.type)]
+
+def _holdable(name: str, schema: Any) -> list[str]:
+    """The columns of a schema without those of bytes, as images and sound are, which are told."""
+    left_out = tuple(field.name for field in schema if _is_binary(field.type))
+    if left_out:
+        _tell_left_out(name, os.path.abspath(name), left_out)
+    return [field.name for field in schema if field.name not in left_out]
 
 
 def _is_binary(kind: Any) -> bool:
@@ -432,8 +436,8 @@ def _dataset_rows(name: str, loaded: Any, split: str) -> Iterator[RawRow | FileF
             way = f"{name.partition('@')[0]}@{names[0]}" if name.startswith("hub:") else f"{name}/{names[0]}"
             raise RowsError(f"{name}: it has the splits {', '.join(names)}; name one of them, e.g. {way}")
         loaded = loaded[split if split in loaded else names[0]]
-    left_out = [field.name for field in loaded.features.arrow_schema if _is_binary(field.type)]
-    for number, fields in enumerate(loaded.remove_columns(left_out), start=1):
+    kept = _holdable(name, loaded.features.arrow_schema)
+    for number, fields in enumerate(loaded.select_columns(kept), start=1):
         yield RawRow(name, number, _without_none(fields))
 
 

@@ -21,6 +21,7 @@ from preceptor.judge.models.protocol import Completion, FinishReason, Request
 from preceptor.judge.models.reply_limits import billed_tokens
 from preceptor.judge.models.token_estimates import likely_tokens, likely_tokens_in
 from preceptor.judge.models.verdict_tokens import TokenChoice, last_verdict, verdict_probabilities
+from preceptor.prompts.records import said_once
 from preceptor.prompts.thoughts import split
 
 LARGEST_BODY = 32 * 2**20
@@ -97,10 +98,10 @@ class Arrived(NamedTuple):
 
 
 def json_of(raw: bytes) -> Any:
-    """What a body holds. Raises ValueError where it is no JSON, is nested too deep, or holds a number of too many
-    digits."""
+    """What a body holds. Raises ValueError where it is no JSON, is nested too deep, holds a number of too many digits,
+    or says two things under one key."""
     try:
-        return json.loads(raw.decode("utf-8", "replace"))
+        return json.loads(raw.decode("utf-8", "replace"), object_pairs_hook=said_once)
     except RecursionError as exc:
         raise ValueError("it is nested too deep") from exc
 

@@ -12,7 +12,7 @@ import pytest
 from preceptor.constitution.errors import FileFault
 from preceptor.prompts import rows
 from preceptor.prompts.errors import RowsError
-from preceptor.prompts.rows import DEEPEST, RawRow, columns_left_out, read_rows
+from preceptor.prompts.rows import DEEPEST, RawRow, read_rows
 
 
 def cells(path: Path, header: list[str], *lines: list[str]) -> list[RawRow | FileFault]:
@@ -117,9 +117,13 @@ def test_a_json_file_that_is_no_list_says_so(tmp_path: Path) -> None:
     assert all(isinstance(fault, FileFault) for fault in read_rows(path))
 
 
-def test_bytes_are_left_out_of_a_parquet_file_and_named(tmp_path: Path) -> None:
+def test_bytes_are_left_out_of_a_parquet_file_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     import pyarrow
     from pyarrow import parquet
+
+    caplog.set_level("INFO")
 
     path = tmp_path / "p.parquet"
     picture = {"bytes": b"\xff", "path": "x"}
@@ -130,5 +134,29 @@ def test_bytes_are_left_out_of_a_parquet_file_and_named(tmp_path: Path) -> None:
     (row,) = read_rows(path)
     assert isinstance(row, RawRow)
     assert row.fields == {"prompt": "a", "n": 1}
-    assert columns_left_out(path) == ["image", "sounds", "raw"]
-    assert columns_left_out(tmp_path / "none.parquet") == []
+    list(read_rows(path))
+    assert caplog.messages == [f"{path}: left out because JSON cannot hold it: image, sounds, raw"], "once"
+
+
+def test_bytes_are_left_out_of_a_dataset_folder_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    caplog.set_level("INFO")
+    held = {"bytes": b"\xff", "path": "x"}  # as its Audio and Image features store them
+    saved = datasets.Dataset.from_list([{"prompt": "a", "sound": held, "image": held}])
+    saved.save_to_disk(tmp_path / "saved")
+    (row,) = read_rows(tmp_path / "saved")
+    assert isinstance(row, RawRow)
+    assert row.fields == {"prompt": "a"}
+    assert caplog.messages == [f"{tmp_path / 'saved'}: left out because JSON cannot hold it: sound, image"]
+
+
+def test_a_key_that_says_two_things_is_a_fault(tmp_path: Path) -> None:
+    """JSON takes the last of them without a word; one that says the same twice does no harm."""
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"prompt": "a", "prompt": "a"}\n{"prompt": "a", "meta": {"x": 1, "x": 2}}\n')
+    good, bad = read_rows(path)
+    assert isinstance(good, RawRow)
+    assert isinstance(bad, FileFault)
+    assert "the key 'x' stands twice in one object and says two things" in str(bad)
