@@ -23,7 +23,7 @@ from preceptor.judge.errors import PairsError
 from preceptor.judge.records import Label, Letter, Opinion, Preference, Ranking, Status
 from preceptor.judge.settings import RankingPairing
 from preceptor.judge.voting.ranking import preferences_of
-from preceptor.prompts.manifest import file_hash, versions, write_json, write_text
+from preceptor.prompts.manifest import SIGNATURE, SUMS, file_hash, versions, write_manifest, write_text
 from preceptor.prompts.records import Message
 from preceptor.prompts.rows import read_records, replacing
 from preceptor.prompts.seen import SeenIds
@@ -112,17 +112,17 @@ def publish(out: str | Path, run: LabelRun) -> dict[str, Any]:
     unwanted = [
         name for name, used in ((RANKINGS, run.pairing), (CANARIES, "canaries" in run.extra)) if not used
     ]
-    for stale in (MANIFEST, RELIABILITY, *unwanted):
+    for stale in (MANIFEST, SUMS, SIGNATURE, RELIABILITY, *unwanted):
         (folder / stale).unlink(missing_ok=True)
     counts: Counter[str] = Counter()
     labels = _counted(folder / LABELS, run, counts)
     if run.pairing is None:
         # one reading makes everything: a million labels are some gigabytes
         with _preference_files(folder) as write:
-            figures = audit(_audited(_written(labels, write), run), run.constitution, run.cost_usd)
+            figures = audit(audited(_written(labels, write), run.rows_in), run.constitution, run.cost_usd)
         preferred = counts["ok"]
     else:
-        figures = audit(_audited(labels, run), run.constitution, run.cost_usd)
+        figures = audit(audited(labels, run.rows_in), run.constitution, run.cost_usd)
         with _preference_files(folder) as write:
             preferred = sum(1 for one in _ranked(folder, run.pairing) if write(one))
     if not counts.total():
@@ -133,11 +133,12 @@ def publish(out: str | Path, run: LabelRun) -> dict[str, Any]:
     if figures.get("reliability"):
         write_text(folder / RELIABILITY, picture(figures["reliability"]))
     write_text(folder / CARD, card(run.constitution, run.judge, run.settings, counts, figures))
-    manifest = {
+    manifest: dict[str, Any] = {
         "schema": 1,
         "command": "label",
         "complete": run.complete,
         "constitution": run.constitution.identity,
+        "constitution_content": run.constitution.model_dump(mode="json", exclude_defaults=True),
         "judge": run.judge,
         "settings": dict(run.settings),
         "rows": {
@@ -154,7 +155,8 @@ def publish(out: str | Path, run: LabelRun) -> dict[str, Any]:
         "prices": dict(run.prices),
         "cost_usd": run.cost_usd,
     }
-    write_json(folder / MANIFEST, manifest)
+    known = {name: facts["sha256"] for name, facts in manifest["files"].items()}
+    write_manifest(folder, manifest, tuple(known), known)
     return manifest
 
 
@@ -176,9 +178,9 @@ def _counted(path: Path, run: LabelRun, counts: Counter[str]) -> Iterator[Label]
         raise PairsError(f"{path}: {run.rows_in} pairs came in and {counts.total()} labels went out")
 
 
-def _audited(labels: Iterable[Label], run: LabelRun) -> Iterator[Label]:
+def audited(labels: Iterable[Label], rows_in: int) -> Iterator[Label]:
     """Those that the audit looks at: all, or of very many a share, drawn by their ids' hashes."""
-    bound = 2**64 if run.rows_in <= AUDITED else int(2**64 * AUDITED / run.rows_in)
+    bound = 2**64 if rows_in <= AUDITED else int(2**64 * AUDITED / rows_in)
     for label in labels:
         drawn = hashlib.blake2b(f"audit:{label.id}".encode(), digest_size=8).digest()
         if int.from_bytes(drawn) < bound:

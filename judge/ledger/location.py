@@ -16,6 +16,7 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from preceptor.judge.errors import LedgerError
 from preceptor.judge.ledger import recovery
 from preceptor.judge.ledger.schema import STEPS, migrate, version_of
+from preceptor.prompts.secrets import is_secret, keep
 
 BUSY_S = 30.0
 """How long a writer waits for another process that writes."""
@@ -51,6 +52,8 @@ def location_of(text: str) -> LedgerLocation:
             f"--ledger {text.partition('://')[0]}://…: no database URL; wanted a path, or postgresql://USER@HOST/NAME"
         ) from exc
     if url.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
+        for secret in (url.password, *(value for name, value in url.query.items() if is_secret(name))):
+            keep(str(secret) if secret else None)
         hidden = url.difference_update_query(["password", "sslpassword"])
         return LedgerLocation(
             url.set(drivername="postgresql+psycopg"), hidden.render_as_string(hide_password=True), None

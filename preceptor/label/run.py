@@ -32,6 +32,7 @@ from preceptor.label.finished import InputFile, finished, input_facts, stamp
 from preceptor.preflight import check_folder
 from preceptor.prompts.manifest import file_hash
 from preceptor.prompts.rows import writing
+from preceptor.prompts.secrets import shown_address
 from preceptor.settings import Access, Asking, in_this_process
 
 __all__ = ["Job", "Labelled", "label_folder"]
@@ -87,7 +88,7 @@ class Job(NamedTuple):
         chosen = {
             "combine": self.combine,
             "panels": [[list(names), when] for names, when in self.panels],
-            "base_urls": dict(self.access.base_url),
+            "base_urls": {name: shown_address(url) for name, url in self.access.base_url.items()},
             "local": self.access.local,
             "schedule": self.schedule,
             "pairs": self.pairing if self.schedule else None,

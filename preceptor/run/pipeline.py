@@ -21,7 +21,8 @@ from preceptor.evaluation import head_to_head
 from preceptor.evaluation.oracles import Oracle, agreement, open_oracle, with_gold
 from preceptor.judge.audit.audit import audit
 from preceptor.judge.records import Label
-from preceptor.prompts.manifest import versions, write_json, write_text
+from preceptor.preflight import check_over
+from preceptor.prompts.manifest import versions, write_json, write_manifest, write_text
 from preceptor.prompts.rows import read_records
 from preceptor.records import HeldOut, StageRecord
 from preceptor.report import report
@@ -50,6 +51,8 @@ def run(config: RunConfig, screen: Screen) -> dict[str, Any]:
     constitution = load_constitution(config.constitution)
     table = stages_of(config)
     current = Run(config, Path(config.out), constitution, screen)
+    written = [CONSTITUTION, SUMMARY, REPORT, MANIFEST, *(name for stage in table for name in stage.outputs)]
+    check_over(current.path, written, [config.prompts.file, config.prompts.held_out, config.constitution])
     write_text(current.path / CONSTITUTION, dump(constitution))
     oracle = open_oracle(config.evaluate.oracle, constitution)
     if not (current.path / HELD_OUT).exists():  # a finished run is shown again without a key
@@ -137,8 +140,8 @@ _ORACLE_NAMES = {
 def _manifest(run: Run, summary: dict[str, Any], records: Sequence[StageRecord]) -> None:
     """The run's proof of itself, written last: settings, versions, counts, and the hash of every file."""
     single = (CONSTITUTION, SUMMARY, REPORT)
-    write_json(
-        run.path / MANIFEST,
+    write_manifest(
+        run.path,
         {
             "schema": 1,
             "kind": "run",

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from preceptor.prompts.shown import one_line
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -77,7 +79,12 @@ def blank(width: float, height: float) -> tuple[Figure, Axes]:
 def svg(figure: Figure) -> str:
     """The figure as SVG, the same bytes for the same figures."""
     import matplotlib as mpl
+    from matplotlib.text import Text
 
+    for text_in in figure.findobj(Text):
+        # names of principles and tags are words, never formulas
+        text_in.set_parse_math(False)
+        text_in.set_text(one_line(text_in.get_text()))
     text = io.StringIO()
     # a fixed salt and no date: the same figures give the same bytes
     with mpl.rc_context({"svg.hashsalt": "preceptor", "svg.fonttype": "none", "font.family": "sans-serif"}):

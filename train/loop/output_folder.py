@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from preceptor.judge.models.local.weights_hash import weights_hash
-from preceptor.prompts.manifest import file_hash, versions, write_json
+from preceptor.prompts.manifest import SEALS, file_hash, files_in, versions, write_json, write_manifest
 from preceptor.prompts.records import Record
 from preceptor.train import distributed
 from preceptor.train.data.readers import UNKNOWN
@@ -179,6 +179,7 @@ def found_finished(opened: Opened) -> Trained | None:
     manifest = opened.finished
     if manifest is None:
         return None
+    shutil.rmtree(opened.path / CHECKPOINTS, ignore_errors=True)  # of a command killed just at its end
     return Trained(
         opened.path,
         manifest["rows"],
@@ -195,7 +196,7 @@ def found_finished(opened: Opened) -> Trained | None:
 def finish_folder(opened: Opened, result: TrainingResult) -> Trained:
     """Write the manifest, last of all files, and drop the checkpoints, which nothing reads any more."""
     folder = opened.path
-    files = sorted(p for p in folder.iterdir() if p.is_file() and p.name not in (SETTINGS, MANIFEST))
+    files = sorted(p for p in folder.iterdir() if p.is_file() and p.name not in {SETTINGS, *SEALS})
     fullest = max(result.measured.get("disk_bytes", 0), bytes_under(folder))
     result = result._replace(measured={**result.measured, "disk_bytes": fullest})
     manifest = {
@@ -206,7 +207,8 @@ def finish_folder(opened: Opened, result: TrainingResult) -> Trained:
         **result._asdict(),
         "files": {path.name: file_hash(path) for path in files},
     }
-    write_json(folder / MANIFEST, manifest)
+    names = [name for name in files_in(folder) if not name.startswith(f"{CHECKPOINTS}/")]
+    write_manifest(folder, manifest, names, manifest["files"])
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     return Trained(
         folder,

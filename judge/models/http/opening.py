@@ -27,7 +27,7 @@ class Opening(NamedTuple):
     @property
     def endpoint(self) -> str:
         """As requests and ledger name it; empty for the provider's own."""
-        return "" if self.own else self.address.whole
+        return "" if self.own else self.address.shown
 
 
 def opening(sdk: Any, own: str, variable: str, base_url: str | None, timeout_s: float | None) -> Opening:

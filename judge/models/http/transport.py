@@ -48,8 +48,8 @@ async def _look(response: Any) -> None:
     if url.path.endswith(REPLIES):
         size = response.headers.get("content-length", "")
         if size.isdigit() and int(size[:20]) > LARGEST_BODY:
-            raise _too_large(str(url))
-        response.stream = _Bounded(response.stream, str(url))
+            raise _too_large(url.host)
+        response.stream = _Bounded(response.stream, url.host)
 
 
 def _too_large(url: str) -> Transient:
