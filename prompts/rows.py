@@ -231,7 +231,7 @@ def _json_row(name: str, number: int, text: str) -> RawRow | FileFault:
 def _json_value(name: str, number: int, text: str) -> Any:
     """The JSON value in a text, or a Fault."""
     try:
-        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_once)
         if "\\ud" in text or "\\uD" in text:
             json.dumps(value, ensure_ascii=False).encode()
         if number and _too_deep(value):
@@ -247,6 +247,15 @@ def _json_value(name: str, number: int, text: str) -> Any:
     except (ValueError, RecursionError) as exc:
         return FileFault(name, number, f"JSON that cannot be read: {exc}", "one JSON object on the line")
     return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; of a key that comes twice nobody could say which of its values was meant."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        twice = next(key for key in made if sum(key == other for other, _ in pairs) > 1)
+        raise ValueError(f"the key {twice!r:.60} twice in one object")
+    return made
 
 
 def _too_deep(value: Any) -> bool:

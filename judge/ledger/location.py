@@ -65,7 +65,10 @@ def location_of(text: str) -> LedgerLocation:
         )
     if not url.database or url.database == ":memory:":
         raise LedgerError(f"{text}: a ledger in memory would be lost at the end; name a file with --ledger")
-    return LedgerLocation(url, text, Path(url.database.removeprefix("file:")))
+    path = Path(url.database.removeprefix("file:"))
+    if path.is_dir():
+        raise LedgerError(f"--ledger {text}: is a folder; wanted the name of a file")
+    return LedgerLocation(url, text, path)
 
 
 def there(text: str) -> bool:

@@ -1,7 +1,7 @@
 """The output folder of a training: begun once, resumed by the same command, finished by its manifest.
 
 settings.json          what was begun: settings and hashes of rows and weights; another command is refused
-checkpoints/           of transformers' Trainer; one is whole, and read again, only if it holds WHOLE
+checkpoints/           of transformers' Trainer; one is read again only if all its files are as WHOLE says
 metrics.jsonl          one row for each step
 tensorboard/           the same for TensorBoard, where it was asked for
 adapter_config.json    the result, a PEFT folder (with adapter_model.safetensors and the tokenizer)
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,6 +34,7 @@ SETTINGS, MANIFEST, METRICS, CHECKPOINTS = "settings.json", "manifest.json", "me
 TENSORBOARD = "tensorboard"
 LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "safetensors")
 SCHEMA = 1
+log = logging.getLogger(__name__)
 NOTHING_MORE: Mapping[str, str] = MappingProxyType({})
 
 
@@ -233,7 +235,12 @@ def keep_metrics(path: Path, steps: int) -> None:
     if not path.exists():
         return
     lines = path.read_text(encoding="utf-8").splitlines()
-    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= steps]
+    try:
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= steps]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunFolderError(
+            f"{path} is not as it was written ({error}); remove the folder, or mend it"
+        ) from error
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
     os.replace(partial, path)
@@ -244,15 +251,45 @@ def checkpoint_step(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
+def mark_whole(checkpoint: Path) -> None:
+    """Write down, once all else is there, what the files of a checkpoint are."""
+    names = [name for name in files_in(checkpoint) if name != WHOLE]
+    hashes = {name: file_hash(checkpoint / name) for name in names}
+    (checkpoint / WHOLE).write_text(json.dumps(hashes, indent=2), encoding="utf-8")
+
+
+def altered(checkpoint: Path) -> list[str]:
+    """The files of a checkpoint that are not as they were written; all of them where nothing says how that was."""
+    try:
+        said = json.loads((checkpoint / WHOLE).read_text(encoding="utf-8"))
+        wanted: dict[str, str] = {name: str(sha) for name, sha in said.items()}
+    except (OSError, ValueError, AttributeError, RecursionError):
+        wanted = {WHOLE: ""}
+    there = {name for name in files_in(checkpoint) if name != WHOLE}
+    return sorted(
+        name
+        for name in there | set(wanted)
+        if name not in there or file_hash(checkpoint / name) != wanted.get(name)
+    )
+
+
 def _last_whole(checkpoints: Path) -> Path | None:
-    """The latest whole checkpoint; what was cut short in being written is removed."""
-    whole = []
-    for path in checkpoints.glob("checkpoint-*"):
-        if (path / WHOLE).exists():
-            whole.append(path)
-        elif distributed.first():
+    """The latest checkpoint that is as it was written. What was cut short in being written is removed, and so is what
+    has been altered since, which is said."""
+    begun = [path for path in checkpoints.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
+    for path in sorted(begun, key=checkpoint_step, reverse=True):
+        if not (names := altered(path)):
+            return path
+        if distributed.first():
+            if (path / WHOLE).exists():
+                log.warning(
+                    "%s is not resumed from: %s is not as it was written; an earlier one is taken, or the training "
+                    "begins anew",
+                    path,
+                    ", ".join(names[:3]),
+                )
             shutil.rmtree(path)
-    return max(whole, key=checkpoint_step, default=None)
+    return None
 
 
 def _read(path: Path) -> dict[str, Any] | None:

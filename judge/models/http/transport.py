@@ -14,6 +14,9 @@ from preceptor.judge.models.door import LARGEST_BODY
 REPLIES = ("/chat/completions", "/messages")
 """Ends of the paths whose answers are one reply; results of batches are as large as they are."""
 
+BY_GET = frozenset({301, 302, 303})
+"""Redirects that are followed without what was sent."""
+
 
 class _Bounded(httpx2.AsyncByteStream):
     """A body of which no more is read than a reply may have."""
@@ -45,6 +48,15 @@ async def _look(response: Any) -> None:
                 f"{url.scheme}://{url.netloc.decode()} sends requests on to {there.scheme}://{there.netloc.decode()}, "
                 "where nothing is sent; name that with --base-url if it is the server that you mean"
             )
+    if (
+        response.has_redirect_location
+        and response.status_code in BY_GET
+        and response.request.method == "POST"
+    ):
+        raise ProviderStopped(
+            f"{url.scheme}://{url.netloc.decode()} answers {response.status_code}, by which a question becomes the "
+            "fetching of a page; name the address that it sends on to with --base-url"
+        )
     if url.path.endswith(REPLIES):
         size = response.headers.get("content-length", "")
         if size.isdigit() and int(size[:20]) > LARGEST_BODY:
