@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from preceptor.judge.dataset.publish import FILES, LIBRARIES, MANIFEST, file_facts
-from preceptor.prompts.manifest import file_hash, versions
+from preceptor.prompts.manifest import SUMS, file_hash, versions
 
 
 class InputFile(NamedTuple):
@@ -74,5 +74,7 @@ def finished(out: Path, wanted: Mapping[str, Any], source: InputFile | None) -> 
     if stamp(source) is None or facts.get("sha256") != file_hash(Path(source.path)):
         return None
     files = manifest.get("files", {})
+    if not (out / SUMS).is_file():
+        return None  # of an earlier version: made anew, it proves itself
     there = {name: file_facts(out / name) for name in FILES if (out / name).exists()}
     return manifest if there == files else None

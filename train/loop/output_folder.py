@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from preceptor.judge.models.local.weights_hash import weights_hash
-from preceptor.prompts.manifest import SEALS, file_hash, files_in, versions, write_json, write_manifest
+from preceptor.prompts.manifest import SEALS, SUMS, file_hash, files_in, versions, write_json, write_manifest
 from preceptor.prompts.records import Record
 from preceptor.train import distributed
 from preceptor.train.data.readers import UNKNOWN
@@ -182,6 +182,8 @@ def found_finished(opened: Opened) -> Trained | None:
     if manifest is None:
         return None
     shutil.rmtree(opened.path / CHECKPOINTS, ignore_errors=True)  # of a command killed just at its end
+    if not (opened.path / SUMS).exists() and distributed.first():
+        write_manifest(opened.path, manifest)  # of an earlier version
     return Trained(
         opened.path,
         manifest["rows"],

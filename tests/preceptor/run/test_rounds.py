@@ -14,6 +14,7 @@ import pytest
 
 from preceptor import folder
 from preceptor.constitution.errors import UserError
+from preceptor.prompts.manifest import SUMS
 from preceptor.report.plots import by_round
 from preceptor.run import pipeline, rounds
 from preceptor.run.config import RunConfig, load
@@ -52,8 +53,8 @@ def written(place: Path, more: str = "") -> Path:
 
 
 def files(out: Path) -> dict[str, bytes]:
-    """Everything of a run but its ledger and cache, which sqlite may rearrange."""
-    paths = (path for path in out.rglob("*") if path.is_file() and path.suffix != ".db")
+    """Everything of a run but its ledger and cache, which sqlite may rearrange, and the hashes, theirs among them."""
+    paths = (path for path in out.rglob("*") if path.is_file() and path.suffix != ".db" and path.name != SUMS)
     return {str(path.relative_to(out)): path.read_bytes() for path in sorted(paths)}
 
 
