@@ -24,6 +24,8 @@ VARIABLES = {
 """Environment variables that hold a secret; providers add theirs by `watch`."""
 SHORTEST = 12
 """A value of fewer characters is a placeholder (EMPTY, ollama, not-needed), and a word that replies may hold."""
+SHORTEST_PASSWORD = 6
+"""Of a value that stands where a secret must: in the place of a password, or of a key in an address."""
 HIDDEN = "[redacted]"
 _SECRET_NAME = re.compile(
     r"key|token|secret|sig(?:nature)?$|pass(?:word|wd)?$|auth|credential|^code$|^sas$", re.IGNORECASE
@@ -37,9 +39,9 @@ def watch(variable: str) -> None:
         VARIABLES.add(variable)
 
 
-def keep(value: str | None) -> None:
+def keep(value: str | None, shortest: int = SHORTEST) -> None:
     """Have a value redacted from now on, which came another way than by the environment."""
-    if value and len(value) >= SHORTEST:
+    if value and len(value) >= shortest:
         _kept.update((value, quote(value, safe="")))
 
 

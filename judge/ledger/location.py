@@ -16,7 +16,7 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from preceptor.judge.errors import LedgerError
 from preceptor.judge.ledger import recovery
 from preceptor.judge.ledger.schema import STEPS, migrate, version_of
-from preceptor.prompts.secrets import is_secret, keep
+from preceptor.prompts.secrets import SHORTEST_PASSWORD, is_secret, keep
 
 BUSY_S = 30.0
 """How long a writer waits for another process that writes."""
@@ -53,7 +53,7 @@ def location_of(text: str) -> LedgerLocation:
         ) from exc
     if url.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
         for secret in (url.password, *(value for name, value in url.query.items() if is_secret(name))):
-            keep(str(secret) if secret else None)
+            keep(str(secret) if secret else None, shortest=SHORTEST_PASSWORD)
         hidden = url.difference_update_query(["password", "sslpassword"])
         return LedgerLocation(
             url.set(drivername="postgresql+psycopg"), hidden.render_as_string(hide_password=True), None

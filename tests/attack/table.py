@@ -28,6 +28,7 @@ GOOD = {
     "prompts.jsonl": '{"prompt": "hi"}\n',
     "pairs.jsonl": json.dumps(PAIR) + "\n",
     "responses.jsonl": json.dumps(RESPONSE) + "\n",
+    "judged.yaml": "name: judged\nprinciples: [{id: a, text: Choose the better.}]\n",
     "ok.yaml": "name: ok\nprinciples:\n  - {id: a, text: Choose., check: {max_words: 5}}\n",
 }
 """Files in which nothing is wrong."""
@@ -297,13 +298,13 @@ def _values() -> Iterator[Case]:
             yield _case(
                 f"value: {command.split()[0]} {flag} {value!r}", command, flag, value, codes=(USAGE, REFUSED)
             )
-    asked = "label pairs.jsonl -c ok.yaml --judge openai/x --out out --base-url"
+    asked = "label pairs.jsonl -c judged.yaml --judge openai/x --out out --base-url"
     for address in ADDRESSES:
         yield _case(f"address {address!r}", asked, address, codes=(USAGE, REFUSED))
 
 
 def _others() -> Iterator[Case]:
-    asked = f"label pairs.jsonl -c ok.yaml --judge openai/x --base-url {NOWHERE} --out out --template"
+    asked = f"label pairs.jsonl -c judged.yaml --judge openai/x --base-url {NOWHERE} --out out --template"
     for name in [*TEMPLATES, "gone"]:
         yield _case(f"template {name}", asked, f"{name}.jinja", codes=(USAGE, REFUSED))
     for gate in (
@@ -337,7 +338,7 @@ def _others() -> Iterator[Case]:
             f"model {model!r}", "respond prompts.jsonl --out out.jsonl --model", model, codes=(USAGE, REFUSED)
         )
         if model not in ("checks",):
-            yield _case(f"judge {model!r}", "label pairs.jsonl -c ok.yaml --out out --judge", model,
+            yield _case(f"judge {model!r}", "label pairs.jsonl -c judged.yaml --out out --judge", model,
                         codes=(USAGE, REFUSED))  # fmt: skip
     for words in (
         "respond prompts.jsonl --model scripted/none --out prompts.jsonl",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,32 @@ def test_bytes_are_left_out_of_a_parquet_file_and_named(tmp_path: Path) -> None:
     assert row.fields == {"prompt": "a", "n": 1}
     assert columns_left_out(path) == ["image", "sounds", "raw"]
     assert columns_left_out(tmp_path / "none.parquet") == []
+
+
+def test_a_key_that_comes_twice_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"prompt": "a", "meta": {"x": 1, "x": 2}}\n')
+    (fault,) = read_rows(path)
+    assert isinstance(fault, FileFault)
+    assert "the key 'x' twice in one object" in fault.came
+
+
+def test_what_a_killed_process_had_begun_goes_with_the_next_whole_file(tmp_path: Path) -> None:
+    """What others are writing stays, and so does what belongs to another file."""
+    dead = next(pid for pid in range(2**22 - 2, 1, -1) if not Path(f"/proc/{pid}").exists())
+    for name in (f".out.jsonl.{dead}.part", f".out.jsonl.{os.getppid()}.part", f".other.{dead}.part"):
+        (tmp_path / name).write_text("half")
+    rows.write_rows(tmp_path / "out.jsonl", [])
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "out.jsonl",
+        f".out.jsonl.{os.getppid()}.part",
+        f".other.{dead}.part",
+    }
+
+
+def test_an_error_leaves_no_folder_that_was_not_there(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    for place in ("there", "new/one"):
+        with pytest.raises(ZeroDivisionError), rows.replacing(tmp_path / place / "out.jsonl"):
+            raise ZeroDivisionError
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
