@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Literal
 
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution, Principle
 from preceptor.judge import compare
 from preceptor.judge.aggregate import Sum, sum_up, weights
 from preceptor.judge.errors import PairsError
+from preceptor.judge.groupings import GROUPINGS, Drawing
 from preceptor.judge.models.protocol import Dialogue, Model
 from preceptor.judge.records import Judgement, Label, Order, Pair
 from preceptor.judge.settings import CHECKS, LabelSettings
@@ -47,11 +47,10 @@ def label(
     shipped one.
 
     A principle that carries a machine check is decided by its check alone; the judge is asked about the
-    others that apply to the prompt's tags: all in one ask (`joint`), each in its own (`each`), or some drawn
-    by seed and pair id (`sample`). All asks of a pair go out at once. How verdicts add up is
-    `judge.aggregate.sum_up`'s to say. Applicable principles without a complete verdict are listed in `unjudged`;
-    those that `sample` did not draw were never meant to be judged and are not. Equal replies are a tie that
-    nobody is asked about. A pair to whose tags no principle applies is `failed`, because nothing was judged.
+    others that apply to the prompt's tags, in the asks of `judge.groupings`. All asks of a pair go out at once. How
+    verdicts add up is `judge.aggregate.sum_up`'s to say. Applicable principles without a complete verdict are listed
+    in `unjudged`; those that `sample` did not draw were never meant to be judged and are not. Equal replies are a tie
+    that nobody is asked about. A pair to whose tags no principle applies is `failed`, because nothing was judged.
 
     Raises PairsError if there is neither a judge nor any machine check.
     """
@@ -68,10 +67,8 @@ def label(
     if judge is None:
         added = summed(pair, judgements, constitution, by_checks=True)
         return _label(pair, added, judgements, constitution, None)
-    if settings.principles == "sample":
-        groups = groups_in(_drawn(pair, open_ones, settings), "each")
-    else:
-        groups = groups_in(open_ones, settings.principles)
+    drawing = Drawing(settings.seed, str(pair.prompt.meta.get("canary_of", pair.id)), settings.draws)
+    groups = GROUPINGS[settings.principles].asks(open_ones, drawing)
     judgements += yield from _asked(pair, groups, judge, template or template_for(judge, settings), settings)
     return _label(pair, summed(pair, judgements, constitution), judgements, constitution, judge)
 
@@ -105,28 +102,6 @@ def _suited(settings: LabelSettings, judge: Model | None) -> LabelSettings:
         return settings
     asks = {"principles": "joint", "draws": 1, "orders": "one", "reasoning": False, "tie": True, "shots": 0}
     return settings.model_copy(update={**asks, "structured": False, "clamp": None, "template": ""})
-
-
-def groups_in(
-    principles: Sequence[Principle], how: Literal["joint", "each"]
-) -> tuple[tuple[Principle, ...], ...]:
-    """The principles of each ask: all in one, or each in its own."""
-    if not principles:
-        return ()
-    return (tuple(principles),) if how == "joint" else tuple((principle,) for principle in principles)
-
-
-def _drawn(pair: Pair, principles: Sequence[Principle], settings: LabelSettings) -> Sequence[Principle]:
-    """By each principle's own hash: one more principle in the constitution changes few pairs' draws.
-
-    A canary draws as the pair does in which it was planted, so that the two can be compared.
-    """
-    identity = pair.prompt.meta.get("canary_of", pair.id)
-    ranked = sorted(
-        principles,
-        key=lambda one: hashlib.sha256(f"{settings.seed}:{identity}:{one.id}".encode()).hexdigest(),
-    )
-    return ranked[: settings.draws]
 
 
 def _asked(

@@ -19,6 +19,7 @@ from pydantic import Field
 
 from preceptor.constitution.files import load
 from preceptor.constitution.principle import Constitution
+from preceptor.judge.asking.budget import left_usd
 from preceptor.judge.asking.fanout import Fanout, Limits
 from preceptor.judge.asking.prices import Prices
 from preceptor.judge.label import label
@@ -194,10 +195,9 @@ class JudgeReward:
     async def _opened(self) -> Fanout:
         await self._kept.aclose()  # of an event loop before this one, or of a run that was stopped
         ledger = await self._kept.enter_async_context(open_ledger(self._settings.ledger))
-        cap = self._settings.max_cost_usd
         limits = Limits(
             concurrency=self._settings.concurrency,
-            max_cost_usd=None if cap is None else max(0.0, cap - self._spent_usd),
+            max_cost_usd=left_usd(self._settings.max_cost_usd, self._spent_usd),
             rpm=self._settings.rpm,
             tpm=self._settings.tpm,
         )

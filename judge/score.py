@@ -8,7 +8,7 @@ from typing import NamedTuple
 from preceptor.constitution.principle import Constitution, Principle
 from preceptor.judge import compare
 from preceptor.judge.aggregate import gravest, weights
-from preceptor.judge.label import groups_in
+from preceptor.judge.groupings import GROUPINGS, Drawing
 from preceptor.judge.models.protocol import Completion, Dialogue, Model, Outcome, Request
 from preceptor.judge.records import Grade, Score, Status
 from preceptor.judge.replies import read_reply
@@ -50,7 +50,7 @@ def score(
     """
     applicable = constitution.for_prompt(reply.prompt.tags)
     open_ones = tuple(principle for principle in applicable if not principle.check)
-    groups = groups_in(open_ones, settings.principles)
+    groups = GROUPINGS[settings.principles].asks(open_ones, Drawing(settings.seed, reply.id, 1))
     requests = tuple(_ask(reply, group, judge, template, settings) for group in groups)
     outcomes = (yield requests) if requests else ()
     grades = tuple(_read(outcome, request) for outcome, request in zip(outcomes, requests, strict=True))

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from preceptor.constitution.errors import UserError
+from preceptor.judge.groupings import GROUPINGS, PairGrouping, ScoreGrouping
 from preceptor.prompts.records import Record, Settings
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
@@ -74,7 +75,7 @@ def _bounds(given: Any) -> Any:
 class LabelSettings(Settings):
     """How pairs are judged."""
 
-    principles: Literal["joint", "each", "sample"] = "joint"
+    principles: PairGrouping = "joint"
     """joint: all that apply in one ask; each: one ask a principle; sample: some drawn for each pair."""
     orders: Literal["both", "original", "one"] = "both"
     """`one`: the order in which a pair is shown is drawn by its id."""
@@ -106,7 +107,7 @@ class LabelSettings(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.draws > 1 and self.principles != "sample":
+        if self.draws > 1 and "draws" not in GROUPINGS[self.principles].options:
             raise ValueError(
                 f"draws is {self.draws} with principles {self.principles}; draws are for `sample`"
             )
@@ -121,7 +122,7 @@ class LabelSettings(Settings):
 class ScoreSettings(Settings):
     """How replies are graded."""
 
-    principles: Literal["joint", "each"] = "joint"
+    principles: ScoreGrouping = "joint"
     """joint: all that apply in one ask; each: one ask a principle."""
     reasoning: bool = False
     """The judge may reason before its verdict."""

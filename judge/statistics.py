@@ -84,16 +84,6 @@ class Bin(NamedTuple):
     found: float
     """The mean of what was found where so much was expected: shares right, or another's probabilities."""
 
-    def row(self, found: str) -> dict[str, Any]:
-        """As JSON, with `found` under another name."""
-        return {
-            "low": self.low,
-            "high": self.high,
-            "n": self.n,
-            "confidence": self.confidence,
-            found: self.found,
-        }
-
 
 def reliability(rows: Sequence[tuple[float, float]], lowest: float = 0.0) -> list[Bin]:
     """(confidence in lowest..1, what was found) -> the bins that hold any, from the least confident."""

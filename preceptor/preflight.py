@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from preceptor.constitution.errors import UserError
 from preceptor.judge.audit.audit import AGREEMENT, FIGURES
 from preceptor.judge.conditions import check, names_in
-from preceptor.judge.dataset.publish import FILES, MANIFEST
+from preceptor.judge.dataset.label_folder import FILES, MANIFEST
 
 if TYPE_CHECKING:
     from preceptor.label.run import Job

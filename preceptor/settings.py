@@ -226,9 +226,9 @@ class AskSettings(Access):
 
     def less(self, spent_usd: float) -> Self:
         """The same under what is left of the cap."""
-        if self.max_cost_usd is None:
-            return self
-        return self.model_copy(update={"max_cost_usd": max(0.0, self.max_cost_usd - spent_usd)})
+        from preceptor.judge.asking.budget import left_usd
+
+        return self.model_copy(update={"max_cost_usd": left_usd(self.max_cost_usd, spent_usd)})
 
 
 class Asking(AskSettings):

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal
+import logging
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+log = logging.getLogger(__name__)
 
 Role = Literal["system", "user", "assistant"]
 
@@ -37,6 +42,19 @@ class Settings(Record):
     """Frozen settings. The words under a field are its description: the first paragraph is the help of its flag."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
+    former: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """Field -> the name that it had in the version before, which is still read, with a warning."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_former_names(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        for name, old in cls.former.items():
+            if old in given and name not in given:
+                log.warning("%s is now %s; the former name goes with the next version", old, name)
+                given = {name if key == old else key: value for key, value in given.items()}
+        return given
 
 
 class Message(Record):

@@ -20,7 +20,9 @@ FOLDERS = {
     "prompts": ("", "layouts", "pools", "templates"),
     "judge": (
         "errors.py",
+        "clock.py",
         "records.py",
+        "groupings.py",
         "settings.py",
         "statistics.py",
         "models",

@@ -120,7 +120,7 @@ def train_dpo(
     ran = session.run(trainer, watch)
     if not distributed.first():
         return session.handed_back(rows, ran)
-    taken = take_best(trainer) if settings.take == "best" else ()
+    taken = take_best(trainer) if settings.final_checkpoint == "best" else ()
     save_adapter(adapted, session.folder)
     return session.finish(rows, ran._replace(notes=(*layout.reasons, *ran.notes, *taken)), read)
 
@@ -136,7 +136,7 @@ def plan_dpo(preferences: Sequence[Preference], settings: DpoSettings) -> Traini
 def _policy_and_reference(base: Base, settings: DpoSettings) -> tuple[PeftModel, bool]:
     """The policy with its reference, and whether that is the bare base though an adapter is there."""
     named = settings.reference_adapter
-    adapted = adapted_by(base, settings, frozen_reference=named is None, on_top=settings.on_top)
+    adapted = adapted_by(base, settings, frozen_reference=named is None, stacked=settings.stack_adapter)
     if named is not None and named != BARE:
         hold_reference(adapted, base, Path(named))
     return adapted, named == BARE
@@ -163,7 +163,7 @@ def _plan(base: Base, train: Encoded, held_out: Encoded, settings: DpoSettings) 
 
         return policy, run
 
-    job = TrainingJob("dpo", settings, prepare, frozen_reference=True, on_top=settings.on_top)
+    job = TrainingJob("dpo", settings, prepare, frozen_reference=True, stacked=settings.stack_adapter)
     return plan_pairs(job, base, train.rows, held_out.rows, pairs if wanted else ())
 
 
@@ -174,7 +174,7 @@ def policy_loss(
     loss: PairLoss,
     beta: float,
     *,
-    anchor: float = 0.0,
+    rpo_alpha: float = 0.0,
     **options: float,
 ) -> Losses:
     """Losses and figures (B,) of a batch, given the reference's log-probabilities of all pairs of the data set.
@@ -196,9 +196,9 @@ def policy_loss(
     chosen, rejected = rewards.chunk(2)
     if known is not None:
         figures["kl_nats"] = (known.total - logps.total).view(2, -1).mean(dim=0)
-    if anchor:
+    if rpo_alpha:
         anchored = losses.negative_log_likelihood(logps.total.chunk(2)[0], logps.lengths.chunk(2)[0])
-        values = values + anchor * anchored
+        values = values + rpo_alpha * anchored
         figures["chosen_nll"] = anchored
     return values * batch.weight, {
         "accuracy": chosen > rejected,
@@ -221,7 +221,7 @@ def pair_losses(
     gamma: float = 0.0,
     length_alpha: float = 1.0,
 ) -> Tensor:
-    """The loss (B,) of an entry of `train.pair_losses` on the judge's probability, without anchor and weight.
+    """The loss (B,) of an entry of `train.pair_losses` on the judge's probability, without rpo_alpha's term and weight.
 
     policy, reference: log-probabilities (2B,) of the chosen replies and then the rejected ones. Of the options, those
     that the loss has are read; all are as in DpoSettings. A reference is not looked at where the loss has none.
@@ -250,7 +250,7 @@ def objective(settings: DpoSettings) -> dict[str, Any]:
     return {
         "loss": pair_loss(settings.loss),
         "beta": settings.beta,
-        "anchor": settings.anchor,
+        "rpo_alpha": settings.rpo_alpha,
         "label_smoothing": settings.label_smoothing,
         "margin": settings.margin,
         "gamma": settings.gamma,

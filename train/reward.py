@@ -31,6 +31,7 @@ from preceptor.train.estimate.dry_run import skeleton
 from preceptor.train.estimate.plan import TrainingJob, TrainingPlan, plan_pairs
 from preceptor.train.evaluation.report_card import CARD, Judged, card, sample_figures
 from preceptor.train.evaluation.report_card_page import page
+from preceptor.train.evaluation.reward_figures import BeforeDebias, RewardFigures
 from preceptor.train.forward.layout_check import choose_layout
 from preceptor.train.forward.length_debias import length_part
 from preceptor.train.forward.reward_heads import Heads, Targets, rewards, spread, targets
@@ -106,7 +107,7 @@ def train_reward(
     ran = session.run(trainer, watch)
     if not distributed.first():
         return session.handed_back(rows, ran)
-    taken = take_best(trainer) if settings.take == "best" else ()
+    taken = take_best(trainer) if settings.final_checkpoint == "best" else ()
     figures = _finish(model, train.rows, held_out.rows, settings, (tokens, layout.shared))
     if samples:
         figures["samples"] = sample_figures(_sampled(model, samples))
@@ -188,7 +189,7 @@ def reward_loss(
     *,
     label_smoothing: float = 0.0,
     margin: float = 0.0,
-    centre: float = 0.0,
+    center_rewards_coefficient: float = 0.0,
 ) -> Losses:
     """Losses and figures (B,) of a batch, given what the heads are to learn of all pairs of the data set. The numbers
     are as in RewardSettings."""
@@ -196,8 +197,8 @@ def reward_loss(
     mine = wanted.of(batch.number)
     probability = smoothed(mine.probability, label_smoothing)
     values = soft_bradley_terry(chosen, rejected, probability, margin * batch.margin[:, None])
-    if centre:
-        values = values + centre * off_centre(chosen, rejected)
+    if center_rewards_coefficient:
+        values = values + center_rewards_coefficient * off_centre(chosen, rejected)
     first, second = (rewards(side, heads, mine.share) for side in (chosen, rejected))  # (B,) each
     figures = {
         "accuracy": first > second,
@@ -220,7 +221,7 @@ def _loss(
         wanted=wanted,
         label_smoothing=settings.label_smoothing,
         margin=settings.margin,
-        centre=settings.centre,
+        center_rewards_coefficient=settings.center_rewards_coefficient,
     )
 
 
@@ -247,22 +248,30 @@ def _finish(
     held_out: Sequence[PairTokens],
     settings: RewardModelSettings,
     passing: tuple[int, bool],
-) -> dict[str, Any]:
+) -> RewardFigures:
     """Fit what is fitted after training, offsets and length direction, and the report card."""
     seen = model.pair_features(held_out, *passing)  # (2, P, H)
-    before: dict[str, Any] = {}
+    before: BeforeDebias | None = None
     if _fits(settings, model.heads):
         some = evenly(train, FITTED_PAIRS)
         fitted = model.pair_features(some, *passing)
         if settings.length_debias:
             plain = card(_judged(model, held_out, seen))
-            before = {"before_debias": {key: plain.get(key) for key in ("accuracy", "ci95", "nll", "length")}}
+            before = {
+                "accuracy": plain.get("accuracy"),
+                "ci95": plain.get("ci95"),
+                "nll": plain.get("nll"),
+                "length": plain.get("length"),
+            }
             _take_length(model, some, fitted)
         if model.heads.kind == "ensemble":
             with torch.no_grad():
                 scores = model.scores(fitted.flatten(0, 1).to(model.offset.device))  # (2P, K)
                 model.offset.copy_(scores.mean(dim=0))
-    return {**card(_judged(model, held_out, seen), model.heads.kind == "ensemble"), **before}
+    figures = card(_judged(model, held_out, seen), model.heads.kind == "ensemble")
+    if before is not None:
+        figures["before_debias"] = before
+    return figures
 
 
 @torch.no_grad()

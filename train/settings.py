@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -110,6 +111,7 @@ class SftSettings(LoopSettings):
 class PairSettings(LoopSettings):
     """Settings of the trainings on pairs."""
 
+    former = MappingProxyType({"final_checkpoint": "take"})
     held_out: float = Field(default=0.0, ge=0, lt=1)
     """Share of the prompts to measure checkpoints on, whose pairs are kept from training."""
     attention: Literal["sdpa", "flex"] = Field(default="sdpa", exclude_if=lambda value: value == "sdpa")
@@ -117,26 +119,29 @@ class PairSettings(LoopSettings):
 
     The same but for rounding; not written down where it is not given.
     """
-    take: Literal["last", "best"] = "last"
+    final_checkpoint: Literal["last", "best"] = "last"
     """The result: the last step's weights, or those of the checkpoint of least held-out loss."""
 
     @model_validator(mode="after")
     def _best_of_something(self) -> PairSettings:
-        if self.take == "best" and not self.held_out:
-            raise ValueError("take best needs held_out, the share of the prompts to measure checkpoints on")
+        if self.final_checkpoint == "best" and not self.held_out:
+            raise ValueError(
+                "final_checkpoint best needs held_out, the share of the prompts to measure checkpoints on"
+            )
         return self
 
 
 class RewardModelSettings(PairSettings):
     """Settings of `train.reward`."""
 
+    former = MappingProxyType({**PairSettings.former, "center_rewards_coefficient": "centre"})
     held_out: float = Field(default=0.1, ge=0, lt=1)
     """Share of the prompts kept from training, for the report card."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
     """Share of the labels taken to be exchanged."""
     margin: float = Field(default=0.0, ge=0)
     """By how much the chosen reply must win for each unit of the row's margin."""
-    centre: float = Field(default=0.0, ge=0)
+    center_rewards_coefficient: float = Field(default=0.0, ge=0)
     """Weight of the penalty that keeps rewards around zero; 0.01 serves."""
     ensemble: int = Field(default=1, ge=1)
     """Heads on the one adapter that can disagree.
@@ -189,9 +194,10 @@ def principle_settings(constitution: Constitution) -> dict[str, Any]:
 class DpoSettings(PairSettings):
     """Settings of `train.dpo`."""
 
+    former = MappingProxyType({**PairSettings.former, "rpo_alpha": "anchor", "stack_adapter": "on_top"})
     learning_rate: float = Field(default=5e-5, gt=0)
     """Peak; it rises over `warmup` and falls linearly to zero."""
-    on_top: bool = False
+    stack_adapter: bool = False
     """Freeze --adapter and train a fresh one, of --rank and --alpha, on top of it."""
     reference_adapter: str | None = Field(default=None, exclude_if=lambda value: value is None)
     """Folder of a LoRA adapter to be the reference, or base for the model without any; else what training starts from.
@@ -216,7 +222,7 @@ class DpoSettings(PairSettings):
     """By how much every chosen reply must win, with simpo."""
     length_alpha: float = Field(default=0.5, ge=0, le=1)
     """Weight of a reply's tokens beyond the shorter one's length, with ld-dpo."""
-    anchor: float = Field(default=0.0, ge=0)
+    rpo_alpha: float = Field(default=0.0, ge=0)
     """Weight of the chosen reply's own negative log-likelihood, against its falling with the other's."""
 
     @field_validator("loss")
@@ -229,9 +235,9 @@ class DpoSettings(PairSettings):
     @model_validator(mode="after")
     def _nothing_without_effect(self) -> DpoSettings:
         """A setting that the loss does not read is a mistake, and is not passed over in silence."""
-        if self.on_top and (self.dora or self.rslora):
+        if self.stack_adapter and (self.dora or self.rslora):
             raise ValueError(
-                "on_top joins two adapters into one, which only plain LoRA can be: leave out dora, rslora"
+                "stack_adapter joins two adapters into one, which only plain LoRA can be: leave out dora, rslora"
             )
         fields, loss = type(self).model_fields, pair_loss(self.loss)
         for name in READ_BY_SOME:

@@ -32,6 +32,11 @@ def worst_usd(
     return worst
 
 
+def left_usd(cap_usd: float | None, spent_usd: float) -> float | None:
+    """What is left of a cap for work that comes later, never less than nothing; None: there is no cap."""
+    return None if cap_usd is None else max(0.0, cap_usd - spent_usd)
+
+
 class Spending(Protocol):
     """What a fan-out needs of a budget, its own or one that is shared."""
 

@@ -5,12 +5,20 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from preceptor.constitution.principle import Constitution
 from preceptor.judge.aggregate import Sum, deciding, order_means, sum_up, weights, winner
 from preceptor.judge.audit.biases import VerdictTraits, habits, traits
 from preceptor.judge.errors import PairsError
+from preceptor.judge.figures import (
+    AuditFigures,
+    Bounds,
+    DriftFigures,
+    GoldFigures,
+    VerdictFigures,
+    WholeFigures,
+)
 from preceptor.judge.records import Judgement, Label, Letter, Order, Pair
 from preceptor.judge.statistics import BINS, bootstrap, calibration_error, kappa, reliability, wilson
 from preceptor.judge.voting.panel import agreement, ballots
@@ -43,9 +51,7 @@ class _Case(NamedTuple):
     """(status, fault) of the judgements without a verdict."""
 
 
-def audit(
-    labels: Iterable[Label], constitution: Constitution, cost_usd: float | None = None
-) -> dict[str, Any]:
+def audit(labels: Iterable[Label], constitution: Constitution, cost_usd: float | None = None) -> AuditFigures:
     """Figures of a judge on labels, under the names that `preceptor audit --json` gives.
 
     `n` counts the labels with gold. Where no gold is, the figures that need it are None; habits are over all
@@ -84,19 +90,25 @@ def audit(
         decided.update(_decisive(label, judgements, constitution))
         if label.votes:
             voted.append(label.model_copy(update={"judgements": ()}))
-    figures = _figures(every) | _intervals([case for case in every if case.gold is not None])
-    figures["cost_usd"] = cost_usd
-    figures["by_tag"] = {tag: _figures(cases) for tag, cases in sorted(by_tag.items())}
-    figures["by_principle"] = {
-        name: _figures(cases) | {"decided": decided[name]} for name, cases in by_principle.items()
+    kappa_ci95, ece_ci95 = _intervals([case for case in every if case.gold is not None])
+    whole: WholeFigures = {
+        **_figures(every),
+        "kappa_ci95": kappa_ci95,
+        "ece_ci95": ece_ci95,
+        "cost_usd": cost_usd,
+        "by_tag": {tag: _figures(cases) for tag, cases in sorted(by_tag.items())},
+        "by_principle": {
+            name: {**_figures(cases), "decided": decided[name]} for name, cases in by_principle.items()
+        },
     }
+    figures = cast("AuditFigures", whole)
     if voted:
         figures["votes"] = agreement(ballots(voted))
         figures["alpha"] = figures["votes"]["alpha"]
     return figures
 
 
-def drift(first: Iterable[Label], again: Iterable[Label]) -> dict[str, Any]:
+def drift(first: Iterable[Label], again: Iterable[Label]) -> DriftFigures:
     """How far the same judges, asked the same once more, say something else: `n` pairs with a probability both times,
     `changed` (share whose winner is another) with its Wilson interval, `mean_shift` of the probability.
     """
@@ -167,7 +179,7 @@ def _own(
             yield order, VerdictTraits(winner(mean), label.preferred, traits(label, judge))
 
 
-def _figures(cases: Sequence[_Case]) -> dict[str, Any]:
+def _figures(cases: Sequence[_Case]) -> VerdictFigures:
     gold = [case for case in cases if case.gold is not None]
     own = [verdict for case in cases for verdict in case.own]
     both = [case for case in cases if len(case.winners) == 2]
@@ -186,13 +198,18 @@ def _figures(cases: Sequence[_Case]) -> dict[str, Any]:
         **habits([verdict for _, verdict in own]),
         "kappa": _kappa([sum(cell) for cell in zip(*map(_table, gold), strict=True)] or [0] * 9),
         "ece": calibration_error(bins),
-        "reliability": [one.row("right") for one in bins],
-        **{status: missing.count(status) for status in ("unparsed", "refused", "failed")},
+        "reliability": [
+            {"low": one.low, "high": one.high, "n": one.n, "confidence": one.confidence, "right": one.found}
+            for one in bins
+        ],
+        "unparsed": missing.count("unparsed"),
+        "refused": missing.count("refused"),
+        "failed": missing.count("failed"),
         "faults": dict(sorted(faults.items())),
     }
 
 
-def _intervals(gold: Sequence[_Case]) -> dict[str, Any]:
+def _intervals(gold: Sequence[_Case]) -> tuple[Bounds | None, Bounds | None]:
     """The middle 95 % of kappa and ece over samples of the labels with replacement (Efron 1979), from a fixed seed."""
     import numpy as np
 
@@ -205,13 +222,11 @@ def _intervals(gold: Sequence[_Case]) -> dict[str, Any]:
         n = int(times[bins < BINS].sum())
         return float(np.abs(np.bincount(bins, times * gaps, BINS + 1)[:BINS]).sum()) / n if n else None
 
-    return {
-        "kappa_ci95": bootstrap(len(gold), lambda times: _kappa((times @ tables).tolist())),
-        "ece_ci95": bootstrap(len(gold), error),
-    }
+    kappas = bootstrap(len(gold), lambda times: _kappa((times @ tables).tolist()))
+    return kappas, bootstrap(len(gold), error)
 
 
-def _correct(gold: Sequence[_Case]) -> dict[str, Any]:
+def _correct(gold: Sequence[_Case]) -> GoldFigures:
     right = {order: [case.winners.get(order) == case.gold for case in gold] for order in ORDERS}
     asked = {order: any(order in case.asked for case in gold) for order in ORDERS}
     counts = {order: sum(right[order]) if asked[order] else None for order in ORDERS}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from preceptor.judge.figures import HabitFigures
 from preceptor.judge.records import Label, Letter
 from preceptor.judge.statistics import logistic
 
@@ -50,7 +51,7 @@ class VerdictTraits(NamedTuple):
     traits: Traits
 
 
-def habits(verdicts: Sequence[VerdictTraits]) -> dict[str, Any]:
+def habits(verdicts: Sequence[VerdictTraits]) -> HabitFigures:
     """Shares of verdicts, ties aside, for a reply with a trait that the other has not; None where no pair differs.
 
     `longer_share`, `list_share` and `self_share`; `length_coefficient` and `length_stderr` as `length_effect` says.

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+
+from preceptor.judge.figures import ReliabilityBin
 
 
-def picture(bins: Sequence[Mapping[str, Any]]) -> str:
+def picture(bins: Sequence[ReliabilityBin]) -> str:
     """A reliability diagram as SVG: confidence to the right, share right upwards, a circle's area its labels.
 
-    bins: rows with `confidence`, `right` and `n`, as in the figures of an audit.
+    bins: as in the figures of an audit.
     """
     left, top, size = 60, 20, 300
     most = max((one["n"] for one in bins), default=1)

@@ -12,12 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from itertools import cycle, islice
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 
 from preceptor.constitution.principle import Constitution, Principle
 from preceptor.judge.aggregate import winner
+from preceptor.judge.figures import AttackFigures, FurtherFigures, WonOver
 from preceptor.judge.records import Judgement, Label, Letter, Order, Pair
 from preceptor.judge.statistics import newcombe, wilson
 from preceptor.prompts.records import Message, Prompt, Record, content_id
@@ -238,7 +239,7 @@ def is_canary(row: Label | Pair) -> bool:
     return row.id.startswith(f"{MARK}-") and MARK in row.prompt.tags
 
 
-def attack_rates(labels: Iterable[Label], clean: Iterable[Label] = ()) -> dict[str, dict[str, Any]]:
+def attack_rates(labels: Iterable[Label], clean: Iterable[Label] = ()) -> dict[str, AttackFigures]:
     """By kind of attack, and for `all`:
 
     - `n`: verdicts about planted replies that the same judge, in the same order, also gave without the attack;
@@ -289,7 +290,7 @@ def _attack(row: Label | Pair) -> str:
 
 def _rate(
     labels: Sequence[Label], plain: Mapping[VerdictKey, Letter], harmless: Mapping[VerdictKey, Letter]
-) -> dict[str, Any]:
+) -> AttackFigures:
     verdicts = [(label, judgement) for label in labels for judgement in _exposed(label)]
     judged = [(label, one) for label, one in verdicts if one.letter is not None]
     fell: list[bool] = []
@@ -321,7 +322,7 @@ def _rate(
     }
 
 
-def _share(won: Sequence[bool]) -> dict[str, Any]:
+def _share(won: Sequence[bool]) -> WonOver:
     found = wilson(sum(won), len(won))
     return {
         "n": found.n,
@@ -331,15 +332,13 @@ def _share(won: Sequence[bool]) -> dict[str, Any]:
     }
 
 
-def figures_of(rates: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The rates with the three figures that stand by themselves, so that a gate can name them."""
+def add_rates(figures: FurtherFigures, rates: Mapping[str, AttackFigures]) -> None:
+    """Put the rates among the figures, with the three that stand by themselves, so that a gate can name them."""
     every = rates["all"]
-    return {
-        "canaries": dict(rates),
-        "attack_rate": every["rate"],
-        "attack_control_rate": every["control"]["rate"],
-        "attack_excess": every["difference"],
-    }
+    figures["canaries"] = dict(rates)
+    figures["attack_rate"] = every["rate"]
+    figures["attack_control_rate"] = every["control"]["rate"]
+    figures["attack_excess"] = every["difference"]
 
 
 def _exposed(label: Label) -> Iterator[Judgement]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from preceptor.constitution.principle import Constitution
+from preceptor.judge.figures import AttackFigures, AuditFigures, FurtherFigures
 from preceptor.judge.records import Status
 from preceptor.prompts.shown import markdown, markdown_code
 
@@ -103,12 +104,12 @@ def card(
     judge: str,
     settings: Mapping[str, Any],
     counts: Mapping[str, int],
-    figures: Mapping[str, Any],
+    figures: AuditFigures | FurtherFigures,
 ) -> str:
     """The card in Markdown, with the header that dataset hubs read."""
     total = counts.get("ok", 0)
-    by_principle: Mapping[str, Any] = figures.get("by_principle", {})
-    cost = figures.get("cost_usd")
+    known: Mapping[str, Any] = figures
+    cost = known.get("cost_usd")
     return CARD.format(
         name=constitution.name,
         identity=markdown_code(constitution.identity),
@@ -118,12 +119,12 @@ def card(
             f"| {name} | {counts.get(name, 0)} | {MEANINGS[name]} |" for name in get_args(Status)
         ),
         figures="\n".join(
-            f"| {key} | {_number(figures.get(key))}{_interval(figures.get(INTERVALS.get(key, '')))} | {words} |"
+            f"| {key} | {_number(known.get(key))}{_interval(known.get(INTERVALS.get(key, '')))} | {words} |"
             for key, words in AUDIT
         ),
-        sections="".join(_sections(figures)),
+        sections="".join(_sections(known)),
         cost="–" if cost is None else f"{cost:.4f}",
-        principles="\n".join(_principle_rows(constitution, by_principle)),
+        principles="\n".join(_principle_rows(constitution, known.get("by_principle", {}))),
         settings="\n".join(
             f"- {markdown(key)}: {markdown_code(value)}" for key, value in sorted(settings.items())
         )
@@ -172,7 +173,7 @@ def _sections(figures: Mapping[str, Any]) -> Iterator[str]:
         yield _table("Drift: the same asked again, past the ledger", names, [row])
 
 
-def attack_row(kind: str, own: Mapping[str, Any]) -> tuple[Any, ...]:
+def attack_row(kind: str, own: AttackFigures) -> tuple[Any, ...]:
     """One line of the table of attacks, as `ATTACKS` names its columns. Verdicts that are missing say why."""
     why = [f"{count} {fault}" for fault, count in own["faults"].items()]
     why += [f"{own['unmatched']} without one before"] if own["unmatched"] else []

@@ -12,33 +12,25 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 from preceptor.constitution.principle import Constitution
 from preceptor.judge.aggregate import opinions, winner
 from preceptor.judge.audit.audit import audit
 from preceptor.judge.audit.calibration import picture
-from preceptor.judge.dataset.card import RELIABILITY, card
+from preceptor.judge.dataset.card import card
+from preceptor.judge.dataset.label_folder import LabelFolder
+from preceptor.judge.dataset.manifest import InputFacts, LabelManifest, NoInput
 from preceptor.judge.errors import PairsError
-from preceptor.judge.records import Label, Letter, Opinion, Preference, Ranking, Status
+from preceptor.judge.figures import AuditFigures, FurtherFigures
+from preceptor.judge.records import Label, Letter, Opinion, Preference, Status
 from preceptor.judge.settings import RankingPairing
 from preceptor.judge.voting.ranking import preferences_of
-from preceptor.prompts.manifest import SIGNATURE, SUMS, file_hash, versions, write_manifest, write_text
+from preceptor.prompts.manifest import versions, write_manifest, write_text
 from preceptor.prompts.records import Message
-from preceptor.prompts.rows import read_records, replacing
+from preceptor.prompts.rows import replacing
 from preceptor.prompts.seen import SeenIds
 
-LABELS, CANARIES, RANKINGS, PREFERENCES, PARQUET, CARD, MANIFEST = (
-    "labels.jsonl",
-    "canaries.jsonl",
-    "rankings.jsonl",
-    "preferences.jsonl",
-    "preferences.parquet",
-    "card.md",
-    "manifest.json",
-)
-FILES = (LABELS, CANARIES, RANKINGS, PREFERENCES, PARQUET, CARD, RELIABILITY)
-"""What a folder can hold beside its manifest."""
 LIBRARIES = ("pydantic", "jinja2", "openai", "anthropic")
 """Whose versions the manifest names."""
 AUDITED = 20_000
@@ -63,11 +55,11 @@ class LabelRun(NamedTuple):
     """Which preferences a ranked group gives; None: every `ok` label is one."""
     failed: int = 0
     """Calls that ended without an answer, which another run would ask again."""
-    source: Mapping[str, Any] = MappingProxyType({})
+    source: InputFacts | NoInput = {}  # noqa: RUF012
     """The input file and its hash."""
     prices: Mapping[str, Any] = MappingProxyType({})
     """Those given with the command, by model, `""` for all: what is asked again later costs the same."""
-    extra: Mapping[str, Any] = MappingProxyType({})
+    extra: FurtherFigures = {}  # noqa: RUF012
     """Figures that labels alone do not hold: canaries, drift, cost of each step."""
 
 
@@ -102,20 +94,24 @@ def _gold(label: Label, chosen: Letter) -> Literal["chosen", "rejected", "tie"] 
     return "chosen" if label.preferred == chosen else "rejected"
 
 
-def publish(out: str | Path, run: LabelRun) -> dict[str, Any]:
+def publish(out: str | Path, run: LabelRun) -> LabelManifest:
     """Derive preferences, card and manifest from the `labels.jsonl` that lies under `out`.
 
     An older manifest is taken away first: a folder without one is a folder that is not finished. Raises
     PairsError where rows were lost or came twice, so that rows in = rows out by status, always.
     """
-    folder = Path(out)
-    unwanted = [
-        name for name, used in ((RANKINGS, run.pairing), (CANARIES, "canaries" in run.extra)) if not used
-    ]
-    for stale in (MANIFEST, SUMS, SIGNATURE, RELIABILITY, *unwanted):
-        (folder / stale).unlink(missing_ok=True)
+    folder = LabelFolder(Path(out))
+    used = ((folder.rankings, run.pairing), (folder.canaries, "canaries" in run.extra))
+    for stale in (
+        folder.manifest,
+        folder.sums,
+        folder.signature,
+        folder.reliability,
+        *(path for path, wanted in used if not wanted),
+    ):
+        stale.unlink(missing_ok=True)
     counts: Counter[str] = Counter()
-    labels = _counted(folder / LABELS, run, counts)
+    labels = _counted(folder, run, counts)
     if run.pairing is None:
         # one reading makes everything: a million labels are some gigabytes
         with _preference_files(folder) as write:
@@ -125,15 +121,15 @@ def publish(out: str | Path, run: LabelRun) -> dict[str, Any]:
         figures = audit(audited(labels, run.rows_in), run.constitution, run.cost_usd)
         with _preference_files(folder) as write:
             preferred = sum(1 for one in _ranked(folder, run.pairing) if write(one))
-    if not counts.total():
-        figures = {}
-    elif counts.total() > AUDITED:
+    if counts.total() > AUDITED:
         figures["audited"] = AUDITED / counts.total()
-    figures |= run.extra
-    if figures.get("reliability"):
-        write_text(folder / RELIABILITY, picture(figures["reliability"]))
-    write_text(folder / CARD, card(run.constitution, run.judge, run.settings, counts, figures))
-    manifest: dict[str, Any] = {
+    if counts.total() and figures["reliability"]:
+        write_text(folder.reliability, picture(figures["reliability"]))
+    known: AuditFigures | FurtherFigures = run.extra
+    if counts.total():
+        known = cast("AuditFigures", {**figures, **run.extra})
+    write_text(folder.card, card(run.constitution, run.judge, run.settings, counts, known))
+    manifest: LabelManifest = {
         "schema": 1,
         "command": "label",
         "complete": run.complete,
@@ -148,34 +144,29 @@ def publish(out: str | Path, run: LabelRun) -> dict[str, Any]:
             "preferences": preferred,
         },
         "versions": versions(*LIBRARIES),
-        "input": dict(run.source),
+        "input": run.source,
         "calls_failed": run.failed,
-        "files": {name: file_facts(folder / name) for name in FILES if (folder / name).exists()},
-        "audit": figures,
+        "files": folder.facts(),
+        "audit": known,
         "prices": dict(run.prices),
         "cost_usd": run.cost_usd,
     }
-    known = {name: facts["sha256"] for name, facts in manifest["files"].items()}
-    write_manifest(folder, manifest, tuple(known), known)
+    hashes = {name: facts["sha256"] for name, facts in manifest["files"].items()}
+    write_manifest(folder.path, manifest, tuple(hashes), hashes)
     return manifest
 
 
-def read_labels(path: str | Path) -> Iterator[Label]:
-    """The labels of a file; none from an empty one, which is what no pairs give."""
-    return read_records(path, Label) if Path(path).stat().st_size else iter(())
-
-
-def _counted(path: Path, run: LabelRun, counts: Counter[str]) -> Iterator[Label]:
+def _counted(folder: LabelFolder, run: LabelRun, counts: Counter[str]) -> Iterator[Label]:
     """The labels, each counted by its status as it passes. Raises PairsError at the end where rows were lost or came
     twice."""
     seen = SeenIds()
-    for label in read_labels(path):
+    for label in folder.read_labels():
         if seen.add(label.id) is not None:
-            raise PairsError(f"{path}: label {label.id} came twice; wanted one label for each pair")
+            raise PairsError(f"{folder.labels}: label {label.id} came twice; wanted one label for each pair")
         counts[label.status] += 1
         yield label
     if counts.total() != run.rows_in:
-        raise PairsError(f"{path}: {run.rows_in} pairs came in and {counts.total()} labels went out")
+        raise PairsError(f"{folder.labels}: {run.rows_in} pairs came in and {counts.total()} labels went out")
 
 
 def audited(labels: Iterable[Label], rows_in: int) -> Iterator[Label]:
@@ -196,13 +187,13 @@ def _written(labels: Iterable[Label], write: Callable[[Preference], bool]) -> It
         yield label
 
 
-def _ranked(folder: Path, pairing: RankingPairing) -> Iterator[Preference]:
-    for ranking in read_records(folder / RANKINGS, Ranking):
+def _ranked(folder: LabelFolder, pairing: RankingPairing) -> Iterator[Preference]:
+    for ranking in folder.read_rankings():
         yield from preferences_of(ranking, pairing)
 
 
 @contextmanager
-def _preference_files(folder: Path) -> Iterator[Callable[[Preference], bool]]:
+def _preference_files(folder: LabelFolder) -> Iterator[Callable[[Preference], bool]]:
     """A function that writes one preference to both files, which appear when the block ends well. Without `meta`, which
     is empty: Parquet cannot hold an object without fields, so that a dataset loaded from such rows could be neither
     saved nor pushed."""
@@ -232,8 +223,8 @@ def _preference_files(folder: Path) -> Iterator[Callable[[Preference], bool]]:
     )
     batch: list[dict[str, Any]] = []
     with (
-        replacing(folder / PREFERENCES) as lines,
-        replacing(folder / PARQUET) as columns,
+        replacing(folder.preferences) as lines,
+        replacing(folder.parquet) as columns,
         lines.open("w", encoding="utf-8", newline="\n") as file,
         parquet.ParquetWriter(columns, schema) as writer,
     ):
@@ -248,8 +239,3 @@ def _preference_files(folder: Path) -> Iterator[Callable[[Preference], bool]]:
 
         yield write
         writer.write_table(pyarrow.Table.from_pylist(batch, schema))
-
-
-def file_facts(path: Path) -> dict[str, Any]:
-    """Size and SHA-256 of a file, by which a run folder is verified."""
-    return {"bytes": path.stat().st_size, "sha256": file_hash(path)}

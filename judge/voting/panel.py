@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from preceptor.constitution.errors import UserError
 from preceptor.judge.aggregate import winner
+from preceptor.judge.figures import Agreement, StepFigures, VoteFigures
 from preceptor.judge.records import Label, Letter, Vote
 from preceptor.judge.settings import Combine
 from preceptor.prompts.rows import read_records, write_rows
@@ -37,7 +38,7 @@ def ballots(labels: Iterable[Label]) -> list[Ballot]:
     ]
 
 
-def agreement(cast: Sequence[Ballot]) -> dict[str, Any]:
+def agreement(cast: Sequence[Ballot]) -> VoteFigures:
     """How far judges agree: `matrix` (judge -> judge -> share of equal verdicts and n) and Krippendorff's `alpha`.
 
     Alpha is nominal (Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability"); None where no two judges
@@ -47,11 +48,11 @@ def agreement(cast: Sequence[Ballot]) -> dict[str, Any]:
     for ballot in cast:
         by_pair.setdefault(ballot.pair, {})[ballot.judge] = ballot.letter
     judges = list(dict.fromkeys(ballot.judge for ballot in cast))
-    matrix: dict[str, dict[str, dict[str, float | int | None]]] = {name: {} for name in judges}
+    matrix: dict[str, dict[str, Agreement]] = {name: {} for name in judges}
     for one, other in combinations(judges, 2):
         both = [votes for votes in by_pair.values() if one in votes and other in votes]
         equal = sum(votes[one] == votes[other] for votes in both)
-        share = {"share": equal / len(both) if both else None, "n": len(both)}
+        share: Agreement = {"share": equal / len(both) if both else None, "n": len(both)}
         matrix[one][other] = matrix[other][one] = share
     return {"matrix": matrix, "alpha": _alpha([list(votes.values()) for votes in by_pair.values()])}
 
@@ -126,7 +127,7 @@ def last_votes(label: Label) -> tuple[Vote, ...]:
     return tuple(vote for vote in label.votes if vote.step == last)
 
 
-def accuracy_by_step(labels: Iterable[Label]) -> list[dict[str, Any]]:
+def accuracy_by_step(labels: Iterable[Label]) -> list[StepFigures]:
     """For each step of an escalation: the pairs that it saw, and those with gold that were right when it ended.
 
     `right` is over all pairs with gold, each with the verdict of the last step up to this one that saw it: what the

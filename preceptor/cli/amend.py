@@ -144,17 +144,19 @@ def _asked_again(on: Path, constitution: Constitution, asking: Asking, as_json: 
     """The plan of labelling the folder's pairs anew, at the prices of the command that labelled them where no others
     are given: what the ledger does not answer would be asked.
     """
-    from preceptor import folder
     from preceptor.asking import stages
     from preceptor.constitution.errors import UserError
-    from preceptor.judge.dataset.publish import LABELS, read_labels
+    from preceptor.judge.dataset.label_folder import LabelFolder
     from preceptor.judge.settings import Price
     from preceptor.label.run import job_of_folder, opened, pair_of
 
-    if not (on / "manifest.json").is_file():
-        raise UserError(f"{on} has no manifest.json; wanted a folder that `preceptor label` has finished")
-    manifest = folder.read_json(on / "manifest.json")
-    labels = list(read_labels(on / LABELS))
+    folder = LabelFolder(on)
+    manifest = folder.read_manifest()
+    if manifest is None:
+        raise UserError(
+            f"{on} holds no labels with their manifest; wanted a folder that `preceptor label` has finished"
+        )
+    labels = list(folder.read_labels())
     job = job_of_folder(manifest, constitution)
     known = {name: Price.model_validate(price) for name, price in manifest.get("prices", {}).items()}
     asking = asking.model_copy(update={"prices": known | dict(asking.prices)})
@@ -237,13 +239,14 @@ def ablate(
     from preceptor.asking import stages
     from preceptor.asking.work import whole
     from preceptor.constitution.files import load
+    from preceptor.judge.groupings import GROUPINGS
     from preceptor.label.trials import ablated, accuracy, can_judge, resummed, without
 
     rules = load(source)
     asking.require_use([judge.needed])
     rows = list(islice(stages.pairs_from(pairs, form), limit))
     # judged each by itself, a label without a principle is the sum of the others; else every label is a new ask
-    each = settings.principles == "each"
+    each = GROUPINGS[settings.principles].resums
     anew = [] if each else [one.id for one in rules.principles if can_judge(rules, one.id, judge.needed)]
     rounds = {"": rules, **{principle: without(rules, principle) for principle in anew}}
 

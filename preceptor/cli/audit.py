@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,9 @@ from preceptor.cli.judging import JUDGING, Judges
 from preceptor.judge.settings import LabelSettings
 from preceptor.prompts.records import Settings
 from preceptor.settings import Asking, Share
+
+if TYPE_CHECKING:
+    from preceptor.judge.figures import AuditFigures
 
 SECTIONS: Mapping[str, Sequence[str]] = {
     "against gold": (
@@ -113,10 +116,11 @@ def audit(
         raise typer.Exit(1)
 
 
-def _show(figures: Mapping[str, Any], title: str) -> None:
+def _show(audited: AuditFigures, title: str) -> None:
     """Tables of the figures that exist."""
     from preceptor.judge.dataset.card import ATTACKS, attack_row
 
+    figures: Mapping[str, Any] = audited
     for section, names in SECTIONS.items():
         rows = [[name, _figure(figures[name])] for name in names if figures.get(name) is not None]
         if rows:
@@ -126,13 +130,13 @@ def _show(figures: Mapping[str, Any], title: str) -> None:
         rows = [[part, *(_figure(own.get(key)) for key in keys)] for part, own in figures[name].items()]
         if rows:
             console.table(name.replace("_", " "), [name.removeprefix("by_"), *keys], rows)
-    if canaries := figures.get("canaries"):
+    if canaries := audited.get("canaries"):
         rows = [[_figure(cell) for cell in attack_row(kind, own)] for kind, own in canaries.items()]
         console.table("attacks planted in the worse reply", ATTACKS, rows)
     if steps := figures.get("steps"):
         rows = [[_figure(one[key]) for key in ("step", "pairs", "accuracy", "cost_usd")] for one in steps]
         console.table("steps", ["step", "pairs", "accuracy had it ended there", "USD"], rows)
-    if drift := figures.get("drift"):
+    if drift := audited.get("drift"):
         console.table(
             "asked again, past the ledger", list(drift), [[_figure(value) for value in drift.values()]]
         )

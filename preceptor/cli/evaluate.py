@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, cast
 
 import typer
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from preceptor.constitution.principle import Constitution
     from preceptor.evaluation.head_to_head import HeadToHeadSettings as Compared
     from preceptor.evaluation.probes import Sides
+    from preceptor.figures import ComparisonFigures, EvaluationFigures, ProbedAndLost, ProbesAlone
     from preceptor.judge.models.protocol import Dialogue
     from preceptor.prompts.records import Prompt
 
@@ -102,7 +103,7 @@ def evaluate(
     if as_json:
         console.result(figures)
         return
-    if comparison is not None:
+    if "win_rate" in figures:
         _show_comparison(figures)
     if probing is not None:
         _show_probes(figures["probes"], probing.sides)
@@ -137,24 +138,31 @@ def _asks(
         yield from probe_stage.asks((baseline, policy), *probing)
 
 
-def _evaluate(comparison: _Comparison | None, probing: _Probing | None, asking: Asking) -> dict[str, Any]:
+def _evaluate(
+    comparison: _Comparison | None, probing: _Probing | None, asking: Asking
+) -> EvaluationFigures | ProbesAlone:
     """What `--json` prints: the comparison's figures, and the probes' under `probes`."""
     from preceptor.evaluation import head_to_head
     from preceptor.evaluation import probes as probe_stage
 
-    figures: dict[str, Any] = {}
     left = asking
+    compared: EvaluationFigures | None = None
     if comparison is not None:
-        compared = head_to_head.evaluate(*comparison, asking, console.progress)
-        figures = head_to_head.figures(compared.rows)
-        left = asking.less(compared.cost_usd)
-    if probing is not None:
-        probed = probe_stage.probe(*probing, left, console.progress)
-        figures = {**figures, "probes": {**probed.figures, "lost": probed.lost}}
-    return figures
+        made = head_to_head.evaluate(*comparison, asking, console.progress)
+        compared = cast("EvaluationFigures", head_to_head.figures(made.rows))
+        left = asking.less(made.cost_usd)
+    if probing is None:
+        assert compared is not None, "one of the two was asked for"
+        return compared
+    found = probe_stage.probe(*probing, left, console.progress)
+    probes: ProbedAndLost = {**found.figures, "lost": found.lost}
+    if compared is None:
+        return {"probes": probes}
+    compared["probes"] = probes
+    return compared
 
 
-def _show_comparison(figures: Mapping[str, Any]) -> None:
+def _show_comparison(figures: ComparisonFigures) -> None:
     low, high = figures["win_rate_ci95"]
     rate = "unknown: nothing was judged" if figures["win_rate"] is None else f"{figures['win_rate']:.1%}"
     console.say(f"win rate {rate} (95 %: {low:.1%} to {high:.1%}) over {figures['n']} prompts")
@@ -165,7 +173,7 @@ def _show_comparison(figures: Mapping[str, Any]) -> None:
     console.table("replies that satisfy each principle", columns, shares)
 
 
-def _show_probes(probed: Mapping[str, Any], sides: Sides) -> None:
+def _show_probes(probed: ProbedAndLost, sides: Sides) -> None:
     from preceptor.report.probe_table import in_one_line, lines
 
     rows = [

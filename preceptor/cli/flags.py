@@ -64,13 +64,20 @@ VARIABLES: Mapping[str, str] = MappingProxyType({"ledger": "PRECEPTOR_LEDGER"})
 
 PANELS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "Adapter": ("adapter", "on_top", "reference_adapter", "rank", "alpha", "dora", "rslora"),
+        "Adapter": ("adapter", "stack_adapter", "reference_adapter", "rank", "alpha", "dora", "rslora"),
         "Memory and placement": (
             *("dtype", "device_map", "four_bit", "precision", "gradient_checkpointing", "compile"),
             *("attention", "pass_tokens", "rollout_tokens", "nproc", "accelerate_config"),
         ),
         "Checkpoints and metrics": (
-            *("held_out", "take", "checkpoint_every", "keep_checkpoints", "tensorboard", "report_to"),
+            *(
+                "held_out",
+                "final_checkpoint",
+                "checkpoint_every",
+                "keep_checkpoints",
+                "tensorboard",
+                "report_to",
+            ),
         ),
         "Guard": ("guard_judge", "guard_prompts", "guard_every", "guard_rule", "guard_text"),
         "Rollouts": ("vllm", "samples", "max_new_tokens", "temperature", "top_p", "system"),
@@ -114,6 +121,13 @@ class Flags:
         for name, info in kind.model_fields.items():
             if name not in self.omit and (self.only is None or name in self.only):
                 yield name, info
+
+    def former(self, kind: type[BaseModel], name: str) -> str | None:
+        """The former spelling of a field's flag: the command's own, or by the field's former name."""
+        if name in self.old:
+            return self.old[name]
+        was = getattr(kind, "former", {}).get(name)
+        return None if was is None else f"--{was.replace('_', '-')}"
 
     def spelling(self, name: str) -> tuple[str, ...]:
         """The flag's spellings, the long one first."""
@@ -221,8 +235,8 @@ def _flags_of(bundle: Bundle) -> Iterator[tuple[str, inspect.Parameter]]:
         yield key, _keyword(key, Annotated[annotation, option], inspect.Parameter.empty if needed else None)
         if kind.annotation is bool:
             yield _hidden(f"no_{key}", f"--no-{spelled[0].removeprefix('--')}", bool)
-        if name in flags.old:
-            yield _hidden(f"old_{key}", flags.old[name], kind.annotation)
+        if (old := flags.former(bundle.kind, name)) is not None:
+            yield _hidden(f"old_{key}", old, kind.annotation)
 
 
 def _completing(words: Sequence[str]) -> Callable[[str], list[str]]:
@@ -369,7 +383,7 @@ def _made(bundle: Bundle, flags: Mapping[str, Any]) -> BaseModel:
     for name, _ in bundle.flags.fields(bundle.kind):
         key = bundle.flags.key(name)
         if f"old_{key}" in flags:
-            warn_of_old(bundle.flags.old[name], bundle.flags.spelling(name)[0])
+            warn_of_old(str(bundle.flags.former(bundle.kind, name)), bundle.flags.spelling(name)[0])
             values[name] = flags[f"old_{key}"]
         if key in flags:
             values[name] = flags[key]

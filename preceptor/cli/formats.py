@@ -8,12 +8,9 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
-from collections.abc import Iterator
-from types import ModuleType
-
-import preceptor.judge.records
-import preceptor.prompts.records
-import preceptor.records
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
 
 HEAD = """\
 # Data formats
@@ -64,36 +61,87 @@ A reply has the statuses `ok`, `refused`, `truncated`, `empty` and `failed`.
 
 ## Rows
 """
-MODULES: tuple[ModuleType, ...] = (
-    preceptor.prompts.records,
-    preceptor.judge.records,
-    preceptor.records,
+ROWS = ("preceptor.prompts.records", "preceptor.judge.records", "preceptor.records")
+FIGURES = (
+    "preceptor.judge.dataset.manifest",
+    "preceptor.judge.figures",
+    "preceptor.figures",
+    "preceptor.train.loop.manifest",
+    "preceptor.train.data.counts",
+    "preceptor.train.evaluation.reward_figures",
 )
+"""Modules whose classes the page shows. They are read and not imported: some of them need torch."""
+BESIDE = """\
+## Manifests and figures
+
+A label folder's `manifest.json` is a [LabelManifest](#labelmanifest), a run's a [RunManifest](#runmanifest), a training's a
+[TrainingManifest](#trainingmanifest). `summary.json` is a [RunSummary](#runsummary), `report_card.json`
+[RewardFigures](#rewardfigures). `audit --json` prints [AuditFigures](#auditfigures), `evaluate --json`
+[EvaluationFigures](#evaluationfigures). A key whose type is `NotRequired` may be absent.
+"""
 NOT_ROWS = {"Record", "Settings"}
+PLAIN = {"BaseModel", "Record", "NamedTuple", "TypedDict"}
+"""Bases that bring no field."""
 
 
 def page() -> str:
     """The page."""
-    return "\n".join([HEAD, *(part for module in MODULES for part in _rows(module))]).rstrip() + "\n"
+    rows = [part for name in ROWS for part in _classes(name)]
+    figures = [part for name in FIGURES for part in _classes(name)]
+    return "\n".join([HEAD, *rows, BESIDE, *figures]).rstrip() + "\n"
 
 
-def _rows(module: ModuleType) -> Iterator[str]:
-    """A table for each row class of a module."""
-    for node in ast.parse(inspect.getsource(module)).body:
-        if isinstance(node, ast.ClassDef) and node.name not in NOT_ROWS:
-            yield f"### {node.name}\n\n{ast.get_docstring(node)}\n\n| field | type | |\n|---|---|---|"
-            yield "\n".join(_fields(node)) + "\n"
+def _classes(module: str) -> Iterator[str]:
+    """A table for each class of a module, and for each type of an object whose keys are no names."""
+    spec = find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    body = ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body
+    for node, after in zip(body, [*body[1:], None], strict=True):
+        match node:
+            case ast.ClassDef(name=name) if name not in NOT_ROWS:
+                yield _table(name, ast.get_docstring(node) or "", [*_inherited(node), *_fields(node)])
+            case ast.Assign(
+                value=ast.Call(
+                    func=ast.Name(id="TypedDict"), args=[ast.Constant(value=name), ast.Dict(keys, kinds)]
+                )
+            ):
+                fields = [
+                    _line(ast.literal_eval(key), kind, "")
+                    for key, kind in zip(keys, kinds, strict=True)
+                    if key
+                ]
+                yield _table(str(name), _words(after), fields)
+
+
+def _table(name: str, words: str, lines: Sequence[str]) -> str:
+    return "\n".join([f"### {name}\n\n{words}\n\n| field | type | |\n|---|---|---|", *lines]) + "\n"
+
+
+def _inherited(node: ast.ClassDef) -> Iterator[str]:
+    """A line for each class above that brings fields."""
+    for base in map(ast.unparse, node.bases):
+        if base not in PLAIN:
+            yield f"| all of [{base}](#{base.lower()}) | | |"
 
 
 def _fields(node: ast.ClassDef) -> Iterator[str]:
     """A line for each field: its name, its type as it is written, and the words under it."""
     for field, after in zip(node.body, [*node.body[1:], None], strict=True):
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-            words = ""
-            if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-                words = " ".join(inspect.cleandoc(str(after.value.value)).split())
-            kind = ast.unparse(field.annotation).replace("|", "\\|")
-            yield f"| `{field.target.id}` | `{kind}` | {words} |".replace("|  |", "| |")
+            yield _line(field.target.id, field.annotation, _words(after))
+
+
+def _line(name: str, kind: ast.expr, words: str) -> str:
+    shown = ast.unparse(kind).replace("|", "\\|")
+    return f"| `{name}` | `{shown}` | {words} |".replace("|  |", "| |")
+
+
+def _words(node: ast.stmt | None) -> str:
+    """Those of a text that stands by itself; none where the node is another."""
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return " ".join(inspect.cleandoc(str(node.value.value)).split())
+    return ""
 
 
 if __name__ == "__main__":

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from preceptor.figures import PpoFigures, RoundFigures, RunSummary
     from preceptor.report.report import FinishedRun
 
 
@@ -31,7 +32,7 @@ def show(run: FinishedRun, path: Path) -> None:
     out.print(f"report: {path / REPORT}", style="bold")
 
 
-def _satisfied(summary: dict[str, Any]) -> Table:
+def _satisfied(summary: RunSummary) -> Table:
     from rich.table import Table
 
     table = Table(title=f"{summary['n']} held-out prompts: replies that satisfy", title_justify="left")
@@ -49,7 +50,7 @@ def _satisfied(summary: dict[str, Any]) -> Table:
     return table
 
 
-def _rounds(rows: Sequence[dict[str, Any]]) -> Table:
+def _rounds(rows: Sequence[RoundFigures]) -> Table:
     from rich.table import Table
 
     from preceptor.report.report import percent, with_interval
@@ -70,7 +71,7 @@ def _rounds(rows: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-def _figures(summary: dict[str, Any], further: bool) -> list[tuple[str, str]]:
+def _figures(summary: RunSummary, further: bool) -> list[tuple[str, str]]:
     from preceptor.report.probe_table import in_one_line
     from preceptor.report.report import percent
 
@@ -97,7 +98,7 @@ def _figures(summary: dict[str, Any], further: bool) -> list[tuple[str, str]]:
     return rows
 
 
-def _ppo(figures: dict[str, Any] | None, further: bool) -> list[tuple[str, str]]:
+def _ppo(figures: PpoFigures | None, further: bool) -> list[tuple[str, str]]:
     from preceptor.report.report import percent
 
     if figures is None:

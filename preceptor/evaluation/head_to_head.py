@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from preceptor.asking import stages
 from preceptor.asking.work import whole
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution
 from preceptor.evaluation.oracles import open_oracle
+from preceptor.figures import ComparisonFigures
 from preceptor.judge.asking.fanout import Progress
 from preceptor.judge.label import template_for
 from preceptor.judge.models.protocol import Dialogue, Model
@@ -152,7 +153,7 @@ def _pair(old: Response, new: Response) -> Pair:
     )
 
 
-def figures(rows: Sequence[HeldOut]) -> dict[str, Any]:
+def figures(rows: Sequence[HeldOut]) -> ComparisonFigures:
     """The figures of a comparison, under the names of `summary.json`.
 
     `before` and `after`: principle -> share of replies that satisfy it, of those that the oracle can decide; `ci95`

@@ -10,10 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from preceptor.asking import stages
-from preceptor.asking.work import whole
+from preceptor.asking.work import done
 from preceptor.constitution.checks import Exchange, passes
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution
+from preceptor.judge.asking.first_rows import NothingUsable
 from preceptor.judge.models.registry import declared
 from preceptor.judge.records import Label, Letter, Pair
 from preceptor.judge.settings import LabelSettings
@@ -163,8 +164,14 @@ class _Comparing:
         ]
         labels: list[Label] = []
         to_label = partial(stages.to_label, self._name, self._asking, self._constitution, LabelSettings())
-        asked = whole(stages.AskJob(pairs, to_label), self._asking.less(self.spent_usd), labels.append)
+        asked = done(stages.AskJob(pairs, to_label), self._asking.less(self.spent_usd), labels.append)
         self.spent_usd += asked.progress.cost_usd
+        if isinstance(
+            asked.stopped, NothingUsable
+        ):  # a look without a verdict is the guard's to tell, not an end
+            return [None] * len(pairs)
+        if asked.stopped is not None:
+            raise asked.stopped
         return [_won(label) for label in labels]
 
 

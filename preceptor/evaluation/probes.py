@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import cache, partial
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from preceptor.asking import stages
 from preceptor.asking.work import whole
 from preceptor.constitution.checks import Exchange, looks_refused, passes
 from preceptor.constitution.errors import UserError
+from preceptor.figures import ProbedFigures, ProbeFigures
 from preceptor.judge.asking.fanout import Progress
 from preceptor.judge.models.protocol import Dialogue, Model
 from preceptor.judge.models.registry import declared
@@ -70,7 +71,7 @@ class Probed(NamedTuple):
     rows: list[ProbeRow]
     lost: int
     """Probes to which one of the two gave no reply, because a call failed."""
-    figures: dict[str, Any]
+    figures: ProbedFigures
     """As under `probes` in `summary.json`."""
     cost_usd: float
 
@@ -138,7 +139,11 @@ def probe(sides: Sides, settings: ProbeSettings, asking: Asking, bar: OpenProbeB
         )
     nats = _nats(sides, chosen.passages)
     found = measure([answered(row) for row in rows], chosen.read, nats)
-    figures = {"set": chosen.name, "n": len(rows), "figures": {each.name: figure_row(each) for each in found}}
+    figures: ProbedFigures = {
+        "set": chosen.name,
+        "n": len(rows),
+        "figures": {each.name: figure_row(each) for each in found},
+    }
     return Probed(rows, len(chosen.probes) - len(rows), figures, cost_usd)
 
 
@@ -157,7 +162,7 @@ def answered(row: ProbeRow) -> ProbeReplies:
     return ProbeReplies(row.probe, old, new, row.before[0].withheld, row.after[0].withheld)
 
 
-def figure_row(figure: ProbeFigure) -> dict[str, Any]:
+def figure_row(figure: ProbeFigure) -> ProbeFigures:
     """A figure as `summary.json` and `evaluate --json` have it; None where nothing bears on it."""
     before, after, by, low, high = figure.change
     return {

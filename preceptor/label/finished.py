@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from preceptor.judge.dataset.publish import FILES, LIBRARIES, MANIFEST, file_facts
-from preceptor.prompts.manifest import SUMS, file_hash, versions
+from preceptor.judge.dataset.label_folder import LabelFolder
+from preceptor.judge.dataset.manifest import InputFacts, LabelManifest, NoInput
+from preceptor.judge.dataset.publish import LIBRARIES
+from preceptor.prompts.manifest import file_hash, versions
 
 
 class InputFile(NamedTuple):
@@ -34,12 +36,12 @@ def stamp(source: InputFile | None) -> tuple[int, int] | None:
     return found.st_size, found.st_mtime_ns
 
 
-def input_facts(source: InputFile | None, before: tuple[int, int] | None) -> dict[str, Any]:
+def input_facts(source: InputFile | None, before: tuple[int, int] | None) -> InputFacts | NoInput:
     """What the manifest says of the input: its name, how it was read, and its hash. No hash where it is no plain file,
     or where it changed since the stamp was taken."""
     if source is None:
         return {}
-    facts: dict[str, Any] = {"path": source.path, "format": source.form, "limit": source.limit}
+    facts: InputFacts = {"path": source.path, "format": source.form, "limit": source.limit}
     if source.truncated != "keep":
         facts["truncated"] = source.truncated
     if source.columns:
@@ -49,32 +51,29 @@ def input_facts(source: InputFile | None, before: tuple[int, int] | None) -> dic
     return facts
 
 
-def finished(out: Path, wanted: Mapping[str, Any], source: InputFile | None) -> Mapping[str, Any] | None:
+def finished(out: Path, wanted: Mapping[str, Any], source: InputFile | None) -> LabelManifest | None:
     """The manifest in `out`, if the folder is whole, came of the same input and has `wanted` in it, and no call had
     failed, which another run would ask again. None where anything differs.
     """
-    try:
-        manifest: dict[str, Any] = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    folder = LabelFolder(out)
+    manifest = folder.read_manifest()
+    if manifest is None:
         return None
     same = {
         **wanted,
-        "command": "label",
         "complete": True,
         "calls_failed": 0,
         "versions": versions(*LIBRARIES),
     }
     if any(manifest.get(name) != value for name, value in json.loads(json.dumps(same)).items()):
         return None
-    facts = manifest.get("input") or {}
+    facts: Mapping[str, Any] = manifest.get("input") or {}
     if source is None or (facts.get("format"), facts.get("limit")) != (source.form, source.limit):
         return None
     if (facts.get("map", {}), facts.get("truncated", "keep")) != (dict(source.columns), source.truncated):
         return None
     if stamp(source) is None or facts.get("sha256") != file_hash(Path(source.path)):
         return None
-    files = manifest.get("files", {})
-    if not (out / SUMS).is_file():
+    if not folder.sums.is_file():
         return None  # of an earlier version: made anew, it proves itself
-    there = {name: file_facts(out / name) for name in FILES if (out / name).exists()}
-    return manifest if there == files else None
+    return manifest if folder.facts() == manifest.get("files", {}) else None

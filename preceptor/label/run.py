@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Sequence, Sized
 from contextlib import ExitStack
 from functools import partial
 from itertools import chain, islice
@@ -18,8 +18,11 @@ from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution
 from preceptor.judge.asking.shared import NOTHING_DONE
 from preceptor.judge.audit.audit import audit, drift
-from preceptor.judge.audit.canaries import attack_rates, figures_of, from_constitution, is_canary, mixed
-from preceptor.judge.dataset.publish import CANARIES, LABELS, RANKINGS, LabelRun, publish, read_labels
+from preceptor.judge.audit.canaries import add_rates, attack_rates, from_constitution, is_canary, mixed
+from preceptor.judge.dataset.label_folder import LabelFolder
+from preceptor.judge.dataset.manifest import LabelManifest
+from preceptor.judge.dataset.publish import LabelRun, publish
+from preceptor.judge.figures import AuditFigures, FurtherFigures, LookFigures, PricedStep
 from preceptor.judge.ledger.ledger import open_ledger
 from preceptor.judge.ledger.looks import LookDialogues, next_look
 from preceptor.judge.models.protocol import Dialogue, Model
@@ -99,7 +102,7 @@ class Job(NamedTuple):
         return self.settings.model_dump(mode="json") | chosen
 
 
-def job_of_folder(manifest: Mapping[str, Any], constitution: Constitution) -> Job:
+def job_of_folder(manifest: LabelManifest, constitution: Constitution) -> Job:
     """The job that wrote a label folder, under another constitution. Raises UserError where the manifest is of
     something else.
     """
@@ -119,7 +122,7 @@ def job_of_folder(manifest: Mapping[str, Any], constitution: Constitution) -> Jo
 class Labelled(NamedTuple):
     """What a run has left behind."""
 
-    manifest: Mapping[str, Any]
+    manifest: LabelManifest
     asked: AskingResult
 
 
@@ -229,19 +232,19 @@ def label_folder(
     wanted = {"constitution": job.constitution.identity, "judge": job.judges, "settings": job.resolved}
     if job.schedule is None and job.lasting and (manifest := finished(out, wanted, source)) is not None:
         return Labelled(manifest, AskingResult(manifest["rows"]["in"], NOTHING_DONE, None))
-    before = stamp(source)
-    asked, counted = _judged(out, rows, job, asking, bar, source)
+    folder, before = LabelFolder(out), stamp(source)
+    asked, counted = _judged(folder, rows, job, asking, bar, source)
     if job.combine == DAWID_SKENE:
-        recombine(out / LABELS)
-    extra: dict[str, Any] = {}
+        recombine(folder.labels)
+    extra: FurtherFigures = {}
     if job.canaries:
-        extra |= figures_of(attack_rates(read_labels(out / CANARIES)))
+        add_rates(extra, attack_rates(folder.read_canaries()))
     if job.recheck and asked.stopped is None:
-        some = [label for label in read_labels(out / LABELS) if chosen(label.id, job.recheck)]
-        figures, asked = _drift(some, job, asking, bar, asked)
-        extra |= figures
+        some = [label for label in folder.read_labels() if chosen(label.id, job.recheck)]
+        found, asked = _drift(some, job, asking, bar, asked)
+        _add_drift(extra, found)
     if len(job.panels) > 1:
-        extra["steps"] = _worth(lambda: read_labels(out / LABELS), job, asking)
+        extra["steps"] = _worth(folder.read_labels, job, asking)
     run = LabelRun(
         constitution=job.constitution,
         judge=job.judges,
@@ -259,7 +262,7 @@ def label_folder(
 
 
 def _judged(
-    out: Path,
+    folder: LabelFolder,
     rows: Iterable[Pair | Group],
     job: Job,
     asking: Asking,
@@ -270,9 +273,9 @@ def _judged(
     counted = 0
     carry_out = _ready(at_hand(rows), job, asking, source)
     with ExitStack() as stack:
-        to_labels = stack.enter_context(writing(out / LABELS))
-        to_canaries = stack.enter_context(writing(out / CANARIES)) if job.canaries else to_labels
-        to_rankings = stack.enter_context(writing(out / RANKINGS)) if job.schedule else to_labels
+        to_labels = stack.enter_context(writing(folder.labels))
+        to_canaries = stack.enter_context(writing(folder.canaries)) if job.canaries else to_labels
+        to_rankings = stack.enter_context(writing(folder.rankings)) if job.schedule else to_labels
         watch = stack.enter_context(bar("label"))
 
         def write(row: LabelRow) -> None:
@@ -295,7 +298,7 @@ def _judged(
 
 def audit_rows(
     rows: Sequence[Pair], job: Job, asking: Asking, bar: OpenLabelBar, planted: Sequence[Pair] = ()
-) -> tuple[dict[str, Any], AskingResult]:
+) -> tuple[AuditFigures, AskingResult]:
     """Figures of the job's judges on pairs with gold, and on the planted ones where there are any."""
     labels, asked = _asked(rows, job, asking, bar("audit"))
     figures = audit(labels, job.constitution)
@@ -303,12 +306,13 @@ def audit_rows(
         figures["steps"] = _worth(lambda: labels, job, asking)
     if planted and asked.stopped is None:
         attacked, asked = _more(planted, job, asking, bar("canaries"), asked)
-        figures |= figures_of(attack_rates(attacked, labels))
+        add_rates(figures, attack_rates(attacked, labels))
     if job.recheck and asked.stopped is None:
         some = [label for label in labels if chosen(label.id, job.recheck)]
-        drifted, asked = _drift(some, job, asking, bar, asked)
-        figures |= drifted
-    return figures | {"cost_usd": asked.progress.cost_usd}, asked
+        found, asked = _drift(some, job, asking, bar, asked)
+        _add_drift(figures, found)
+    figures["cost_usd"] = asked.progress.cost_usd
+    return figures, asked
 
 
 def _asked(rows: Sequence[Pair], job: Job, asking: Asking, bar: Any) -> tuple[list[Label], AskingResult]:
@@ -383,7 +387,7 @@ def _more(
 
 def _drift(
     first: Sequence[Label], job: Job, asking: Asking, bar: OpenLabelBar, before: AskingResult
-) -> tuple[dict[str, Any], AskingResult]:
+) -> tuple[LookFigures, AskingResult]:
     """Figures of the labels made anew by judges who cannot look into the ledger: the number of the look is in the
     request. A second look, on the same day or on another, is a new one.
     """
@@ -396,13 +400,14 @@ def _drift(
     steps = opened(job)
     look = asyncio.run(_next_look(lambda number: _dialogues(pairs, again(number), steps), steps, asking))
     made, asked = _more(pairs, again(look), asking, bar("recheck"), before)
-    found = drift(first, made)
-    figures = {
-        "drift": found | {"look": look},
-        "drift_rate": found["changed"],
-        "drift_shift": found["mean_shift"],
-    }
-    return figures, asked
+    return {**drift(first, made), "look": look}, asked
+
+
+def _add_drift(figures: FurtherFigures, found: LookFigures) -> None:
+    """Put the drift among the figures, with the two that stand by themselves, so that a gate can name them."""
+    figures["drift"] = found
+    figures["drift_rate"] = found["changed"]
+    figures["drift_shift"] = found["mean_shift"]
 
 
 async def _next_look(dialogues: LookDialogues, steps: Sequence[Step], asking: Asking) -> int:
@@ -425,10 +430,10 @@ def pair_of(label: Label) -> Pair:
     return Pair.model_validate(label.model_dump(include=set(Pair.model_fields)))
 
 
-def _worth(labels: Callable[[], Iterable[Label]], job: Job, asking: Asking) -> list[dict[str, Any]]:
+def _worth(labels: Callable[[], Iterable[Label]], job: Job, asking: Asking) -> list[PricedStep]:
     """What each step was worth, and what the calls behind its judgements cost, whenever they were made."""
     costs = asyncio.run(_cost_by_step(labels(), job, asking))
-    return [step | {"cost_usd": costs[step["step"]]} for step in accuracy_by_step(labels())]
+    return [{**step, "cost_usd": costs[step["step"]]} for step in accuracy_by_step(labels())]
 
 
 async def _cost_by_step(labels: Iterable[Label], job: Job, asking: Asking) -> dict[int, float | None]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from preceptor.figures import ProbedFigures, ProbeFigures
 
 LABELS: Mapping[str, tuple[str, str]] = {
     "words_per_reply": ("words a reply", "{:.1f}"),
@@ -39,15 +41,16 @@ class ProbeLine(NamedTuple):
     """`worse` or `better` beyond the 99 % interval of the difference; else empty."""
 
 
-def lines(figures: Mapping[str, Mapping[str, Any]]) -> list[ProbeLine]:
+def lines(figures: Mapping[str, ProbeFigures]) -> list[ProbeLine]:
     """A line a figure, in the order of the figures."""
     return [_line(name, row) for name, row in figures.items()]
 
 
-def _line(name: str, row: Mapping[str, Any]) -> ProbeLine:
+def _line(name: str, row: ProbeFigures) -> ProbeLine:
     label, form = LABELS[name]
     mark = "worse" if row["worse"] else "better" if row["better"] else ""
-    before, after = (_said(form, row[side], row[f"{side}_ci95"]) for side in ("before", "after"))
+    before = _said(form, row["before"], row["before_ci95"])
+    after = _said(form, row["after"], row["after_ci95"])
     return ProbeLine(row["mode"], label, before, after, mark)
 
 
@@ -59,7 +62,7 @@ def _said(form: str, value: float | None, interval: Sequence[float] | None) -> s
     return f"{form.format(value)} ({form.format(interval[0])} to {form.format(interval[1])})"
 
 
-def in_one_line(probes: Mapping[str, Any]) -> str:
+def in_one_line(probes: ProbedFigures) -> str:
     """What got worse beyond the interval, and by how much; or that nothing did."""
     figures = probes["figures"]
     worse = [

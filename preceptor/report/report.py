@@ -4,20 +4,52 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from preceptor import __version__
 from preceptor.constitution.principle import Constitution
+from preceptor.figures import ProbedFigures, RoundFigures, RunSummary, StoppedFigures
+from preceptor.judge.figures import AuditFigures
 from preceptor.judge.records import Judgement, Label
 from preceptor.prompts.shown import html_page
 from preceptor.records import HeldOut, StageRecord
 from preceptor.report import plots, probe_table
 from preceptor.settings import CHECKS
 from preceptor.train.evaluation.plots import CSS, calibration
+from preceptor.train.evaluation.reward_figures import RewardFigures
 
 SAMPLES = 3
+
+
+class GuardOrder(TypedDict):
+    """What the guard ordered at one look, and why."""
+
+    step: int
+    action: str
+    why: str
+
+
+class ShownFigure(TypedDict):
+    """A figure in large, and what it is."""
+
+    value: str
+    meaning: str
+
+
+class GuardShown(TypedDict):
+    """What the page shows of a guarded training."""
+
+    plot: str
+    judge: str
+    meaning: str
+    prompts: int
+    stopped: StoppedFigures | None
+    orders: list[GuardOrder]
+    looks: int
+    cards: list[ShownFigure]
+    page: str
 
 
 class FinishedRun(NamedTuple):
@@ -25,14 +57,14 @@ class FinishedRun(NamedTuple):
 
     constitution: Constitution
     settings: dict[str, Any]
-    summary: dict[str, Any]
+    summary: RunSummary
     stages: Sequence[StageRecord]
     labels: Sequence[Label]
     held_out: Sequence[HeldOut]
-    reward_card: dict[str, Any]
+    reward_card: RewardFigures | None
     metrics: dict[str, list[dict[str, Any]]]
     """Training stage -> its metric rows."""
-    guard: dict[str, Any] | None
+    guard: GuardShown | None
     """Of PPO, as `preceptor.run.guard` shows it."""
 
 
@@ -66,7 +98,9 @@ def render(run: FinishedRun) -> str:
             "principles": plots.before_and_after(run.summary["before"], run.summary["after"])
             if run.summary["after"]
             else "",
-            "calibration": calibration(run.reward_card["bins"]) if run.reward_card.get("bins") else "",
+            "calibration": calibration(run.reward_card["bins"])
+            if run.reward_card and run.reward_card.get("bins")
+            else "",
             "curves": _curves(run.metrics),
             "beside": _beside(run.summary),
             "rounds": _by_round(run.summary.get("rounds", [])),
@@ -89,10 +123,10 @@ def pick(rows: Iterable[HeldOut], count: int = SAMPLES) -> list[HeldOut]:
     return [*first, *(row for row in changed if row not in first)][:count]
 
 
-def _cards(summary: dict[str, Any]) -> list[dict[str, str]]:
+def _cards(summary: RunSummary) -> list[ShownFigure]:
     low, high = summary["win_rate_ci95"]
     distinct = summary["distinct_2"]
-    cards = [
+    cards: list[tuple[str, str]] = [
         (_change(summary["before"], summary["after"]), "replies that satisfy every principle"),
         (
             percent(summary["win_rate"]),
@@ -110,7 +144,7 @@ def _cards(summary: dict[str, Any]) -> list[dict[str, str]]:
     return [{"value": value, "meaning": meaning} for value, meaning in cards]
 
 
-def _beside(summary: dict[str, Any]) -> str:
+def _beside(summary: RunSummary) -> str:
     """DPO and PPO from one start; nothing where there is no PPO, or no oracle."""
     if not summary.get("ppo", {}).get("after"):
         return ""
@@ -128,7 +162,7 @@ def percent(share: float | None) -> str:
     return "–" if share is None else f"{share:.0%}"
 
 
-def _policies(summary: dict[str, Any]) -> list[dict[str, str]]:
+def _policies(summary: RunSummary) -> list[dict[str, str]]:
     """A row a policy, where there is more than DPO's."""
     if "ppo" not in summary:
         return []
@@ -163,7 +197,7 @@ def _statuses(labels: Sequence[Label]) -> list[dict[str, Any]]:
     ]
 
 
-def _audit(figures: dict[str, Any]) -> list[dict[str, str]]:
+def _audit(audited: AuditFigures) -> list[dict[str, str]]:
     meanings = {
         "accuracy": "agreement with the oracle where it prefers one, both orders averaged",
         "flip_rate": "comparisons whose verdict changes with the order",
@@ -172,6 +206,7 @@ def _audit(figures: dict[str, Any]) -> list[dict[str, str]]:
         "kappa": "agreement beyond chance",
         "ece": "calibration error of the label's probability",
     }
+    figures: Mapping[str, Any] = audited
     rows = []
     for name, meaning in meanings.items():
         value = figures.get(name)
@@ -208,7 +243,7 @@ def _by_principle(run: FinishedRun) -> list[dict[str, Any]]:
     return rows
 
 
-def _reward(card: dict[str, Any]) -> list[dict[str, str]]:
+def _reward(card: RewardFigures | None) -> list[dict[str, str]]:
     names = {
         "n": "held-out pairs",
         "accuracy": "accuracy",
@@ -216,15 +251,16 @@ def _reward(card: dict[str, Any]) -> list[dict[str, str]]:
         "brier": "Brier",
         "ece": "ECE",
     }
+    figures: Mapping[str, Any] = card or {}
     rows = []
     for key, name in names.items():
-        if key in card:
-            value = card[key]
+        if key in figures:
+            value = figures[key]
             rows.append({"name": name, "value": str(value) if key == "n" else f"{value:.3f}"})
     return rows
 
 
-def _probes(probed: dict[str, Any] | None) -> dict[str, Any] | None:
+def _probes(probed: ProbedFigures | None) -> dict[str, Any] | None:
     """The table of failure modes, each mode named in its first line alone; None where nothing was probed."""
     if probed is None:
         return None
@@ -244,7 +280,7 @@ def _first_reference(settings: dict[str, Any]) -> str:
     return "the SFT model" if settings.get("sft") else "the model as it came"
 
 
-def _rounds(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+def _rounds(rows: Sequence[RoundFigures]) -> list[dict[str, str]]:
     """A row a round as it is shown, its intervals beside it; a dash where nothing was measured."""
     shown = []
     for row in rows:
@@ -275,7 +311,7 @@ def with_interval(share: float | None, interval: Sequence[float] | None) -> str:
     return f"{share:.0%} ({interval[0]:.0%} to {interval[1]:.0%})"
 
 
-def _by_round(rows: Sequence[dict[str, Any]]) -> list[str]:
+def _by_round(rows: Sequence[RoundFigures]) -> list[str]:
     if not rows:
         return []
     kl = plots.by_round(rows, "kl_nats", "KL to the first reference, nats a reply")

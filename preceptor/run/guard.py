@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pydantic import Field, field_validator
 
 from preceptor.constitution.errors import UserError
+from preceptor.figures import PpoFigures
 from preceptor.prompts.pool import prompts_from, split
 from preceptor.prompts.records import Prompt, Settings
 from preceptor.prompts.rows import read_records
+from preceptor.report.report import GuardShown
 from preceptor.train.guard.plots import over_kl
 from preceptor.train.guard.rules import LOOKS, Look, best, rules_from
 
@@ -82,14 +84,14 @@ def part(prompts: Sequence[Prompt], held_out: Sequence[Prompt], settings: GuardS
     return Parted(train, looked_at, {reason: count for reason, count in aside.items() if count}, left_out)
 
 
-def shown(folder: Path, figures: Mapping[str, Any]) -> dict[str, Any] | None:
+def shown(folder: Path, figures: PpoFigures | None) -> GuardShown | None:
     """What the report shows of a guarded training in `folder`, with its figures from `summary.json`; None for one
     without a guard."""
-    if "guard" not in figures or not (folder / LOOKS).exists():
+    if figures is None or "guard" not in figures or not (folder / LOOKS).exists():
         return None
     looks = list(read_records(folder / LOOKS, Look))
-    stopped = figures.get("stopped") or {}
-    returned = stopped.get("returned_step", looks[-1].step)
+    stopped = figures.get("stopped")
+    returned = stopped["returned_step"] if stopped else looks[-1].step
     at = next((look for look in looks if look.step == returned), None)
     return {
         "plot": over_kl(looks, returned),

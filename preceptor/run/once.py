@@ -9,7 +9,7 @@ Importing this module imports `train`, and so torch.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from preceptor.asking.work import whole
 from preceptor.constitution.errors import UserError
 from preceptor.evaluation import probes
 from preceptor.evaluation.oracles import by_checks
+from preceptor.figures import RewardSummary
 from preceptor.judge.models.protocol import Dialogue
 from preceptor.judge.records import Preference, Response, Revision
 from preceptor.judge.settings import ReviseSettings
@@ -216,12 +217,19 @@ def _reward(config: RunConfig, chosen: RewardModelSettings) -> Stage:
     )
 
 
-def _tell_reward(run: Run, _: Sequence[StageRecord]) -> dict[str, Any]:
+def _tell_reward(run: Run, _: Sequence[StageRecord]) -> Mapping[str, RewardSummary]:
     card = folder.read_json(run.path / REWARD / "report_card.json")
     if not card.get("n"):  # no pairs were kept from it
         return {}
-    named = ("n", "accuracy", "ci95", "nll", "brier", "ece")
-    return {"reward_model": {key: card[key] for key in named}}
+    told: RewardSummary = {
+        "n": card["n"],
+        "accuracy": card["accuracy"],
+        "ci95": card["ci95"],
+        "nll": card["nll"],
+        "brier": card["brier"],
+        "ece": card["ece"],
+    }
+    return {"reward_model": told}
 
 
 def probing(config: RunConfig) -> list[Stage]:

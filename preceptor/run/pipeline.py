@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from pydantic import ValidationError
 
@@ -19,6 +19,7 @@ from preceptor.constitution.files import dump
 from preceptor.constitution.files import load as load_constitution
 from preceptor.evaluation import head_to_head
 from preceptor.evaluation.oracles import Oracle, agreement, open_oracle, with_gold
+from preceptor.figures import RunManifest, RunSummary, StageRow, StoppedFigures, WholeSummary
 from preceptor.judge.audit.audit import audit
 from preceptor.judge.records import Label
 from preceptor.preflight import check_over
@@ -40,10 +41,11 @@ from preceptor.run.files import (
 )
 from preceptor.run.running import Run, Screen, Stage, statuses
 from preceptor.run.stages import stages_of
+from preceptor.train.evaluation.reward_figures import RewardFigures
 from preceptor.train.loop.output_folder import LIBRARIES
 
 
-def run(config: RunConfig, screen: Screen) -> dict[str, Any]:
+def run(config: RunConfig, screen: Screen) -> RunSummary:
     """Carry out a run and return its summary; run again, it goes on where it stopped.
 
     Raises UserError for what the user can mend, BudgetReached and ProviderStopped as the fan-out does.
@@ -73,16 +75,17 @@ def read_run(path: Path, settings: dict[str, Any]) -> report.FinishedRun:
 
 def _read(path: Path, settings: dict[str, Any], records: Sequence[StageRecord]) -> report.FinishedRun:
     card = path / REWARD / "report_card.json"
+    summary = cast("RunSummary", folder.read_json(path / SUMMARY))
     return report.FinishedRun(
         constitution=load_constitution(path / CONSTITUTION),
         settings=settings,
-        summary=folder.read_json(path / SUMMARY),
+        summary=summary,
         stages=records,
         labels=list(read_records(path / LABELS, Label)),
         held_out=list(read_records(path / HELD_OUT, HeldOut)),
-        reward_card=folder.read_json(card) if card.exists() else {},
+        reward_card=cast("RewardFigures", folder.read_json(card)) if card.exists() else None,
         metrics=_metrics(path, records),
-        guard=guard.shown(path / PPO_POLICY, folder.read_json(path / SUMMARY).get("ppo", {})),
+        guard=guard.shown(path / PPO_POLICY, summary.get("ppo")),
     )
 
 
@@ -106,14 +109,12 @@ def _metrics(path: Path, records: Sequence[StageRecord]) -> dict[str, list[dict[
     return {name: rows for name, rows in found.items() if rows}
 
 
-def _summary(
-    run: Run, oracle: Oracle, table: Sequence[Stage], records: Sequence[StageRecord]
-) -> dict[str, Any]:
+def _summary(run: Run, oracle: Oracle, table: Sequence[Stage], records: Sequence[StageRecord]) -> RunSummary:
     rows = run.read(HELD_OUT, HeldOut)
     labels = [with_gold(label, oracle, run.constitution) for label in run.read(LABELS, Label)]
     last = rounds.rounds_of(run.config)[-1].last_stage("evaluate")
     evaluated = next(record for record in records if record.stage == last)
-    summary: dict[str, Any] = {
+    summary: WholeSummary = {
         "constitution": run.constitution.identity,
         **head_to_head.figures(rows),
         "oracle": _ORACLE_NAMES[run.config.evaluate.oracle],
@@ -124,11 +125,13 @@ def _summary(
         "wall_s": sum(record.wall_s for record in records),
         "cost_usd": sum(record.cost_usd for record in records),
     }
+    told: dict[str, Any] = {}
     for stage in table:
         if stage.tells is not None:
-            summary |= stage.tells(run, records)
+            told |= stage.tells(run, records)
     outside = {record.stage: record.figures for record in records if record.stage in run.config.stages}
-    return summary | ({"stages": outside} if outside else {})
+    told |= {"stages": outside} if outside else {}
+    return cast("RunSummary", {**summary, **told})  # a stage of another package may tell more
 
 
 _ORACLE_NAMES = {
@@ -137,25 +140,33 @@ _ORACLE_NAMES = {
 }
 
 
-def _manifest(run: Run, summary: dict[str, Any], records: Sequence[StageRecord]) -> None:
+def _manifest(run: Run, summary: RunSummary, records: Sequence[StageRecord]) -> None:
     """The run's proof of itself, written last: settings, versions, counts, and the hash of every file."""
     single = (CONSTITUTION, SUMMARY, REPORT)
-    write_manifest(
-        run.path,
-        {
-            "schema": 1,
-            "kind": "run",
-            "preceptor": __version__,
-            "versions": versions(*LIBRARIES),
-            "settings": run.config.model_dump(mode="json"),
-            "constitution": run.constitution.identity,
-            "stages": [record.model_dump(mode="json", exclude={"figures"}) for record in records],
-            "files": {
-                **{name: sha for record in records for name, sha in record.outputs.items()},
-                **{name: folder.digest(run.path / name) for name in single},
-            },
-            **({"ppo_stopped": stopped} if (stopped := summary.get("ppo", {}).get("stopped")) else {}),
-            "wall_s": summary["wall_s"],
-            "cost_usd": summary["cost_usd"],
-        },
-    )
+    files = {name: sha for record in records for name, sha in record.outputs.items()}
+    files |= {name: folder.digest(run.path / name) for name in single}
+    manifest: RunManifest = {
+        "schema": 1,
+        "kind": "run",
+        "preceptor": __version__,
+        "versions": versions(*LIBRARIES),
+        "settings": run.config.model_dump(mode="json"),
+        "constitution": run.constitution.identity,
+        "stages": [
+            cast("StageRow", record.model_dump(mode="json", exclude={"figures"})) for record in records
+        ],
+        "files": files,
+        **_stopped(summary),
+        "wall_s": summary["wall_s"],
+        "cost_usd": summary["cost_usd"],
+    }
+    write_manifest(run.path, manifest)
+
+
+class _Stopped(TypedDict, total=False):
+    ppo_stopped: StoppedFigures
+
+
+def _stopped(summary: RunSummary) -> _Stopped:
+    stopped = summary["ppo"].get("stopped") if "ppo" in summary else None
+    return {"ppo_stopped": stopped} if stopped else {}

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from preceptor.asking.stages import labelling
 from preceptor.evaluation import head_to_head
 from preceptor.evaluation.oracles import ORACLE, guard_judge
+from preceptor.figures import PpoFigures
 from preceptor.folder import content_of
 from preceptor.judge.models.protocol import Dialogue
 from preceptor.judge.records import Pair
@@ -113,14 +114,15 @@ def _evaluate(config: RunConfig) -> Stage:
     return replace(stage, tells=lambda run, records: {"ppo": figures(run, records)})
 
 
-def figures(run: Run, records: Sequence[StageRecord]) -> dict[str, Any]:
+def figures(run: Run, records: Sequence[StageRecord]) -> PpoFigures:
     """As `summary.json` has them under `ppo`: what it has of the first policy, KL in nats a reply, and seconds."""
     by_name = {record.stage: record for record in records}
     trained, evaluated = (by_name[name] for name in (TRAIN, EVALUATE))
-    return {
+    found = {
         **head_to_head.figures(run.read(PPO_HELD_OUT, HeldOut)),
         **evaluated.figures,
         "steps": trained.figures.get("step"),
         "wall_s": trained.wall_s,
         **{name: trained.figures[name] for name in ("stopped", "guard") if name in trained.figures},
     }
+    return cast("PpoFigures", found)  # a record's figures are what its stage has written there

@@ -22,14 +22,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired, TypedDict, cast
 
 from preceptor import folder
 from preceptor.asking import stages
 from preceptor.asking.work import whole
 from preceptor.constitution.errors import UserError
 from preceptor.evaluation import head_to_head
+from preceptor.figures import RewardAgreement, RoundFigures
 from preceptor.judge.dataset.publish import preference
+from preceptor.judge.figures import Bounds
 from preceptor.judge.models.protocol import Dialogue
 from preceptor.judge.records import Label, Preference, Response, Revision
 from preceptor.judge.statistics import Interval, wilson
@@ -304,7 +306,9 @@ def _evaluate(config: RunConfig, each: Round) -> Stage:
 
     def agreement(run: Run) -> dict[str, Any]:
         agrees = _reward_model_agrees(run.path / REWARD, run.read(preferences, Preference))
-        return {"reward_model": _share(agrees, "accuracy") | {"n": agrees.n}}
+        accuracy, accuracy_ci95 = _share(agrees)
+        known: RewardAgreement = {"accuracy": accuracy, "accuracy_ci95": accuracy_ci95, "n": agrees.n}
+        return {"reward_model": known}
 
     return evaluation(config, stage, each.policy, each.held_out, [REWARD, preferences], agreement)
 
@@ -341,7 +345,7 @@ def result(config: RunConfig) -> list[Stage]:
     return [stage]
 
 
-def figures(run: Run, records: Sequence[StageRecord]) -> list[dict[str, Any]]:
+def figures(run: Run, records: Sequence[StageRecord]) -> list[RoundFigures]:
     """A row a round, as in `summary.json`; round 0 is the first reference. None: nothing could be measured.
 
     `kl_nats` is KL to the first reference; `wall_s` and `cost_usd` are of the round's own stages.
@@ -355,7 +359,7 @@ def figures(run: Run, records: Sequence[StageRecord]) -> list[dict[str, Any]]:
         own = [by_name[name] for name in (*names, each.last_stage("dpo"), each.last_stage("evaluate"))]
         _, _, preferred, dpo, evaluated = own
         labels = statuses(run.read(each.file(LABELS), Label))
-        row = {
+        row: RoundFigures = {
             "round": each.number,
             **_of_replies(run.read(each.held_out, HeldOut)),
             **_to_reference(run, evaluated.figures),
@@ -369,33 +373,57 @@ def figures(run: Run, records: Sequence[StageRecord]) -> list[dict[str, Any]]:
         rows.append(row)
     if run.config.reward is not None:
         card = folder.read_json(run.path / REWARD / "report_card.json")
-        known = {"accuracy": card["accuracy"], "accuracy_ci95": card["ci95"], "n": card["n"]}
-        rows[1] = {**rows[1], "reward_model": known}
+        rows[1]["reward_model"] = {
+            "accuracy": card["accuracy"],
+            "accuracy_ci95": card["ci95"],
+            "n": card["n"],
+        }
     return rows
 
 
-def _to_reference(run: Run, figures: Mapping[str, Any]) -> dict[str, Any]:
+class _Moved(TypedDict):
+    """How far a round's policy has moved, and how well the reward model does on its labels."""
+
+    reward_model: NotRequired[RewardAgreement]
+    kl_nats: float
+    kl_nats_ci95: Bounds
+
+
+class _Said(TypedDict):
+    """What a policy's replies are worth by themselves."""
+
+    satisfied: float | None
+    satisfied_ci95: Bounds | None
+    distinct_2: float
+
+
+class _Compared(_Said):
+    """And beside the run's start."""
+
+    n: int
+    win_rate: float | None
+    win_rate_ci95: Bounds
+
+
+def _to_reference(run: Run, figures: Mapping[str, Any]) -> _Moved:
     """What was measured of a round's policy; KL is that to the first reference."""
     name = "kl_nats" if run.config.sft is None else "kl_nats_to_sft"
-    measured = {key: value for key, value in figures.items() if not key.startswith("kl_nats")}
-    return {**measured, "kl_nats": figures[name], "kl_nats_ci95": figures[f"{name}_ci95"]}
+    moved: _Moved = {"kl_nats": figures[name], "kl_nats_ci95": figures[f"{name}_ci95"]}
+    return {"reward_model": figures["reward_model"], **moved} if "reward_model" in figures else moved
 
 
-def _start(run: Run, first: Round) -> dict[str, Any]:
+def _start(run: Run, first: Round) -> RoundFigures:
     """Round 0: the SFT model as it was compared with the base, or the base itself, which nothing is compared with."""
-    nothing_moved = {"kl_nats": 0.0, "kl_nats_ci95": [0.0, 0.0]}
+    nothing_moved: _Moved = {"kl_nats": 0.0, "kl_nats_ci95": [0.0, 0.0]}
     if run.config.sft is not None:
-        return {
-            "round": 0,
-            **_of_replies(run.read(first._replace(number=0).held_out, HeldOut)),
-            **nothing_moved,
-        }
+        replies = _of_replies(run.read(first._replace(number=0).held_out, HeldOut))
+        return cast("RoundFigures", {"round": 0, **replies, **nothing_moved})
     rows = run.read(first.held_out, HeldOut)
     shown = _of_texts([row.before for row in rows], [row.satisfied_before for row in rows])
-    return {"round": 0, "n": len(rows), **shown, **nothing_moved}
+    return cast("RoundFigures", {"round": 0, "n": len(rows), **shown, **nothing_moved})
 
 
-def _of_replies(rows: Sequence[HeldOut]) -> dict[str, Any]:
+def _of_replies(rows: Sequence[HeldOut]) -> _Compared:
     compared = head_to_head.figures(rows)
     return {
         "n": len(rows),
@@ -405,12 +433,11 @@ def _of_replies(rows: Sequence[HeldOut]) -> dict[str, Any]:
     }
 
 
-def _of_texts(texts: Sequence[str], marks: Sequence[Mapping[str, bool]]) -> dict[str, Any]:
+def _of_texts(texts: Sequence[str], marks: Sequence[Mapping[str, bool]]) -> _Said:
     held = satisfied([mark for mark in marks if mark])[OVERALL]
-    return {**_share(held, "satisfied"), "distinct_2": distinct_n(texts, 2)}
+    share, bounds = _share(held)
+    return {"satisfied": share, "satisfied_ci95": bounds, "distinct_2": distinct_n(texts, 2)}
 
 
-def _share(interval: Interval, name: str) -> dict[str, Any]:
-    if not interval.n:
-        return {name: None, f"{name}_ci95": None}
-    return {name: interval.share, f"{name}_ci95": [interval.low, interval.high]}
+def _share(interval: Interval) -> tuple[float | None, Bounds | None]:
+    return (interval.share, [interval.low, interval.high]) if interval.n else (None, None)

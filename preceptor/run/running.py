@@ -32,12 +32,16 @@ from preceptor.run.config import RunConfig
 from preceptor.run.files import HELD_OUT_PROMPTS, LEDGER, SFT
 from preceptor.settings import Asking, AskSettings
 from preceptor.train.evaluation.compare import kl_nats, reply_logprobs
+from preceptor.train.settings import DpoSettings, RewardModelSettings
 
 if TYPE_CHECKING:
     from preceptor.train.loop.output_folder import Trained
     from preceptor.train.loop.run import TrainingProgress as TrainProgress
 
 KeptT = TypeVar("KeptT", bound=Record)
+
+FIRST_NAMES = {**RewardModelSettings.former, **DpoSettings.former}
+"""Today's names of settings -> those that they had first."""
 
 
 class Screen(Protocol):
@@ -80,8 +84,9 @@ class Run:
         return asking_of(self.config)
 
     def fingerprint(self, settings: Any, inputs: Sequence[str]) -> str:
-        """Hash of what a stage's output depends on."""
-        return folder.fingerprint(settings, {each: self.path / each for each in inputs})
+        """Hash of what a stage's output depends on. It goes by the first names of settings, so that what was finished
+        before they had others stays so."""
+        return folder.fingerprint(_first_named(settings), {each: self.path / each for each in inputs})
 
     def carry_out(self, stage: Stage) -> StageRecord:
         """Do a stage unless it is finished; its record is written after its outputs are."""
@@ -111,6 +116,12 @@ class Run:
 
     def read(self, name: str, kind: type[KeptT]) -> list[KeptT]:
         return list(read_records(self.path / name, kind))
+
+
+def _first_named(settings: Any) -> Any:
+    if not isinstance(settings, Mapping):
+        return settings
+    return {FIRST_NAMES.get(name, name): _first_named(value) for name, value in settings.items()}
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,11 @@ from preceptor.constitution.principle import Constitution
 from preceptor.evaluation import head_to_head
 from preceptor.evaluation.oracles import open_oracle
 from preceptor.judge.audit.audit import audit
-from preceptor.judge.dataset import publish
-from preceptor.judge.dataset.publish import CANARIES, PARQUET, RANKINGS, audited, file_facts, preference
-from preceptor.judge.dataset.publish import LABELS as LABEL_ROWS
-from preceptor.judge.dataset.publish import PREFERENCES as PREFERENCE_ROWS
+from preceptor.judge.dataset.label_folder import CANARIES, PARQUET, RANKINGS, file_facts
+from preceptor.judge.dataset.label_folder import FILES as LABEL_FILES
+from preceptor.judge.dataset.label_folder import LABELS as LABEL_ROWS
+from preceptor.judge.dataset.label_folder import PREFERENCES as PREFERENCE_ROWS
+from preceptor.judge.dataset.publish import BATCH, audited, preference
 from preceptor.judge.ledger.location import there
 from preceptor.judge.ledger.raw_replies import RawReplies, raw_replies
 from preceptor.judge.records import Label, Preference, Ranking, Response, Revision
@@ -237,7 +238,7 @@ def _missing(manifest: Mapping[str, Any], facts: type[_Facts] | None) -> Iterato
 def _names(path: Path, facts: type[_Facts] | None) -> list[str]:
     """The files that the folder is made of; of labels, which may lie among other things, those that `label` writes."""
     if facts is LabelFacts:
-        return [MANIFEST, *(name for name in publish.FILES if (path / name).exists())]
+        return [MANIFEST, *(name for name in LABEL_FILES if (path / name).exists())]
     return [name for name in files_in(path) if name not in SEALS - {MANIFEST}]
 
 
@@ -444,7 +445,7 @@ class _LabelProof(_Proof):
         lines = self.rows(PREFERENCE_ROWS, Preference)
         count = 0
         with parquet.ParquetFile(self.path / PARQUET) as file:
-            for batch in file.iter_batches(batch_size=publish.BATCH):
+            for batch in file.iter_batches(batch_size=BATCH):
                 for row in batch.to_pylist():
                     want = next(lines, None)
                     count += 1
@@ -536,8 +537,8 @@ class _RunProof(_Proof):
     def summary(self) -> Iterator[str]:
         """The figures that rows alone give."""
         said = folder.read_json(self.path / SUMMARY)
-        figures = head_to_head.figures(list(self.rows(HELD_OUT, HeldOut)))
-        figures |= {
+        figures: dict[str, Any] = {
+            **head_to_head.figures(list(self.rows(HELD_OUT, HeldOut))),
             "constitution": self.manifest["constitution"],
             "cost_usd": self.manifest["cost_usd"],
             "wall_s": self.manifest["wall_s"],

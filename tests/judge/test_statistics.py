@@ -110,7 +110,10 @@ def test_where_a_column_tells_everything_there_is_no_finite_answer(gap: float) -
 
 def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
     heavy = "('sklearn', 'scipy', 'numpy')"
-    code = f"import sys, judge.statistics, judge.audit.audit; print([m for m in {heavy} if m in sys.modules])"
+    code = (
+        "import sys, preceptor.judge.statistics, preceptor.judge.audit.audit; "
+        f"print([m for m in {heavy} if m in sys.modules])"
+    )
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         == "[]\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from preceptor import folder
-from preceptor.judge.dataset.publish import FILES, file_facts
+from preceptor.judge.dataset.label_folder import FILES, file_facts
 from preceptor.prompts.manifest import MANIFEST, write_manifest
 
 

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer
 
 from preceptor.cli.app import main
+from preceptor.figures import RunManifest, RunSummary
 from preceptor.prompts.manifest import file_hash
 from preceptor.records import HeldOut
 from preceptor.run import once, pipeline
@@ -26,6 +27,9 @@ from preceptor.run.running import chosen_prompts
 from preceptor.run.verify import verify
 from preceptor.train.embedded import WEIGHTS
 from preceptor.train.evaluation.compare import kl_nats, reply_logprobs
+from preceptor.train.evaluation.reward_figures import RewardFigures
+from preceptor.train.loop.manifest import TrainingManifest
+from tests.declared import faults
 from tests.preceptor.conftest import Preceptor
 from tests.preceptor.resealed import reseal
 
@@ -93,6 +97,19 @@ def test_every_file_of_the_contract_is_there(folder: Path) -> None:
         >= {"overall", "polite", "concise", "true-to-notes"}
     )
     assert 0 <= summary["reward_model"]["accuracy"] <= 1
+
+
+def test_its_json_is_what_the_types_say(folder: Path) -> None:
+    kinds = {
+        "summary.json": RunSummary,
+        "manifest.json": RunManifest,
+        "6-reward/report_card.json": RewardFigures,
+        "6-reward/manifest.json": TrainingManifest,
+        "7-policy/manifest.json": TrainingManifest,
+        "7-ppo/manifest.json": TrainingManifest,
+    }
+    for name, kind in kinds.items():
+        assert list(faults(json.loads((folder / name).read_text()), kind)) == [], name
 
 
 def test_failure_modes_are_measured_before_and_after(folder: Path, preceptor: Preceptor) -> None:

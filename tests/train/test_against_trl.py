@@ -85,7 +85,7 @@ DPO_LOSSES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "ld-dpo": ({"loss": "ld-dpo", "length_alpha": 0.3}, {"ld_alpha": 0.3}),
     "ld-dpo-1": ({"loss": "ld-dpo", "length_alpha": 1.0}, {}),
     "cdpo": ({"label_smoothing": 0.2}, {"loss_type": "aot_unpaired", "label_smoothing": 0.2}),
-    "anchor": ({"anchor": 0.7}, ANCHOR),
+    "anchor": ({"rpo_alpha": 0.7}, ANCHOR),
 }
 """Ours and theirs. On hard labels and one pair a batch, so that their sorting (aot) and their mean over the
 batch's tokens (sft) are those of one pair; cDPO itself is no longer in TRL."""
@@ -156,6 +156,6 @@ def test_reward_losses_equal_trls(tiny: Path, tmp_path: Path, margin: float, cen
 
     ours = collate_pairs([pair._replace(margin=margin) for pair in pairs], range(len(PAIRS)), pad_id=0)
     pieces = {"heads": Heads(), "wanted": targets(pairs, Heads(), seed=0)}
-    loss = reward_loss(scores, ours, **pieces, margin=1.0, centre=centre or 0.0)[0].mean()  # type: ignore[arg-type]
+    loss = reward_loss(scores, ours, **pieces, margin=1.0, center_rewards_coefficient=centre or 0.0)[0].mean()  # type: ignore[arg-type]
     torch.testing.assert_close(loss, trainer.compute_loss(model, theirs), rtol=0, atol=1e-5)
     assert abs(loss.item() - 0.6931) > 1e-3

@@ -76,7 +76,7 @@ def test_bad_input_is_one_message_and_exit_code_2(tmp_path: Path) -> None:
         ("dpo rows.jsonl --model MODEL --adapter bare --out out", "it has no adapter_config.json"),
         ("dpo rows.jsonl --adapter bare --out out", "it has no adapter_config.json"),
         ("dpo rows.jsonl --adapter bare --rank 4 --out out", "--rank cannot be set"),
-        ("dpo rows.jsonl --model MODEL --on-top --out out", "--on-top needs --adapter"),
+        ("dpo rows.jsonl --model MODEL --stack-adapter --out out", "--stack-adapter needs --adapter"),
         (
             "dpo rows.jsonl --model MODEL --loss dop --out out",
             "--loss is 'dop': wanted dpo, ipo",

@@ -33,7 +33,7 @@ def test_starts_at_the_reference_and_learns(tiny: Path, tmp_path: Path, start: s
     dpo = DpoSettings(
         model=str(tiny),
         adapter=adapter,
-        on_top=start == "on top",
+        stack_adapter=start == "on top",
         epochs=4,
         learning_rate=5e-3,
         batch_size=8,
@@ -92,7 +92,7 @@ def test_the_saved_policy_is_the_trained_one(tiny: Path, tmp_path: Path) -> None
         {"loss": "simpo", "beta": 2.0},
         {"loss": "dpo-norm", "beta": 3.0},
         {"loss": "ld-dpo"},
-        {"anchor": 0.5, "margin": 0.5},
+        {"rpo_alpha": 0.5, "margin": 0.5},
     ],
 )
 def test_every_loss_learns(tiny: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
@@ -104,7 +104,7 @@ def test_every_loss_learns(tiny: Path, tmp_path: Path, changes: dict[str, Any]) 
     assert rows[-1]["loss"] < rows[0]["loss"]
     assert rows[-1]["accuracy"] == 1.0
     assert ("kl_nats" in rows[0]) == (changes.get("loss") != "simpo")
-    assert ("chosen_nll" in rows[0]) == ("anchor" in changes)
+    assert ("chosen_nll" in rows[0]) == ("rpo_alpha" in changes)
 
 
 def test_an_anchor_keeps_the_chosen_replies_from_falling(tiny: Path, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_an_anchor_keeps_the_chosen_replies_from_falling(tiny: Path, tmp_path: P
     ends = []
     for anchor in (0.0, 2.0):
         settings = DpoSettings(
-            model=str(tiny), epochs=3, learning_rate=5e-3, batch_size=8, rank=4, anchor=anchor
+            model=str(tiny), epochs=3, learning_rate=5e-3, batch_size=8, rank=4, rpo_alpha=anchor
         )
         ends.append(metrics(train_dpo(pairs, settings, tmp_path / str(anchor)).folder)[-1]["chosen_reward"])
     assert ends[1] > ends[0] + 0.5

@@ -159,7 +159,7 @@ def test_a_model_that_takes_no_mask_of_ours_is_trained_in_two_rows_and_says_so(
 
 def test_an_adapter_on_top_resumes_to_the_bit_too(tiny: Path, tmp_path: Path) -> None:
     adapter = str(run("sft", settings_of("sft", tiny, epochs=1), tmp_path / "sft").folder)
-    settings = settings_of("dpo", tiny, adapter=adapter, on_top=True)
+    settings = settings_of("dpo", tiny, adapter=adapter, stack_adapter=True)
     whole = run("dpo", settings, tmp_path / "whole")
     with pytest.raises(StoppedError):
         run("dpo", settings, tmp_path / "broken", watch=stop_at(5))
@@ -277,7 +277,13 @@ def test_the_best_checkpoint_is_kept_beside_the_last_and_taken_where_asked_for(
     tiny: Path, tmp_path: Path, stage: str
 ) -> None:
     """The result is that checkpoint's adapter, byte for byte, also where the training was resumed."""
-    changes = {"held_out": 0.3, "take": "best", "learning_rate": 5e-2, "keep_checkpoints": 1, "epochs": 3}
+    changes = {
+        "held_out": 0.3,
+        "final_checkpoint": "best",
+        "learning_rate": 5e-2,
+        "keep_checkpoints": 1,
+        "epochs": 3,
+    }
     settings = settings_of(stage, tiny, **changes)
     out, copy = tmp_path / "out", tmp_path / "copy"
 
@@ -327,7 +333,7 @@ def test_what_cannot_be_had_here_is_said_at_once(tiny: Path, tmp_path: Path) -> 
             RunFolderError, match="cannot report to swanlab: it is not installed; pip install"
         ):
             run("dpo", settings_of("dpo", tiny, report_to=("swanlab",)), tmp_path / "out")
-    with pytest.raises(ValidationError, match="take best needs held_out"):
-        settings_of("dpo", tiny, take="best")
+    with pytest.raises(ValidationError, match="final_checkpoint best needs held_out"):
+        settings_of("dpo", tiny, final_checkpoint="best")
     with pytest.raises(ValidationError, match="only plain LoRA can be"):
-        settings_of("dpo", tiny, adapter="x", on_top=True, dora=True)
+        settings_of("dpo", tiny, adapter="x", stack_adapter=True, dora=True)

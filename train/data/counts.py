@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from preceptor.train.data.pairs import Encoded
 from preceptor.train.errors import TrainDataError
 
+TrainedRows = TypedDict(
+    "TrainedRows",
+    {
+        "in": int,
+        "used": int,
+        "held_out": int,
+        "set_aside": dict[str, int],
+        "shortened": int,
+        "ids_aside": NotRequired[dict[str, list[str]]],
+    },
+)
+"""What became of the rows of a training: in = used + held out + set aside, which is by reason. `ids_aside`, of pairs:
+the ids of those set aside, by reason."""
 
-def pair_counts(train: Encoded, held_out: Encoded) -> dict[str, Any]:
-    """What became of every row, as in `Result.rows`; the ids of those set aside too."""
+
+def pair_counts(train: Encoded, held_out: Encoded) -> TrainedRows:
+    """What became of every row; the ids of those set aside too."""
     ids: dict[str, list[str]] = {}
     for reason, more in [*train.ids_aside.items(), *held_out.ids_aside.items()]:
         ids[reason] = [*ids.get(reason, []), *more]
@@ -25,7 +38,7 @@ def pair_counts(train: Encoded, held_out: Encoded) -> dict[str, Any]:
     }
 
 
-def check_rows(rows: Mapping[str, Any]) -> None:
+def check_rows(rows: TrainedRows) -> None:
     """Rows in = used + held out + set aside; raises TrainDataError where none is left to train on."""
     aside = sum(rows["set_aside"].values())
     assert rows["in"] == rows["used"] + rows["held_out"] + aside, rows

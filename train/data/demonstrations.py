@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from preceptor.judge.models.local.conversation import UnrenderableError
 from preceptor.prompts.records import Message
+from preceptor.train.data.counts import TrainedRows
 from preceptor.train.data.pairs import encode_messages, encode_reply, fit_prompt, tell_joined, turn_ends
 from preceptor.train.data.readers import Demonstration
 from preceptor.train.models.base import Base
@@ -24,8 +25,8 @@ class Demonstrated(NamedTuple):
     shortened: int
 
     @property
-    def counts(self) -> dict[str, Any]:
-        """What became of every row, as in `train.loop.output_folder.TrainingResult.rows`."""
+    def counts(self) -> TrainedRows:
+        """What became of every row."""
         return {
             "in": len(self.rows) + sum(self.set_aside.values()),
             "used": len(self.rows),

@@ -118,7 +118,7 @@ def _on_meta(config: Any, dtype: torch.dtype) -> Any:
 
 
 def adapted_skeleton(
-    base: Base, settings: LoopSettings, frozen_reference: bool, on_top: bool = False
+    base: Base, settings: LoopSettings, frozen_reference: bool, stacked: bool = False
 ) -> PeftModel:
     """A skeleton with the adapters that `train.models.adapters.adapted_by` would put on it, none of them read."""
     from peft import LoraConfig, PeftModelForCausalLM
@@ -129,8 +129,8 @@ def adapted_skeleton(
             return adapt(base, settings.rank, settings.alpha, settings.seed, **form)
         check_adapter(Path(settings.adapter))
         config = LoraConfig.from_pretrained(settings.adapter)
-        model = PeftModelForCausalLM(base.model, config, adapter_name=STACKED if on_top else POLICY)
-        if on_top:
+        model = PeftModelForCausalLM(base.model, config, adapter_name=STACKED if stacked else POLICY)
+        if stacked:
             model.add_adapter(POLICY, lora(settings.rank, settings.alpha))
         elif frozen_reference:
             model.add_adapter(REFERENCE, config)

@@ -132,7 +132,7 @@ class TrainingJob(NamedTuple):
     settings: LoopSettings
     prepare: Prepare
     frozen_reference: bool = False
-    on_top: bool = False
+    stacked: bool = False
     on_cpu: bool = False
     """Its loss can only be run without values on a CPU: TRL's kernels for GPUs cannot."""
     checkpoints_tokenizer: bool = False
@@ -241,7 +241,7 @@ def _planned(
         half = dtype == torch.bfloat16
         try:
             bare = skeleton_of(base, dtype)
-            adapted = adapted_skeleton(bare, job.settings, job.frozen_reference, job.on_top)
+            adapted = adapted_skeleton(bare, job.settings, job.frozen_reference, job.stacked)
             found = dry_run_passes(adapted, job.prepare, given, where, bf16=half, checkpointing=checkpointing)
         except UserError:
             raise
@@ -313,7 +313,7 @@ def _time(
     saves = len(saved_steps(schedule.steps, job.settings.checkpoint_every))
     fixed_s = STARTED_S + (CARD_S if job.stage == "reward" else 0.0)
     form = Form(
-        dtype, device, job.frozen_reference, job.on_top, checkpointing, reads, lambda weight: both * weight
+        dtype, device, job.frozen_reference, job.stacked, checkpointing, reads, lambda weight: both * weight
     )
     with (
         torch.random.fork_rng(),

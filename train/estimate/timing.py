@@ -138,7 +138,7 @@ class Form(NamedTuple):
     dtype: torch.dtype
     device: torch.device
     frozen_reference: bool
-    on_top: bool
+    stacked: bool
     checkpointing: bool
     reads: bool
     """Whether anything is read without gradients."""
@@ -156,7 +156,7 @@ def _built(
 ) -> tuple[nn.Module, ComputeLoss, Any]:
     """The adapted model with so many layers and random weights, as `prepare` has it run."""
     bare = skeleton_of(base, form.dtype, with_layers(base.model.config, layers))
-    adapted = adapted_skeleton(bare, settings, form.frozen_reference, form.on_top)
+    adapted = adapted_skeleton(bare, settings, form.frozen_reference, form.stacked)
     module, run = prepared(adapted, prepare, form.checkpointing)
     fill_with_random_weights(module, form.device)
     return module.train(), run, adapted

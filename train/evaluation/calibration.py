@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from preceptor.judge import statistics
 from preceptor.judge.statistics import Bin, wilson
+from preceptor.train.evaluation.reward_figures import MarginFigures
 
 
 def log_sigmoid(x: float) -> float:
@@ -36,7 +36,7 @@ def reliability(margins: Sequence[float], probabilities: Sequence[float]) -> lis
     )
 
 
-def report_card(margins: Sequence[float], probabilities: Sequence[float]) -> dict[str, Any]:
+def report_card(margins: Sequence[float], probabilities: Sequence[float]) -> MarginFigures:
     """Figures of a reward model on n held-out pairs.
 
     `margins`: reward of the chosen minus that of the rejected reply, the model's log-odds for the chosen one.
@@ -62,7 +62,16 @@ def report_card(margins: Sequence[float], probabilities: Sequence[float]) -> dic
         "nll_floor": math.fsum(_entropy(p) for p in probabilities) / n,
         "brier": math.fsum((sigmoid(d) - p) ** 2 for d, p in pairs) / n,
         "ece": statistics.calibration_error(bins),
-        "bins": [one.row("agreement") for one in bins],
+        "bins": [
+            {
+                "low": one.low,
+                "high": one.high,
+                "n": one.n,
+                "confidence": one.confidence,
+                "agreement": one.found,
+            }
+            for one in bins
+        ],
     }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preceptor.prompts.shown import one_line
+from preceptor.train.evaluation.reward_figures import CalibrationBin
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +19,7 @@ CSS = Path(__file__).with_name("page.css")
 BEFORE, AFTER, SECOND, INK, FAINT = "#b8c0cc", "#2457c5", "#c2731a", "#1c2430", "#d9dee5"
 
 
-def calibration(bins: Sequence[Mapping[str, Any]]) -> str:
+def calibration(bins: Sequence[CalibrationBin]) -> str:
     """Reliability: how sure the reward model is against how far the judge agrees; a dot a bin, its area the pairs.
 
     bins: rows with `confidence` and `agreement` (means in 0..1) and `n`, as in a report card.

@@ -8,10 +8,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 from preceptor.judge.statistics import calibration_error, wilson
 from preceptor.train.evaluation.calibration import log_sigmoid, reliability, report_card
+from preceptor.train.evaluation.reward_figures import (
+    ConfidenceBucket,
+    LengthBucket,
+    LengthFigures,
+    PairAccuracy,
+    PeopleAccuracy,
+    RewardFigures,
+    SampleFigures,
+    SpreadFigures,
+)
 
 CARD = "report_card.json"
 """The file of the figures in a reward model's folder."""
@@ -47,7 +57,7 @@ class Judged(NamedTuple):
         return self.lengths[0] - self.lengths[1]
 
 
-def card(pairs: Sequence[Judged], ensemble: bool = False) -> dict[str, Any]:
+def card(pairs: Sequence[Judged], ensemble: bool = False) -> RewardFigures:
     """The figures of `calibration.report_card`, and
 
     temperature     by which margins are to be divided so that their probabilities fit the judge's best
@@ -64,24 +74,24 @@ def card(pairs: Sequence[Judged], ensemble: bool = False) -> dict[str, Any]:
     """
     figures = report_card([pair.margin for pair in pairs], [pair.probability for pair in pairs])
     if not pairs:
-        return figures
-    temperature = fitted_temperature(pairs)
-    return {
-        **figures,
-        "temperature": temperature,
-        "ece_fitted": _ece_across(pairs),
-        "by_probability": _by_probability(pairs),
-        "by_length": _by_length(pairs),
-        "by_tag": _by_name((tag, pair.margin, 1.0) for pair in pairs for tag in pair.tags),
-        "by_principle": _by_name(
-            (name, dict(pair.parts).get(name, pair.margin), probability)
-            for pair in pairs
-            for name, probability in pair.opinions
-        ),
-        "length": length_figures(pairs),
-        **({"gold": _gold(pairs)} if any(pair.gold in ("chosen", "rejected") for pair in pairs) else {}),
-        **({"spread": _spread(pairs)} if ensemble else {}),
-    }
+        return {"n": 0}
+    found = cast("RewardFigures", figures)
+    found["temperature"] = fitted_temperature(pairs)
+    found["ece_fitted"] = _ece_across(pairs)
+    found["by_probability"] = _by_probability(pairs)
+    found["by_length"] = _by_length(pairs)
+    found["by_tag"] = _by_name((tag, pair.margin, 1.0) for pair in pairs for tag in pair.tags)
+    found["by_principle"] = _by_name(
+        (name, dict(pair.parts).get(name, pair.margin), probability)
+        for pair in pairs
+        for name, probability in pair.opinions
+    )
+    found["length"] = length_figures(pairs)
+    if any(pair.gold in ("chosen", "rejected") for pair in pairs):
+        found["gold"] = _gold(pairs)
+    if ensemble:
+        found["spread"] = _spread(pairs)
+    return found
 
 
 def fitted_temperature(pairs: Sequence[Judged]) -> float:
@@ -99,7 +109,7 @@ def fitted_temperature(pairs: Sequence[Judged]) -> float:
     return math.exp(float(found.x))
 
 
-def length_figures(pairs: Sequence[Judged]) -> dict[str, float | None]:
+def length_figures(pairs: Sequence[Judged]) -> LengthFigures:
     """Correlation of the margin with the length difference, and the partial one given the judge's 2 p - 1.
 
     A pair's sign is arbitrary (it is the judge who calls one reply chosen), so all moments are about 0: the same
@@ -120,7 +130,7 @@ def length_figures(pairs: Sequence[Judged]) -> dict[str, float | None]:
     return {"correlation": plain, "partial_correlation": partial, "judge_correlation": label_length}
 
 
-def sample_figures(groups: Sequence[Sequence[float]]) -> dict[str, Any]:
+def sample_figures(groups: Sequence[Sequence[float]]) -> SampleFigures:
     """How far a reward tells a policy's own samples apart: n prompts with at least two rewards each.
 
     A policy learns from differences within a prompt alone; where the reward hardly varies there it learns slowly,
@@ -140,12 +150,12 @@ def sample_figures(groups: Sequence[Sequence[float]]) -> dict[str, Any]:
     }
 
 
-def _accuracy(right: Sequence[bool]) -> dict[str, Any]:
+def _accuracy(right: Sequence[bool]) -> PairAccuracy:
     share = wilson(sum(right), len(right))
     return {"n": share.n, "accuracy": share.share, "ci95": [share.low, share.high]}
 
 
-def _by_probability(pairs: Sequence[Judged]) -> list[dict[str, Any]]:
+def _by_probability(pairs: Sequence[Judged]) -> list[ConfidenceBucket]:
     def place(pair: Judged) -> int:
         return min(sum(pair.probability >= edge for edge in CONFIDENCE), len(CONFIDENCE) - 1) - 1
 
@@ -155,7 +165,7 @@ def _by_probability(pairs: Sequence[Judged]) -> list[dict[str, Any]]:
     ]
 
 
-def _by_length(pairs: Sequence[Judged]) -> list[dict[str, Any]]:
+def _by_length(pairs: Sequence[Judged]) -> list[LengthBucket]:
     """Pairs of one length difference stay in one bucket."""
     ordered = sorted(pairs, key=lambda pair: pair.longer)
     wanted = len(ordered) / LENGTH_BUCKETS
@@ -174,7 +184,7 @@ def _by_length(pairs: Sequence[Judged]) -> list[dict[str, Any]]:
     ]
 
 
-def _by_name(rows: Iterable[tuple[str, float, float]]) -> dict[str, dict[str, Any]]:
+def _by_name(rows: Iterable[tuple[str, float, float]]) -> dict[str, PairAccuracy]:
     """Accuracy by name, of (name, margin, probability that the chosen reply is the better)."""
     right: dict[str, list[bool]] = {}
     for name, margin, probability in rows:
@@ -183,13 +193,13 @@ def _by_name(rows: Iterable[tuple[str, float, float]]) -> dict[str, dict[str, An
     return {name: _accuracy(right[name]) for name in sorted(right)}
 
 
-def _gold(pairs: Sequence[Judged]) -> dict[str, Any]:
+def _gold(pairs: Sequence[Judged]) -> PeopleAccuracy:
     known = [pair for pair in pairs if pair.gold in ("chosen", "rejected")]
     agrees = [pair.margin > 0 if pair.gold == "chosen" else pair.margin < 0 for pair in known]
     return {**_accuracy(agrees), "judge": sum(pair.gold == "chosen" for pair in known) / len(known)}
 
 
-def _spread(pairs: Sequence[Judged]) -> dict[str, Any]:
+def _spread(pairs: Sequence[Judged]) -> SpreadFigures:
     ordered = sorted(pairs, key=lambda pair: pair.spread)
     middle = (len(ordered) + 1) // 2
     return {

@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.prompts.shown import html_page
+from preceptor.train.data.counts import TrainedRows
 from preceptor.train.evaluation.plots import CSS, calibration, shares
+from preceptor.train.evaluation.reward_figures import RewardFigures
 
 TEMPLATE = Path(__file__).with_name("card.html")
 
 
-def page(figures: Mapping[str, Any], settings: Mapping[str, Any], rows: Mapping[str, Any]) -> str:
+def page(figures: RewardFigures, settings: Mapping[str, Any], rows: TrainedRows) -> str:
     """The page as HTML; nothing is loaded from anywhere.
 
     figures: of `train.evaluation.report_card.card`; settings: of the training; rows: what became of them, as in
-    `folder.Result`.
+    `train.data.counts.TrainedRows`.
     """
     values = {
         "card": figures,

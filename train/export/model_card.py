@@ -201,7 +201,7 @@ def _scoring(made: MadeIn) -> str:
 
 
 def _figures(origin: Origin) -> str:
-    card = origin.card
+    card: Mapping[str, Any] = origin.card or {}
     if origin.kind != REWARD:
         last = {
             key: value for key, value in origin.manifest["metrics"].items() if isinstance(value, int | float)

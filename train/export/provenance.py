@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from preceptor.constitution.files import load
 from preceptor.judge.models.local import gguf, smollm2
@@ -14,7 +14,9 @@ from preceptor.prompts.manifest import file_hash
 from preceptor.train.data.readers import UNKNOWN
 from preceptor.train.errors import CheckpointError
 from preceptor.train.evaluation.report_card import CARD
+from preceptor.train.evaluation.reward_figures import RewardFigures
 from preceptor.train.forward.reward_model import HEAD
+from preceptor.train.loop.manifest import TrainingManifest
 from preceptor.train.loop.output_folder import MANIFEST, SETTINGS
 from preceptor.train.models.adapters import base_of_adapter
 from preceptor.train.models.base import ADAPTER_CONFIG, ADAPTER_WEIGHTS, EMBEDDED, resolve_model
@@ -28,7 +30,7 @@ class Origin(NamedTuple):
     """A finished training and where it comes from."""
 
     folder: Path
-    manifest: dict[str, Any]
+    manifest: TrainingManifest
     base: str
     """Name of the base, as `load_base` takes it."""
     constitutions: tuple[str, ...]
@@ -68,12 +70,12 @@ class Origin(NamedTuple):
         return f"the GGUF file {made_of['file']} (SHA-256 {made_of['sha256']}), dequantised by Preceptor"
 
     @property
-    def card(self) -> dict[str, Any]:
-        """The report card of a reward model; empty where there is none."""
+    def card(self) -> RewardFigures | None:
+        """The report card of a reward model, where there is one."""
         path = self.folder / CARD
         if self.kind != REWARD or not path.is_file():
-            return {}
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return None
+        found: RewardFigures = json.loads(path.read_text(encoding="utf-8"))
         return found
 
 
@@ -99,7 +101,7 @@ def read_origin(folder: Path) -> Origin:
     run = folder.absolute().parent
     constitutions = manifest.get("constitutions") or _constitution_of(run) or [UNKNOWN]
     judges = manifest.get("judges") or _judge_of(run, str(manifest["kind"])) or [UNKNOWN]
-    return Origin(folder, manifest, base, tuple(constitutions), tuple(judges))
+    return Origin(folder, cast("TrainingManifest", manifest), base, tuple(constitutions), tuple(judges))
 
 
 def _base_of(folder: Path, model: str) -> str:

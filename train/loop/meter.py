@@ -27,6 +27,7 @@ from preceptor.train.estimate.memory import (
     reset_resident_peak,
     resident_peak,
 )
+from preceptor.train.loop.manifest import Measured
 from preceptor.train.loop.output_folder import CHECKPOINTS, bytes_under
 
 
@@ -62,9 +63,8 @@ class Meter(TrainerCallback):
         self._stop_counting()
         self._steps_s = time.monotonic() - self._began_s
 
-    def figures(self) -> dict[str, Any]:
-        """`memory_bytes`, `resident_bytes`, `disk_bytes`, `loop_s`, and `steps`, those that they are of; None
-        where it was not measured: memory, where the step to be watched had been done before."""
+    def figures(self) -> Measured:
+        """What is known when the loop is over. No memory where the step to be watched had been done before."""
         self._see_disk()
         memory, resident = None, None
         if self._device.type == "cuda":

@@ -18,22 +18,26 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from preceptor.judge.models.local.weights_hash import weights_hash
 from preceptor.prompts.manifest import SEALS, SUMS, file_hash, files_in, versions, write_json, write_manifest
 from preceptor.prompts.records import Record
 from preceptor.train import distributed
+from preceptor.train.data.counts import TrainedRows
 from preceptor.train.data.readers import UNKNOWN
 from preceptor.train.errors import RunFolderError
+from preceptor.train.loop.manifest import Measured, TrainingManifest
 from preceptor.train.models.base import resolve_model
-from preceptor.train.settings import BARE, NOT_IN_RESULT
+from preceptor.train.settings import BARE, NOT_IN_RESULT, DpoSettings, RewardModelSettings
 
 WHOLE = "whole"
 SETTINGS, MANIFEST, METRICS, CHECKPOINTS = "settings.json", "manifest.json", "metrics.jsonl", "checkpoints"
 TENSORBOARD = "tensorboard"
 LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "safetensors")
 SCHEMA = 1
+FORMER = {old: name for kind in (RewardModelSettings, DpoSettings) for name, old in kind.former.items()}
+"""Names that settings had in folders of the version before -> today's."""
 log = logging.getLogger(__name__)
 NOTHING_MORE: Mapping[str, str] = MappingProxyType({})
 
@@ -43,7 +47,7 @@ class Opened(NamedTuple):
 
     path: Path
     identity: dict[str, Any]
-    finished: dict[str, Any] | None
+    finished: TrainingManifest | None
     """The manifest, where the very same training has been finished here."""
     checkpoint: Path | None
     """The last whole checkpoint, where it was begun and not finished."""
@@ -54,9 +58,7 @@ class Opened(NamedTuple):
 class TrainingResult(NamedTuple):
     """What a stage has to say in its manifest."""
 
-    rows: dict[str, Any]
-    """`in`, `used`, `held_out`, `shortened`, and `set_aside` by reason; in = used + held out + set aside.
-    Of pairs, `ids_aside` too: the ids of those set aside, by reason."""
+    rows: TrainedRows
     metrics: dict[str, Any]
     """The last step's figures, and those on held-out rows where there are any."""
     steps: int
@@ -65,8 +67,7 @@ class TrainingResult(NamedTuple):
     """What reading the rows set aside, and which files they came from."""
     plan: dict[str, Any]
     """The plan's prediction, as in `train.estimate.plan.TrainingPlan`."""
-    measured: dict[str, Any]
-    """What it took, as in `train.loop.meter.Meter.figures`."""
+    measured: Measured
     notes: tuple[str, ...] = ()
     """What a person should know of how it was trained."""
 
@@ -75,7 +76,7 @@ class Trained(NamedTuple):
     """What a training hands back: its folder and what the manifest says, as in `TrainingResult`."""
 
     folder: Path
-    rows: dict[str, Any]
+    rows: TrainedRows
     metrics: dict[str, Any]
     steps: int
     wall_s: float
@@ -83,7 +84,7 @@ class Trained(NamedTuple):
     finished_before: bool
     plan: dict[str, Any]
     """Empty for a training that was finished before there were plans; `measured` likewise."""
-    measured: dict[str, Any]
+    measured: Measured
     notes: tuple[str, ...] = ()
     """What a person should know of how it was trained."""
 
@@ -159,7 +160,7 @@ def open_folder(out: Path, identity: dict[str, Any]) -> Opened:
                 f"{out} was begun differently: {'; '.join(differences)}. "
                 "Choose another output folder, or remove this one"
             )
-        finished = begun if (out / MANIFEST).exists() else None
+        finished = cast("TrainingManifest", begun) if (out / MANIFEST).exists() else None
         return Opened(out, identity, finished, None if finished else _last_whole(out / CHECKPOINTS))
     except OSError as error:
         raise RunFolderError(f"cannot use {out}: {error.strerror or error}") from error
@@ -203,7 +204,7 @@ def finish_folder(opened: Opened, result: TrainingResult) -> Trained:
     files = sorted(p for p in folder.iterdir() if p.is_file() and p.name not in {SETTINGS, *SEALS})
     fullest = max(result.measured.get("disk_bytes", 0), bytes_under(folder))
     result = result._replace(measured={**result.measured, "disk_bytes": fullest})
-    manifest = {
+    manifest = {  # of the keys of TrainingManifest
         **opened.identity,
         "schema": SCHEMA,
         "versions": versions(*LIBRARIES),
@@ -305,10 +306,11 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _of_result(value: Any) -> Any:
-    """Without settings that did not yet, when a folder was begun, stand among those that change nothing."""
+    """By today's names, and without settings that did not yet, when a folder was begun, stand among those that change
+    nothing."""
     if not isinstance(value, dict):
         return value
-    return {key: given for key, given in value.items() if key not in NOT_IN_RESULT}
+    return {FORMER.get(key, key): given for key, given in value.items() if key not in NOT_IN_RESULT}
 
 
 def _differences(now: Mapping[str, Any], then: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -26,6 +26,7 @@ from transformers.integrations import TensorBoardCallback  # type: ignore[attr-d
 from preceptor.train import distributed
 from preceptor.train.errors import MemoryShortError, RunFolderError
 from preceptor.train.estimate.memory import is_out_of_memory
+from preceptor.train.loop.manifest import Measured
 from preceptor.train.loop.meter import Meter
 from preceptor.train.loop.output_folder import (
     CHECKPOINTS,
@@ -70,14 +71,13 @@ class Ran(NamedTuple):
 
     metrics: dict[str, Any]
     """The last step's figures."""
-    measured: dict[str, Any]
-    """What it took, as `train.loop.meter.Meter.figures` has it."""
+    measured: Measured
     notes: tuple[str, ...]
     """What a person should know of it."""
     steps: int
     """Done in all, those before a checkpoint too."""
 
-    def measured_since(self, began_s: float) -> dict[str, Any]:
+    def measured_since(self, began_s: float) -> Measured:
         """`measured`, with the time that was planned for: from `began_s` of the monotonic clock to now."""
         return {**self.measured, "time_s": round(time.monotonic() - began_s, 3)}
 

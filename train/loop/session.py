@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from preceptor.prompts.records import Record
+from preceptor.train.data.counts import TrainedRows
 from preceptor.train.estimate.plan import TrainingPlan, settled
 from preceptor.train.loop.output_folder import (
     Opened,
@@ -74,11 +75,11 @@ class Session(NamedTuple, Generic[S]):
         """The loop, as `train.loop.run.run_loop` has it."""
         return run_loop(trainer, self.opened, self.settings, watch, self.plan)
 
-    def handed_back(self, rows: dict[str, Any], ran: Ran) -> Trained:
+    def handed_back(self, rows: TrainedRows, ran: Ran) -> Trained:
         """What a process hands back that is not the first of several: that one writes the result."""
         return Trained(self.folder, rows, ran.metrics, ran.steps, 0.0, False, {}, ran.measured, ran.notes)
 
-    def finish(self, rows: dict[str, Any], ran: Ran, read: Mapping[str, Any] | None) -> Trained:
+    def finish(self, rows: TrainedRows, ran: Ran, read: Mapping[str, Any] | None) -> Trained:
         """Write the tokenizer beside the weights, which lie in the folder by now, and last of all the manifest.
 
         ran: with whatever the training has to add to its figures and notes; `read`: what reading the rows set aside

@@ -50,7 +50,9 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def adapted_by(base: Base, settings: LoopSettings, frozen_reference: bool, on_top: bool = False) -> PeftModel:
+def adapted_by(
+    base: Base, settings: LoopSettings, frozen_reference: bool, stacked: bool = False
+) -> PeftModel:
     """The base with the adapter that the settings ask for: a fresh one, a copy of an older one, or a fresh one
     on top of an older one.
 
@@ -59,12 +61,14 @@ def adapted_by(base: Base, settings: LoopSettings, frozen_reference: bool, on_to
     if settings.gradient_checkpointing:
         checkpoint_gradients(base.model)
     if settings.adapter is None:
-        if on_top:
-            raise CheckpointError("on_top needs an adapter, the one to be frozen beneath the fresh one")
+        if stacked:
+            raise CheckpointError(
+                "stack_adapter needs an adapter, the one to be frozen beneath the fresh one"
+            )
         form = {"dora": settings.dora, "rslora": settings.rslora}
         return adapt(base, settings.rank, settings.alpha, settings.seed, **form)
     adapter = Path(settings.adapter)
-    if on_top:
+    if stacked:
         return adapt_on_top(base, adapter, settings.rank, settings.alpha, settings.seed)
     return adapt_from(base, adapter, frozen_reference)
 

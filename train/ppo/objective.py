@@ -88,11 +88,13 @@ def kl_per_token(logprobs: Numbers, reference: Numbers, estimator: Estimator) ->
     return -gap if estimator == "k1" else gap.exp() - 1 - gap
 
 
-def adapted_coefficient(coefficient: float, kl_nats: float, target_nats: float) -> float:
-    """The next KL coefficient. Ziegler et al. 2019, section 2.2, with K = 0.1.
+def adapted_coefficient(coefficient: float, kl_nats: float, target_nats: float | None) -> float:
+    """The next KL coefficient. Ziegler et al. 2019, section 2.2, with K = 0.1; without a target it stays.
 
     e = clip(kl / target - 1, -0.2, 0.2); next = coefficient * (1 + K e)
     """
+    if target_nats is None:
+        return coefficient
     error = min(max(kl_nats / target_nats - 1, -0.2), 0.2)
     return coefficient * (1 + 0.1 * error)
 

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from preceptor.prompts.records import Prompt
 from preceptor.train.data.collate_replies import ReplyBatch, ReplyTokens, groups_of
+from preceptor.train.loop.manifest import Measured
 from preceptor.train.loop.output_folder import (
     METRICS,
     Trained,
@@ -49,7 +50,7 @@ from preceptor.train.ppo.guard_protocol import Decision, Ended, Guard, Moment
 from preceptor.train.ppo.roles import VALUE, Roles, open_roles
 from preceptor.train.ppo.rollouts import roll_out
 from preceptor.train.ppo.scorer import open_scorer
-from preceptor.train.ppo.update import Experience, update
+from preceptor.train.ppo.update import Experience, policy_numbers, update, value_numbers
 from preceptor.train.rollout.prompts import (
     TokenisedPrompt,
     drawings,
@@ -131,7 +132,7 @@ def train_ppo(
     if guard is not None and (guarded := guard.conclude(opened.path, ended)) is not None:
         metrics["guard"], notes = guarded.figures, (*notes, *guarded.notes)
     steps, wall_s = ended.stopped.get("step", ended.step), time.monotonic() - began_s
-    speed = {"samples_per_s": journal.samples_per_s()}
+    speed: Measured = {"samples_per_s": journal.samples_per_s()}
     return finish_folder(
         opened, TrainingResult(rows, metrics, steps, wall_s, dict(read or {}), {}, speed, notes)
     )
@@ -167,13 +168,26 @@ def run(
             seen = look_back(rolled, carried, roles, settings, fit_values=first)
             times.append(time.monotonic())
             figures = {**rollout_figures(rolled, seen), **figures}
-            decision = within_budget(figures["kl_nats"], carried, settings)
+            decision = within_budget(figures["kl_nats"], settings.kl_budget, carried.within_step)
         if rolled.rollouts and not decision.stop:
             if settings.kl_budget is not None:
                 carried = carried._replace(within=copy_weights(roles, POLICY), within_step=step - 1)
             rate = objective.linear_rate(1.0, step, steps, settings.warmup)
-            figures |= update(seen, roles, optimisers, settings, rate, step)
-            carried = carried._replace(kl_coef=steered(carried.kl_coef, figures["kl_nats"], settings))
+            figures |= update(
+                seen,
+                roles,
+                optimisers,
+                policy_numbers(settings),
+                value_numbers(settings),
+                rates=(settings.learning_rate * rate, settings.value_learning_rate * rate),
+                epochs=settings.ppo_epochs,
+                minibatches=settings.minibatches,
+                shuffled_by=f"{settings.seed}:{step}",
+            )
+            coefficient = objective.adapted_coefficient(
+                carried.kl_coef, figures["kl_nats"], settings.kl_target
+            )
+            carried = carried._replace(kl_coef=coefficient)
         carried = carried._replace(step=step)
         times.append(time.monotonic())
         if guard is not None and not decision.stop and (step % settings.guard_every == 0 or step == steps):
@@ -362,16 +376,9 @@ def measured(
 # Steer
 
 
-def steered(coefficient: float, kl_nats: float, settings: PpoSettings) -> float:
-    """The next step's KL coefficient."""
-    if settings.kl_target is None:
-        return coefficient
-    return objective.adapted_coefficient(coefficient, kl_nats, settings.kl_target)
-
-
-def within_budget(kl_nats: float, carried: Carried, settings: PpoSettings) -> Decision:
-    """Whether the policy that wrote the step's replies may stand."""
-    if settings.kl_budget is None or kl_nats <= settings.kl_budget:
+def within_budget(kl_nats: float, budget_nats: float | None, within_step: int) -> Decision:
+    """Whether the policy that wrote the step's replies may stand; else that of `within_step` is handed back."""
+    if budget_nats is None or kl_nats <= budget_nats:
         return Decision()
-    reason = f"KL of {kl_nats:.2f} nats is over the budget of {settings.kl_budget:g}"
-    return Decision(stop=True, return_step=carried.within_step, reason=reason)
+    reason = f"KL of {kl_nats:.2f} nats is over the budget of {budget_nats:g}"
+    return Decision(stop=True, return_step=within_step, reason=reason)

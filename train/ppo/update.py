@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
@@ -33,33 +33,58 @@ class Experience(NamedTuple):
     returns: Tensor  # (B, L)
 
 
+class PolicyNumbers(TypedDict):
+    """The arguments of `policy_step`, as in PpoSettings."""
+
+    clip: float
+    entropy: float
+    max_kl: float | None
+    max_grad_norm: float
+
+
+class ValueNumbers(TypedDict):
+    """The arguments of `value_step`, as in PpoSettings."""
+
+    value_clip: float | None
+    max_grad_norm: float
+
+
 def update(
-    seen: Experience, roles: Roles, optimisers: Optimisers, settings: PpoSettings, rate: float, step: int
+    seen: Experience,
+    roles: Roles,
+    optimisers: Optimisers,
+    policy: PolicyNumbers,
+    value: ValueNumbers,
+    *,
+    rates: tuple[float, float],
+    epochs: int,
+    minibatches: int,
+    shuffled_by: str,
 ) -> dict[str, float]:
-    """`ppo_epochs` passes over the replies, in minibatches of whole prompts, each drawn anew.
+    """`epochs` passes over the replies, in minibatches of whole prompts, each drawn anew. rates: the learning rates of
+    policy and value function; shuffled_by: equal texts give equal minibatches.
 
     The policy's updates end where it has moved by max_kl from the one that drew the replies; the value function
     goes on.
     """
-    peaks = (settings.learning_rate, settings.value_learning_rate)
-    for optimiser, peak in zip(optimisers, peaks, strict=True):
+    for optimiser, rate in zip(optimisers, rates, strict=True):
         for group in optimiser.param_groups:
-            group["lr"] = peak * rate
+            group["lr"] = rate
     groups = groups_of(seen.replies)
     policy_rows: list[dict[str, float]] = []
     value_rows: list[dict[str, float]] = []
     near = True
     roles.train()
-    for epoch in range(settings.ppo_epochs):
+    for epoch in range(epochs):
         order = list(groups)
-        random.Random(f"{settings.seed}:{step}:{epoch}").shuffle(order)
-        for first in range(min(settings.minibatches, len(order))):
-            part = order[first :: settings.minibatches]
+        random.Random(f"{shuffled_by}:{epoch}").shuffle(order)
+        for first in range(min(minibatches, len(order))):
+            part = order[first::minibatches]
             if near:
-                row = policy_step(seen, part, roles, optimisers.policy, **policy_numbers(settings))
-                near = settings.max_kl is None or row["approx_kl"] <= settings.max_kl
+                row = policy_step(seen, part, roles, optimisers.policy, **policy)
+                near = policy["max_kl"] is None or row["approx_kl"] <= policy["max_kl"]
                 policy_rows.append(row)
-            value_rows.append(value_step(seen, part, roles, optimisers.value, **value_numbers(settings)))
+            value_rows.append(value_step(seen, part, roles, optimisers.value, **value))
     roles.adapted.eval()
     rows = (policy_rows, value_rows)
     means = {key: sum(row[key] for row in each) / len(each) for each in rows for key in each[0]}
@@ -67,11 +92,11 @@ def update(
         **means,
         "explained_variance": objective.explained_variance(seen.values, seen.returns, seen.mask),
         "policy_updates": len(policy_rows) - (not near),
-        "learning_rate": peaks[0] * rate,
+        "learning_rate": rates[0],
     }
 
 
-def policy_numbers(settings: PpoSettings) -> dict[str, Any]:
+def policy_numbers(settings: PpoSettings) -> PolicyNumbers:
     """Of the settings, the arguments of `policy_step`."""
     return {
         "clip": settings.clip,
@@ -81,7 +106,7 @@ def policy_numbers(settings: PpoSettings) -> dict[str, Any]:
     }
 
 
-def value_numbers(settings: PpoSettings) -> dict[str, Any]:
+def value_numbers(settings: PpoSettings) -> ValueNumbers:
     """Of the settings, the arguments of `value_step`."""
     return {"value_clip": settings.value_clip, "max_grad_norm": settings.max_grad_norm}
 

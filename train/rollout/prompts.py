@@ -6,13 +6,13 @@ import hashlib
 import math
 import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from preceptor.judge.models.local.conversation import UnrenderableError
 from preceptor.prompts.records import Prompt
-from preceptor.train.data.counts import check_rows
+from preceptor.train.data.counts import TrainedRows, check_rows
 from preceptor.train.data.pairs import encode_messages, fit_prompt, turn_ends
 from preceptor.train.models.base import Base
 from preceptor.train.rollout.sampling import Sampling
@@ -36,8 +36,8 @@ def drawings(settings: RolloutSettings, count: int) -> int:
 
 def encode_prompts(
     prompts: Sequence[Prompt], settings: RolloutSettings, base: Base
-) -> tuple[list[TokenisedPrompt], dict[str, Any]]:
-    """The prompts in tokens, and what became of every row, as in `Result.rows`.
+) -> tuple[list[TokenisedPrompt], TrainedRows]:
+    """The prompts in tokens, and what became of every row.
 
     One that leaves no room for a reply loses its left. Raises TrainDataError where there is none at all.
     """
@@ -54,7 +54,13 @@ def encode_prompts(
         assert fitted is not None, "the settings leave room for two tokens"
         shortened += len(fitted) < len(tokens)
         asked.append(TokenisedPrompt(prompt, fitted))
-    rows = {"in": len(prompts), "used": len(asked), "held_out": 0, "set_aside": aside, "shortened": shortened}
+    rows: TrainedRows = {
+        "in": len(prompts),
+        "used": len(asked),
+        "held_out": 0,
+        "set_aside": aside,
+        "shortened": shortened,
+    }
     check_rows(rows)
     return asked, rows
 

@@ -123,7 +123,7 @@ def online_dpo(
     dpo: Annotated[
         DpoSettings,
         training(
-            *("model", "adapter", "on_top", "reference_adapter", "held_out", "take"),
+            *("model", "adapter", "stack_adapter", "reference_adapter", "held_out", "final_checkpoint"),
             *("compile", "tensorboard", "report_to"),
         ),
     ],

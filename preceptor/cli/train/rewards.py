@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 from preceptor.cli.flags import Flags, given, warn_of_old
 from preceptor.cli.train.options import PLACES
 from preceptor.constitution.errors import UserError
+from preceptor.judge.groupings import ScoreGrouping
 from preceptor.prompts.records import Settings
 from preceptor.settings import CHECKS, Asking
 
@@ -35,7 +36,7 @@ class Rewarding(Settings):
     """What a judge goes by: a shipped constitution's name or a YAML file."""
     judge_mode: Literal["group", "score"] = "group"
     """group: replies to a prompt against one another; score: each graded on its own."""
-    principles: Literal["joint", "each"] = "joint"
+    principles: ScoreGrouping = "joint"
     """joint: the judge is asked about all at once; each: about each on its own."""
     vllm: str | None = None
     """Address of a vLLM server that draws the policy's replies; else this process draws them."""

@@ -30,15 +30,15 @@ def settled(settings: SomeSettingsT) -> SomeSettingsT:
     with the adapter, and where the training libraries are missing."""
     need_training()
     said = given(settings)
-    on_top = said.get("on_top", False)
+    stacked = said.get("stack_adapter", False)
     if settings.adapter is None:
-        if on_top:
-            raise UserError("--on-top needs --adapter, the one to be frozen beneath the fresh one")
+        if stacked:
+            raise UserError("--stack-adapter needs --adapter, the one to be frozen beneath the fresh one")
         return settings.model_copy(update={"model": _named(settings.model)})
-    if not on_top and (both := [f"--{name}" for name in FRESH if said.get(name)]):
+    if not stacked and (both := [f"--{name}" for name in FRESH if said.get(name)]):
         raise UserError(
             f"{' and '.join(both)} cannot be set: --adapter goes on with an adapter that has its own, "
-            "unless --on-top"
+            "unless --stack-adapter"
         )
     from preceptor.train.models.adapters import base_of_adapter
 

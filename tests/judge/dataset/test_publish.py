@@ -14,7 +14,8 @@ from pyarrow import parquet
 from ruamel.yaml import YAML
 
 from preceptor.constitution.principle import Constitution
-from preceptor.judge.dataset.publish import LABELS, LabelRun, preference, publish, read_labels
+from preceptor.judge.dataset.label_folder import LABELS, LabelFolder
+from preceptor.judge.dataset.publish import LabelRun, preference, publish
 from preceptor.judge.errors import PairsError
 from preceptor.judge.label import label
 from preceptor.judge.models.protocol import Completion, Request
@@ -115,7 +116,7 @@ def test_the_folder_proves_itself(tmp_path: Path) -> None:
         "reliability.svg",
     }
     assert manifest["audit"]["n"] == 6
-    assert list(read_labels(tmp_path / "out" / "labels.jsonl")) == labels()
+    assert list(LabelFolder(tmp_path / "out").read_labels()) == labels()
 
 
 def test_absent_values_are_absent(tmp_path: Path) -> None:

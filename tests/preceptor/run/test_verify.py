@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from preceptor.judge.dataset.publish import FILES
+from preceptor.judge.dataset.label_folder import FILES
 from preceptor.prompts.manifest import MANIFEST, SUMS
 from preceptor.run.verify import verify
 from tests.preceptor.conftest import Preceptor

@@ -91,7 +91,7 @@ def test_other_settings_take_what_was_planned_too(
 @pytest.mark.parametrize("on_top", [False, True])
 def test_adapters_that_are_there_already_are_planned_for(tiny: Path, tmp_path: Path, on_top: bool) -> None:
     adapter = str(run("sft", settings_of("sft", tiny, epochs=1), tmp_path / "sft").folder)
-    settings = settings_of("dpo", tiny, adapter=adapter, on_top=on_top)
+    settings = settings_of("dpo", tiny, adapter=adapter, stack_adapter=on_top)
     bare = planned("dpo", settings_of("dpo", tiny))
     plan = planned("dpo", settings)
     trained = run("dpo", settings, tmp_path / "out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 import pytest
@@ -15,6 +16,8 @@ from preceptor.train.evaluation.report_card import (
     sample_figures,
 )
 from preceptor.train.evaluation.report_card_page import page
+from preceptor.train.evaluation.reward_figures import RewardFigures
+from tests.declared import faults
 
 
 def pairs(n: int = 400, scale: float = 1.0, length_bias: float = 0.0) -> list[Judged]:
@@ -88,6 +91,11 @@ def test_samples_are_told_apart_within_a_prompt() -> None:
     assert figures["std_within_prompt"] == pytest.approx(2**0.5)
     assert figures["std"] > 5
     assert sample_figures([[1.0]]) == {"prompts": 0}
+
+
+def test_cards_have_the_keys_of_their_type() -> None:
+    for rows, several in ((pairs(), True), (pairs(length_bias=0.2), False), ([], False)):
+        assert list(faults(json.loads(json.dumps(card(rows, ensemble=several))), RewardFigures)) == []
 
 
 def test_a_card_of_nothing_is_a_card() -> None:

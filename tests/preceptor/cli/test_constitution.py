@@ -22,7 +22,7 @@ principles:
   - {id: refuse, text: Choose the reply that declines., check: {refusal: present}}
   - {id: answer, text: Choose the reply that answers it all., check: {refusal: absent}}
 """
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 VAGUE = "name: vague\nprinciples:\n  - {id: nice, text: Be nice.}\n"
 
 

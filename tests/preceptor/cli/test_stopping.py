@@ -18,7 +18,7 @@ from tests.servers.llm import LLMServer
 from tests.train.conftest import tiny  # noqa: F401 a fixture
 from tests.train.tiny import preference
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MAIN = "from preceptor.cli.app import main; main()"
 BEFORE = {
     "in the foreground": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),

@@ -156,7 +156,7 @@ def test_help_shows_bounds_default_and_the_first_paragraph() -> None:
 
 
 def test_the_reference_is_what_the_commands_say() -> None:
-    page = Path(__file__).parents[2] / "docs/cli.md"
+    page = Path(__file__).parents[3] / "docs/cli.md"
     assert page.read_text(encoding="utf-8") == reference(), (
         "docs/cli.md is not what the flags say: run `make docs`"
     )

@@ -14,10 +14,11 @@ import pytest
 from preceptor.judge.errors import LedgerError
 from preceptor.judge.ledger.ledger import open_ledger
 from preceptor.judge.ledger.location import reading
+from preceptor.judge.ledger.queries import BillLine
 from preceptor.judge.ledger.schema import STEPS
 from tests.judge.ledger.test_ledger import ANSWER, request
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 OLD = ROOT / "tests" / "data" / "ledger"
 """`version-N.sql`: what version N's code made of an answered, an unpriced, a failed and an unfinished call."""
 
@@ -59,7 +60,17 @@ async def test_an_older_ledger_keeps_its_answers_and_its_bill(version: int, tmp_
         assert found == {asked["answered"].key: ANSWER, asked["unpriced"].key: ANSWER}
         assert await ledger.costs([asked["answered"].key]) == {asked["answered"].key: 0.25}
         (bill,) = await ledger.bill(())
-        assert bill == ({}, 2, 1, 1, 14, 4, 0, 0.25, 1)
+        assert bill == BillLine(
+            of={},
+            calls=2,
+            failed=1,
+            lost=1,
+            tokens_in=14,
+            tokens_out=4,
+            tokens_cached=0,
+            cost_usd=0.25,
+            unpriced=1,
+        )
         assert await ledger.intend(asked["in flight"])
         assert not await ledger.intend(asked["answered"])
     async with open_ledger(tmp_path / "new.db"):

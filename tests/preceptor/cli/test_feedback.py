@@ -101,7 +101,7 @@ def test_ctrl_c_leaves_a_valid_part_and_goes_on(
     server = start_server(latency_s=0.15, reach=6)
     words = [str(word) for word in label(server, "--out", "out", "--concurrency", 2)]
     code = "from preceptor.cli.app import main; main()"
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     environment = {**os.environ, "PYTHONPATH": root}
     process = subprocess.Popen(
         [sys.executable, "-c", code, *words], cwd=place, env=environment, stderr=subprocess.PIPE, text=True

@@ -104,7 +104,7 @@ def test_a_push_loads_as_the_model_that_it_made(run_folder: Path, tmp_path: Path
     with serve_hub(HubServer()) as server:
         environment = {
             **os.environ,
-            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "PYTHONPATH": str(Path(__file__).parents[3]),
             "HF_HUB_OFFLINE": "0",
             "HF_ENDPOINT": server.url,
             "HF_TOKEN": SECRET,

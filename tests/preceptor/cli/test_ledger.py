@@ -30,7 +30,7 @@ def server(preceptor: Preceptor, start_server: Start, monkeypatch: pytest.Monkey
     Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     Path("prompts.jsonl").write_text("".join(json.dumps({"prompt": f"say {n}"}) + "\n" for n in range(3)))
     server = start_server(faults=["ok"] * 8 + ["400"])
-    address = server.url.replace("://", "://me:hidden@")
+    address = f"{server.url}?key=hidden"
     labelled = preceptor(
         *("label", "pairs.jsonl", "-c", "style", "--judge", "openai/gpt-4o-mini", "--base-url", address),
         *("--out", "out", "--concurrency", 1),
@@ -119,7 +119,7 @@ def test_prune_counts_first_and_keeps_the_bill(preceptor: Preceptor, server: LLM
     assert preceptor("ledger", "bill", "--json").out == bill
     before = server.stats()["answered"]
     words = ("label", "pairs.jsonl", "-c", "style", "--judge", "openai/gpt-4o-mini")
-    again = preceptor(*words, "--base-url", server.url.replace("://", "://me:hidden@"), "--out", "again")
+    again = preceptor(*words, "--base-url", f"{server.url}?key=hidden", "--out", "again")
     assert (again.code, server.stats()["answered"] - before) == (0, 8)
 
 

@@ -1,0 +1,120 @@
+"""The folder that `label` writes: which file is where, and how it is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from preceptor.judge.dataset.card import RELIABILITY
+from preceptor.judge.dataset.manifest import FileFacts, LabelManifest
+from preceptor.judge.records import Label, Preference, Ranking
+from preceptor.prompts.manifest import SIGNATURE, SUMS, file_hash
+from preceptor.prompts.rows import read_records
+
+LABELS, CANARIES, RANKINGS, PREFERENCES, PARQUET, CARD, MANIFEST = (
+    "labels.jsonl",
+    "canaries.jsonl",
+    "rankings.jsonl",
+    "preferences.jsonl",
+    "preferences.parquet",
+    "card.md",
+    "manifest.json",
+)
+FILES = (LABELS, CANARIES, RANKINGS, PREFERENCES, PARQUET, CARD, RELIABILITY)
+"""What a folder can hold beside its manifest."""
+
+
+class LabelFolder(NamedTuple):
+    """One such folder, whole or being written."""
+
+    path: Path
+
+    @property
+    def labels(self) -> Path:
+        """Every comparison with its judgements; all other files are derived from it."""
+        return self.path / LABELS
+
+    @property
+    def canaries(self) -> Path:
+        """Labels of planted comparisons."""
+        return self.path / CANARIES
+
+    @property
+    def rankings(self) -> Path:
+        """Of groups."""
+        return self.path / RANKINGS
+
+    @property
+    def preferences(self) -> Path:
+        """For training, as JSON Lines."""
+        return self.path / PREFERENCES
+
+    @property
+    def parquet(self) -> Path:
+        """The same as Parquet."""
+        return self.path / PARQUET
+
+    @property
+    def card(self) -> Path:
+        """The dataset card."""
+        return self.path / CARD
+
+    @property
+    def reliability(self) -> Path:
+        """The picture beside the card."""
+        return self.path / RELIABILITY
+
+    @property
+    def manifest(self) -> Path:
+        """Written last: a folder without one is not finished."""
+        return self.path / MANIFEST
+
+    @property
+    def sums(self) -> Path:
+        """The hash of every file, the manifest's too."""
+        return self.path / SUMS
+
+    @property
+    def signature(self) -> Path:
+        """Of the hashes, where somebody signed."""
+        return self.path / SIGNATURE
+
+    def read_labels(self) -> Iterator[Label]:
+        """None from an empty file, which is what no pairs give."""
+        return _rows(self.labels)
+
+    def read_canaries(self) -> Iterator[Label]:
+        """As `read_labels`."""
+        return _rows(self.canaries)
+
+    def read_rankings(self) -> Iterator[Ranking]:
+        """One for each group."""
+        return read_records(self.rankings, Ranking)
+
+    def read_preferences(self) -> Iterator[Preference]:
+        """In the order of the labels."""
+        return read_records(self.preferences, Preference)
+
+    def read_manifest(self) -> LabelManifest | None:
+        """None where there is none, or none of `label`'s."""
+        try:
+            found: LabelManifest = json.loads(self.manifest.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return None
+        return found if isinstance(found, Mapping) and found.get("command") == "label" else None
+
+    def facts(self) -> dict[str, FileFacts]:
+        """Size and hash of every file that is there, by which the folder is verified."""
+        there = (name for name in FILES if (self.path / name).exists())
+        return {name: file_facts(self.path / name) for name in there}
+
+
+def _rows(path: Path) -> Iterator[Label]:
+    return read_records(path, Label) if path.stat().st_size else iter(())
+
+
+def file_facts(path: Path) -> FileFacts:
+    """By which a file is known again."""
+    return {"bytes": path.stat().st_size, "sha256": file_hash(path)}
