@@ -145,6 +145,8 @@ def test_a_key_that_comes_twice_is_told(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_had_begun_goes_with_the_next_whole_file(tmp_path: Path) -> None:
     """What others are writing stays, and so does what belongs to another file."""
+    tmp_path = tmp_path / "place"
+    tmp_path.mkdir()
     dead = next(pid for pid in range(2**22 - 2, 1, -1) if not Path(f"/proc/{pid}").exists())
     for name in (f".out.jsonl.{dead}.part", f".out.jsonl.{os.getppid()}.part", f".other.{dead}.part"):
         (tmp_path / name).write_text("half")
@@ -157,7 +159,8 @@ def test_what_a_killed_process_had_begun_goes_with_the_next_whole_file(tmp_path:
 
 
 def test_an_error_leaves_no_folder_that_was_not_there(tmp_path: Path) -> None:
-    (tmp_path / "there").mkdir()
+    tmp_path = tmp_path / "place"
+    (tmp_path / "there").mkdir(parents=True)
     for place in ("there", "new/one"):
         with pytest.raises(ZeroDivisionError), rows.replacing(tmp_path / place / "out.jsonl"):
             raise ZeroDivisionError

@@ -67,7 +67,7 @@ async def draw(
     limits = httpx.Limits(max_connections=CONNECTIONS)
     base = address.base.removesuffix("/v1")
     async with httpx.AsyncClient(
-        base_url=base, params=address.query or None, auth=address.login, timeout=timeout, limits=limits
+        base_url=base, params=address.query or None, timeout=timeout, limits=limits
     ) as client:
         loading = {"lora_name": name, "lora_path": adapter}
         await _post(client, "/v1/load_lora_adapter", loading)

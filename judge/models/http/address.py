@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from base64 import b64encode
 from typing import NamedTuple
-from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from preceptor.constitution.errors import UserError
 from preceptor.prompts.secrets import SHORTEST_PASSWORD, is_secret, keep
@@ -18,8 +17,6 @@ class Address(NamedTuple):
     """Without a slash at its end."""
     query: dict[str, str]
     """Azure's `api-version`, a gateway's own marks."""
-    login: tuple[str, str] | None = None
-    """User's name and password, for the client alone."""
 
     @property
     def shown(self) -> str:
@@ -41,16 +38,16 @@ def checked(given: str, where: str) -> Address:
         raise UserError(f"{_told(given)} is no address; {wanted}")
     if any(mark.isspace() or not mark.isprintable() for mark in given.strip()):
         raise UserError(f"{_told(given)} holds white space; {wanted}")
-    login = (unquote(parts.username or ""), unquote(parts.password or "")) if "@" in parts.netloc else None
-    if login is not None:
-        keep(login[1], shortest=SHORTEST_PASSWORD)
-        keep(b64encode(":".join(login).encode()).decode(), shortest=SHORTEST_PASSWORD)
-    base = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "")).rstrip("/")
+    if parts.username or parts.password:
+        raise UserError(
+            f"the address of {host} holds a user name or password; a key comes from the environment alone"
+        )
+    base = urlunsplit((parts.scheme, parts.netloc, parts.path, "", "")).rstrip("/")
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     for name, value in query.items():
         if is_secret(name):
             keep(value, shortest=SHORTEST_PASSWORD)
-    return Address(base, query, login)
+    return Address(base, query)
 
 
 def _told(given: str) -> str:

@@ -43,7 +43,7 @@ def opening(sdk: Any, own: str, variable: str, base_url: str | None, timeout_s: 
     wait_s = timeout_s or (NEAR_TIMEOUT_S if near else TIMEOUT_S)
     timeout = sdk.Timeout(wait_s, connect=min(CONNECT_S, wait_s))
     try:
-        client = http_client(sdk, timeout, address.login)
+        client = http_client(sdk, timeout)
     except (ValueError, TypeError, ImportError) as exc:  # of proxies, which are read from the environment
         raise UserError(
             f"the HTTP client cannot be made ({type(exc).__name__}); look at HTTP_PROXY, HTTPS_PROXY, "

@@ -73,9 +73,7 @@ def fast_transport() -> bool:
     return find_spec("aiohttp") is not None
 
 
-def http_client(sdk: Any, timeout: Any, login: tuple[str, str] | None = None) -> Any:
-    """The SDK's own HTTP client on the fastest transport that is installed. login: a user's name and password, which
-    are sent in the place of a key."""
+def http_client(sdk: Any, timeout: Any) -> Any:
+    """The SDK's own HTTP client on the fastest transport that is installed."""
     kind = sdk.DefaultAioHttpClient if fast_transport() else sdk.DefaultAsyncHttpxClient
-    auth = httpx2.BasicAuth(*login) if login is not None else None
-    return kind(timeout=timeout, event_hooks={"response": [_look]}, **({"auth": auth} if auth else {}))
+    return kind(timeout=timeout, event_hooks={"response": [_look]})
