@@ -94,9 +94,7 @@ def relay(name: str) -> None:
 
 def relay_warnings() -> None:
     """Have warnings of ours said like everything else, and not written past this module."""
-    logger = logging.getLogger("preceptor")
-    logger.handlers = [Relayed(logging.WARNING)]
-    logger.propagate = False
+    logging.getLogger("preceptor").handlers = [Relayed(logging.WARNING)]
 
 
 def result(value: Mapping[str, Any]) -> None:

@@ -189,13 +189,16 @@ def said_by(reply: RawReply, text: str) -> bool:
 
 def replies_to(prompts: Iterable[Prompt], calls: Calls) -> dict[str, str]:
     """Id of a response -> its text, of every call that asked one of the prompts."""
-    by_messages = {tuple(prompt.messages): prompt for prompt in prompts}
+    by_messages: dict[tuple[Message, ...], list[Prompt]] = {}
+    for prompt in prompts:
+        by_messages.setdefault(tuple(prompt.messages), []).append(prompt)
     found: dict[str, str] = {}
     for key, reply in calls.items():
         messages = tuple(reply.request.messages)
-        asked = by_messages.get(messages) or by_messages.get(messages[1:])
-        if asked is not None and reply.completion is not None:
-            found[content_id("response", asked.id, key)] = read_reply(reply.completion).text
+        asked = by_messages.get(messages) or by_messages.get(messages[1:]) or []
+        if reply.completion is not None:
+            text = read_reply(reply.completion).text
+            found |= {content_id("response", prompt.id, key): text for prompt in asked}
     return found
 
 
