@@ -83,6 +83,7 @@ PANELS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "Rollouts": ("vllm", "samples", "max_new_tokens", "temperature", "top_p", "system"),
         "Asking": (
             *("base_url", "ledger", "concurrency", "max_cost_usd", "prices", "rpm", "tpm", "timeout_s"),
+            "flex",
         ),
         "Batches": ("batch", "then_sync"),
         "Cluster": ("engine", "address", "gpus", "workers"),

@@ -168,6 +168,7 @@ def _arrived(
         finish=choice.get("finish_reason"),
         counts=counts,
         served_by=answer.get("model"),
+        tier=answer.get("service_tier"),
         tokens=_tokens(choice.get("logprobs")),
     )
 
@@ -190,8 +191,15 @@ def _counts(usage: object) -> Counts:
     if not isinstance(usage, Mapping):
         return Counts()
     details = usage.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, Mapping) else None
-    return Counts(usage.get("prompt_tokens"), usage.get("completion_tokens"), cached)
+    details = details if isinstance(details, Mapping) else {}
+    return Counts(
+        usage.get("prompt_tokens"),
+        usage.get("completion_tokens"),
+        details.get("cached_tokens"),
+        details.get(
+            "cache_write_tokens"
+        ),  # for half an hour: the longer lifetime is asked for, and never by us
+    )
 
 
 def _tokens(logprobs: object) -> list[TokenChoice] | None:
