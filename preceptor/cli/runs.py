@@ -224,7 +224,7 @@ def _doctor_of_models(access: AskSettings, file: Path | None, named: list[str], 
         console.result(told)
     else:
         for one in reports:
-            typer.echo(f"{'ok  ' if one.ok else 'none'}  {one.model:<32} {one.found}")
+            console.show(f"{'ok  ' if one.ok else 'none'}  {one.model:<32} {one.found}")
     for said in prices.warnings(access.price_table, [one.model for one in reports], prices.today()):
         console.say(f"note: {said}")
     if not all(one.ok for one in reports):
