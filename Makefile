@@ -10,7 +10,7 @@ PEERS  := build/peers
 CMAKE  ?= cmake
 LLAMA  := build/llama.cpp
 
-.PHONY: quickstart quickstart-real test coverage test-wheel check golden docs bench-train bench-judge bench-recorded bench-label bench-ppo bench-servers clean
+.PHONY: quickstart quickstart-real test coverage test-wheel check attack golden docs bench-train bench-judge bench-recorded bench-label bench-ppo bench-servers clean
 
 quickstart: $(VENV)/.train  ## the main job on the embedded default: no key, no network, no GPU
 	$(BIN)/preceptor quickstart
@@ -31,6 +31,9 @@ check: $(VENV)/.dev  ## ruff and mypy strict
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
+
+attack: $(VENV)/.dev  ## the table of bad inputs over all commands: one message each, no traceback, nothing left behind
+	$(BIN)/python -m tests.attack --training
 
 golden: $(VENV)/.dev  ## write the golden files anew; argue the change in the commit
 	GOLDEN=write $(BIN)/python -m pytest -q -m golden

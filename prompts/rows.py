@@ -25,6 +25,7 @@ from pydantic import ValidationError
 from preceptor.constitution.errors import FileFault
 from preceptor.prompts.errors import RowsError
 from preceptor.prompts.records import Record, said_once
+from preceptor.prompts.shown import csv_text
 
 ParsedT = TypeVar("ParsedT")
 RecordT = TypeVar("RecordT", bound=Record)
@@ -340,7 +341,7 @@ def _cell(column: str, text: str) -> Any:
             raise BadRowError(f"{column} is nested more than {DEEPEST} deep", "a list")
         if isinstance(value, list) and (column in LIST_CELLS or _are_messages(value)):
             return value
-    return [tag.strip() for tag in text.split(",")] if column == "tags" else text
+    return [tag.strip() for tag in text.split(",")] if column == "tags" else csv_text(text)
 
 
 def _are_messages(value: list[Any]) -> bool:
@@ -470,10 +471,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
     if path.is_dir():  # found at the end only, when all is paid
         raise RowsError(f"{path}: cannot be written: it is a folder; wanted the name of a file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    made = [parent for parent in (path.parent, *path.parent.parents) if not parent.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         temporary.replace(path)
+        made = []
+        _clear_of_the_dead(path)
     except (ConnectionError, TimeoutError):  # of whatever makes the rows, not of the file
         raise
     except OSError as exc:
@@ -481,6 +485,29 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # one that holds something else stays
+            for folder in made:
+                folder.rmdir()
+
+
+def _clear_of_the_dead(path: Path) -> None:
+    """Remove what killed processes had begun to write in the place of a file that is there now."""
+    begins, ends = f".{path.name}.", ".part"
+    for other in path.parent.glob(f".*{ends}"):
+        pid = other.name.removeprefix(begins).removesuffix(ends)
+        if other.name.startswith(begins) and pid.isdigit() and not _lives(int(pid)):
+            with suppress(OSError):
+                other.unlink()
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # another user's, or a number that is no process
+        return True
+    return True
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from preceptor.judge.models.reply_limits import billed_tokens
 from preceptor.judge.models.token_estimates import likely_tokens, likely_tokens_in
 from preceptor.judge.models.verdict_tokens import TokenChoice, last_verdict, verdict_probabilities
 from preceptor.prompts.records import said_once
+from preceptor.prompts.secrets import redacted
 from preceptor.prompts.thoughts import split
 
 LARGEST_BODY = 32 * 2**20
@@ -154,14 +155,14 @@ def unreadable(provider: str, why: object, request: Request, counts: Counts = Co
 
 
 def sound(text: str) -> str:
-    """The text with half surrogate pairs replaced, which no file, database or terminal takes, and whole ones joined."""
-    if text.isascii():
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+    """The text as it may be written down: half surrogate pairs replaced, which no file, database or terminal takes, and
+    whole ones joined; without a secret that a server repeats."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return redacted(text)
 
 
 def _name(word: object) -> str:

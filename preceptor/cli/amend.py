@@ -56,7 +56,7 @@ def edit(file: FileArgument, known: Known, on: ON = None) -> None:
         str(file),
         lineterm="",
     )
-    typer.echo("\n".join(lines))
+    console.show("\n".join(lines))
     _show_changes(before, after)
     if on is not None:
         _asked_again(on, after, known, as_json=False)
@@ -218,9 +218,9 @@ def try_examples(
     else:
         for one in found:
             reason = f"  {' '.join(one.reason.split())[:120]}" if one.came != "passed" else ""
-            typer.echo(f"{one.principle}[{one.number}] {one.came.upper()}{reason}")
+            console.show(f"{one.principle}[{one.number}] {one.came.upper()}{reason}")
         said = ", ".join(f"{counts[came]} {came}" for came in ("passed", "failed", "flipped", "no verdict"))
-        typer.echo(f"{rules.identity} by {judge.needed}: {said}")
+        console.show(f"{rules.identity} by {judge.needed}: {said}")
     if counts["passed"] < counts["cases"]:
         raise typer.Exit(1)
 

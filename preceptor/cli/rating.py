@@ -8,7 +8,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
 from pydantic import Field
 
 from preceptor.cli import console
@@ -85,7 +84,7 @@ def rate(
     if as_json:
         console.result(result)
     else:
-        typer.echo(str(out))
+        console.show(str(out))
 
 
 def _reweighted(heads: Any, weights: Sequence[str]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -160,3 +161,27 @@ def test_a_key_that_says_two_things_is_a_fault(tmp_path: Path) -> None:
     assert isinstance(good, RawRow)
     assert isinstance(bad, FileFault)
     assert "the key 'x' stands twice in one object and says two things" in str(bad)
+
+
+def test_what_a_killed_process_had_begun_goes_with_the_next_whole_file(tmp_path: Path) -> None:
+    """What others are writing stays, and so does what belongs to another file."""
+    tmp_path = tmp_path / "place"
+    tmp_path.mkdir()
+    dead = next(pid for pid in range(2**22 - 2, 1, -1) if not Path(f"/proc/{pid}").exists())
+    for name in (f".out.jsonl.{dead}.part", f".out.jsonl.{os.getppid()}.part", f".other.{dead}.part"):
+        (tmp_path / name).write_text("half")
+    rows.write_rows(tmp_path / "out.jsonl", [])
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "out.jsonl",
+        f".out.jsonl.{os.getppid()}.part",
+        f".other.{dead}.part",
+    }
+
+
+def test_an_error_leaves_no_folder_that_was_not_there(tmp_path: Path) -> None:
+    tmp_path = tmp_path / "place"
+    (tmp_path / "there").mkdir(parents=True)
+    for place in ("there", "new/one"):
+        with pytest.raises(ZeroDivisionError), rows.replacing(tmp_path / place / "out.jsonl"):
+            raise ZeroDivisionError
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]

@@ -98,6 +98,27 @@ def test_a_resumed_training_equals_an_unbroken_one_to_the_bit(
         assert all(ours[key].equal(theirs[key]) for key in ours)
 
 
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "trainer_state.json", "optimizer.pt", "whole"])
+def test_a_checkpoint_that_was_altered_is_named_and_the_one_before_is_taken(
+    tiny: Path, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = settings_of("dpo", tiny, keep_checkpoints=2)
+    with pytest.raises(StoppedError):
+        run("dpo", settings, tmp_path / "broken", watch=stop_at(5))
+    (path,) = (tmp_path / "broken/checkpoints/checkpoint-4").rglob(name)
+    whole = path.read_bytes()
+    path.write_bytes(
+        whole[: len(whole) // 2] + bytes([whole[len(whole) // 2] ^ 1]) + whole[len(whole) // 2 + 1 :]
+    )
+    seen: list[TrainingProgress] = []
+    resumed = run("dpo", settings, tmp_path / "broken", watch=seen.append)
+    assert seen[0].step == 3
+    assert "checkpoint-4 is not resumed from" in caplog.text
+    if name != "whole":
+        assert name in caplog.text
+    assert resumed.metrics == run("dpo", settings, tmp_path / "unbroken").metrics
+
+
 @pytest.mark.parametrize("stage", ["reward", "dpo"])
 def test_layout_and_passes_change_no_step(
     tiny: Path, tmp_path: Path, stage: str, monkeypatch: pytest.MonkeyPatch

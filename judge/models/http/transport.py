@@ -15,6 +15,9 @@ from preceptor.judge.models.door import LARGEST_BODY
 REPLIES = ("/chat/completions", "/messages")
 """Ends of the paths whose answers are one reply; results of batches are as large as they are."""
 
+BY_GET = frozenset({301, 302, 303})
+"""Redirects that are followed without what was sent."""
+
 
 COMPRESSED = {"gzip": zlib.MAX_WBITS | 32, "x-gzip": zlib.MAX_WBITS | 32, "deflate": zlib.MAX_WBITS | 32}
 """Content encodings that are asked for and read -> how zlib knows them, by their first bytes."""
@@ -90,10 +93,19 @@ async def _look(response: Any) -> None:
                 f"{url.scheme}://{url.netloc.decode()} sends requests on to {there.scheme}://{there.netloc.decode()}, "
                 "where nothing is sent; name that with --base-url if it is the server that you mean"
             )
+    if (
+        response.has_redirect_location
+        and response.status_code in BY_GET
+        and response.request.method == "POST"
+    ):
+        raise ProviderStopped(
+            f"{url.scheme}://{url.netloc.decode()} answers {response.status_code}, by which a question becomes the "
+            "fetching of a page; name the address that it sends on to with --base-url"
+        )
     if url.path.endswith(REPLIES):
         size = response.headers.get("content-length", "")
         if size.isdigit() and int(size[:20]) > LARGEST_BODY:
-            raise _too_large(str(url))
+            raise _too_large(url.host)
         # unpacked here: the library would unpack without a bound, behind the one on what comes over the line
         encoding = response.headers.get("content-encoding", "").strip().lower()
         if encoding in ("", "identity"):
@@ -102,9 +114,9 @@ async def _look(response: Any) -> None:
             del response.headers["content-encoding"]
         else:
             raise Transient(
-                f"{url} sent a reply packed as {encoding!r}, which was not asked for and is not read"
+                f"{url.host} sent a reply packed as {encoding!r}, which was not asked for and is not read"
             )
-        response.stream = _Bounded(response.stream, str(url), encoding)
+        response.stream = _Bounded(response.stream, url.host, encoding)
 
 
 def _too_large(url: str) -> Transient:

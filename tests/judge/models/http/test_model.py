@@ -52,6 +52,33 @@ async def test_a_redirect_on_the_same_server_is_followed() -> None:
         assert here.paths == ["/v1/chat/completions", "/v2/chat/completions"]
 
 
+@pytest.mark.parametrize("status", [301, 302, 303])
+async def test_no_page_that_a_redirect_has_fetched_is_a_verdict(status: int) -> None:
+    away = Answer(status, b"", {"location": "/v2/chat/completions"})
+    with serve(OddServer(lambda *_: away)) as here:
+        model = open_openai("openai/m", base_url=here.url)
+        with pytest.raises(ProviderStopped, match="becomes the fetching of a page"):
+            await model.complete(request())
+        await model.close()
+        assert len(here.bodies) == 1
+
+
+@pytest.mark.parametrize("proxy", ["nonsense", "ftp://bob:secret@host"])
+def test_a_proxy_that_is_none_is_one_error_when_a_model_is_opened(
+    proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, proxy)
+    said = "HTTP_PROXY"  # of the transport that looks at proxies only when it asks
+    try:
+        open_openai("openai/m", base_url="http://127.0.0.1:9/v1")
+    except UserError as error:
+        said = str(error)
+    assert "HTTP_PROXY" in said
+    assert "secret" not in said
+
+
 async def test_no_more_is_read_than_a_reply_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("preceptor.judge.models.http.transport.LARGEST_BODY", 10_000)
     with serve(OddServer(lambda *_: ok(completion("x" * 20_000)))) as here:
