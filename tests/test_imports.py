@@ -20,6 +20,7 @@ FOLDERS = {
     "prompts": ("", "layouts", "pools", "templates"),
     "judge": (
         "errors.py",
+        "clock.py",
         "records.py",
         "settings.py",
         "statistics.py",

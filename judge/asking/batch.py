@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
@@ -78,6 +77,7 @@ class Batches:
     ) -> None:
         """models: by the name that requests carry. then_sync: what one batch did not answer is asked directly."""
         self._fanout = fanout
+        self._clock = fanout.clock
         self._models = models
         self._ledger = ledger
         self._prices = prices.in_batches()
@@ -197,7 +197,7 @@ class Batches:
             remote=None,
             requests=0,
             worst_usd=0.0,
-            intended_at=time.time(),
+            intended_at=self._clock.time(),
         )
         asked = list(chunk.asked.values())
         held = await self._ledger.write(
@@ -212,12 +212,16 @@ class Batches:
             return
         worst = sum(chunk.worst_usd[key] for key in held)
         batch = batch.model_copy(update={"requests": len(held), "worst_usd": worst})
-        remote = await submit(self._providers[first.model], self._ledger, batch, chunk.lines(held))
+        remote = await submit(
+            self._providers[first.model], self._ledger, batch, chunk.lines(held), self._clock
+        )
         await self._sent(batch, remote)
         self._wanted.add(batch.token)
 
     async def _sent(self, batch: books.BatchRecord, remote: Remote) -> None:
-        await self._ledger.write(partial(books.sent, token=batch.token, remote=remote.id))
+        await self._ledger.write(
+            partial(books.sent, token=batch.token, remote=remote.id, now_s=self._clock.time())
+        )
         self._keep(batch.model_copy(update={"state": "sent", "remote": remote.id}))
         _log.info("%s sent to %s as %s", _of(batch.requests, "request"), batch.model, remote.id)
 
@@ -232,7 +236,7 @@ class Batches:
         while not budget.fits(needed_usd):
             if not self._going:
                 raise budget.reached(needed_usd)
-            await asyncio.sleep(next(waits))
+            await self._clock.sleep(next(waits))
             await self._look()
 
     async def _adopt(self) -> None:
@@ -245,8 +249,8 @@ class Batches:
                 continue
             if batch.state == "sent":
                 self._keep(batch)
-            elif abandoned(batch, self._owner):
-                remote = await find_out(self._providers[batch.model], self._ledger, batch)
+            elif abandoned(batch, self._owner, self._clock.time()):
+                remote = await find_out(self._providers[batch.model], self._ledger, batch, self._clock)
                 if remote is not None:
                     _log.info("found %s, which another run had sent when it was killed", remote.id)
                     await self._sent(batch, remote)
@@ -255,9 +259,9 @@ class Batches:
         """Until the batches that this round needs have ended; where another process asks for it, a while."""
         waits = pauses()
         if self._elsewhere and not self._wanted:
-            await asyncio.sleep(next(waits))
+            await self._clock.sleep(next(waits))
         while self._wanted & self._going.keys():
-            await asyncio.sleep(next(waits))
+            await self._clock.sleep(next(waits))
             await self._look()
 
     async def _look(self) -> None:
@@ -266,12 +270,12 @@ class Batches:
         for token, going in list(self._going.items()):
             provider = self._providers[going.batch.model]
             assert going.batch.remote is not None
-            remote = await patiently(partial(provider.retrieve, going.batch.remote))
+            remote = await patiently(partial(provider.retrieve, going.batch.remote), self._clock)
             if not remote.ended:
                 self._going[token] = going._replace(done=remote.done)
                 continue
             spent_before = self._counts.cost_usd
-            await patiently(partial(self._collect, going.batch, remote))
+            await patiently(partial(self._collect, going.batch, remote), self._clock)
             del self._going[token]
             self._fanout.budget.settle(going.batch.worst_usd, self._counts.cost_usd - spent_before)
         self._show_batches()
@@ -287,7 +291,9 @@ class Batches:
                 await self._book(batch, block)
                 block = []
         await self._book(batch, block)
-        rest = await self._ledger.write(partial(books.end, token=batch.token, problem=remote.problem))
+        rest = await self._ledger.write(
+            partial(books.end, token=batch.token, problem=remote.problem, now_s=self._clock.time())
+        )
         why = remote.refused or Transient(remote.problem or "the batch held no result for it")
         if isinstance(why, Throttled):
             # too much waits at the provider: the next round sends half as many at once, when all of this one has ended
@@ -329,7 +335,9 @@ class Batches:
             for key, exc in failed.items()
         }
         booked = await self._ledger.write(
-            partial(books.collect, token=batch.token, answered=answered, failed=said)
+            partial(
+                books.collect, token=batch.token, answered=answered, failed=said, now_s=self._clock.time()
+            )
         )
         self._tries.update(booked.failed if batch.owner == self._owner else ())
         for key in booked.failed:
@@ -380,7 +388,7 @@ class Batches:
         try:
             while self._going:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(next(waits)):
+                    async with self._clock.timeout(next(waits)):
                         await answered.wait()
                 if answered.is_set():
                     return

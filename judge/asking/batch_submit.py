@@ -3,10 +3,8 @@ arrived."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import secrets
-import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -14,6 +12,7 @@ from typing import Any, TypeVar
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 
 from preceptor.judge.asking.retry import wait_before_next, wait_s
+from preceptor.judge.clock import Clock
 from preceptor.judge.errors import ModelError, ProviderStopped, Rejected, Transient
 from preceptor.judge.ledger import batches as books
 from preceptor.judge.ledger.ledger import Ledger
@@ -72,7 +71,11 @@ class Chunk:
 
 
 async def submit(
-    provider: BatchProvider, ledger: Ledger, batch: books.BatchRecord, lines: Sequence[Mapping[str, Any]]
+    provider: BatchProvider,
+    ledger: Ledger,
+    batch: books.BatchRecord,
+    lines: Sequence[Mapping[str, Any]],
+    clock: Clock,
 ) -> Remote:
     """The batch at the provider. Raises ProviderStopped where it is not taken; its calls can be asked again then."""
     tries = 0
@@ -82,59 +85,63 @@ async def submit(
             return await provider.submit(batch.token, batch.run, lines)
         except Transient as exc:
             problem: ModelError = exc
-            await asyncio.sleep(SETTLE_S + wait_s(tries, exc))
+            await clock.sleep(SETTLE_S + wait_s(tries, exc))
             # the reply was lost, perhaps not the batch
-            if (there := await _listed(provider, ledger, batch)) is not None:
+            if (there := await _listed(provider, ledger, batch, clock)) is not None:
                 return there
             if tries < TRIES:
                 continue
         except ModelError as exc:
             problem = exc
-        await ledger.write(partial(books.unsent, token=batch.token, problem=str(problem)))
+        await ledger.write(partial(books.unsent, token=batch.token, problem=str(problem), now_s=clock.time()))
         hint = "; not every compatible server has a batch API: leave --batch out" if batch.endpoint else ""
         raise ProviderStopped(f"the batch was not taken: {problem}{hint}") from problem
 
 
-async def find_out(provider: BatchProvider, ledger: Ledger, batch: books.BatchRecord) -> Remote | None:
+async def find_out(
+    provider: BatchProvider, ledger: Ledger, batch: books.BatchRecord, clock: Clock
+) -> Remote | None:
     """A batch whose sender was killed before it could write down whether it arrived. Where it did not, what was
     uploaded for it is thrown away and its calls can be asked again."""
-    remote = await _listed(provider, ledger, batch)
-    left_s = batch.intended_at + SETTLE_S - time.time()
+    remote = await _listed(provider, ledger, batch, clock)
+    left_s = batch.intended_at + SETTLE_S - clock.time()
     if remote is None and left_s > 0:
-        await asyncio.sleep(left_s)
-        remote = await _listed(provider, ledger, batch)
+        await clock.sleep(left_s)
+        remote = await _listed(provider, ledger, batch, clock)
     if remote is None:
-        await patiently(lambda: provider.sweep(batch.token, batch.intended_at - SKEW_S))
+        await patiently(lambda: provider.sweep(batch.token, batch.intended_at - SKEW_S), clock)
         why = "its sender was killed before it left"
-        await ledger.write(partial(books.unsent, token=batch.token, problem=why))
+        await ledger.write(partial(books.unsent, token=batch.token, problem=why, now_s=clock.time()))
     return remote
 
 
-async def _listed(provider: BatchProvider, ledger: Ledger, batch: books.BatchRecord) -> Remote | None:
+async def _listed(
+    provider: BatchProvider, ledger: Ledger, batch: books.BatchRecord, clock: Clock
+) -> Remote | None:
     """A batch of which we have no id, among those that the provider lists."""
     known = {one.remote for one in await ledger.read(books.listed)}
 
     async def listed() -> list[Remote]:
         return [one async for one in provider.recent(batch.intended_at - SKEW_S) if one.id not in known]
 
-    found = await patiently(listed)
+    found = await patiently(listed, clock)
     for remote in found:
         if remote.token == batch.token:
             return remote
     for remote in found:
         # without a mark: only its results tell, and only if it may be the one is it waited for
         if not remote.token and remote.requests == batch.requests:
-            ended = await _ended(provider, remote)
-            if await patiently(partial(provider.token_of, ended)) == batch.token:
+            ended = await _ended(provider, remote, clock)
+            if await patiently(partial(provider.token_of, ended), clock) == batch.token:
                 return ended
     return None
 
 
-async def _ended(provider: BatchProvider, remote: Remote) -> Remote:
+async def _ended(provider: BatchProvider, remote: Remote, clock: Clock) -> Remote:
     waits = pauses()
     while not remote.ended:
-        await asyncio.sleep(next(waits))
-        remote = await patiently(partial(provider.retrieve, remote.id))
+        await clock.sleep(next(waits))
+        remote = await patiently(partial(provider.retrieve, remote.id), clock)
     return remote
 
 
@@ -146,12 +153,13 @@ def pauses() -> Iterator[float]:
         pause_s = min(LAST_POLL_S, 1.5 * pause_s)
 
 
-async def patiently(ask: Callable[[], Coroutine[Any, Any, AnswerT]]) -> AnswerT:
+async def patiently(ask: Callable[[], Coroutine[Any, Any, AnswerT]], clock: Clock) -> AnswerT:
     """A request that can be made again. Raises ProviderStopped where it never succeeds."""
     again = AsyncRetrying(
         retry=retry_if_exception_type(Transient),
         stop=stop_after_attempt(TRIES),
         wait=wait_before_next,
+        sleep=clock.sleep,
         reraise=True,
     )
 
@@ -168,7 +176,7 @@ async def patiently(ask: Callable[[], Coroutine[Any, Any, AnswerT]]) -> AnswerT:
         raise ProviderStopped(f"the batches cannot be looked at: {exc}") from exc
 
 
-def abandoned(batch: books.BatchRecord, owner: str) -> bool:
+def abandoned(batch: books.BatchRecord, owner: str, now_s: float) -> bool:
     """Whether whoever wanted to send a batch is gone, or is this very process, which sends one at a time."""
     same = batch.owner.rpartition(":")[0] == owner.rpartition(":")[0]
-    return same or is_gone(batch.owner) or time.time() - batch.intended_at > UPLOAD_S
+    return same or is_gone(batch.owner) or now_s - batch.intended_at > UPLOAD_S

@@ -25,6 +25,7 @@ from preceptor.judge.asking.budget import Budget, Spending, worst_usd
 from preceptor.judge.asking.prices import Prices
 from preceptor.judge.asking.rate_limits import LocalRateLimiter, RateLimiter, Slot
 from preceptor.judge.asking.retry import Tries, retryable, retryable_error
+from preceptor.judge.clock import SYSTEM, Clock
 from preceptor.judge.errors import BudgetReached, ModelError, ProviderStopped, Rejected, own
 from preceptor.judge.ledger.ledger import Ledger
 from preceptor.judge.models.protocol import (
@@ -143,13 +144,16 @@ class Fanout:
         *,
         spending: Spending | None = None,
         limiters: Mapping[str, RateLimiter] | None = None,
+        clock: Clock = SYSTEM,
     ) -> None:
         """models: by the name that requests carry. on_progress is called now and then, and at the end.
 
-        spending, ways: a budget and ways to models that are shared with other fan-outs; without them, its own.
+        spending, limiters: a budget and rate limiters that are shared with other fan-outs; without them, its own.
+        clock: all that is waited for here is waited for by it.
         """
         self._models = models
         self._ledger = ledger
+        self.clock = clock
         self._limits = limits
         self._prices = prices
         self._on_progress = on_progress
@@ -363,7 +367,7 @@ class Fanout:
     async def _pause(self, wait_s: float) -> None:
         """Sleep, or raise the reason why the run stops as soon as there is one."""
         try:
-            async with asyncio.timeout(wait_s):
+            async with self.clock.timeout(wait_s):
                 await self._stopping.wait()
         except TimeoutError:
             return
@@ -382,9 +386,8 @@ class Fanout:
         return model.billed_tokens(request) if isinstance(model, KnowsRoom) else billed_tokens(request)
 
     def _way(self, model: Model, shared: RateLimiter | None) -> RateLimiter:
-        clock = asyncio.get_running_loop().time
         return shared or LocalRateLimiter(
-            self._width(model), self._pause, clock, rpm=self._limits.rpm, tpm=self._limits.tpm
+            self._width(model), self._pause, self.clock, rpm=self._limits.rpm, tpm=self._limits.tpm
         )
 
     def _tries_of(self, name: str, model: Model) -> Tries:
@@ -393,7 +396,7 @@ class Fanout:
             deadline_s = max(DEADLINE_S, 2 * model.timeout_s if isinstance(model, GivesTime) else 0.0)
         if model.capabilities.queueing:
             deadline_s = None
-        return Tries(model, self._limiters[name], deadline_s, self._limits.attempts, self._pause)
+        return Tries(model, self._limiters[name], deadline_s, self._limits.attempts, self._pause, self.clock)
 
     def _width(self, model: Model) -> int:
         return QUEUED_AT_ONCE if model.capabilities.queueing else self._limits.concurrency
@@ -418,18 +421,20 @@ class Fanout:
         if not rest:
             return
         interrupted = isinstance(self._stopped, RunInterruptedError)
-        done, late = await asyncio.wait(rest, timeout=GRACE_S if interrupted else None)
-        for task in late:
-            task.cancel()
-        if late:
-            done |= (await asyncio.wait(late))[0]
-        for task in done:
+        try:
+            async with self.clock.timeout(GRACE_S if interrupted else None):
+                await asyncio.wait(rest)
+        except TimeoutError:
+            for task in rest:
+                task.cancel()
+            await asyncio.wait(rest)
+        for task in rest:
             if not task.cancelled():
                 task.exception()
 
     def _step(self, **changes: Any) -> None:
         self._progress = self._progress._replace(**changes)
-        now = asyncio.get_running_loop().time()
+        now = self.clock.monotonic()
         if self._on_progress is not None and now >= self._shown_at + SHOWN_EVERY_S:
             self._shown_at = now
             self._on_progress(self._progress)

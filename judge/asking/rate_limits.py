@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
+from preceptor.judge.clock import Clock
 from preceptor.judge.models.http.waits import allowances
 from preceptor.judge.models.protocol import Request
 from preceptor.judge.models.reply_limits import billed_tokens
@@ -78,12 +79,12 @@ class LocalRateLimiter:
         self,
         width: int,
         pause: Callable[[float], Awaitable[None]],
-        clock: Callable[[], float],
+        clock: Clock,
         *,
         rpm: float | None = None,
         tpm: float | None = None,
     ) -> None:
-        """pause: sleeps, and raises where waiting has become useless. clock: seconds, monotonic."""
+        """pause: sleeps, and raises where waiting has become useless."""
         self._most = self._width = float(width)
         self._pause = pause
         self._clock = clock
@@ -96,7 +97,7 @@ class LocalRateLimiter:
         self._turn = asyncio.Lock()
         self._sent = SentMark(0, 0.0, 0.0, 0.0)
         self._heard = SentMark(-1, 0.0, 0.0, 0.0)
-        now = clock()
+        now = clock.monotonic()
         # a second's worth at a time: a full minute's at once would be twice the limit in the first minute
         self._buckets = {
             what: _TokenBucket(limit / 60, max(1.0, limit / 60), max(1.0, limit / 60), now)
@@ -146,7 +147,7 @@ class LocalRateLimiter:
 
     def throttled(self, left_at: float, retry_after_s: float | None) -> None:
         """The model had no time for a request that left then. What left before the last cut says nothing new."""
-        now = self._clock()
+        now = self._clock.monotonic()
         if left_at >= self._cut_at:
             self._width = max(1.0, self._width / 2)
             self._cut_at = now
@@ -160,8 +161,8 @@ class LocalRateLimiter:
         """Learn from the headers of a reply to the request that left with this mark."""
         if mark.requests < self._heard.requests:
             return  # an older reply than the one heard last
-        now = self._clock()
-        for what, said in allowances(headers, datetime.now(UTC)).items():
+        now = self._clock.monotonic()
+        for what, said in allowances(headers, datetime.fromtimestamp(self._clock.time(), UTC)).items():
             rate = said.limit / 60
             if said.reset_s and said.remaining < said.limit:
                 rate = min(rate, (said.limit - said.remaining) / said.reset_s)
@@ -183,14 +184,14 @@ class LocalRateLimiter:
             async with self._turn:  # one at a time sleeps on the clock; the others keep their order behind it
                 await self._wait_for_share(request)
         sent = self._sent
-        self._sent = sent._replace(requests=sent.requests + 1, at=self._clock())
+        self._sent = sent._replace(requests=sent.requests + 1, at=self._clock.monotonic())
         return self._sent
 
     async def _wait_for_share(self, request: Request) -> None:
         tokens_in, tokens_out = float(likely_tokens_in(request)), float(billed_tokens(request))
         wanted = SentMark(1, tokens_in, tokens_out, 0.0)
         while True:
-            now = self._clock()
+            now = self._clock.monotonic()
             wait_s = max(
                 self._hold_until - now,
                 *(bucket.wait_s(_part(what, wanted), now) for what, bucket in self._buckets.items()),

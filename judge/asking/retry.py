@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -10,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from tenacity import RetryCallState
 
 from preceptor.judge.asking.rate_limits import RateLimiter, Slot
+from preceptor.judge.clock import SYSTEM, Clock
 from preceptor.judge.errors import ModelError, ProviderStopped, Rejected, Transient, Unreadable
 from preceptor.judge.models.door import admitted
 from preceptor.judge.models.http.faults import Throttled, TimedOut, Unreachable
@@ -86,6 +86,7 @@ class Tries:
         deadline_s: float | None,
         attempts: int,
         pause: Callable[[float], Awaitable[None]],
+        clock: Clock = SYSTEM,
     ) -> None:
         """deadline_s: for one call; None: it may take as long as it takes. attempts: most tries of a call.
         pause: sleeps, and raises where waiting has become useless.
@@ -95,6 +96,7 @@ class Tries:
         self._deadline_s = deadline_s
         self._attempts = attempts
         self._pause = pause
+        self._clock = clock
         self._has_answered = False
         self._consecutive_failures = 0
         self._given_at = float("-inf")
@@ -105,14 +107,13 @@ class Tries:
         The deadline runs while the model is asked and between tries; not while the call waits for a slot, nor in
         waits that the provider asks for: a rate limit of a minute would else fail every row.
         """
-        clock = asyncio.get_running_loop().time
         left_s = self._deadline_s
         tries = 0
         while True:
             tries += 1
-            left_at = clock()
+            left_at = self._clock.monotonic()
             try:
-                async with asyncio.timeout(left_s):
+                async with self._clock.timeout(left_s):
                     completion = await self._ask(request, slot)
             except (Transient, TimeoutError) as exc:
                 problem = exc
@@ -141,7 +142,8 @@ class Tries:
             if left_s is not None and _late(problem) and await self._gives_time(left_at):
                 left_s = self._deadline_s  # anew
             elif left_s is not None:
-                left_s -= clock() - left_at + (0 if throttled and asked_for_s is not None else pause_s)
+                waited_s = 0 if throttled and asked_for_s is not None else pause_s
+                left_s -= self._clock.monotonic() - left_at + waited_s
             if tries >= self._attempts or (left_s is not None and left_s <= 0):
                 raise self._gave_up(tries, problem) from problem
             await slot.release_during(self._pause(pause_s))
@@ -161,7 +163,7 @@ class Tries:
         longer_s = 2 * (self._deadline_s or 0.0)
         if longer_s > LONGEST_DEADLINE_S or not isinstance(self._model, GivesTime):
             return False
-        self._given_at = asyncio.get_running_loop().time()
+        self._given_at = self._clock.monotonic()
         if not await self._model.gives_time():
             self._given_at = float("-inf")
             return False

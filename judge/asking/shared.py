@@ -17,6 +17,7 @@ from preceptor.constitution.errors import UserError
 from preceptor.judge.asking.budget import Budget
 from preceptor.judge.asking.fanout import Limits, Progress, RunInterruptedError
 from preceptor.judge.asking.rate_limits import LocalRateLimiter, SentMark, Slot
+from preceptor.judge.clock import SYSTEM, Clock
 from preceptor.judge.errors import BudgetReached, ProviderStopped
 from preceptor.judge.models.protocol import Request
 
@@ -81,8 +82,9 @@ class _Held:
 class Keeper:
     """Keeps budget and rates for all workers of one run; all its methods run in one event loop."""
 
-    def __init__(self, limits: Limits, silent_s: float = SILENT_S) -> None:
+    def __init__(self, limits: Limits, silent_s: float = SILENT_S, clock: Clock = SYSTEM) -> None:
         self._limits = limits
+        self._clock = clock
         self._silent_s = silent_s
         self._budget = Budget(limits.max_cost_usd)
         self._limiters: dict[str, LocalRateLimiter] = {}
@@ -139,8 +141,8 @@ class Keeper:
                     self._gate(note.model).answered()
                 case "throttled":
                     ago_s, retry_after_s = note.facts
-                    now = asyncio.get_running_loop().time()
-                    self._gate(note.model).throttled(now - ago_s, retry_after_s)
+                    left_at = self._clock.monotonic() - ago_s
+                    self._gate(note.model).throttled(left_at, retry_after_s)
                 case "observe":
                     headers, mark = note.facts
                     self._gate(note.model).observe(headers, mark)
@@ -175,23 +177,22 @@ class Keeper:
         return NOTHING_DONE._replace(**sums)
 
     def _of(self, worker: str) -> _Held:
-        now = asyncio.get_running_loop().time()
+        now = self._clock.monotonic()
         held = self._held.setdefault(worker, _Held(now))
         held.heard_at = now
         return held
 
     def _gate(self, model: str) -> LocalRateLimiter:
         if model not in self._limiters:
-            clock = asyncio.get_running_loop().time
             limits = self._limits
             self._limiters[model] = LocalRateLimiter(
-                limits.concurrency, self._pause, clock, rpm=limits.rpm, tpm=limits.tpm
+                limits.concurrency, self._pause, self._clock, rpm=limits.rpm, tpm=limits.tpm
             )
         return self._limiters[model]
 
     async def _pause(self, wait_s: float) -> None:
         try:
-            async with asyncio.timeout(wait_s):
+            async with self._clock.timeout(wait_s):
                 await self._stopping.wait()
         except TimeoutError:
             return
@@ -199,7 +200,7 @@ class Keeper:
 
     def _let_go_of_the_gone(self) -> None:
         """Give the slots of lost workers to others; book what they had reserved."""
-        silent_since = asyncio.get_running_loop().time() - self._silent_s
+        silent_since = self._clock.monotonic() - self._silent_s
         for held in self._held.values():
             if held.heard_at < silent_since:
                 for model in list(held.places.elements()):
@@ -279,8 +280,10 @@ class SharedBudget:
 class SharedRateLimiter:
     """`judge.asking.rate_limits.RateLimiter`, kept elsewhere."""
 
-    def __init__(self, line: KeeperConnection, model: str) -> None:
+    def __init__(self, line: KeeperConnection, model: str, clock: Clock = SYSTEM) -> None:
+        """clock: the fan-out's."""
         self._line = line
+        self._clock = clock
         self._model = model
 
     def slot(self, request: Request) -> Slot:
@@ -305,7 +308,7 @@ class SharedRateLimiter:
 
     def throttled(self, left_at: float, retry_after_s: float | None) -> None:
         """As LocalRateLimiter's; clocks of two machines differ, so what is told is how long ago."""
-        ago_s = asyncio.get_running_loop().time() - left_at
+        ago_s = self._clock.monotonic() - left_at
         self._line.tell(KeeperNote("throttled", self._model, (ago_s, retry_after_s)))
 
     def observe(self, headers: Mapping[str, str], mark: SentMark) -> None:

@@ -2,12 +2,11 @@
 
 The calls of a batch are leased to the batch and not to the process that sent it, so that they survive it: whoever comes
 next finds the batch, and nobody asks its calls meanwhile. Every function is one transaction, and each can be repeated
-after a kill, or by two processes at once, without a second line on the bill.
+after a kill, or by two processes at once, without a second line on the bill. `now_s`: seconds since 1970.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -141,31 +140,34 @@ def intend(
     return held
 
 
-def sent(connection: Connection, token: str, remote: str) -> None:
+def sent(connection: Connection, token: str, remote: str, now_s: float) -> None:
     """The provider has it, under this id."""
     connection.execute(
         sql.text("UPDATE batches SET state = 'sent', remote = :remote, sent_at = :now WHERE token = :token"),
-        {"token": token, "remote": remote, "now": time.time()},
+        {"token": token, "remote": remote, "now": now_s},
     )
 
 
-def unsent(connection: Connection, token: str, problem: str) -> None:
+def unsent(connection: Connection, token: str, problem: str, now_s: float) -> None:
     """It never arrived: its calls can be asked by anybody."""
     connection.execute(_UNSENT, {"token": token})
     connection.execute(
         sql.text(
             "UPDATE batches SET state = 'unsent', ended_at = :now, problem = :said WHERE token = :token"
         ),
-        {"token": token, "now": time.time(), "said": problem},
+        {"token": token, "now": now_s, "said": problem},
     )
 
 
 def collect(
-    connection: Connection, token: str, answered: Sequence[BatchAnswer], failed: Mapping[str, Failed]
+    connection: Connection,
+    token: str,
+    answered: Sequence[BatchAnswer],
+    failed: Mapping[str, Failed],
+    now_s: float,
 ) -> Booked:
     """Write results down, once. failed: by key."""
     held = _held(connection, token, [one.key for one in answered] + list(failed))
-    now_s = time.time()
     answers: list[dict[str, Any]] = [
         {
             "key": one.key,
@@ -195,7 +197,7 @@ def collect(
     return Booked(frozenset(row["key"] for row in answers), frozenset(row["key"] for row in failures))
 
 
-def end(connection: Connection, token: str, problem: str) -> frozenset[str]:
+def end(connection: Connection, token: str, problem: str, now_s: float) -> frozenset[str]:
     """The provider is done with it and everything that came is written down. The keys of the calls for which nothing
     came; they have failed."""
     rest = connection.execute(
@@ -203,10 +205,10 @@ def end(connection: Connection, token: str, problem: str) -> frozenset[str]:
         {"token": token},
     )
     why = problem or "the batch ended without a result for it"
-    booked = collect(connection, token, (), dict.fromkeys(rest.scalars().all(), Failed(why)))
+    booked = collect(connection, token, (), dict.fromkeys(rest.scalars().all(), Failed(why)), now_s)
     connection.execute(
         sql.text("UPDATE batches SET state = 'ended', ended_at = :now, problem = :said WHERE token = :token"),
-        {"token": token, "now": time.time(), "said": problem or None},
+        {"token": token, "now": now_s, "said": problem or None},
     )
     return booked.failed
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -29,6 +28,7 @@ from typing import Any, NamedTuple, TypeVar
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection
 
+from preceptor.judge.clock import SYSTEM, Clock
 from preceptor.judge.ledger.location import Engines, ledger_error, open_engines
 from preceptor.judge.ledger.owner import is_gone, new_owner
 from preceptor.judge.ledger.queries import BillLine, By, Pruned, Wanted, bill, compact, prune
@@ -120,9 +120,10 @@ class _Find(NamedTuple):
 class Ledger:
     """The calls in one database; made by `open_ledger`."""
 
-    def __init__(self, engines: Engines, run: str) -> None:
+    def __init__(self, engines: Engines, run: str, clock: Clock = SYSTEM) -> None:
         self.run = run
         """Names what is asked through this object on the bill."""
+        self._clock = clock
         self._owner = new_owner()
         self._server = engines.place.path is None
         self._open: set[str] = set()
@@ -130,7 +131,7 @@ class Ledger:
         self._ahead_s = 0.0
         """How far the database server's clock is ahead of ours: leases are by its clock, for all machines."""
         explain = partial(ledger_error, engines.place)
-        self._writer = LedgerWriter(engines.writer, self._write, explain, (RENEW_S, self._renew))
+        self._writer = LedgerWriter(engines.writer, self._write, explain, (RENEW_S, self._renew), clock)
         self._reader = LedgerWriter(engines.reader, _read, explain)
 
     async def find(self, keys: Sequence[str]) -> dict[str, Completion]:
@@ -214,7 +215,7 @@ class Ledger:
         return _named(request) | {"run": self.run}
 
     def _now_s(self) -> float:
-        return time.time() + self._ahead_s
+        return self._clock.time() + self._ahead_s
 
     def _write(self, connection: Connection, jobs: Sequence[Any]) -> list[Any]:
         """Jobs of one kind together, an intent before its answer, by key, so that processes seldom meet crosswise."""
@@ -277,7 +278,7 @@ class Ledger:
     def _lose_the_dead(self, connection: Connection) -> int:
         if self._server:
             told = connection.exec_driver_sql("SELECT EXTRACT(EPOCH FROM clock_timestamp())").scalar_one()
-            self._ahead_s = float(told) - time.time()
+            self._ahead_s = float(told) - self._clock.time()
         now_s = self._now_s()
         owners = connection.execute(_OWNERS).all()
         gone = [
@@ -348,14 +349,17 @@ def _read(connection: Connection, jobs: Sequence[Any]) -> list[Any]:
 
 
 @asynccontextmanager
-async def open_ledger(place: str | Path, *, run: str | None = None) -> AsyncIterator[Ledger]:
+async def open_ledger(
+    place: str | Path, *, run: str | None = None, clock: Clock = SYSTEM
+) -> AsyncIterator[Ledger]:
     """The ledger at a path, `sqlite:///PATH` or `postgresql://…`, made where there is none, brought to this version.
 
     run: on the bill, the name of what is asked; None: this process's own. What earlier owners had in flight when they
     ended is reconciled first. Raises LedgerError where it cannot be made or written, is something else, or comes from a
     newer version; a damaged one is moved aside first.
     """
-    ledger = Ledger(await asyncio.to_thread(open_engines, str(place)), this_run() if run is None else run)
+    engines = await asyncio.to_thread(open_engines, str(place))
+    ledger = Ledger(engines, this_run() if run is None else run, clock)
     try:
         await ledger.reconcile()
         yield ledger

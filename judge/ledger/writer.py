@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -14,6 +13,7 @@ import sqlalchemy as sql
 from sqlalchemy.engine import Connection, Engine
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
+from preceptor.judge.clock import SYSTEM, Clock
 from preceptor.judge.errors import LedgerError, own
 
 MOST_AT_ONCE = 500
@@ -49,13 +49,15 @@ class LedgerWriter:
         carry_out: RunJobs,
         explain: Callable[[Exception], LedgerError],
         every: tuple[float, Callable[[Connection], None]] | None = None,
+        clock: Clock = SYSTEM,
     ) -> None:
         """explain: what the database said -> what the user is told. every: (seconds, what is done as often)."""
         self._engine = engine
         self._carry_out = carry_out
         self._explain = explain
         self._every = every
-        self._due_s = time.monotonic() + every[0] if every else float("inf")
+        self._clock = clock
+        self._due_s = self._clock.monotonic() + every[0] if every else float("inf")
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._thread.start()
@@ -86,11 +88,11 @@ class LedgerWriter:
                     mine = [pair for pair in zip(waiting, results, strict=True) if pair[0].loop is loop]
                     if not loop.is_closed():
                         loop.call_soon_threadsafe(_settle, mine)
-            if self._every is not None and time.monotonic() >= self._due_s:
+            if self._every is not None and self._clock.monotonic() >= self._due_s:
                 self._transact(
                     self._every[1]
                 )  # where it fails, so does what comes next, and somebody hears of it
-                self._due_s = time.monotonic() + self._every[0]
+                self._due_s = self._clock.monotonic() + self._every[0]
 
     def _results(self, jobs: Sequence[Any]) -> list[Any]:
         """Those of one transaction together; after it, one by one, the jobs that go in none."""
@@ -108,7 +110,7 @@ class LedgerWriter:
     def _taken(self) -> list[_Waiting | None]:
         """What waits, after waiting for the first of it; nothing where the time for `every` comes before."""
         try:
-            wait_s = None if self._every is None else max(0.0, self._due_s - time.monotonic())
+            wait_s = None if self._every is None else max(0.0, self._due_s - self._clock.monotonic())
             taken = [self._queue.get(timeout=wait_s)]
         except queue.Empty:
             return []

@@ -20,6 +20,7 @@ from preceptor.judge.asking.batch import Batches, warn_of_batches
 from preceptor.judge.asking.fanout import Fanout, Progress
 from preceptor.judge.asking.first_rows import FirstRows
 from preceptor.judge.asking.plan import AskingPlan, plan
+from preceptor.judge.clock import SYSTEM, Clock
 from preceptor.judge.errors import BudgetReached, ProviderStopped
 from preceptor.judge.label import label, template_for
 from preceptor.judge.ledger.ledger import open_ledger
@@ -75,7 +76,10 @@ Dialogues = Iterable[Dialogue[RowT]] | Callable[[], Iterable[Dialogue[RowT]]]
 
 @asynccontextmanager
 async def open_asker(
-    models: Iterable[Model], asking: Asking, on_progress: OnProgress | None = None
+    models: Iterable[Model],
+    asking: Asking,
+    on_progress: OnProgress | None = None,
+    clock: Clock = SYSTEM,
 ) -> AsyncIterator[Fanout | Batches]:
     """A fan-out, or batches, that ask these models over the ledger. Everything is closed at the end of the block."""
     models = tuple(models)
@@ -83,13 +87,13 @@ async def open_asker(
     prices = asking.price_table
     try:
         with seldom_collecting():
-            async with open_ledger(asking.ledger) as ledger:
+            async with open_ledger(asking.ledger, clock=clock) as ledger:
                 if asking.in_batches:
-                    direct = Fanout(named, ledger, asking.limits, prices)
+                    direct = Fanout(named, ledger, asking.limits, prices, clock=clock)
                     yield Batches(direct, named, ledger, prices, asking.then_sync, on_progress)
                 else:
                     await warn_of_batches(ledger, named)
-                    yield Fanout(named, ledger, asking.limits, prices, on_progress)
+                    yield Fanout(named, ledger, asking.limits, prices, on_progress, clock=clock)
     finally:
         for model in models:
             await model.close()

@@ -16,12 +16,13 @@ import pytest
 from preceptor.judge.asking.fanout import Fanout, Limits
 from preceptor.judge.asking.prices import Prices
 from preceptor.judge.ledger import ledger as ledger_module
-from preceptor.judge.ledger.ledger import open_ledger
+from preceptor.judge.ledger.ledger import LEASE_S, RENEW_S, open_ledger
 from preceptor.judge.ledger.location import reading
 from preceptor.judge.ledger.owner import is_gone, new_owner
 from preceptor.judge.models.protocol import Completion, Dialogue, Outcome, Request
 from preceptor.judge.models.scripted import ScriptedModel
 from tests.judge.ledger.test_ledger import ANSWER, request
+from tests.judge.virtual_time import TurnedClock
 
 OTHER = Completion(text="no", finish_reason="stop", tokens_in=3, tokens_out=1)
 NAME = "scripted/script"
@@ -83,6 +84,20 @@ async def test_a_failure_takes_no_lease_from_another(place: str, monkeypatch: py
         assert await other.intend(request())
         await one.fail(request(), "said")
         assert not await third.intend(request())
+
+
+async def test_a_lease_is_its_owners_for_a_minute_from_its_last_renewal(tmp_path: Path) -> None:
+    """By a clock that the test turns: of this machine's file alone, because a server has a clock of its own."""
+    place, clock = str(tmp_path / "ledger.db"), TurnedClock()
+    async with open_ledger(place, clock=clock) as one, open_ledger(place, clock=clock) as other:
+        assert await one.intend(request())
+        clock.now_s += RENEW_S + 1
+        for _ in range(2):  # whatever is written next finds that it is time to renew
+            await one.reconcile()
+        clock.now_s += LEASE_S - 1
+        assert not await other.intend(request())
+        clock.now_s += 2
+        assert await other.intend(request())
 
 
 async def test_leases_are_renewed_while_a_long_call_goes_on(

@@ -18,12 +18,12 @@ from preceptor.judge.asking.prices import Prices
 from preceptor.judge.asking.rate_limits import RateLimiter
 from preceptor.judge.asking.shared import Keeper, KeeperConnection, SharedBudget, SharedRateLimiter, stop_of
 from preceptor.judge.errors import BudgetReached, ModelError, ProviderStopped, Rejected, Transient
-from preceptor.judge.ledger.ledger import Ledger
 from preceptor.judge.models.http.faults import Throttled
 from preceptor.judge.models.protocol import Capabilities, Completion, Dialogue, Failure, Outcome, Request
 from preceptor.judge.settings import Price
 from preceptor.prompts.records import Message
-from tests.judge.virtual_time import Deadlock, run
+from tests.judge.memory_ledger import InMemory
+from tests.judge.virtual_time import Deadlock, LoopClock, run
 
 NAME = "openai/testing"
 PRICES = Prices.load({NAME: Price(input=1.0, output=1.0)})
@@ -108,27 +108,6 @@ class Befallen:
         """Nothing is held."""
 
 
-class InMemory(Ledger):
-    """A ledger without threads, for a clock that does not wait for any."""
-
-    def __init__(self) -> None:
-        self._answers: dict[str, Completion] = {}
-
-    async def find(self, keys: Sequence[str]) -> dict[str, Completion]:
-        return {key: self._answers[key] for key in keys if key in self._answers}
-
-    async def intend(self, request: Request) -> bool:
-        return request.key not in self._answers
-
-    async def answer(self, request: Request, completion: Completion, cost_usd: float | None) -> Completion:
-        assert cost_usd is not None
-        self._answers[request.key] = completion
-        return completion
-
-    async def fail(self, request: Request, problem: str) -> None:
-        """Nothing is remembered of it."""
-
-
 def limits_of(plan: Plan) -> Limits:
     cap_usd = plan.cap * WORST_USD
     return Limits(concurrency=plan.concurrency, max_cost_usd=cap_usd, attempts=4, deadline_s=20, rpm=plan.rpm)
@@ -141,7 +120,7 @@ def asking(row: int) -> Dialogue[tuple[int, Outcome]]:
 
 async def alone(plan: Plan, model: Befallen) -> tuple[list[int], Exception | None, float]:
     """(rows that came, why it stopped, USD that may still be reserved) of a run in one process."""
-    fanout = Fanout({NAME: model}, InMemory(), limits_of(plan), PRICES)
+    fanout = Fanout({NAME: model}, InMemory(), limits_of(plan), PRICES, clock=LoopClock())
     rows: list[int] = []
     stopped: Exception | None = None
     try:
@@ -155,7 +134,8 @@ async def alone(plan: Plan, model: Befallen) -> tuple[list[int], Exception | Non
 
 async def together(plan: Plan, model: Befallen, workers: int) -> Keeper:
     """The same work by several fan-outs under one keeper, as workers of a cluster carry it out."""
-    keeper = Keeper(limits_of(plan))
+    clock = LoopClock()
+    keeper = Keeper(limits_of(plan), clock=clock)
 
     async def work(worker: int) -> None:
         def ask(method: str, *words: Any) -> Awaitable[Any]:
@@ -163,8 +143,10 @@ async def together(plan: Plan, model: Befallen, workers: int) -> Keeper:
 
         line = KeeperConnection(str(worker), ask)
         spending: Spending = SharedBudget(line, capped=True)
-        ways: Mapping[str, RateLimiter] = {NAME: SharedRateLimiter(line, NAME)}
-        fanout = Fanout({NAME: model}, InMemory(), limits_of(plan), PRICES, spending=spending, limiters=ways)
+        ways: Mapping[str, RateLimiter] = {NAME: SharedRateLimiter(line, NAME, clock)}
+        fanout = Fanout(
+            {NAME: model}, InMemory(), limits_of(plan), PRICES, spending=spending, limiters=ways, clock=clock
+        )
         rows = map(asking, range(worker, len(plan.befalls), workers))
         made = await asyncio.gather(*map(fanout.run_dialogue, rows), return_exceptions=True)
         for error in (one for one in made if isinstance(one, BaseException)):

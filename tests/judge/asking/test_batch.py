@@ -13,10 +13,10 @@ import pytest
 import sqlalchemy as sql
 
 from preceptor.judge.asking import batch as batching
-from preceptor.judge.asking import batch_submit
 from preceptor.judge.asking.batch import Batches
 from preceptor.judge.asking.fanout import Fanout, Limits
 from preceptor.judge.asking.prices import Prices
+from preceptor.judge.clock import SystemClock
 from preceptor.judge.errors import BudgetReached, ProviderStopped
 from preceptor.judge.ledger import batches as books
 from preceptor.judge.ledger.ledger import Ledger, open_ledger
@@ -39,10 +39,14 @@ STEPS = [
 PRICES = Prices.load({OPENAI: Price(input=100, output=200), ANTHROPIC: Price(input=100, output=200)})
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"FIRST_POLL_S": 0.01, "LAST_POLL_S": 0.02, "SETTLE_S": 0.1}.items():
-        monkeypatch.setattr(batch_submit, name, value)
+class Quick(SystemClock):
+    """Waits a five-hundredth of what it is told to."""
+
+    async def sleep(self, seconds: float, /) -> None:
+        await asyncio.sleep(seconds / 500)
+
+    def timeout(self, seconds: float | None, /) -> contextlib.AbstractAsyncContextManager[object]:
+        return asyncio.timeout(None if seconds is None else seconds / 500)
 
 
 @contextlib.contextmanager
@@ -67,7 +71,7 @@ async def asker(
     model = open_model(name, base_url=here.url if provider == "openai" else here.root)
     try:
         async with open_ledger("ledger.db") as ledger:
-            direct = Fanout({name: model}, ledger, Limits.model_validate(limits), PRICES)
+            direct = Fanout({name: model}, ledger, Limits.model_validate(limits), PRICES, clock=Quick())
             yield Batches(direct, {name: model}, ledger, PRICES, then_sync), ledger
     finally:
         await model.close()
@@ -304,7 +308,7 @@ async def test_who_asks_directly_gets_the_budget_that_a_batch_of_another_run_giv
         asked = Request(model="paid/m", messages=request(here, OPENAI, "?").messages, max_tokens=50)
         async with open_ledger("ledger.db") as ledger:
             # 0.01 is a call's worst case, a half of it a batch's
-            direct = Fanout(models, ledger, Limits(max_cost_usd=0.012), prices)
+            direct = Fanout(models, ledger, Limits(max_cost_usd=0.012), prices, clock=Quick())
             batches = Batches(direct, models, ledger, prices)
             async with asyncio.timeout(20):
                 rows = [row async for row in batches.run(lambda: [one(asked)])]
@@ -397,9 +401,9 @@ async def test_results_are_written_down_once_however_often_they_are_read(place: 
         for _ in range(2):
             for token in ("0" * 12, "1" * 12):
                 await ledger.write(
-                    lambda connection, token=token: books.collect(connection, token, answers, {})
+                    lambda connection, token=token: books.collect(connection, token, answers, {}, 0.0)
                 )
-                await ledger.write(lambda connection, token=token: books.end(connection, token, ""))
+                await ledger.write(lambda connection, token=token: books.end(connection, token, "", 0.0))
         (line,) = await ledger.bill(("run",))
         assert (line.of["run"], line.calls, line.cost_usd) == ("first", 2, 1.0)
         found = await ledger.read(books.listed)

@@ -8,7 +8,6 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from email.utils import formatdate
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ from preceptor.judge.asking.fanout import DRAWN, Fanout, Limits, Progress
 from preceptor.judge.asking.plan import plan
 from preceptor.judge.asking.prices import Prices
 from preceptor.judge.asking.rate_limits import LocalRateLimiter, SentMark
-from preceptor.judge.asking.retry import CONSECUTIVE_FAILURES
+from preceptor.judge.asking.retry import CONSECUTIVE_FAILURES, FIRST_WAIT_S
+from preceptor.judge.clock import SYSTEM
 from preceptor.judge.errors import BudgetReached, ProviderStopped, Rejected, Transient
 from preceptor.judge.ledger.ledger import Ledger, open_ledger
 from preceptor.judge.models.anthropic import model as anthropic
@@ -29,6 +29,8 @@ from preceptor.judge.models.protocol import Completion, Dialogue, Failure, Model
 from preceptor.judge.models.scripted import ScriptedModel, ScriptedReply
 from preceptor.judge.settings import Price
 from preceptor.prompts.records import Message
+from tests.judge.memory_ledger import InMemory
+from tests.judge.virtual_time import LoopClock, run
 from tests.servers.llm import LLMServer
 
 ROOT = Path(__file__).parents[3]
@@ -64,6 +66,18 @@ def two_rounds(number: int) -> Dialogue[str]:
 
 def fanout(ledger: Ledger, model: Model, prices: Prices | None = None, **limits: float) -> Fanout:
     return Fanout({model.name: model}, ledger, Limits.model_validate(limits), prices or Prices.load())
+
+
+def on_a_clock_that_jumps(model: Model, text: str, **limits: float) -> tuple[Outcome, float]:
+    """(what one request brought, how many seconds it would have taken)."""
+
+    async def asked() -> tuple[Outcome, float]:
+        clock = LoopClock()
+        chosen = Limits.model_validate(limits)
+        asker = Fanout({model.name: model}, InMemory(), chosen, Prices.load(), clock=clock)
+        return await asker.ask(request(text)), clock.monotonic()
+
+    return run(asked())
 
 
 def script(answer: Callable[[str], ScriptedReply], name: str = NAME) -> ScriptedModel:
@@ -141,42 +155,37 @@ async def test_one_bad_row_touches_no_other(ledger: Ledger) -> None:
     )
 
 
-async def test_what_can_be_mended_is_tried_again_after_the_wait_that_was_asked_for(ledger: Ledger) -> None:
-    loop = asyncio.get_running_loop()
-    asked_at: list[float] = []
+def test_what_can_be_mended_is_tried_again_after_the_wait_that_was_asked_for() -> None:
     lines: list[ScriptedReply] = [
-        Transient("busy", retry_after_s=0.2),
-        Transient("busy", retry_after_s=0.2),
+        Transient("busy", retry_after_s=20.0),
+        Transient("busy", retry_after_s=20.0),
         "ok",
     ]
-
-    def answer(_: str) -> ScriptedReply:
-        asked_at.append(loop.time())
-        return lines.pop(0)
-
-    outcome = await fanout(ledger, script(answer)).ask(request("x"))
+    outcome, took_s = on_a_clock_that_jumps(script(lambda _: lines.pop(0)), "x")
     assert isinstance(outcome, Completion)
-    assert all(later - earlier >= 0.2 for earlier, later in pairwise(asked_at))
+    assert 40.0 <= took_s <= 40.0 + 2 * FIRST_WAIT_S
 
 
-@pytest.mark.parametrize("limits", [{"attempts": 2}, {"deadline_s": 0.3}])
-async def test_tries_end_in_a_failure_of_this_row(ledger: Ledger, limits: dict[str, float]) -> None:
-    model = script(lambda _: Transient("busy", retry_after_s=0.1))
-    outcome = await fanout(ledger, model, **limits).ask(request("x"))
+@pytest.mark.parametrize("limits", [{"attempts": 2}, {"deadline_s": 30}])
+def test_tries_end_in_a_failure_of_this_row(limits: dict[str, float]) -> None:
+    model = script(lambda _: Transient("busy", retry_after_s=10.0))
+    outcome, took_s = on_a_clock_that_jumps(model, "x", **limits)
     assert isinstance(outcome, Failure)
     assert "busy" in outcome.problem
     assert "2 tries" in outcome.problem or "deadline_s" in limits
+    assert 10.0 <= took_s <= 30.0, "the last wait, which would end after the deadline, is not waited"
 
 
-async def test_a_model_that_hangs_ends_at_the_deadline(ledger: Ledger) -> None:
+def test_a_model_that_hangs_ends_at_the_deadline() -> None:
     class Hung(ScriptedModel):
         async def complete(self, asked: Request) -> Completion:
             await asyncio.sleep(3600)
             return await super().complete(asked)
 
-    outcome = await fanout(ledger, Hung([]), deadline_s=0.1).ask(request("x"))
+    outcome, took_s = on_a_clock_that_jumps(Hung([], name=NAME), "x", deadline_s=90)
     assert isinstance(outcome, Failure)
-    assert "no answer within 0.1 s" in outcome.problem
+    assert "no answer within 90 s" in outcome.problem
+    assert took_s == pytest.approx(90)
 
 
 async def _until_stopped(rows: AsyncIterator[tuple[int, Outcome]]) -> tuple[list[int], BaseException]:
@@ -368,11 +377,12 @@ async def test_the_first_answer_is_kept_and_billed_where_the_second_try_stops_th
         await asker.ask(request("another"))
 
 
-async def test_the_wait_that_a_rate_limit_asks_for_is_not_counted(ledger: Ledger) -> None:
+def test_the_wait_that_a_rate_limit_asks_for_is_not_counted() -> None:
     """So that a limit of so many a minute fails no row that only has to wait."""
-    lines: list[ScriptedReply] = [Throttled("slow down", retry_after_s=0.2)] * 4 + ["ok"]
-    outcome = await fanout(ledger, script(lambda _: lines.pop(0)), deadline_s=0.3).ask(request("x"))
+    lines: list[ScriptedReply] = [Throttled("slow down", retry_after_s=60.0)] * 4 + ["ok"]
+    outcome, took_s = on_a_clock_that_jumps(script(lambda _: lines.pop(0)), "x", deadline_s=90)
     assert isinstance(outcome, Completion)
+    assert took_s >= 240
 
 
 async def test_a_wait_of_hours_stops_the_run(ledger: Ledger) -> None:
@@ -452,7 +462,7 @@ async def test_runs_that_share_a_model_hear_the_headers_of_their_own_replies_alo
             super().observe(headers, mark)
 
     def limiter() -> Listening:
-        made = Listening(2, asyncio.sleep, asyncio.get_running_loop().time)
+        made = Listening(2, asyncio.sleep, SYSTEM)
         made.heard = []
         return made
 

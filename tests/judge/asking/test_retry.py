@@ -13,7 +13,7 @@ from preceptor.judge.errors import ModelError, ProviderStopped
 from preceptor.judge.models.http.faults import TimedOut
 from preceptor.judge.models.protocol import Capabilities, Completion, Request
 from preceptor.prompts.records import Message
-from tests.judge.virtual_time import run
+from tests.judge.virtual_time import LoopClock, run
 
 
 class Slow:
@@ -56,9 +56,9 @@ def request(number: int) -> Request:
 
 
 async def ask_all(model: Slow, calls: int) -> list[Completion | BaseException]:
-    clock = asyncio.get_running_loop().time
+    clock = LoopClock()
     limiter = LocalRateLimiter(calls, asyncio.sleep, clock)
-    tries = Tries(model, limiter, 120.0, 12, asyncio.sleep)
+    tries = Tries(model, limiter, 120.0, 12, asyncio.sleep, clock)
 
     async def one(number: int) -> Completion:
         async with limiter.slot(request(number)) as slot:

@@ -11,6 +11,7 @@ import pytest
 from preceptor.constitution.errors import UserError
 from preceptor.judge.asking.fanout import Limits, Progress, RunInterruptedError
 from preceptor.judge.asking.shared import (
+    SILENT_S,
     Keeper,
     KeeperConnection,
     KeeperNote,
@@ -22,6 +23,7 @@ from preceptor.judge.asking.shared import (
 from preceptor.judge.errors import BudgetReached, ProviderStopped
 from preceptor.judge.models.protocol import Request
 from preceptor.prompts.records import Message
+from tests.judge.virtual_time import TurnedClock
 
 MODEL = "openai/m"
 REQUEST = Request(model=MODEL, messages=(Message(role="user", content="?"),), max_tokens=5)
@@ -107,12 +109,15 @@ async def test_the_cap_is_one_for_all_and_its_end_stops_all() -> None:
 
 
 async def test_what_a_lost_worker_had_reserved_is_spent_and_its_room_is_free() -> None:
-    keeper = Keeper(Limits(max_cost_usd=1.0, concurrency=1), silent_s=0.05)
+    clock = TurnedClock()
+    keeper = Keeper(Limits(max_cost_usd=1.0, concurrency=1), clock=clock)
     lost, other = Worker(keeper, "lost"), Worker(keeper, "other")
     await lost.gate.enter(REQUEST)
     await lost.budget.reserve(0.6)
     entering = asyncio.create_task(other.gate.enter(REQUEST))
-    await asyncio.sleep(0.1)
+    await settled()
+    clock.now_s += SILENT_S + 1
+    await settled()
     assert not entering.done()
     assert await other.line.ask("beat", NOTHING) is None
     await entering
