@@ -8,7 +8,7 @@ PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 DATA   ?= data
 PEERS  := build/peers
 
-.PHONY: quickstart quickstart-real test coverage test-wheel check golden docs bench-train bench-judge bench-recorded bench-label bench-ppo clean
+.PHONY: quickstart quickstart-real test coverage test-wheel check simulate golden docs bench-train bench-judge bench-recorded bench-label bench-ppo clean
 
 quickstart: $(VENV)/.train  ## the main job on the embedded default: no key, no network, no GPU
 	$(BIN)/preceptor quickstart
@@ -29,6 +29,11 @@ check: $(VENV)/.dev  ## ruff and mypy strict
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
+
+simulate: $(VENV)/.dev  ## 10,000 seeds of whole runs in virtual time, every order of two workers, 30 planted faults
+	$(BIN)/python -m tests.simulation --seeds 10000
+	$(BIN)/python -m tests.simulation.interleavings
+	$(BIN)/python -m tests.simulation --mutations
 
 golden: $(VENV)/.dev  ## write the golden files anew; argue the change in the commit
 	GOLDEN=write $(BIN)/python -m pytest -q -m golden

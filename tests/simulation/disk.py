@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection, Engine
 
+from preceptor.judge.clock import SYSTEM, Clock
 from preceptor.judge.ledger.writer import MOST_AT_ONCE, LedgerWriter, RunJobs, _settle, _Waiting
 from tests.simulation import world as here
 from tests.simulation.machine import Killed
@@ -28,7 +29,9 @@ class SimulatedWriter(LedgerWriter):
         carry_out: RunJobs,
         explain: Callable[[Exception], Any],
         every: tuple[float, Callable[[Connection], None]] | None = None,
+        clock: Clock = SYSTEM,
     ) -> None:
+        self._clock = clock
         self._engine = engine
         self._carry_out = carry_out
         self._explain = explain
@@ -86,19 +89,30 @@ class SimulatedWriter(LedgerWriter):
         self._timer = self._loop.call_later(self._every[0], self._do_again)
 
 
+def failed(said: str) -> sql.exc.OperationalError:
+    """As SQLAlchemy raises what SQLite says."""
+    return sql.exc.OperationalError("", {}, sqlite3.OperationalError(said))
+
+
+def _connected(connection: sqlite3.Connection, _: object) -> None:
+    if (running := here.running()) is not None and running.machine.current is not None:
+        running.machine.current.open_files.append(connection)
+
+
 def _before_statement(*event: Any) -> None:
     if (running := here.running()) is not None and event[2].lstrip()[:6].upper() in WRITES:
         running.boundary("before a statement")
         if running.disk_fails():
-            raise sqlite3.OperationalError("disk I/O error")
+            raise failed("disk I/O error")
 
 
 def _before_commit(_: Connection) -> None:
     if (running := here.running()) is not None:
         running.boundary("before a commit")
         if running.disk_fails():
-            raise sqlite3.OperationalError("database or disk is full")
+            raise failed("database or disk is full")
 
 
+sql.event.listen(Engine, "connect", _connected)
 sql.event.listen(Engine, "before_cursor_execute", _before_statement)
 sql.event.listen(Engine, "commit", _before_commit)

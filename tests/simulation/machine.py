@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from random import Random
 from typing import Any
 
-MOST_TURNS = 200_000
+MOST_TURNS = 60_000
 """Turns of loops in one seed: more are a loop that never ends."""
 
 
@@ -106,6 +106,8 @@ class Process:
         self.asleep_until = 0.0
         self.main: asyncio.Task[Any] | None = None
         self.killed = False
+        self.open_files: list[Any] = []
+        """Are closed when it is killed, as a system does."""
         self.disturbed = False
         """Whether it was killed, slept, was interrupted or met a disk that failed: its calls may be lost."""
 
@@ -157,10 +159,17 @@ class Machine:
             if turns > MOST_TURNS:
                 raise Deadlock(f"no end after {MOST_TURNS} turns")
             awake = [
-                one for one in self.processes if one.alive and one.asleep_until <= self.now_s and one.loop.ready
+                one
+                for one in self.processes
+                if one.alive and one.asleep_until <= self.now_s and one.loop.ready
             ]
-            if self._events and self._events[0][0] <= self.now_s and (not awake or self.random.random() < 0.5):
+            if (
+                self._events
+                and self._events[0][0] <= self.now_s
+                and (not awake or self.random.random() < 0.5)
+            ):
                 heapq.heappop(self._events)[2]()
+                self._bury()
             elif awake:
                 self._turn(awake[0] if len(awake) == 1 else self.random.choice(awake))
             else:
@@ -172,8 +181,16 @@ class Machine:
             process.loop.turn(process)
         finally:
             self.current = None
+        self._bury()
         if process.main is not None and process.main.done():
             process.alive = False
+
+    def _bury(self) -> None:
+        for one in self.processes:
+            if one.killed and one.open_files:
+                for file in one.open_files:
+                    file.close()
+                one.open_files.clear()
 
     def _jump(self) -> None:
         due = [self._events[0][0]] if self._events else []

@@ -174,7 +174,7 @@ class Provider:
         lines = [json.loads(line) for line in file.decode().splitlines()]
         made = Batch(len(self.batches), token, lines, self.now_s())
         made.listed_at = made.made_at + random.choice((0.0, 0.0, 3.0, 12.0))
-        made.ends_at = made.made_at + random.choice((20.0, 300.0, 1800.0))
+        made.ends_at = made.made_at + random.choice((3.0, 30.0, 400.0))
         end = world.fault(("expired", "cancelled", "token_limit", "late"))
         if end == "token_limit":
             made.status, made.code = "failed", "token_limit_exceeded"
@@ -296,12 +296,15 @@ class SimulatedClient:
         world.machine.after(world.network_s(), arrive)
         return (await answered).reply
 
-    async def request(self, arrives: Any, wait_s: float | None = None) -> Any:
-        """Have the provider do something; what it gives, or raises. It may be done, and the reply be lost."""
+    async def request(self, arrives: Any, upload_s: float | None = None) -> Any:
+        """Have the provider do something; what it gives, or raises. It may be done, and the reply be lost. A request
+        that is long in leaving never arrives where its process is killed meanwhile."""
         world = self._world
         answered: asyncio.Future[Any] = self._process.loop.create_future()
 
         def arrive() -> None:
+            if upload_s is not None and not self._process.alive:
+                return
             fault = world.fault(("500", "dropped", "lost"))
             world.outside("a batch request arrives", self._process)
             try:
@@ -314,7 +317,7 @@ class SimulatedClient:
                 world.network_s(), lambda: world.machine.wake(self._process, answered, _holder(result))
             )
 
-        world.machine.after(world.network_s() if wait_s is None else wait_s, arrive)
+        world.machine.after(world.network_s() if upload_s is None else upload_s, arrive)
         result = (await answered).reply
         if isinstance(result, BaseException):
             raise result
@@ -388,7 +391,7 @@ class _Batches:
             made = provider.make_batch(metadata["preceptor_batch"], provider.files[input_file_id][1])
             return self._seen(made)
 
-        return await self._client.request(arrives, self._world.upload_s())
+        return await self._client.request(arrives)
 
     async def retrieve(self, name: str) -> Any:
         return await self._client.request(lambda: self._seen(self._world.provider.batches[name]))

@@ -24,7 +24,7 @@ from preceptor.judge.asking.shared import (
     SharedRateLimiter,
     stop_of,
 )
-from preceptor.judge.errors import BudgetReached, ModelError
+from preceptor.judge.errors import BudgetReached, LedgerError, ModelError
 from preceptor.judge.ledger.ledger import open_ledger
 from preceptor.judge.ledger.location import reading
 from preceptor.judge.models.batch_protocol import BatchLimits
@@ -39,13 +39,11 @@ from tests.simulation.provider import (
     NAME,
     PRICES,
     URL,
-    Call,
     Provider,
     SimulatedClient,
     is_refused,
-    text_of,
 )
-from tests.simulation.world import Plan, World, simulated
+from tests.simulation.world import CLOCK, Plan, World, simulated
 
 MOST_RUNS = 60
 """Runs of one worker: after so many it will never end."""
@@ -161,7 +159,9 @@ class _Seed:
                 return
             if not process.killed and process.main is not None and not process.main.cancelled():
                 problem = process.main.exception()
-                if problem is not None:
+                if isinstance(problem, LedgerError) and process.disturbed:
+                    self.world.note(f"stops: {problem}")  # its disk failed
+                elif problem is not None:
                     self.problems.append(f"{process.name} ended with {problem!r}")
                 elif process.main.result():
                     worker.done = True
@@ -178,24 +178,24 @@ class _Seed:
             deadline_s=self.plan.deadline_s,
         )
 
-    def _model(self, name: str) -> HttpModel:
+    def _model(self) -> HttpModel:
         process = self.machine.current
         assert process is not None
         line = ServerAddress("https://provider.test/v1", URL, "", {})
         return HttpModel(NAME, SimulatedClient(process), cast(Codec, codec), codec.asked_of(NAME), line, CAN)
 
     async def _direct(self, worker: _Worker, name: str) -> bool:
-        async with open_ledger(self.world.place, run=name) as ledger:
-            fanout = Fanout({NAME: self._model(name)}, ledger, self._limits(name), PRICES)
+        async with open_ledger(self.world.place, run=name, clock=CLOCK) as ledger:
+            fanout = Fanout({NAME: self._model()}, ledger, self._limits(name), PRICES, clock=CLOCK)
             made = fanout.run(dialogues(self.plan))
             stopped = await self._gather(worker, made)
         self._after(name, fanout, stopped)
         return stopped is None and self._whole(worker)
 
     async def _batch(self, worker: _Worker, name: str) -> bool:
-        async with open_ledger(self.world.place, run=name) as ledger:
-            models = {NAME: self._model(name)}
-            fanout = Fanout(models, ledger, self._limits(name), PRICES)
+        async with open_ledger(self.world.place, run=name, clock=CLOCK) as ledger:
+            models = {NAME: self._model()}
+            fanout = Fanout(models, ledger, self._limits(name), PRICES, clock=CLOCK)
             batches = Batches(fanout, models, ledger, PRICES, self.plan.then_sync)
             for provider in batches._providers.values():
                 provider.limits = BatchLimits(self.plan.most_in_batch, 10**6)
@@ -229,12 +229,17 @@ class _Seed:
         held = fanout.budget._reserved
         if held:
             raise Broken(f"{len(held)} reservations stay")
+        paid = sum(call.usd for call in self.world.provider.calls if call.process.name == name and call.heard)
+        booked = fanout.budget._spent_usd
+        process = self.machine.current
+        if booked > paid + ROUNDING or (booked < paid - ROUNDING and not (process and process.disturbed)):
+            raise Broken(f"{name} paid {paid} and has {booked} booked on its budget")
         if isinstance(stopped, BudgetReached) and fanout.budget.room_usd >= WORST_USD:
             raise Broken(f"stopped at the budget with room for a call: {fanout.budget.room_usd}")
 
     async def _shared(self, worker: _Worker, name: str) -> bool:
         """Several fan-outs of one worker's command, each a process of its own, under one keeper."""
-        keeper = Keeper(self._limits(name))
+        keeper = Keeper(self._limits(name), clock=CLOCK)
         home = self.machine.current
         assert home is not None
         parts = self.keepers[name] = []
@@ -249,9 +254,10 @@ class _Seed:
                     assert process.main is not None
                     if not process.killed and process.main.cancelled():
                         process.killed = True
-                    if process.killed:
+                    problem = None if process.killed else process.main.exception()
+                    if process.killed or (isinstance(problem, LedgerError) and process.disturbed):
                         todo.append(part)
-                    elif (problem := process.main.exception()) is not None:
+                    elif problem is not None:
                         raise problem
                     else:
                         rows |= process.main.result()
@@ -276,14 +282,15 @@ class _Seed:
     async def _part(self, line: _Line, name: str, numbers: Sequence[int]) -> dict[int, Row]:
         limits = self._limits(name)
         connection = KeeperConnection(line.name, line.ask)
-        async with open_ledger(self.world.place, run=line.name) as ledger:
+        async with open_ledger(self.world.place, run=line.name, clock=CLOCK) as ledger:
             fanout = Fanout(
-                {NAME: self._model(line.name)},
+                {NAME: self._model()},
                 ledger,
                 limits,
                 PRICES,
                 spending=SharedBudget(connection, limits.max_cost_usd is not None),
-                limiters={NAME: SharedRateLimiter(connection, NAME)},
+                limiters={NAME: SharedRateLimiter(connection, NAME, CLOCK)},
+                clock=CLOCK,
             )
 
             async def beat() -> None:

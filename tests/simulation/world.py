@@ -14,7 +14,7 @@ from unittest.mock import patch
 from sqlalchemy.engine import Engine
 
 from preceptor.judge.asking import batch, batch_submit, retry
-from preceptor.judge.ledger import batches as books
+from preceptor.judge.clock import SystemClock
 from preceptor.judge.ledger import ledger as ledgers
 from preceptor.judge.ledger import writer
 from tests.simulation.machine import Killed, Machine, Process
@@ -70,6 +70,10 @@ def plan_of(random: Random) -> Plan:
         )
         for _ in range(random.randint(1, 7))
     ]
+    deadline_s = random.choice((None, 20.0, 90.0, 300.0))
+    # a reply that takes longer than is waited for is the fault `silent`; without a deadline of its own, calls may
+    # outlast a lease
+    slow_s = random.choice((0.5, 0.5, 0.5, 10.0) if deadline_s in (20.0, 90.0) else (0.5, 0.5, 10.0, 110.0))
     return Plan(
         way=way,  # type: ignore[arg-type]
         then_sync=random.random() < 0.3,
@@ -78,13 +82,13 @@ def plan_of(random: Random) -> Plan:
         dialogues=dialogues,
         concurrency=random.choice((1, 1, 2, 3, 5)),
         cap=random.choice((None, 1.0, 1.5, 2.3, 4.0, 9.0)),
-        rpm=random.choice((None, None, None, 20, 120)),
-        provider_rpm=random.choice((None, None, None, 6, 30)),
+        rpm=random.choice((None, None, None, None, 30)),
+        provider_rpm=random.choice((None, None, None, None, 30)),
         headers=random.random() < 0.5,
-        deadline_s=random.choice((None, 20.0, 90.0, 300.0)),
+        deadline_s=deadline_s,
         timeout_s=random.choice((60.0, 600.0)),
         most_in_batch=random.choice((1, 2, 5, 50)),
-        slow_s=random.choice((1.0, 1.0, 30.0, 150.0)),
+        slow_s=slow_s,
         fault_share=0.0 if calm else random.choice((0.1, 0.3, 0.6)),
         faults=0 if calm else random.choice((1, 4, 12)),
         kills=0 if calm else random.choice((0, 0, 1, 2, 4)),
@@ -93,6 +97,21 @@ def plan_of(random: Random) -> Plan:
         interrupts=0 if calm else random.choice((0, 0, 0, 1)),
         shuffles=random.random() < 0.5,
     )
+
+
+class SimulatedClock(SystemClock):
+    """The machine's time on the host of the process that reads it; sleeps and timeouts are its loop's."""
+
+    def time(self) -> float:
+        """Seconds since 1970."""
+        return world().time_s()
+
+    def monotonic(self) -> float:
+        """Since the beginning."""
+        return world().machine.now_s
+
+
+CLOCK = SimulatedClock()
 
 
 class World:
@@ -225,7 +244,6 @@ def simulated(made: World) -> Iterator[World]:
     from."""
     from tests.simulation.disk import SimulatedWriter
 
-    clock = SimpleNamespace(time=made.time_s, monotonic=lambda: made.machine.now_s, sleep=lambda _: None)
     chance = SimpleNamespace(uniform=made.random.uniform)
     tokens = SimpleNamespace(token_hex=made.token_hex)
 
@@ -235,10 +253,6 @@ def simulated(made: World) -> Iterator[World]:
     retrying = writer.Retrying
     stands: tuple[tuple[Any, str, Any], ...] = (
         (ledgers, "LedgerWriter", SimulatedWriter),
-        (ledgers, "time", clock),
-        (books, "time", clock),
-        (batch, "time", clock),
-        (batch_submit, "time", clock),
         (ledgers, "new_owner", made.new_owner),
         (batch, "new_owner", made.new_owner),
         (ledgers, "is_gone", made.is_gone),
