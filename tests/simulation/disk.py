@@ -106,10 +106,12 @@ def _before_statement(*event: Any) -> None:
             raise failed("disk I/O error")
 
 
-def _before_commit(_: Connection) -> None:
+def _before_commit(connection: Connection) -> None:
     if (running := here.running()) is not None:
         running.boundary("before a commit")
         if running.disk_fails():
+            driver: Any = connection.connection.driver_connection
+            driver.rollback()  # as SQLite itself does where a commit cannot be written
             raise failed("database or disk is full")
 
 

@@ -107,7 +107,7 @@ class Process:
         self.main: asyncio.Task[Any] | None = None
         self.killed = False
         self.open_files: list[Any] = []
-        """Are closed when it is killed, as a system does."""
+        """Are closed when it ends, however that is."""
         self.disturbed = False
         """Whether it was killed, slept, was interrupted or met a disk that failed: its calls may be lost."""
 
@@ -181,13 +181,13 @@ class Machine:
             process.loop.turn(process)
         finally:
             self.current = None
-        self._bury()
         if process.main is not None and process.main.done():
             process.alive = False
+        self._bury()
 
     def _bury(self) -> None:
         for one in self.processes:
-            if one.killed and one.open_files:
+            if not one.alive and one.open_files:
                 for file in one.open_files:
                     file.close()
                 one.open_files.clear()

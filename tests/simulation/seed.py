@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -67,6 +68,7 @@ class Told(NamedTuple):
     kills: int
     boundaries: int
     virtual_s: float
+    cpu_s: float
     rows: tuple[Row, ...] = ()
 
 
@@ -535,6 +537,7 @@ def run_seed(number: int) -> Told:
 
 
 def _run(number: int) -> Told:
+    began_s = time.process_time()
     world = World(number, Provider(skew_s=0.0))
     world.provider.skew_s = world.random.uniform(-200, 200)
     problem = ""
@@ -558,5 +561,6 @@ def _run(number: int) -> Told:
         world.kills,
         world.boundaries,
         world.machine.now_s,
+        time.process_time() - began_s,
         rows,
     )
