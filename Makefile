@@ -7,8 +7,10 @@ CODE   := constitution prompts judge train preceptor tests benchmarks examples
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 DATA   ?= data
 PEERS  := build/peers
+CMAKE  ?= cmake
+LLAMA  := build/llama.cpp
 
-.PHONY: quickstart quickstart-real test coverage test-wheel check golden docs bench-train bench-judge bench-recorded bench-label bench-ppo clean
+.PHONY: quickstart quickstart-real test coverage test-wheel check attack golden docs bench-train bench-judge bench-recorded bench-label bench-ppo bench-servers clean
 
 quickstart: $(VENV)/.train  ## the main job on the embedded default: no key, no network, no GPU
 	$(BIN)/preceptor quickstart
@@ -29,6 +31,9 @@ check: $(VENV)/.dev  ## ruff and mypy strict
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
+
+attack: $(VENV)/.dev  ## the table of bad inputs over all commands: one message each, no traceback, nothing left behind
+	$(BIN)/python -m tests.attack --training
 
 golden: $(VENV)/.dev  ## write the golden files anew; argue the change in the commit
 	GOLDEN=write $(BIN)/python -m pytest -q -m golden
@@ -60,6 +65,22 @@ bench-ppo: $(VENV)/.dev $(PEERS)/trl  ## PPO against SFT and the last PPO that T
 
 bench-recorded: $(VENV)/.dev  ## recorded judges beside published figures; DATA: a folder of the public recordings
 	$(BIN)/python benchmarks/recorded_judges.py $(DATA)
+
+bench-servers: $(VENV)/.dev $(LLAMA)/made/bin/llama-server  ## llama.cpp's server, built from source, asked by the commands
+	$(BIN)/python benchmarks/servers.py $(LLAMA)/made/bin/llama-server
+
+# its source lies in the source package of its Python binding; a C++ compiler and cmake are needed
+$(LLAMA)/source: $(BIN)/python
+	mkdir -p $(LLAMA)
+	$(BIN)/python -m pip download --quiet --no-deps --no-binary :all: --dest $(LLAMA) 'llama-cpp-python==0.3.36'
+	mkdir $@
+	tar xzf $(LLAMA)/llama_cpp_python-0.3.36.tar.gz -C $@ --strip-components 1
+
+$(LLAMA)/made/bin/llama-server: | $(LLAMA)/source
+	$(CMAKE) -S $(LLAMA)/source/vendor/llama.cpp -B $(LLAMA)/made -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF \
+		-DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_BUILD_TESTS=OFF \
+		-DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF
+	$(CMAKE) --build $(LLAMA)/made --target llama-server --parallel 2
 
 $(PEERS)/distilabel:  # in an environment of its own: it needs transformers 4
 	$(PYTHON) -m venv $@

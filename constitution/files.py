@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import io
+import stat
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -21,11 +22,13 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 from preceptor.constitution.checks import catalogue
 from preceptor.constitution.errors import ConstitutionError, FileFault
 from preceptor.constitution.principle import Constitution, Principle
-from preceptor.constitution.reading import WANTED, ConstitutionFile, read
+from preceptor.constitution.reading import LARGEST_FILE, WANTED, ConstitutionFile, read
 
 __all__ = ["dump", "load"]
 
 ENDING = ".yaml"
+DEEPEST = 50
+"""Files that may extend one another in a row."""
 
 
 class _Source(NamedTuple):
@@ -37,6 +40,16 @@ class _Source(NamedTuple):
     """How faults name it."""
     path: Path | None
     """None for a shipped constitution."""
+
+
+class _Way(NamedTuple):
+    """How a file was come to."""
+
+    folder: Path | None
+    """Of the first file, in which all that is extended lies; None: it is shipped."""
+    known: dict[str, _Resolved]
+    """Files that were read on another way: of a file that many extend, each is read once."""
+    above: tuple[_Source, ...]
 
 
 class _Resolved(NamedTuple):
@@ -80,7 +93,7 @@ def load_text(text: str, path: Path) -> Constitution:
 
 
 def _constitution(source: _Source, text: str) -> Constitution:
-    resolved = _resolve(source, text, ())
+    resolved = _resolve(source, text, _Way(source.path.resolve().parent if source.path else None, {}, ()))
     if resolved.content is None or resolved.faults:
         raise ConstitutionError(resolved.faults)
     content = resolved.content
@@ -92,14 +105,14 @@ def _constitution(source: _Source, text: str) -> Constitution:
     )
 
 
-def _resolve(source: _Source, text: str, above: tuple[_Source, ...]) -> _Resolved:
+def _resolve(source: _Source, text: str, way: _Way) -> _Resolved:
     reading = read(text, source.shown)
     if reading.content is None:
         return _Resolved(None, (), reading.faults)
     merged: dict[str, Principle] = {}
     faults: list[FileFault] = []
     for entry, line in zip(reading.content.extends, reading.extends_lines, strict=True):
-        parent = _parent(entry, source, line, (*above, source))
+        parent = _parent(entry, source, line, way._replace(above=(*way.above, source)))
         faults.extend(parent.faults)
         merged |= {principle.id: principle for principle in parent.principles}
     merged |= {principle.id: principle for principle in reading.content.principles}
@@ -108,23 +121,36 @@ def _resolve(source: _Source, text: str, above: tuple[_Source, ...]) -> _Resolve
     return _Resolved(reading.content, tuple(merged.values()), tuple(faults))
 
 
-def _parent(entry: str, child: _Source, line: int, above: tuple[_Source, ...]) -> _Resolved:
+def _parent(entry: str, child: _Source, line: int, way: _Way) -> _Resolved:
+    def fault(came: str, wanted: str) -> _Resolved:
+        return _Resolved(None, (), (FileFault(child.shown, line, came, wanted),))
+
     if entry in shipped():
-        source, text = _Source(f"shipped:{entry}", f"{entry} (shipped)", None), shipped_text(entry)
+        source = _Source(f"shipped:{entry}", f"{entry} (shipped)", None)
     else:
         path = (child.path.parent if child.path else Path()) / entry
+        try:
+            inside = way.folder is not None and path.resolve().is_relative_to(way.folder)
+        except (OSError, ValueError, RuntimeError):  # a NUL in it, or links in a circle
+            inside = False
+        if not inside:
+            wanted = (
+                f"a shipped name ({', '.join(shipped())}) or a file in the folder of the first or below it"
+            )
+            return fault(f"extends {entry!r}, which does not lie beside it", wanted)
         source = _Source(_key(path), str(path), path)
-        text, fault = _text(path, entry)
-        if fault:
-            came = f"extends {entry!r}: {fault.came}"
-            return _Resolved(None, (), (FileFault(child.shown, line, came, fault.wanted),))
-    if source.key in (earlier.key for earlier in above):
-        circle = " -> ".join([*(earlier.shown for earlier in above), source.shown])
-        came = f"extends that runs in a circle: {circle}"
-        return _Resolved(
-            None, (), (FileFault(child.shown, line, came, "files that do not extend one another"),)
-        )
-    return _resolve(source, text, above)
+    if source.key in (earlier.key for earlier in way.above):
+        circle = " -> ".join([*(earlier.shown for earlier in way.above), source.shown])
+        return fault(f"extends that runs in a circle: {circle}", "files that do not extend one another")
+    if len(way.above) > DEEPEST:
+        return fault(f"extends that is {len(way.above)} files deep", f"at most {DEEPEST}")
+    if source.key in way.known:
+        return way.known[source.key]._replace(faults=())  # which were told when it was read
+    text, unread = _text(source.path, entry) if source.path else (shipped_text(entry), None)
+    if unread:
+        return fault(f"extends {entry!r}: {unread.came}", unread.wanted)
+    way.known[source.key] = resolved = _resolve(source, text, way)
+    return resolved
 
 
 def _key(path: Path) -> str:
@@ -134,6 +160,11 @@ def _key(path: Path) -> str:
 def _text(path: Path, shown: str) -> tuple[str, FileFault | None]:
     """The file's text, or why there is none."""
     try:
+        state = path.stat()
+        if not stat.S_ISREG(state.st_mode) and not stat.S_ISDIR(state.st_mode):
+            return "", FileFault(shown, 0, "a pipe or device", "a plain YAML file")
+        if state.st_size > LARGEST_FILE:
+            return "", FileFault(shown, 0, f"a file of {state.st_size} bytes", f"at most {LARGEST_FILE}")
         raw = path.read_bytes()
     except FileNotFoundError:
         return "", _nowhere(shown, path.stem)

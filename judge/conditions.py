@@ -31,8 +31,9 @@ def gate(expression: str, figures: Mapping[str, Any]) -> bool:
     return _holds(_parsed(expression).body, figures, expression)
 
 
-def check(expression: str, names: Collection[str]) -> None:
-    """Raises UserError where the expression is not of the language or uses a name that is not among these."""
+def check(expression: str, names: Collection[str], texts: Collection[str] = ()) -> None:
+    """Raises UserError where the expression is not of the language, uses a name that is not among these, or compares a
+    text with a number. texts: those of the names that stand for texts."""
     tree = _parsed(expression)
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and node.id not in names:
@@ -40,6 +41,18 @@ def check(expression: str, names: Collection[str]) -> None:
                 f"{node.id!r} in {expression!r} is no figure; there are {', '.join(sorted(names))}"
             )
     _shape(tree.body, expression)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            words = [_is_text(part, texts) for part in (node.left, *node.comparators)]
+            for op, first, second in zip(node.ops, words[:-1], words[1:], strict=True):
+                if first != second or (first and not isinstance(op, ast.Eq | ast.NotEq)):
+                    raise UserError(
+                        f"{ast.unparse(node)!r} in {expression!r}; texts are compared by == and != with texts alone"
+                    )
+
+
+def _is_text(node: ast.expr, texts: Collection[str]) -> bool:
+    return node.id in texts if isinstance(node, ast.Name) else isinstance(getattr(node, "value", None), str)
 
 
 def names_in(expression: str) -> set[str]:

@@ -60,20 +60,33 @@ def label(
         )
     applicable = constitution.for_prompt(pair.prompt.tags)
     if pair.response_a == pair.response_b:
-        return _label(pair, Sum("tie", 0.5, ()), (), constitution, judge)
+        return _label(pair, summed(pair, (), constitution), (), constitution, judge)
     judgements = [compare.check(pair, principle) for principle in applicable if principle.check]
     open_ones = tuple(principle for principle in applicable if not principle.check)
     settings = _suited(settings, judge)
     if judge is None:
-        added = sum_up(judgements, weights(applicable))
-        return _label(pair, added._replace(incomplete=_ids(open_ones)), judgements, constitution, None)
+        added = summed(pair, judgements, constitution, by_checks=True)
+        return _label(pair, added, judgements, constitution, None)
     drawing = Drawing(settings.seed, str(pair.prompt.meta.get("canary_of", pair.id)), settings.draws)
     groups = GROUPINGS[settings.principles].asks(open_ones, drawing)
     judgements += yield from _asked(pair, groups, judge, template or template_for(judge, settings), settings)
+    return _label(pair, summed(pair, judgements, constitution), judgements, constitution, judge)
+
+
+def summed(
+    pair: Pair | Label, judgements: Sequence[Judgement], constitution: Constitution, by_checks: bool = False
+) -> Sum:
+    """What one judge's judgements of a pair add up to. by_checks: nobody was asked, machine checks alone judged.
+
+    Raises KeyError for a judgement about a principle that does not apply to the pair.
+    """
+    if pair.response_a == pair.response_b:
+        return Sum("tie", 0.5, ())
+    applicable = constitution.for_prompt(pair.prompt.tags)
     added = sum_up(judgements, weights(applicable))
-    if compare.JOINT in added.incomplete:
-        added = added._replace(incomplete=_ids(open_ones))
-    return _label(pair, added, judgements, constitution, judge)
+    if by_checks or compare.JOINT in added.incomplete:
+        added = added._replace(incomplete=_ids([one for one in applicable if not one.check]))
+    return added
 
 
 def orders_of(pair: Pair, settings: LabelSettings) -> tuple[Order, ...]:

@@ -30,7 +30,7 @@ RankingPairing = Literal["best-worst", "adjacent", "all"]
 class RespondSettings(Settings):
     """How replies are sampled."""
 
-    samples: int = Field(default=4, ge=1)
+    samples: int = Field(default=4, ge=1, le=100_000)
     """Replies to each prompt."""
     max_tokens: int = Field(default=512, ge=1)
     """Longest reply."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from preceptor.judge.dataset.label_folder import FILES, MANIFEST
 if TYPE_CHECKING:
     from preceptor.label.run import Job
 
+OUT_FLAGS = frozenset({"--out", "-o"})
 ATTACKS = ("attack_rate", "attack_control_rate", "attack_excess")
 DRIFT = ("drift_rate", "drift_shift")
 PANEL = ("alpha",)
@@ -56,15 +57,38 @@ def check_file(out: Path, inputs: Iterable[str | Path]) -> None:
             raise UserError(f"--out {out} is the input; name another file, so that the input stays as it was")
 
 
+def check_words(words: Sequence[str]) -> None:
+    """Raises UserError where a command line names one file both as --out and as anything else."""
+    outs, others = [], []
+    rest = iter(words)
+    for word in rest:
+        name, equals, value = word.partition("=")
+        if name in OUT_FLAGS:
+            outs.append(value if equals else next(rest, ""))
+        else:
+            others += [word, value] if equals else [word]
+    for out in filter(None, outs):
+        if Path(out).is_file():
+            check_file(Path(out), others)
+
+
+def check_over(out: Path, names: Iterable[str], inputs: Iterable[str | Path | None]) -> None:
+    """Raises UserError where one of the files that are to be written to a folder is an input."""
+    for given in filter(None, inputs):
+        for name in names:
+            if _same(out / name, Path(given)):
+                raise UserError(f"{given}: would be written over, as {out / name}; name another folder")
+
+
 def check_folder(out: Path, inputs: Iterable[str | Path]) -> None:
     """The same for a folder of labels, and where the folder is none."""
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; wanted a folder for labels, preferences, card and manifest")
-    for given in inputs:
-        for name in (*FILES, MANIFEST):
-            if _same(out / name, Path(given)):
-                raise UserError(f"--out {out} would write over its input {given}; name another folder")
+    check_over(out, (*FILES, MANIFEST), inputs)
 
 
 def _same(one: Path, other: Path) -> bool:
-    return one.exists() and other.exists() and one.samefile(other)
+    try:
+        return one.exists() and other.exists() and one.samefile(other)
+    except (OSError, ValueError):  # a word that is no path at all
+        return False

@@ -15,6 +15,7 @@ from preceptor.constitution.errors import UserError
 from preceptor.judge.settings import CHECKS as CHECKS
 from preceptor.judge.settings import Price, price_from
 from preceptor.prompts.records import Settings
+from preceptor.prompts.secrets import shown_address
 
 if TYPE_CHECKING:
     from preceptor.judge.asking.fanout import Limits
@@ -37,7 +38,9 @@ def _urls(given: Any) -> Any:
 
 
 def _plain_urls(urls: Mapping[str, str]) -> Any:
-    return urls.get("") if set(urls) <= {""} else dict(urls)
+    """As they are written down: what is secret in them stays with the client."""
+    shown = {name: shown_address(url) for name, url in urls.items()}
+    return shown.get("") if set(shown) <= {""} else shown
 
 
 def _prices(given: Any) -> Any:
@@ -62,6 +65,10 @@ log = logging.getLogger(__name__)
 BaseUrls = Annotated[dict[str, str], BeforeValidator(_urls), PlainSerializer(_plain_urls)]
 PriceList = Annotated[dict[str, Price], BeforeValidator(_prices)]
 Share = Annotated[float, BeforeValidator(_share), Field(ge=0, lt=1)]
+
+
+DEFAULT_LEDGER = ".preceptor/ledger.db"
+"""The ledger of whatever is asked in a working directory, unless another is named."""
 
 
 class Cluster(Settings):
@@ -283,7 +290,7 @@ class AskSettings(Access):
 class Asking(AskSettings):
     """How a command asks its models, and the ledger over which."""
 
-    ledger: str = ".preceptor/ledger.db"
+    ledger: str = DEFAULT_LEDGER
     """The ledger of calls: a file or a database URL."""
 
 

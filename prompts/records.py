@@ -23,6 +23,17 @@ def canonical_json(value: Any) -> str:
     return _CANONICAL.encode(value)
 
 
+def said_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object of these keys and values, as `object_pairs_hook`. Raises ValueError where one key says two things:
+    JSON would take the last without a word."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        for key, value in pairs:
+            if made[key] != value:
+                raise ValueError(f"the key {key[:60]!r} stands twice in one object and says two things")
+    return made
+
+
 def content_id(kind: str, *parts: Any) -> str:
     """`kind-<16 hex>`: the identity of a row by its content, for rows that bring no id of their own."""
     return f"{kind}-{hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:16]}"

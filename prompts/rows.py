@@ -11,10 +11,12 @@ import csv
 import gzip
 import io
 import json
+import logging
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
@@ -22,7 +24,8 @@ from pydantic import ValidationError
 
 from preceptor.constitution.errors import FileFault
 from preceptor.prompts.errors import RowsError
-from preceptor.prompts.records import Record
+from preceptor.prompts.records import Record, said_once
+from preceptor.prompts.shown import csv_text
 
 ParsedT = TypeVar("ParsedT")
 RecordT = TypeVar("RecordT", bound=Record)
@@ -41,6 +44,9 @@ DEEPEST = 100
 """How deep a row may be nested: what is made of it is nested deeper, and writers stop at about 250."""
 OPTIONAL_CELLS = frozenset({"id", "tags", "preferred", "messages", "responses"})
 """Columns of a CSV file in which an empty cell means that there is none."""
+
+
+_log = logging.getLogger(__name__)
 
 
 class RawRow(NamedTuple):
@@ -230,7 +236,9 @@ def _json_row(name: str, number: int, text: str) -> RawRow | FileFault:
 def _json_value(name: str, number: int, text: str) -> Any:
     """The JSON value in a text, or a Fault."""
     try:
-        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        value = json.loads(
+            text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=said_once
+        )
         if "\\ud" in text or "\\uD" in text:
             json.dumps(value, ensure_ascii=False).encode()
         if number and _too_deep(value):
@@ -321,7 +329,7 @@ def _cell(column: str, text: str) -> Any:
     """A cell as it stands. Only columns that hold lists are read as JSON (`["a"]`), tags also with commas alone."""
     if column in LIST_CELLS | TALK_CELLS and text.startswith("[") and text.endswith("]"):
         try:
-            value = json.loads(text)
+            value = json.loads(text, object_pairs_hook=said_once)
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
             raise BadRowError(
@@ -333,7 +341,7 @@ def _cell(column: str, text: str) -> Any:
             raise BadRowError(f"{column} is nested more than {DEEPEST} deep", "a list")
         if isinstance(value, list) and (column in LIST_CELLS or _are_messages(value)):
             return value
-    return [tag.strip() for tag in text.split(",")] if column == "tags" else text
+    return [tag.strip() for tag in text.split(",")] if column == "tags" else csv_text(text)
 
 
 def _are_messages(value: list[Any]) -> bool:
@@ -347,7 +355,7 @@ def _parquet_rows(name: str) -> Iterator[RawRow | FileFault]:
     number = 0
     try:
         with parquet.ParquetFile(name) as file:
-            kept = [field.name for field in file.schema_arrow if not _is_binary(field.type)]
+            kept = _holdable(name, file.schema_arrow)
             for batch in file.iter_batches(batch_size=1024, columns=kept):
                 for fields in batch.to_pylist():
                     number += 1
@@ -358,21 +366,18 @@ def _parquet_rows(name: str) -> Iterator[RawRow | FileFault]:
         ) from exc
 
 
-def columns_left_out(source: str | Path) -> list[str]:
-    """Columns of a Parquet file that `read_rows` leaves out, because JSON cannot hold what is in them: bytes, as images
-    and sound are. Empty where the source cannot be read, which `read_rows` then says.
-    """
-    name = str(source)
-    if not name.endswith(".parquet") or not Path(name).is_file():
-        return []
-    import pyarrow
-    from pyarrow import parquet
+@cache
+def _tell_left_out(name: str, _place: str, columns: tuple[str, ...]) -> None:
+    """Once for each source, which may be read several times: by sight first, then for good."""
+    _log.info("%s: left out because JSON cannot hold it: %s", name, ", ".join(columns))
 
-    try:
-        schema = parquet.read_schema(name)
-    except (pyarrow.ArrowException, OSError):
-        return []
-    return [field.name for field in schema if _is_binary(field.type)]
+
+def _holdable(name: str, schema: Any) -> list[str]:
+    """The columns of a schema without those of bytes, as images and sound are, which are told."""
+    left_out = tuple(field.name for field in schema if _is_binary(field.type))
+    if left_out:
+        _tell_left_out(name, os.path.abspath(name), left_out)
+    return [field.name for field in schema if field.name not in left_out]
 
 
 def _is_binary(kind: Any) -> bool:
@@ -432,8 +437,8 @@ def _dataset_rows(name: str, loaded: Any, split: str) -> Iterator[RawRow | FileF
             way = f"{name.partition('@')[0]}@{names[0]}" if name.startswith("hub:") else f"{name}/{names[0]}"
             raise RowsError(f"{name}: it has the splits {', '.join(names)}; name one of them, e.g. {way}")
         loaded = loaded[split if split in loaded else names[0]]
-    left_out = [field.name for field in loaded.features.arrow_schema if _is_binary(field.type)]
-    for number, fields in enumerate(loaded.remove_columns(left_out), start=1):
+    kept = _holdable(name, loaded.features.arrow_schema)
+    for number, fields in enumerate(loaded.select_columns(kept), start=1):
         yield RawRow(name, number, _without_none(fields))
 
 
@@ -466,10 +471,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
     if path.is_dir():  # found at the end only, when all is paid
         raise RowsError(f"{path}: cannot be written: it is a folder; wanted the name of a file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    made = [parent for parent in (path.parent, *path.parent.parents) if not parent.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         temporary.replace(path)
+        made = []
+        _clear_of_the_dead(path)
     except (ConnectionError, TimeoutError):  # of whatever makes the rows, not of the file
         raise
     except OSError as exc:
@@ -477,6 +485,29 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # one that holds something else stays
+            for folder in made:
+                folder.rmdir()
+
+
+def _clear_of_the_dead(path: Path) -> None:
+    """Remove what killed processes had begun to write in the place of a file that is there now."""
+    begins, ends = f".{path.name}.", ".part"
+    for other in path.parent.glob(f".*{ends}"):
+        pid = other.name.removeprefix(begins).removesuffix(ends)
+        if other.name.startswith(begins) and pid.isdigit() and not _lives(int(pid)):
+            with suppress(OSError):
+                other.unlink()
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # another user's, or a number that is no process
+        return True
+    return True
 
 
 @contextmanager

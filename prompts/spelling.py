@@ -11,6 +11,7 @@ Each token is looked at a bounded number of times, so that the work is linear in
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
@@ -147,6 +148,8 @@ WORSE = frozenset(
         "loses",
     }
 )
+MOST_BRACES = 8
+"""Places that are tried as the beginning of a JSON object."""
 SENTENCE = 40
 """Tokens of a sentence that are looked at for another reply."""
 
@@ -242,10 +245,41 @@ def last_claim(reply: str, menu: LabelledMenu) -> Claim | None:
             former, last = last, claim
     if last is None or last.letter is None or last.doubt:
         return last
+    if (key := _said_twice(reply, last.start, menu)) is not None:
+        return last._replace(doubt=f"two verdicts under one JSON key: {key!r}")
     if former is not None and former.letter != last.letter and _joined(reply[former.end : last.start]):
         said = " ".join(reply[former.start : last.end].split())
         return last._replace(doubt=f"a choice between two verdicts: {said!r}")
     return last._replace(doubt=doubt(reply, found, last.after, menu, last.letter))
+
+
+def _said_twice(reply: str, at: int, menu: LabelledMenu) -> str | None:
+    """The key of a verdict that stands more than once, with values that differ, in the JSON object around a place.
+
+    Whatever opens an object may also stand in a text, so the few nearest braces are tried, and the first of all.
+    """
+    begins = [reply.find("{", 0, at)]
+    place = at
+    while place >= 0 and len(begins) < MOST_BRACES:
+        place = reply.rfind("{", 0, place)
+        begins.append(place)
+    for begin in dict.fromkeys(begins):
+        twice: list[str] = []
+
+        def read(pairs: list[tuple[str, object]], twice: list[str] = twice) -> dict[str, object]:
+            made = dict(pairs)
+            if len(made) < len(pairs):
+                twice += (key for key, value in pairs if made[key] != value)
+            return made
+
+        try:
+            _, end = json.JSONDecoder(object_pairs_hook=read, strict=False).raw_decode(reply, max(begin, 0))
+        except (ValueError, RecursionError):
+            continue
+        label = " ".join(menu.label)
+        if begin >= 0 and end > at:
+            return next((key for key in twice if label in " ".join(_words(key)).casefold()), None)
+    return None
 
 
 def _joined(between: str) -> bool:

@@ -2,7 +2,8 @@
 
 A template is a Jinja file with YAML front matter (`kind`, and for `compare` and `score` the `verdict` menu). Its blocks
 `system` and `user` each become one message, in the order of the file; a body without blocks is one user
-message. Templates run in Jinja's immutable sandbox, so that a template from elsewhere can only make text.
+message. Templates run in Jinja's immutable sandbox, so that a template from elsewhere can only make text; one that is
+not shipped has a time limit as well, because it can loop.
 
 Text that comes from outside (conversations, replies, critiques) stands between markers that carry a nonce:
 
@@ -19,18 +20,19 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
 import jinja2
 from jinja2 import meta, nodes
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from preceptor.prompts.deadline import within
 from preceptor.prompts.errors import TemplateError
 from preceptor.prompts.records import Message, Role, canonical_json
 
@@ -53,6 +55,10 @@ MENUS: Mapping[str, tuple[tuple[str, ...], frozenset[str], str]] = {
 }
 """Kind of template -> the verdicts that it may offer, those that it must, and the words for that."""
 FRONT_MATTER = re.compile(r"\A---\n(?P<header>.*?)^---\n(?P<body>.*)\Z", re.DOTALL | re.MULTILINE)
+LIMIT_S = 10.0
+"""Seconds that one message may take to be rendered; what a template should do takes thousandths."""
+LARGEST_POWER = 10_000
+"""Binary digits of a power; a larger one is a single operation that no time limit can stop."""
 MARKER = re.compile(r"(?<!<)<{3,}+(?=\s*+(?:END_)?(?:CONVERSATION|REPLY|CRITIQUE))", re.IGNORECASE)
 
 
@@ -73,8 +79,18 @@ def nonce(seed: int, *parts: Any) -> str:
     return hashlib.sha256(canonical_json([seed, *parts]).encode()).hexdigest()[:12]
 
 
+class _Sandbox(ImmutableSandboxedEnvironment):
+    intercepted_binops = frozenset({"**"})
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        """A power, if it is a number that can be worked out."""
+        if isinstance(left, int) and isinstance(right, int) and left.bit_length() * right > LARGEST_POWER:
+            raise SecurityError("a power of too many digits")
+        return super().call_binop(context, operator, left, right)
+
+
 def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
+    environment = _Sandbox(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
     )
     environment.filters["defuse"] = defuse
@@ -117,6 +133,8 @@ class Template:
     uses: frozenset[str]
     """Slots that the text mentions."""
     _blocks: tuple[_Block, ...] = field(repr=False, compare=False)
+    shipped: bool = False
+    """Whether it is one of ours, which ends."""
 
     def render(self, **slots: Any) -> tuple[Message, ...]:
         """The messages with all slots filled; a block that comes out empty makes no message.
@@ -140,7 +158,14 @@ class Template:
     def _texts(self, slots: Mapping[str, Any]) -> Iterator[tuple[Role, str]]:
         try:
             for block in self._blocks:
-                yield block.role, block.text(slots)
+                if self.shipped:
+                    yield block.role, block.text(slots)
+                else:
+                    yield block.role, within(LIMIT_S, partial(block.text, slots))
+        except TimeoutError as exc:
+            raise TemplateError(
+                f"{self.name}: cannot be rendered: {exc}; look for a loop that does not end"
+            ) from exc
         except (
             Exception
         ) as exc:  # whatever the expressions of somebody's template raise is the template's fault
@@ -173,7 +198,7 @@ def _shipped(kind: str, dialect: str) -> Template:
     own = folder.joinpath(dialect, f"{kind}.jinja") if dialect else None
     found = own if own is not None and own.is_file() else folder.joinpath(f"{kind}.jinja")
     label = f"{dialect}/{kind}.jinja" if found is own else f"{kind}.jinja"
-    return parse(label, found.read_text(encoding="utf-8"))
+    return replace(parse(label, found.read_text(encoding="utf-8")), shipped=True)
 
 
 def parse(name: str, source: str) -> Template:

@@ -14,6 +14,8 @@ import regex
 from preceptor.constitution.errors import UserError
 
 SEARCH_LIMIT_S = 2.0
+LONGEST = 1000
+"""Characters of a pattern; the compiler of a longer one may nest deeper than a process has room."""
 
 
 @cache
@@ -41,8 +43,11 @@ def fault(argument: Any) -> str:
     for pattern in argument:
         if not isinstance(pattern, str) or not pattern:
             return f"{pattern!r}; wanted {wanted}"
+        if len(pattern) > LONGEST:
+            return f"a pattern of {len(pattern)} characters; wanted {wanted} of at most {LONGEST}"
         try:
             _compiled(pattern)
-        except regex.error as error:
-            return f"{pattern!r} ({error}); wanted a regular expression that compiles"
+        except (regex.error, RecursionError, OverflowError, MemoryError) as error:
+            said = str(error) or "it is nested too deep"
+            return f"{pattern!r} ({said}); wanted a regular expression that compiles"
     return ""

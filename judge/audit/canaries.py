@@ -234,9 +234,9 @@ def mixed(pairs: Iterable[Pair], canaries: Iterable[Pair], share: float) -> Iter
     yield from islice(planted, 2 if owed > 0 else 0)
 
 
-def is_canary(label: Label) -> bool:
-    """Whether the label's pair was planted."""
-    return label.id.startswith(f"{MARK}-") and MARK in label.prompt.tags
+def is_canary(row: Label | Pair) -> bool:
+    """Whether a pair, or a label's pair, was planted."""
+    return row.id.startswith(f"{MARK}-") and MARK in row.prompt.tags
 
 
 def attack_rates(labels: Iterable[Label], clean: Iterable[Label] = ()) -> dict[str, AttackFigures]:

@@ -8,6 +8,7 @@ from typing import Any, get_args
 from preceptor.constitution.principle import Constitution
 from preceptor.judge.figures import AttackFigures, AuditFigures, FurtherFigures
 from preceptor.judge.records import Status
+from preceptor.prompts.shown import markdown, markdown_code
 
 RELIABILITY = "reliability.svg"
 """The picture beside the card."""
@@ -64,8 +65,8 @@ configs:
 
 # Preferences by the constitution {name}
 
-AI preference labels: no person has judged these pairs. The judge `{judge}` compared them by the constitution
-`{identity}`.
+AI preference labels: no person has judged these pairs. The judge {judge} compared them by the constitution
+{identity}.
 
 | came of it | rows | |
 |---|---:|---|
@@ -111,8 +112,8 @@ def card(
     cost = known.get("cost_usd")
     return CARD.format(
         name=constitution.name,
-        identity=constitution.identity,
-        judge=judge,
+        identity=markdown_code(constitution.identity),
+        judge=markdown_code(judge),
         size=next((name for limit, name in SIZES if total < limit), "n>1M"),
         counts="\n".join(
             f"| {name} | {counts.get(name, 0)} | {MEANINGS[name]} |" for name in get_args(Status)
@@ -124,7 +125,10 @@ def card(
         sections="".join(_sections(known)),
         cost="–" if cost is None else f"{cost:.4f}",
         principles="\n".join(_principle_rows(constitution, known.get("by_principle", {}))),
-        settings="\n".join(f"- {key}: `{value}`" for key, value in sorted(settings.items())) or "- none",
+        settings="\n".join(
+            f"- {markdown(key)}: {markdown_code(value)}" for key, value in sorted(settings.items())
+        )
+        or "- none",
     )
 
 
@@ -138,7 +142,7 @@ def _sections(figures: Mapping[str, Any]) -> Iterator[str]:
         yield _table("Answers without a verdict", ("why", "answers"), faults.items())
     if by_tag := figures.get("by_tag"):
         keys = ("n", "accuracy", "flip_rate", "first_share", "longer_share")
-        rows = [(_cell(tag), *(own[key] for key in keys)) for tag, own in by_tag.items()]
+        rows = [(tag, *(own[key] for key in keys)) for tag, own in by_tag.items()]
         yield _table("By tag", ("tag", *keys), rows)
     if votes := figures.get("votes"):
         matrix = votes["matrix"]
@@ -181,10 +185,10 @@ def attack_row(kind: str, own: AttackFigures) -> tuple[Any, ...]:
 
 def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     lines = [
-        "| " + " | ".join(str(cell) if isinstance(cell, str) else _number(cell) for cell in row) + " |"
+        "| " + " | ".join(markdown(cell) if isinstance(cell, str) else _number(cell) for cell in row) + " |"
         for row in rows
     ]
-    head = ["| " + " | ".join(columns) + " |", "|---|" + "---:|" * (len(columns) - 1)]
+    head = ["| " + " | ".join(map(markdown, columns)) + " |", "|---|" + "---:|" * (len(columns) - 1)]
     return "\n".join(["", f"### {title}", "", *head, *lines, ""])
 
 
@@ -205,12 +209,10 @@ def _principle_rows(constitution: Constitution, by_principle: Mapping[str, Any])
         own = by_principle.get(principle.id, {})
         how = "machine check" if principle.check else "judge"
         cells = " | ".join(_number(own.get(key)) for key in ("verdicts", "flip_rate", "decided"))
-        rows.append(f"| {principle.id} | {principle.weight:g} | {cells} | {how}: {_cell(principle.text)} |")
+        rows.append(
+            f"| {principle.id} | {principle.weight:g} | {cells} | {how}: {markdown(principle.text)} |"
+        )
     return rows
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
 
 
 def _number(value: float | None) -> str:

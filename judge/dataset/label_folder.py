@@ -10,7 +10,7 @@ from typing import NamedTuple
 from preceptor.judge.dataset.card import RELIABILITY
 from preceptor.judge.dataset.manifest import FileFacts, LabelManifest
 from preceptor.judge.records import Label, Preference, Ranking
-from preceptor.prompts.manifest import file_hash
+from preceptor.prompts.manifest import SIGNATURE, SUMS, file_hash
 from preceptor.prompts.rows import read_records
 
 LABELS, CANARIES, RANKINGS, PREFERENCES, PARQUET, CARD, MANIFEST = (
@@ -71,6 +71,16 @@ class LabelFolder(NamedTuple):
         """Written last: a folder without one is not finished."""
         return self.path / MANIFEST
 
+    @property
+    def sums(self) -> Path:
+        """The hash of every file, the manifest's too."""
+        return self.path / SUMS
+
+    @property
+    def signature(self) -> Path:
+        """Of the hashes, where somebody signed."""
+        return self.path / SIGNATURE
+
     def read_labels(self) -> Iterator[Label]:
         """None from an empty file, which is what no pairs give."""
         return _rows(self.labels)
@@ -91,19 +101,20 @@ class LabelFolder(NamedTuple):
         """None where there is none, or none of `label`'s."""
         try:
             found: LabelManifest = json.loads(self.manifest.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         return found if isinstance(found, Mapping) and found.get("command") == "label" else None
 
     def facts(self) -> dict[str, FileFacts]:
         """Size and hash of every file that is there, by which the folder is verified."""
         there = (name for name in FILES if (self.path / name).exists())
-        return {name: _facts(self.path / name) for name in there}
+        return {name: file_facts(self.path / name) for name in there}
 
 
 def _rows(path: Path) -> Iterator[Label]:
     return read_records(path, Label) if path.stat().st_size else iter(())
 
 
-def _facts(path: Path) -> FileFacts:
+def file_facts(path: Path) -> FileFacts:
+    """By which a file is known again."""
     return {"bytes": path.stat().st_size, "sha256": file_hash(path)}

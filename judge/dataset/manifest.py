@@ -42,6 +42,8 @@ class LabelManifest(TypedDict):
     complete: bool
     """Whether the run went to its end."""
     constitution: str
+    constitution_content: dict[str, Any]
+    """All of it but its defaults: by what labels follow from judgements."""
     judge: str
     settings: dict[str, Any]
     """Everything that can change a label, as `label`'s settings classes have it."""

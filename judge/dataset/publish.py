@@ -26,7 +26,7 @@ from preceptor.judge.figures import AuditFigures, FurtherFigures
 from preceptor.judge.records import Label, Letter, Opinion, Preference, Status
 from preceptor.judge.settings import RankingPairing
 from preceptor.judge.voting.ranking import preferences_of
-from preceptor.prompts.manifest import versions, write_json, write_text
+from preceptor.prompts.manifest import versions, write_manifest, write_text
 from preceptor.prompts.records import Message
 from preceptor.prompts.rows import replacing
 from preceptor.prompts.seen import SeenIds
@@ -102,17 +102,23 @@ def publish(out: str | Path, run: LabelRun) -> LabelManifest:
     """
     folder = LabelFolder(Path(out))
     used = ((folder.rankings, run.pairing), (folder.canaries, "canaries" in run.extra))
-    for stale in (folder.manifest, folder.reliability, *(path for path, wanted in used if not wanted)):
+    for stale in (
+        folder.manifest,
+        folder.sums,
+        folder.signature,
+        folder.reliability,
+        *(path for path, wanted in used if not wanted),
+    ):
         stale.unlink(missing_ok=True)
     counts: Counter[str] = Counter()
     labels = _counted(folder, run, counts)
     if run.pairing is None:
         # one reading makes everything: a million labels are some gigabytes
         with _preference_files(folder) as write:
-            figures = audit(_audited(_written(labels, write), run), run.constitution, run.cost_usd)
+            figures = audit(audited(_written(labels, write), run.rows_in), run.constitution, run.cost_usd)
         preferred = counts["ok"]
     else:
-        figures = audit(_audited(labels, run), run.constitution, run.cost_usd)
+        figures = audit(audited(labels, run.rows_in), run.constitution, run.cost_usd)
         with _preference_files(folder) as write:
             preferred = sum(1 for one in _ranked(folder, run.pairing) if write(one))
     if counts.total() > AUDITED:
@@ -128,6 +134,7 @@ def publish(out: str | Path, run: LabelRun) -> LabelManifest:
         "command": "label",
         "complete": run.complete,
         "constitution": run.constitution.identity,
+        "constitution_content": run.constitution.model_dump(mode="json", exclude_defaults=True),
         "judge": run.judge,
         "settings": dict(run.settings),
         "rows": {
@@ -144,7 +151,8 @@ def publish(out: str | Path, run: LabelRun) -> LabelManifest:
         "prices": dict(run.prices),
         "cost_usd": run.cost_usd,
     }
-    write_json(folder.manifest, manifest)
+    hashes = {name: facts["sha256"] for name, facts in manifest["files"].items()}
+    write_manifest(folder.path, manifest, tuple(hashes), hashes)
     return manifest
 
 
@@ -161,9 +169,9 @@ def _counted(folder: LabelFolder, run: LabelRun, counts: Counter[str]) -> Iterat
         raise PairsError(f"{folder.labels}: {run.rows_in} pairs came in and {counts.total()} labels went out")
 
 
-def _audited(labels: Iterable[Label], run: LabelRun) -> Iterator[Label]:
+def audited(labels: Iterable[Label], rows_in: int) -> Iterator[Label]:
     """Those that the audit looks at: all, or of very many a share, drawn by their ids' hashes."""
-    bound = 2**64 if run.rows_in <= AUDITED else int(2**64 * AUDITED / run.rows_in)
+    bound = 2**64 if rows_in <= AUDITED else int(2**64 * AUDITED / rows_in)
     for label in labels:
         drawn = hashlib.blake2b(f"audit:{label.id}".encode(), digest_size=8).digest()
         if int.from_bytes(drawn) < bound:

@@ -34,6 +34,7 @@ from preceptor.judge.ledger.owner import is_gone, new_owner
 from preceptor.judge.ledger.queries import BillLine, By, Pruned, Wanted, bill, compact, prune
 from preceptor.judge.ledger.writer import MOST_AT_ONCE, LedgerWriter, OnEngine
 from preceptor.judge.models.protocol import Completion, Request
+from preceptor.prompts.secrets import redacted
 
 __all__ = ["Ledger", "open_ledger"]
 
@@ -176,7 +177,9 @@ class Ledger:
         though it is none."""
         bill = UNPAID if paid is None else spent(paid, cost_usd)
         # PostgreSQL's text takes no NUL
-        await self._writer.do(_Fail(self._line(request) | bill | {"problem": problem.replace("\0", "")}))
+        await self._writer.do(
+            _Fail(self._line(request) | bill | {"problem": redacted(problem.replace("\0", ""))})
+        )
 
     async def bill(self, by: Sequence[By] = ("model", "stage")) -> list[BillLine]:
         """Totals of all runs, dearest first."""

@@ -16,6 +16,7 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from preceptor.judge.errors import LedgerError
 from preceptor.judge.ledger import recovery
 from preceptor.judge.ledger.schema import STEPS, migrate, version_of
+from preceptor.prompts.secrets import SHORTEST_PASSWORD, is_secret, keep
 
 BUSY_S = 30.0
 """How long a writer waits for another process that writes."""
@@ -51,6 +52,8 @@ def location_of(text: str) -> LedgerLocation:
             f"--ledger {text.partition('://')[0]}://…: no database URL; wanted a path, or postgresql://USER@HOST/NAME"
         ) from exc
     if url.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
+        for secret in (url.password, *(value for name, value in url.query.items() if is_secret(name))):
+            keep(str(secret) if secret else None, shortest=SHORTEST_PASSWORD)
         hidden = url.difference_update_query(["password", "sslpassword"])
         return LedgerLocation(
             url.set(drivername="postgresql+psycopg"), hidden.render_as_string(hide_password=True), None
@@ -62,7 +65,10 @@ def location_of(text: str) -> LedgerLocation:
         )
     if not url.database or url.database == ":memory:":
         raise LedgerError(f"{text}: a ledger in memory would be lost at the end; name a file with --ledger")
-    return LedgerLocation(url, text, Path(url.database.removeprefix("file:")))
+    path = Path(url.database.removeprefix("file:"))
+    if path.is_dir():
+        raise LedgerError(f"--ledger {text}: is a folder; wanted the name of a file")
+    return LedgerLocation(url, text, path)
 
 
 def there(text: str) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection, Engine
 
+from preceptor.judge.errors import LedgerError
 from preceptor.prompts.records import Record
 
 By = Literal["run", "model", "stage", "principle", "batch"]
@@ -139,12 +140,22 @@ def calls(connection: Connection, wanted: Wanted, limit: int | None = None) -> I
         values | ({"most": limit} if limit is not None else {}),
     )
     for row in rows.mappings():
-        call = dict(row)
+        yield _call(dict(row))
+
+
+def _call(call: dict[str, Any]) -> Call:
+    """Raises LedgerError for a call that is not as it was written."""
+    try:
         endpoint = _without_secrets(call["endpoint"])
         call["request"] = json.loads(call["request"]) | {"endpoint": endpoint}
         call["completion"] = json.loads(call["completion"]) if call["completion"] is not None else None
         call["problem"] = _without_secrets(call["problem"]) if call["problem"] is not None else None
-        yield Call.model_validate(call | {"endpoint": endpoint})
+        return Call.model_validate(call | {"endpoint": endpoint})
+    except (ValueError, TypeError, RecursionError) as exc:
+        raise LedgerError(
+            f"the call {call.get('key')} in the ledger is not as it was written ({type(exc).__name__}); look at the "
+            "others by --status or --stage, or throw it away with `preceptor ledger prune`"
+        ) from exc
 
 
 def count(connection: Connection, wanted: Wanted) -> dict[str, int]:

@@ -21,6 +21,8 @@ from preceptor.judge.models.protocol import Completion, FinishReason, Request
 from preceptor.judge.models.reply_limits import billed_tokens
 from preceptor.judge.models.token_estimates import likely_tokens, likely_tokens_in
 from preceptor.judge.models.verdict_tokens import TokenChoice, last_verdict, verdict_probabilities
+from preceptor.prompts.records import said_once
+from preceptor.prompts.secrets import redacted
 from preceptor.prompts.thoughts import split
 
 LARGEST_BODY = 32 * 2**20
@@ -97,10 +99,10 @@ class Arrived(NamedTuple):
 
 
 def json_of(raw: bytes) -> Any:
-    """What a body holds. Raises ValueError where it is no JSON, is nested too deep, or holds a number of too many
-    digits."""
+    """What a body holds. Raises ValueError where it is no JSON, is nested too deep, holds a number of too many digits,
+    or says two things under one key."""
     try:
-        return json.loads(raw.decode("utf-8", "replace"))
+        return json.loads(raw.decode("utf-8", "replace"), object_pairs_hook=said_once)
     except RecursionError as exc:
         raise ValueError("it is nested too deep") from exc
 
@@ -153,14 +155,14 @@ def unreadable(provider: str, why: object, request: Request, counts: Counts = Co
 
 
 def sound(text: str) -> str:
-    """The text with half surrogate pairs replaced, which no file, database or terminal takes, and whole ones joined."""
-    if text.isascii():
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+    """The text as it may be written down: half surrogate pairs replaced, which no file, database or terminal takes, and
+    whole ones joined; without a secret that a server repeats."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return redacted(text)
 
 
 def _name(word: object) -> str:

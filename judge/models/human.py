@@ -14,6 +14,7 @@ from collections.abc import Callable
 from preceptor.constitution.errors import UserError
 from preceptor.judge.errors import ProviderStopped, Rejected
 from preceptor.judge.models.protocol import Capabilities, Completion, Request
+from preceptor.prompts.shown import printable
 
 KEYS = {"a": "a", "b": "b", "t": "tie"}
 """Key -> letter on the menu."""
@@ -63,11 +64,6 @@ class HumanModel:
 
     async def close(self) -> None:
         """Nothing is held."""
-
-
-def printable(text: str) -> str:
-    """The text without what would steer a terminal: a reply may hold escape sequences."""
-    return "".join(mark if mark.isprintable() or mark in "\n\t" else "�" for mark in text)
 
 
 def terminal_key() -> str:

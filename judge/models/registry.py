@@ -17,6 +17,7 @@ from preceptor.judge.models.batch_protocol import BatchProvider
 from preceptor.judge.models.protocol import Model, ModelName
 from preceptor.judge.models.provider import Provider, resolved
 from preceptor.judge.settings import CHECKS
+from preceptor.prompts.secrets import watch
 
 GROUP = "preceptor.models"
 """Entry-point group by which other packages add providers: name -> `Provider`, or a function that opens a model."""
@@ -74,6 +75,7 @@ def open_model(
         )
     options = {"base_url": base_url, "timeout_s": timeout_s, **local}
     given = {key: value for key, value in options.items() if value is not None}
+    watch(provider.key)
     opener = provider.opener
     if strange := sorted(given.keys() - _parameters(opener, given)):
         flags = ", ".join(f"--{key.replace('_', '-')}" for key in strange)

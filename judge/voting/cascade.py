@@ -52,7 +52,7 @@ def require_panels(panels: Sequence[tuple[Sequence[str], str]]) -> None:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise PairsError(f"{', '.join(twice)} judges twice; name every judge once")
     for _, when in panels[1:]:
-        check(when, FACTS)
+        check(when, FACTS, texts=("status",))
 
 
 def together(dialogues: Sequence[Dialogue[RowT]]) -> Dialogue[tuple[RowT, ...]]:

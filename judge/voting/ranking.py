@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations, pairwise
 from typing import NamedTuple
 
@@ -132,19 +132,24 @@ def won(group: Group, i: int, label: Label) -> float | None:
     return label.probability if label.sources[0] == group.sources[i] else 1 - label.probability
 
 
-def _ranking(group: Group, labels: dict[tuple[int, int], Label]) -> Ranking:
+def scores(group: Group, labels: Mapping[tuple[int, int], Label]) -> tuple[float | None, ...]:
+    """The strength of each reply by the comparisons of a group, by the places of the two; None: it has no usable
+    one."""
     known = {
         pair: share for pair, label in labels.items() if (share := won(group, pair[0], label)) is not None
     }
     compared = {i for pair in known for i in pair}
+    found = strengths(len(group.responses), known)
+    return tuple(score if i in compared else None for i, score in enumerate(found))
+
+
+def _ranking(group: Group, labels: dict[tuple[int, int], Label]) -> Ranking:
     return Ranking(
         id=group.id,
         prompt=group.prompt,
         responses=group.responses,
         sources=group.sources,
-        scores=tuple(
-            score if i in compared else None for i, score in enumerate(strengths(len(group.responses), known))
-        ),
+        scores=scores(group, labels),
         labels=tuple(label.id for label in labels.values()),
         constitution=next(iter(labels.values())).constitution,
         judge=next(iter(labels.values())).judge,

@@ -312,13 +312,16 @@ def _wrote(source: str) -> type[Response] | type[Revision] | None:
     return Revision if {"response", "drafts", "text"} <= columns else None
 
 
-def replies_from(source: str) -> Iterable[ReplyToScore]:
-    """The single replies of a file: what `preceptor respond` wrote, or both sides of every pair."""
+def replies_from(
+    source: str, form: str = "rows", columns: Mapping[str, str] | None = None, truncated: Truncated = "keep"
+) -> Iterable[ReplyToScore]:
+    """The single replies of a file: what `preceptor respond` wrote, or both sides of every pair, in any layout."""
     if _wrote(source) is Response:
-        rows = read_records(source, Response)
-        return (ReplyToScore(row.id, row.prompt, row.text) for row in rows if row.status == "ok")
+        rows = list(read_records(source, Response))
+        _tell_cut(rows, truncated)
+        return (ReplyToScore(row.id, row.prompt, row.text) for row in rows if usable(row, truncated))
     return (
         ReplyToScore(f"{pair.id}-{side}", pair.prompt, text)
-        for pair in pairs_from(source, "rows")
+        for pair in pairs_from(source, form, columns)
         for side, text in (("a", pair.response_a), ("b", pair.response_b))
     )

@@ -56,7 +56,7 @@ def edit(file: FileArgument, known: Known, on: ON = None) -> None:
         str(file),
         lineterm="",
     )
-    typer.echo("\n".join(lines))
+    console.show("\n".join(lines))
     _show_changes(before, after)
     if on is not None:
         _asked_again(on, after, known, as_json=False)
@@ -218,9 +218,9 @@ def try_examples(
     else:
         for one in found:
             reason = f"  {' '.join(one.reason.split())[:120]}" if one.came != "passed" else ""
-            typer.echo(f"{one.principle}[{one.number}] {one.came.upper()}{reason}")
+            console.show(f"{one.principle}[{one.number}] {one.came.upper()}{reason}")
         said = ", ".join(f"{counts[came]} {came}" for came in ("passed", "failed", "flipped", "no verdict"))
-        typer.echo(f"{rules.identity} by {judge.needed}: {said}")
+        console.show(f"{rules.identity} by {judge.needed}: {said}")
     if counts["passed"] < counts["cases"]:
         raise typer.Exit(1)
 
@@ -232,6 +232,8 @@ def ablate(
     settings: Annotated[LabelSettings, Flags("Judging", omit=JUDGING, defaults={"principles": "each"})],
     asking: Asking,
     form: options.FormatOption = "rows",
+    columns: options.ColumnsOption = None,
+    truncated: options.TruncatedOption = "keep",
     limit: options.Limit = None,
     plan: options.PlanOption = False,
     as_json: PrintJsonOption = False,
@@ -242,11 +244,13 @@ def ablate(
     from preceptor.constitution.files import load
     from preceptor.judge.groupings import GROUPINGS
     from preceptor.label.trials import ablated, accuracy, can_judge, resummed, without
+    from preceptor.prompts.columns import mapping_of
 
     rules = load(source)
     asking.require_use([judge.needed])
     asking.require_effort([judge.needed], settings.effort)
-    rows = list(islice(stages.pairs_from(pairs, form), limit))
+    mapped = mapping_of(columns or [])
+    rows = list(islice(stages.pairs_from(pairs, form, mapped, truncated), limit))
     # judged each by itself, a label without a principle is the sum of the others; else every label is a new ask
     each = GROUPINGS[settings.principles].resums
     anew = [] if each else [one.id for one in rules.principles if can_judge(rules, one.id, judge.needed)]

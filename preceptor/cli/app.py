@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 
 import typer
 
 from preceptor.cli import console, stopping
 from preceptor.cli.lazy import Entry, lazy
+from preceptor.prompts.secrets import redacted
+from preceptor.prompts.shown import printable
 
 START, DATA, LEARN, LOOK = (
     "Start here",
@@ -62,10 +65,10 @@ def version(
     if show:
         from preceptor import __version__
 
-        typer.echo(__version__)
+        console.show(__version__)
         raise typer.Exit
     if ctx.invoked_subcommand is None:
-        typer.echo(ctx.get_help())
+        console.show(ctx.get_help())
         raise typer.Exit(2)
 
 
@@ -74,27 +77,35 @@ def main() -> None:
     # OpenMP's threads spin while they wait: on busy cores that made a small model twenty times slower (EXPERIMENTS.md)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     stopping.hear_stops()
+    console.relay_warnings()
     for module in TELLING:
         console.relay(module)
     try:
+        if any(word.startswith(("--out", "-o")) for word in sys.argv):
+            from preceptor.preflight import check_words
+
+            check_words(sys.argv[1:])
         app()
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            _say("interrupted; nothing is lost: run the same command again to go on")
+            console.say("interrupted; nothing is lost: run the same command again to go on")
         raise
     except OSError as error:
-        _say(f"error: {_os_problem(error)}")
+        _fail(f"error: {_os_problem(error)}")
         sys.exit(2)
     except Exception as error:
         code = getattr(error, "exit_code", None)
         if code is None:
-            raise  # a fault of ours: the traceback is what a bug report needs
-        _say(f"error: {error}")
+            # a fault of ours: the traceback is what a bug report needs
+            _fail(traceback.format_exc().rstrip())
+            sys.exit(1)
+        _fail(f"error: {error}")
         sys.exit(code)
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
+def _fail(text: str) -> None:
+    """Said by every process of several: what ended it may be another's silence."""
+    typer.echo(printable(redacted(text)), err=True)
 
 
 def _os_problem(error: OSError) -> str:

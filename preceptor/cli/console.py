@@ -1,22 +1,31 @@
-"""What a person sees while a command runs: tables and progress on stderr, so that stdout carries the result alone."""
+"""What a person sees while a command runs: tables and progress on stderr, so that stdout carries the result alone.
+
+Everything that is printed goes through here, where foreign text is made safe for the terminal.
+"""
 
 from __future__ import annotations
 
-import json
+import logging
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from preceptor.prompts.secrets import redacted
+from preceptor.prompts.shown import escaped_json, json_text, printable
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bar
     from rich.progress import ProgressColumn
+    from rich.text import Text
 
     from preceptor.judge.asking.fanout import Progress
+    from preceptor.prompts.records import Record
     from preceptor.train.loop.run import OnTrainingProgress
 
 
@@ -27,35 +36,71 @@ def speaks() -> bool:
 
 def console() -> Console:
     """A console on stderr; its width follows the terminal, and colours are off where it is none."""
+    return _console(stderr=True, quiet=not speaks())
+
+
+def screen() -> Console:
+    """A console on stdout, for what a command was asked for; 100 columns wide where it is no terminal."""
+    return _console(file=sys.stdout, width=None if sys.stdout.isatty() else 100)
+
+
+def _console(**options: Any) -> Console:
+    """One on which texts are words alone: no markup, no emoji codes, and nothing that steers the terminal."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, quiet=not speaks())
+    class Safe(Console):
+        def render_str(self, text: str, **how: Any) -> Text:  # type: ignore[override]
+            return super().render_str(printable(redacted(text)), **how)
+
+    return Safe(highlight=False, markup=False, emoji=False, **options)
 
 
 def say(text: str) -> None:
     """One line for the person, on stderr."""
     if speaks():
-        typer.echo(text, err=True)
+        typer.echo(printable(redacted(text)), err=True)
+
+
+def show(text: str, end: str = "\n") -> None:
+    """A line of the command's result, on stdout."""
+    typer.echo(printable(redacted(text)) + end, nl=False)
+
+
+def show_row(row: Record) -> None:
+    """A row of the command's result, as a line of JSON on stdout."""
+    typer.echo(escaped_json(row.line()))
+
+
+def show_json(value: Any) -> None:
+    """JSON for a person to read, on stdout."""
+    typer.echo(json_text(value, indent=2))
+
+
+class Relayed(logging.Handler):
+    """Says what is logged."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line for each."""
+        say(record.getMessage())
 
 
 def relay(name: str) -> None:
     """Have what a module says about its progress shown, and not only its warnings."""
-    import logging
-
-    class Here(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            say(record.getMessage())
-
     logger = logging.getLogger(name)
-    logger.handlers = [Here()]
+    logger.handlers = [Relayed()]
     logger.setLevel(logging.INFO)
     logger.propagate = False
+
+
+def relay_warnings() -> None:
+    """Have warnings of ours said like everything else, and not written past this module."""
+    logging.getLogger("preceptor").handlers = [Relayed(logging.WARNING)]
 
 
 def result(value: Mapping[str, Any]) -> None:
     """The command's result: exactly one JSON object on stdout."""
     if speaks():
-        typer.echo(json.dumps(value, ensure_ascii=False))
+        typer.echo(json_text(value))
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -79,9 +124,9 @@ def progress(what: str) -> Iterator[Callable[[Progress], None]]:
     from rich.progress import TextColumn, TimeRemainingColumn
 
     bar = _bar(
-        TextColumn("{task.fields[rate]}"),
-        TextColumn("{task.fields[calls]}"),
-        TextColumn("{task.fields[cost]}"),
+        TextColumn("{task.fields[rate]}", markup=False),
+        TextColumn("{task.fields[calls]}", markup=False),
+        TextColumn("{task.fields[cost]}", markup=False),
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
     )
     with bar:
@@ -108,7 +153,7 @@ def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
     from rich.progress import TextColumn, TimeRemainingColumn
 
     bar = _bar(
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[rate]}", markup=False),
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
     )
     with bar:
@@ -126,7 +171,7 @@ def training(stage: str) -> Iterator[OnTrainingProgress]:
     """A bar for training: loss and accuracy, or reward and KL, rows a second and the time left."""
     from rich.progress import TextColumn
 
-    bar = _bar(TextColumn("{task.fields[figures]}"))
+    bar = _bar(TextColumn("{task.fields[figures]}", markup=False))
     with bar:
         task = bar.add_task(stage, total=None, figures="loading")
         told = 0
@@ -160,7 +205,11 @@ def _bar(*columns: ProgressColumn) -> Bar:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as Bar
 
-    shared = (TextColumn("{task.description:<12}"), BarColumn(bar_width=24), MofNCompleteColumn())
+    shared = (
+        TextColumn("{task.description:<12}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+    )
     return Bar(*shared, *columns, console=console())
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from preceptor.cli import console
 from preceptor.cli.lazy import Entry, lazy
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def list_shipped(as_json: PrintJsonOption = False) -> None:
         return
     width = max(len(one.name) for one in loaded)
     for one in loaded:
-        typer.echo(
+        console.show(
             f"{one.name:<{width}}  {one.version}  {len(one.principles):>2} principles  {one.description}"
         )
 
@@ -64,7 +64,7 @@ def show(source: SourceArgument, as_json: PrintJsonOption = False) -> None:
     if as_json:
         _print_json({"identity": constitution.identity} | constitution.model_dump(mode="json"))
     else:
-        typer.echo(dump(constitution), nl=False)
+        console.show(dump(constitution), end="")
 
 
 @app.command()
@@ -89,7 +89,7 @@ def new(
         raise UserError(
             f"cannot write {path}: {error.strerror}; wanted a folder that is there and writable"
         ) from error
-    typer.echo(path)
+    console.show(path)
 
 
 @app.command()
@@ -174,8 +174,8 @@ def lint(
         )
     else:
         for remark in remarks:
-            typer.echo(_line(remark))
-        typer.echo(f"{constitution.identity}: {errors} errors, {len(remarks) - errors} warnings")
+            console.show(_line(remark))
+        console.show(f"{constitution.identity}: {errors} errors, {len(remarks) - errors} warnings")
     if errors or (strict and remarks):
         raise typer.Exit(1)
 
@@ -190,7 +190,7 @@ def checks(as_json: PrintJsonOption = False) -> None:
         _print_json({"checks": [info._asdict() for info in infos]})
         return
     for info in infos:
-        typer.echo(f"{info.name}: {info.argument}\n    {info.meaning}\n    check: {info.example}")
+        console.show(f"{info.name}: {info.argument}\n    {info.meaning}\n    check: {info.example}")
 
 
 @app.command()
@@ -205,7 +205,7 @@ def _save(document: Document) -> None:
     from preceptor.constitution.edit import save
 
     save(document)
-    typer.echo(document.constitution.identity)
+    console.show(document.constitution.identity)
 
 
 def _line(remark: Remark) -> str:
@@ -214,4 +214,4 @@ def _line(remark: Remark) -> str:
 
 
 def _print_json(value: dict[str, Any]) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
+    console.show_json(value)

@@ -58,4 +58,4 @@ def export(
     if as_json:
         console.result({**made._asdict(), "folder": str(made.folder), "pushed": url})
     else:
-        typer.echo(url or str(made.folder))
+        console.show(url or str(made.folder))

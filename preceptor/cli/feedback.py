@@ -103,31 +103,36 @@ def score(
     rating: Annotated[RatingOptions, Flags("Reward model")],
     asking: Asking,
     constitution: options.MaybeConstitution = None,
+    form: options.FormatOption = "rows",
+    columns: options.ColumnsOption = None,
+    truncated: options.TruncatedOption = "keep",
     limit: options.Limit = None,
     plan: options.PlanOption = False,
     as_json: options.JsonOption = False,
 ) -> None:
     """Grade replies, each on its own: from 1 to 10 by a judge, or by the rewards of a trained model."""
+    from preceptor.asking import stages
     from preceptor.preflight import check_file
+    from preceptor.prompts.columns import mapping_of
 
     check_file(out, [replies])
+    given = partial(stages.replies_from, replies, form, mapping_of(columns or []), truncated)
     if rating.reward_model is not None:
         if judge.name or constitution:
             raise UserError(
                 "--reward-model stands in the place of --judge and --constitution: leave them out"
             )
-        rate(replies, out, rating, limit, as_json)
+        rate(given, out, rating, limit, as_json)
         return
     if not judge.name or not constitution:
         raise UserError("score wants --judge with --constitution, or --reward-model")
     rating.require_none()
-    from preceptor.asking import stages
     from preceptor.constitution.files import load
 
     asking.require_use([judge.name])
     asking.require_effort([judge.name], settings.effort)
     rules = load(constitution)
-    rows = list(islice(stages.replies_from(replies), limit))
+    rows = list(islice(given(), limit))
     work = stages.AskJob(rows, partial(stages.to_score, judge.name, asking, rules, settings))
     if plan:
         show_plan_of(work, asking, as_json)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SPELLED: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
+        "center_rewards_coefficient": ("--center-rewards",),
         "constitution": ("--constitution", "-c"),
         "four_bit": ("--4bit",),
         "judge": ("--judge", "-j"),

@@ -38,6 +38,8 @@ walk from a preference to its label, from there to its judgements, and from ther
 | `metrics/stages.jsonl` | `run` | [StageRecord](#stagerecord) | `run`, `verify` |
 | `metrics.jsonl` of a training | `train`, `run` | one step: losses, figures, seconds | the report, TensorBoard and the like |
 | `manifest.json` | every command with a folder, last of all | settings, versions, seeds, counts, hashes, cost | `verify`, the same command again |
+| `SHA256SUMS` | every command with a folder, just before the manifest | every file with its hash, as `sha256sum` has it | `verify`, `sha256sum -c` |
+| `SHA256SUMS.sig` | `verify --sign` | a signature of it by an SSH key | `verify` |
 | `summary.json` | `run` | the figures of the report | you |
 | `ledger.db` | every command that asks a model | see [the ledger](ledger.md) | every command that asks a model |
 

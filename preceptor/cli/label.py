@@ -128,6 +128,6 @@ def _check_gate(expression: str | None, job: Job, source: InputFile) -> None:
 def _show_asks(dialogues: Iterable[Dialogue[Any]]) -> None:
     """Every message of the first row's requests, word for word."""
     for request in next(next(iter(dialogues)), ()):
-        typer.echo(f"=== {request.model}, principle {request.principle}")
+        console.show(f"=== {request.model}, principle {request.principle}")
         for message in request.messages:
-            typer.echo(f"[{message.role}]\n{message.content}\n")
+            console.show(f"[{message.role}]\n{message.content}\n")

@@ -53,10 +53,9 @@ def show(
     as_json: options.JsonOption = False,
 ) -> None:
     """The latest calls, or one call with every word of it."""
-    import json
 
     from preceptor.constitution.errors import UserError
-    from preceptor.judge.ledger.location import reading
+    from preceptor.judge.ledger.location import location_of, reading
     from preceptor.judge.ledger.queries import calls, count
 
     wanted = chosen.wanted(key)
@@ -67,15 +66,19 @@ def show(
     if key is not None:
         if total != 1:
             raise UserError(
-                f"{over.ledger}: {total} calls whose key begins with {key!r}; wanted one, give more of it"
+                f"{location_of(over.ledger).shown}: {total} calls whose key begins with {key!r}; give more of it"
             )
-        typer.echo(json.dumps(found[0].model_dump(mode="json"), ensure_ascii=False, indent=2))
+        console.show_json(found[0].model_dump(mode="json"))
         return
     if as_json:
         console.result({"by_status": by_status, "calls": [call.model_dump(mode="json") for call in found]})
         return
     columns = ["key", "status", "stage", "principle", "model", "tokens", "cost"]
-    console.table(_counts(over.ledger, by_status, len(found)), columns, [_row(call) for call in found])
+    console.table(
+        _counts(location_of(over.ledger).shown, by_status, len(found)),
+        columns,
+        [_row(call) for call in found],
+    )
 
 
 @app.command()
@@ -94,7 +97,7 @@ def bill(
     """What was spent, over all runs on this ledger; what was paid for twice counts twice."""
     from preceptor.constitution.errors import UserError
     from preceptor.judge.ledger import queries as ledger_books
-    from preceptor.judge.ledger.location import reading
+    from preceptor.judge.ledger.location import location_of, reading
 
     parts = tuple(name for name in ledger_books.BY if name in by.split(","))
     if unknown := sorted(set(by.split(",")) - set(ledger_books.BY)):
@@ -109,7 +112,7 @@ def bill(
     columns = [*parts, "answers", "failed", "lost", "tokens in", "tokens out", "cost"]
     rows = [[*line.of.values(), *_cells(line)] for line in lines]
     rows += [["total", *[""] * (len(parts) - 1), *_cells(line)] for line in total]
-    console.table(f"{over.ledger}: the bill", columns, rows)
+    console.table(f"{location_of(over.ledger).shown}: the bill", columns, rows)
     if total and total[0].lost:
         console.say(
             f"{total[0].lost} lost calls were in flight at a kill: they may have been paid for, at most once"
@@ -134,7 +137,7 @@ def export(
             console.say(f"{out}: {write_rows(out, rows)} calls")
             return
         for row in rows:
-            typer.echo(row.line())
+            console.show_row(row)
 
 
 @app.command()
@@ -193,7 +196,7 @@ def batches(
 ) -> None:
     """The batches that were sent, latest first: how far each is, as far as the last look at it, and what it cost."""
     from preceptor.judge.ledger.batches import listed
-    from preceptor.judge.ledger.location import reading
+    from preceptor.judge.ledger.location import location_of, reading
 
     with reading(over.ledger) as connection:
         found = listed(connection, chosen.model)
@@ -209,7 +212,9 @@ def batches(
         ]
         for batch in found[:limit]
     ]
-    console.table(f"{over.ledger}: {len(found)} batches; the latest {len(rows)}", columns, rows)
+    console.table(
+        f"{location_of(over.ledger).shown}: {len(found)} batches; the latest {len(rows)}", columns, rows
+    )
 
 
 def _told(batch: BatchRecord) -> dict[str, Any]:

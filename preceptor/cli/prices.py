@@ -99,7 +99,7 @@ def check(
         entries = {name: entry.price for name, entry in found.entries.items()}
         _tables(f"{path}: USD for a million tokens", entries, table.Prices.load(entries))
         for line in [*faults, *(f"note: {one}" for one in warnings)]:
-            typer.echo(line)
+            console.show(line)
         console.say(f"{path}: {len(found.entries)} prices, {len(faults)} faults, {len(warnings)} notes")
     if faults:
         raise typer.Exit(1)
@@ -131,7 +131,7 @@ def add(
     write(path, model, {**said, "dated": price.dated or str(table.today())}, replace=replace)
     if registry.find(model) is None:
         console.say(f"note: no provider here answers to {model}; the price is written down all the same")
-    typer.echo(str(path))
+    console.show(str(path))
 
 
 def _age(name: str, price: Price, day: date) -> str:

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from preceptor.cli import console
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
 
@@ -17,7 +19,7 @@ def list_pools() -> None:
     for name in shipped_pools():
         rows = list(prompts_from(name))
         tags = sorted({tag for row in rows for tag in row.tags})
-        typer.echo(f"{name}\t{len(rows)} prompts\t{', '.join(tags)}")
+        console.show(f"{name}\t{len(rows)} prompts\t{', '.join(tags)}")
 
 
 @app.command()
@@ -31,4 +33,4 @@ def show(
     from preceptor.prompts.pool import prompts_from
 
     for prompt in islice(prompts_from(source), limit):
-        typer.echo(prompt.line())
+        console.show_row(prompt)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
 from pydantic import Field
 
 from preceptor.cli import console
@@ -17,6 +16,7 @@ from preceptor.doctor import need_training
 from preceptor.prompts.records import Settings
 
 if TYPE_CHECKING:
+    from preceptor.judge.score import ReplyToScore
     from preceptor.train.evaluation.rating import Rated
 
 
@@ -40,15 +40,20 @@ class RatingOptions(Settings):
             raise UserError("--weight and --disagreement are for --reward-model")
 
 
-def rate(replies: str, out: Path, rating: RatingOptions, limit: int | None, as_json: bool) -> None:
+def rate(
+    replies: Callable[[], Iterable[ReplyToScore]],
+    out: Path,
+    rating: RatingOptions,
+    limit: int | None,
+    as_json: bool,
+) -> None:
     """Score every reply of a file in batches, and write the pairs that are worth a label next where asked to."""
-    from preceptor.asking import stages
     from preceptor.prompts.rows import write_rows, writing
 
     need_training()
     folder, disagreement = rating.reward_model, rating.disagreement
     assert folder is not None
-    rows = list(islice(stages.replies_from(replies), limit))
+    rows = list(islice(replies(), limit))
     from preceptor.judge.models.local.weights_hash import weights_hash
     from preceptor.train.evaluation.rating import check_ensemble, doubts, rated
     from preceptor.train.forward.reward_model import RewardModel
@@ -79,7 +84,7 @@ def rate(replies: str, out: Path, rating: RatingOptions, limit: int | None, as_j
     if as_json:
         console.result(result)
     else:
-        typer.echo(str(out))
+        console.show(str(out))
 
 
 def _reweighted(heads: Any, weights: Sequence[str]) -> Any:

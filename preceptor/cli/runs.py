@@ -114,22 +114,45 @@ def report(path: Folder) -> None:
         raise UserError(f"{path} is no run folder; wanted one that `preceptor run` or `quickstart` made")
     target = path / REPORT
     write_text(target, page.render(pipeline.read_run(path, manifest["settings"])))
-    typer.echo(str(target))
+    console.show(str(target))
 
 
 def verify(
-    path: Annotated[Path, typer.Argument(help="A folder that run, label or train wrote.")],
+    path: Annotated[Path, typer.Argument(help="A folder that run, label, train or export wrote.")],
+    ledger: Annotated[
+        str | None,
+        typer.Option(
+            "--ledger",
+            metavar="TEXT",
+            help="Where the calls of a label folder are, to hold its judgements against the raw replies.",
+        ),
+    ] = None,
+    sign: Annotated[
+        Path | None,
+        typer.Option("--sign", metavar="KEY", help="Sign the folder with this SSH key, if everything holds."),
+    ] = None,
+    signed_by: Annotated[
+        Path | None,
+        typer.Option("--signed-by", metavar="PUBLIC", help="The public SSH key of whoever must have signed."),
+    ] = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Re-derive a folder's counts, hashes and lineage from what lies in it. Exit 1 where something differs."""
-    from preceptor.run.verify import verify as problems_of
+    """Derive a folder's rows, counts, costs and hashes once more from what they rest on. Exit 1 where one differs."""
+    from preceptor.run import signature
+    from preceptor.run.verify import verify as verified
 
-    problems = problems_of(path)
+    found = verified(path, ledger, signed_by)
+    problems = found.problems
+    if sign is not None and not problems:
+        signature.sign(path, sign)
+        found.notes.append(f"signed: {path / signature.SIGNATURE}")
     if as_json:
-        console.result({"path": str(path), "ok": not problems, "problems": problems})
+        console.result({"path": str(path), "ok": not problems, "problems": problems, "notes": found.notes})
     else:
         for problem in problems:
-            typer.echo(problem)
+            console.show(problem)
+        for note in found.notes:
+            console.say(f"note: {note}")
         console.say(
             f"{path}: {'every hash, count and row holds' if not problems else f'{len(problems)} problems'}"
         )
@@ -142,7 +165,7 @@ def init(directory: Annotated[Path, typer.Argument(help="A new folder.")]) -> No
     from preceptor.starter import write_starter
 
     for path in write_starter(directory):
-        typer.echo(str(path))
+        console.show(str(path))
     console.say(f"next: preceptor run {directory / 'run.yaml'}")
 
 
@@ -179,7 +202,7 @@ def doctor(
     else:
         for finding in findings:
             mark = "ok  " if finding.ok else "none"
-            typer.echo(f"{mark}  {finding.what:<24} {finding.found}")
+            console.show(f"{mark}  {finding.what:<24} {finding.found}")
     if not all(finding.ok for finding in findings if finding.needed):
         raise typer.Exit(1)
 
@@ -201,7 +224,7 @@ def _doctor_of_models(access: AskSettings, file: Path | None, named: list[str], 
         console.result(told)
     else:
         for one in reports:
-            typer.echo(f"{'ok  ' if one.ok else 'none'}  {one.model:<32} {one.found}")
+            console.show(f"{'ok  ' if one.ok else 'none'}  {one.model:<32} {one.found}")
     for said in prices.warnings(access.price_table, [one.model for one in reports], prices.today()):
         console.say(f"note: {said}")
     if not all(one.ok for one in reports):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,22 +16,20 @@ if TYPE_CHECKING:
 
 def show(run: FinishedRun, path: Path) -> None:
     """Print the screen on stdout: it is what the command was asked for."""
-    from rich.console import Console
-
+    from preceptor.cli import console
     from preceptor.report.report import begins_at_dpo
     from preceptor.run.files import REPORT
 
-    wide = None if sys.stdout.isatty() else 100
-    out = Console(file=sys.stdout, highlight=False, width=wide)
+    out = console.screen()
     out.print(_satisfied(run.summary))
     for name, value in _figures(run.summary, begins_at_dpo(run.settings)):
-        out.print(f"{name:<22} {value}", markup=False)
+        out.print(f"{name:<22} {value}")
     if "rounds" in run.summary:
         out.print(_rounds(run.summary["rounds"]))
     _samples(out, run)
     times = ", ".join(f"{stage.stage} {stage.wall_s:.0f}" for stage in run.stages)
-    out.print(f"seconds: {times}; in all {run.summary['wall_s']:.0f}", markup=False, style="dim")
-    out.print(f"report: {path / REPORT}", markup=False, style="bold")
+    out.print(f"seconds: {times}; in all {run.summary['wall_s']:.0f}", style="dim")
+    out.print(f"report: {path / REPORT}", style="bold")
 
 
 def _satisfied(summary: RunSummary) -> Table:

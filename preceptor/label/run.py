@@ -35,6 +35,7 @@ from preceptor.label.finished import InputFile, finished, input_facts, stamp
 from preceptor.preflight import check_folder
 from preceptor.prompts.manifest import file_hash
 from preceptor.prompts.rows import writing
+from preceptor.prompts.secrets import shown_address
 from preceptor.settings import Access, Asking, in_this_process
 
 __all__ = ["Job", "Labelled", "label_folder"]
@@ -90,7 +91,7 @@ class Job(NamedTuple):
         chosen = {
             "combine": self.combine,
             "panels": [[list(names), when] for names, when in self.panels],
-            "base_urls": dict(self.access.base_url),
+            "base_urls": {name: shown_address(url) for name, url in self.access.base_url.items()},
             "local": self.access.local,
             "schedule": self.schedule,
             "pairs": self.pairing if self.schedule else None,
@@ -168,8 +169,19 @@ def items_of(rows: Iterable[Pair | Group], job: Job) -> Iterable[Pair | Group]:
     if not isinstance(rows, Sized):
         rows = list(rows)  # how many are planted depends on how many there are
         pairs = (row for row in rows if isinstance(row, Pair))
+    pairs = _own(pairs)
     planted = from_constitution(job.constitution, job.canaries, len(rows), job.settings.seed)
     return mixed(pairs, planted, job.canaries)
+
+
+def _own(pairs: Iterable[Pair]) -> list[Pair]:
+    """The pairs of a file among which canaries go. Raises UserError for one that would be taken for a canary."""
+    rows = list(pairs)
+    if taken := next((row.id for row in rows if is_canary(row)), None):
+        raise UserError(
+            f"the row {taken} has the id and the tag of a planted canary; give it another id, or leave --canaries out"
+        )
+    return rows
 
 
 def dialogues_of(rows: Iterable[Pair | Group], job: Job, steps: Sequence[Step]) -> Iterable[Dialogue[Any]]:
@@ -272,7 +284,7 @@ def _judged(
             if isinstance(row, Ranked):
                 to_rankings(row.ranking)
             for label in labels:
-                if is_canary(label):
+                if job.canaries and is_canary(label):
                     to_canaries(label)
                 else:
                     to_labels(label)

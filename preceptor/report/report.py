@@ -8,13 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
-import jinja2
-
 from preceptor import __version__
 from preceptor.constitution.principle import Constitution
 from preceptor.figures import ProbedFigures, RoundFigures, RunSummary, StoppedFigures
 from preceptor.judge.figures import AuditFigures
 from preceptor.judge.records import Judgement, Label
+from preceptor.prompts.shown import html_page
 from preceptor.records import HeldOut, StageRecord
 from preceptor.report import plots, probe_table
 from preceptor.settings import CHECKS
@@ -71,32 +70,31 @@ class FinishedRun(NamedTuple):
 
 def render(run: FinishedRun) -> str:
     """The page as HTML. Replies are escaped; nothing is loaded from anywhere."""
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    template = environment.from_string(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
-    return template.render(
-        css=CSS.read_text(encoding="utf-8"),
-        constitution=run.constitution,
-        run={
+    values = {
+        "constitution": run.constitution,
+        "run": {
             "model": run.settings["model"],
             "judge": run.settings["judge"],
             "checked": [principle.id for principle in run.constitution.principles if principle.check],
         },
-        cards=_cards(run.summary),
-        held_out=len(run.held_out),
-        oracle=run.summary["oracle"],
-        policies=_policies(run.summary),
-        further=begins_at_dpo(run.settings),
-        taught_it=run.settings["judge"] == run.settings.get("evaluate", {}).get("oracle", CHECKS) == CHECKS,
-        samples=[_sample(row) for row in pick(run.held_out)],
-        statuses=_statuses(run.labels),
-        audit=_audit(run.summary["audit"]),
-        principles=_by_principle(run),
-        reward=_reward(run.reward_card),
-        rounds=_rounds(run.summary.get("rounds", [])),
-        probes=_probes(run.summary.get("probes")),
-        first=_first_reference(run.settings),
-        guard=run.guard,
-        plots={
+        "cards": _cards(run.summary),
+        "held_out": len(run.held_out),
+        "oracle": run.summary["oracle"],
+        "policies": _policies(run.summary),
+        "further": begins_at_dpo(run.settings),
+        "taught_it": run.settings["judge"]
+        == run.settings.get("evaluate", {}).get("oracle", CHECKS)
+        == CHECKS,
+        "samples": [_sample(row) for row in pick(run.held_out)],
+        "statuses": _statuses(run.labels),
+        "audit": _audit(run.summary["audit"]),
+        "principles": _by_principle(run),
+        "reward": _reward(run.reward_card),
+        "rounds": _rounds(run.summary.get("rounds", [])),
+        "probes": _probes(run.summary.get("probes")),
+        "first": _first_reference(run.settings),
+        "guard": run.guard,
+        "plots": {
             "principles": plots.before_and_after(run.summary["before"], run.summary["after"])
             if run.summary["after"]
             else "",
@@ -107,9 +105,10 @@ def render(run: FinishedRun) -> str:
             "beside": _beside(run.summary),
             "rounds": _by_round(run.summary.get("rounds", [])),
         },
-        stages=run.stages,
-        version=__version__,
-    )
+        "stages": run.stages,
+        "version": __version__,
+    }
+    return html_page(Path(__file__).with_name("report.html"), CSS, values)
 
 
 def pick(rows: Iterable[HeldOut], count: int = SAMPLES) -> list[HeldOut]:

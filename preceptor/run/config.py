@@ -224,6 +224,10 @@ def _read(path: Path) -> dict[str, Any]:
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise UserError(f"{path}:{line}: {error.problem}; wanted YAML with the keys of a run file") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({_said(error)}); wanted YAML with the keys of a run file"
+        ) from error
     except YAMLError as error:
         raise UserError(f"{path}: {error}; wanted YAML with the keys of a run file") from error
     if not isinstance(values, dict):
@@ -233,11 +237,23 @@ def _read(path: Path) -> dict[str, Any]:
     return values
 
 
+def _said(error: Exception) -> str:
+    """In one line; of a parser that ran out of room, that it is nested too deep."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deep"
+    return " ".join(str(getattr(error, "problem", None) or error).split())[:200]
+
+
 def _overridden(values: Mapping[str, Any], override: str) -> dict[str, Any]:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UserError(f"{override!r} on the command line; wanted section.key=value, as in dpo.beta=0.2")
-    value = YAML(typ="safe").load(text) if text else None
+    try:
+        value = YAML(typ="safe").load(text) if text else None
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{override!r:.100} on the command line: {_said(error)}; wanted a value as in YAML, quoted if need be"
+        ) from error
     return _with(values, key.split("."), value, override)
 
 

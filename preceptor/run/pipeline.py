@@ -22,7 +22,8 @@ from preceptor.evaluation.oracles import Oracle, agreement, open_oracle, with_go
 from preceptor.figures import RunManifest, RunSummary, StageRow, StoppedFigures, WholeSummary
 from preceptor.judge.audit.audit import audit
 from preceptor.judge.records import Label
-from preceptor.prompts.manifest import versions, write_json, write_text
+from preceptor.preflight import check_over
+from preceptor.prompts.manifest import versions, write_json, write_manifest, write_text
 from preceptor.prompts.rows import read_records
 from preceptor.records import HeldOut, StageRecord
 from preceptor.report import report
@@ -52,6 +53,8 @@ def run(config: RunConfig, screen: Screen) -> RunSummary:
     constitution = load_constitution(config.constitution)
     table = stages_of(config)
     current = Run(config, Path(config.out), constitution, screen)
+    written = [CONSTITUTION, SUMMARY, REPORT, MANIFEST, *(name for stage in table for name in stage.outputs)]
+    check_over(current.path, written, [config.prompts.file, config.prompts.held_out, config.constitution])
     write_text(current.path / CONSTITUTION, dump(constitution))
     oracle = open_oracle(config.evaluate.oracle, constitution)
     if not (current.path / HELD_OUT).exists():  # a finished run is shown again without a key
@@ -158,7 +161,7 @@ def _manifest(run: Run, summary: RunSummary, records: Sequence[StageRecord]) -> 
         "wall_s": summary["wall_s"],
         "cost_usd": summary["cost_usd"],
     }
-    write_json(run.path / MANIFEST, manifest)
+    write_manifest(run.path, manifest)
 
 
 class _Stopped(TypedDict, total=False):

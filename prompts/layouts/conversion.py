@@ -16,6 +16,7 @@ from preceptor.prompts.layouts.recognition import LAYOUTS, Recognised, parsed_pa
 from preceptor.prompts.pool import Ids, messages_of, meta_of, tags_of
 from preceptor.prompts.records import content_id
 from preceptor.prompts.rows import BadRowError, RawRow, replacing
+from preceptor.prompts.shown import csv_cell
 
 OURS = frozenset(
     {
@@ -155,7 +156,7 @@ def _write_csv(place: Path, rows: list[Fields]) -> int:
         writer.writeheader()
         writer.writerows(
             {
-                key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+                key: csv_cell(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
                 for key, value in row.items()
             }
             for row in rows

@@ -13,7 +13,7 @@ from preceptor.prompts.columns import at, renamed
 from preceptor.prompts.errors import RowsError
 from preceptor.prompts.layouts import ranked, two_replies, whole_talks
 from preceptor.prompts.layouts.layout import Fields, Layout, Talk, has, slots
-from preceptor.prompts.rows import BadRowError, RawRow, columns_left_out, parsed, read_rows
+from preceptor.prompts.rows import BadRowError, RawRow, parsed, read_rows
 
 ParsedT = TypeVar("ParsedT")
 _log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def recognise(source: str | Path, form: str = "rows", columns: Mapping[str, str]
     rows = [row.fields for row in islice(read_rows(source), LOOKED_AT) if isinstance(row, RawRow)]
     if form not in ("rows", *LAYOUTS):
         raise RowsError(f"{name}: no layout {form!r}; wanted one of {', '.join(sorted(LAYOUTS))}")
-    notes = _notes(rows, columns_left_out(source))
+    notes = _notes(rows)
     for ours, theirs in columns.items():
         if rows and not any(at(row, theirs) is not None for row in rows):
             known = ", ".join(sorted({key for row in rows for key in row}))
@@ -128,13 +128,10 @@ def pairs_in(source: str | Path, form: str = "rows", columns: Mapping[str, str] 
     return how
 
 
-def _notes(rows: list[Fields], left_out: list[str]) -> list[str]:
-    notes = []
-    if left_out:
-        notes.append(f"left out because JSON cannot hold it: {', '.join(left_out)}")
+def _notes(rows: list[Fields]) -> list[str]:
     if any(row.get("tools") for row in rows):
-        notes.append("the column tools is kept, and shown neither to the judge nor to the model")
-    return notes
+        return ["the column tools is kept, and shown neither to the judge nor to the model"]
+    return []
 
 
 def in_our_columns(source: str | Path, how: Recognised) -> Iterator[RawRow | FileFault]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -344,3 +346,73 @@ def test_the_schema_takes_what_loads_and_refuses_what_does_not() -> None:
 
 def test_yaml_text_writes_the_house_style() -> None:
     assert yaml_text({"a": [{"b": 1}]}) == "a:\n  - b: 1\n"
+
+
+def test_five_thousand_principles_are_no_bomb(tmp_path: Path) -> None:
+    principles = "".join(
+        f"  - id: p{n}\n    text: Choose number {n}.\n    tags: [a, b]\n" for n in range(5000)
+    )
+    (tmp_path / "big.yaml").write_text(f"name: big\nprinciples:\n{principles}")
+    assert len(load(tmp_path / "big.yaml").principles) == 5000
+
+
+def test_a_file_that_many_extend_is_read_once(tmp_path: Path) -> None:
+    """Forty layers of two, each of which extends both of the layer before: 2^40 ways."""
+    for layer in range(40):
+        for side in "ab":
+            below = f"extends: [a{layer - 1}.yaml, b{layer - 1}.yaml]\n" if layer else ""
+            text = f"name: x\n{below}principles: [{{id: {side}{layer}, text: Choose.}}]\n"
+            (tmp_path / f"{side}{layer}.yaml").write_text(text)
+    assert len(load(tmp_path / "a39.yaml").principles) == 79
+    (tmp_path / "b0.yaml").write_text("name: x\nprinciples: [{id: B, text: Choose.}]\n")
+    with pytest.raises(ConstitutionError) as caught:
+        load(tmp_path / "a39.yaml")
+    assert len(caught.value.faults) == 1
+
+
+@pytest.mark.parametrize(
+    "entry", ["/etc/passwd", "../secret.yaml", "link.yaml", "\x00", "loop.yaml", "a" * 5000]
+)
+def test_extends_stays_beside_its_file_and_quotes_nothing_of_others(tmp_path: Path, entry: str) -> None:
+    place = tmp_path / "house"
+    place.mkdir()
+    (tmp_path / "secret.yaml").write_text("rhubarb:x:0:0\n")
+    (place / "link.yaml").symlink_to(tmp_path / "secret.yaml")
+    (place / "loop.yaml").symlink_to(place / "loop.yaml")
+    (place / "own.yaml").write_text(f"name: own\nextends: [{json.dumps(entry)}]\nprinciples: []\n")
+    with pytest.raises(ConstitutionError) as caught:
+        load(place / "own.yaml")
+    assert "x:0:0" not in str(caught.value)
+    assert "own.yaml:2" in str(caught.value)
+
+
+def test_a_long_row_of_files_is_refused(tmp_path: Path) -> None:
+    for n in range(200):
+        (tmp_path / f"f{n}.yaml").write_text(f"name: x\nextends: [f{n + 1}.yaml]\nprinciples: []\n")
+    with pytest.raises(ConstitutionError, match="files deep"):
+        load(tmp_path / "f0.yaml")
+
+
+def test_a_pipe_or_device_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for place in (tmp_path / "pipe.yaml", Path("/dev/zero")):
+        with pytest.raises(ConstitutionError, match="a pipe or device"):
+            load(place)
+
+
+def with_pattern(place: Path, pattern: str) -> Path:
+    check = json.dumps({"forbid": [pattern]})
+    place.write_text(f"name: x\nprinciples:\n  - {{id: a, text: Choose., check: {check}}}\n")
+    return place
+
+
+@pytest.mark.parametrize("pattern", ["(" * 3000 + "a" + ")" * 3000, "[", "a" * 1001])
+def test_a_pattern_that_cannot_be_compiled_is_a_fault(tmp_path: Path, pattern: str) -> None:
+    with pytest.raises(ConstitutionError) as caught:
+        load(with_pattern(tmp_path / "x.yaml", pattern))
+    assert len(str(caught.value)) < 500
+
+
+def test_a_pattern_nested_deep_is_compiled_or_refused(tmp_path: Path) -> None:
+    with contextlib.suppress(ConstitutionError):
+        load(with_pattern(tmp_path / "x.yaml", "(" * 400 + "a" + ")" * 400))

@@ -40,6 +40,7 @@ FILES: dict[str, bytes] = {
     "ok.jsonl": b'{"prompt": "hi"}\n',
     "pairs.jsonl": PAIR.encode(),
     "five.yaml": FIVE_FAULTS.encode(),
+    "run.yaml": b"out: out\nmodel: embedded\njudge: embedded\nconstitution: style\nprompts: {file: ok.jsonl}\n",
 }
 
 
@@ -137,6 +138,17 @@ CASES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
         ("no row has `preferred`; an audit wants pairs whose better reply is known",),
     ),
     "no run file": (("run", "none.yaml"), 2, ("none.yaml: no such run file",)),
+    "an override that is no YAML": (("run", "run.yaml", "label={"), 2, ("'label={' on the command line",)),
+    "an override nested without end": (
+        ("run", "run.yaml", "label=" + "[" * 3000),
+        2,
+        ("on the command line",),
+    ),
+    "more samples than anybody wants": (
+        ("respond", "ok.jsonl", "--model", "embedded", "--out", "out", "--samples", "1000000000", "--plan"),
+        2,
+        ("--samples",),
+    ),
     "no run folder": (
         ("verify", "folder"),
         2,

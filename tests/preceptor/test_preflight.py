@@ -184,3 +184,64 @@ def test_a_diff_knows_the_prices_of_the_labels_that_it_reads(
     assert found["cost_usd"] > 0
     dearer = json.loads(preceptor(*same, "--price", "2000,4000").out)["on"]
     assert dearer["cost_usd"] == pytest.approx(2 * found["cost_usd"])
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    "words",
+    [
+        "respond prompts.jsonl --model openai/x --out prompts.jsonl",
+        "respond prompts.jsonl --model openai/x -o ./prompts.jsonl",
+        "respond prompts.jsonl --model openai/x --ledger gold.jsonl --out=gold.jsonl",
+        "score plain.jsonl -c style --judge openai/x --out ../{here}/plain.jsonl",
+        "train dpo gold.jsonl --model embedded --out gold.jsonl",
+        "ledger export --ledger gold.jsonl --out gold.jsonl",
+    ],
+)
+def test_no_command_writes_over_what_it_reads(words: str, preceptor: Preceptor) -> None:
+    before = {path: path.read_bytes() for path in Path().iterdir() if path.is_file()}
+    ended = preceptor(*words.format(here=Path().absolute().name).split())
+    assert ended.code == 2
+    assert "is the input" in ended.err
+    assert {path: path.read_bytes() for path in Path().iterdir() if path.is_file()} == before
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(("canaries", "code"), [("2%", 2), ("0", 0)])
+def test_a_row_that_would_pass_for_a_canary_is_found_before_anything_is_asked(
+    canaries: str, code: int, preceptor: Preceptor, start_server: Start
+) -> None:
+    server = start_server()
+    Path("own.jsonl").write_text(json.dumps({**ROW, "id": "canary-1", "tags": ["canary"]}) + "\n")
+    flags = ("--canaries", canaries) if code else ()
+    ended = preceptor(
+        *("label", "own.jsonl", "-c", "helpful-harmless", "--judge", "openai/x", "--base-url", server.url),
+        *("--out", "out", *flags),
+    )
+    assert ended.code == code, ended.err
+    if code:
+        assert server.bodies == []
+        assert "has the id and the tag of a planted canary" in ended.err
+    else:
+        assert len(Path("out/labels.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.usefixtures("place")
+def test_a_gate_that_compares_a_text_with_a_number_is_found_at_once(preceptor: Preceptor) -> None:
+    ended = preceptor(
+        *(
+            "label",
+            "gold.jsonl",
+            "-c",
+            "style",
+            "--judge",
+            "openai/x",
+            "--out",
+            "out",
+            "--fail-if",
+            "flip_rate > 'a'",
+        )
+    )
+    assert ended.code == 2
+    assert "texts are compared" in ended.err
+    assert not Path("out").exists()

@@ -6,8 +6,10 @@ import json
 import re
 import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from datasets import load_dataset
@@ -16,17 +18,20 @@ from trl import DPOConfig, DPOTrainer
 
 from preceptor.cli.app import main
 from preceptor.figures import RunManifest, RunSummary
+from preceptor.prompts.manifest import file_hash
 from preceptor.records import HeldOut
 from preceptor.run import once, pipeline
 from preceptor.run.config import load
 from preceptor.run.guard import part
 from preceptor.run.running import chosen_prompts
+from preceptor.run.verify import verify
 from preceptor.train.embedded import WEIGHTS
 from preceptor.train.evaluation.compare import kl_nats, reply_logprobs
 from preceptor.train.evaluation.reward_figures import RewardFigures
 from preceptor.train.loop.manifest import TrainingManifest
 from tests.declared import faults
 from tests.preceptor.conftest import Preceptor
+from tests.preceptor.resealed import reseal
 
 pytestmark = pytest.mark.slow
 
@@ -144,6 +149,86 @@ def test_it_proves_itself_until_something_is_changed(
     assert "5-preferences.jsonl" in json.loads(ended.out)["problems"][0]
 
 
+def test_a_flipped_byte_of_any_file_is_found(folder: Path, tmp_path: Path) -> None:
+    """Settings, metrics, reference log-probabilities, the ledger and the files of trainings too."""
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    files = [path for path in copy.rglob("*") if path.is_file()]
+    assert {"ledger.db", "reference.db", "settings.json", "stages.jsonl"} <= {path.name for path in files}
+    for path in files:
+        whole = path.read_bytes()
+        at = len(whole) // 2
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        assert verify(copy).problems, path
+        path.write_bytes(whole)
+    assert verify(copy).problems == []
+    (copy / "more.txt").write_text("x")
+    assert verify(copy).problems == ["more.txt: is not in SHA256SUMS; nothing vouches for it"]
+
+
+CHANGES: dict[str, tuple[str, Callable[[dict[str, Any]], object], str]] = {
+    "a response": (
+        "2-responses.jsonl",
+        lambda row: row.update(text="other"),
+        "it is not what embedded replied",
+    ),
+    "a sample": ("3-responses.jsonl", lambda row: row.update(text="other"), "it is not what"),
+    "a revision": (
+        "3-revisions.jsonl",
+        lambda row: row.update(text="other"),
+        "its text is not its last draft",
+    ),
+    "a label": ("4-labels.jsonl", lambda row: row.update(probability=0.123), "its judgements say"),
+    "a verdict": ("4-labels.jsonl", lambda row: row["judgements"][0].update(reason="x"), "4-labels.jsonl"),
+    "a held-out reply": (
+        "8-heldout.jsonl",
+        lambda row: row.update(after="other"),
+        "its replies are not those",
+    ),
+    "what the oracle says": (
+        "8-heldout.jsonl",
+        lambda row: row["satisfied_after"].update(polite=not row["satisfied_after"]["polite"]),
+        "the oracle finds otherwise",
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "change", "said"), CHANGES.values(), ids=CHANGES.keys())
+def test_a_row_of_any_file_is_derived_once_more(
+    name: str, change: Callable[[dict[str, Any]], object], said: str, folder: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    rows = [json.loads(line) for line in (copy / name).read_text().splitlines()]
+    change(rows[0])
+    (copy / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sha = file_hash(copy / name)
+    lines = [json.loads(line) for line in (copy / "metrics/stages.jsonl").read_text().splitlines()]
+    for line in lines:
+        line["outputs"] |= {name: sha} if name in line["outputs"] else {}
+    (copy / "metrics/stages.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def of_stages(manifest: dict[str, Any]) -> None:
+        for stage in manifest["stages"]:
+            stage["outputs"] |= {name: sha} if name in stage["outputs"] else {}
+
+    reseal(copy, of_stages)
+    assert any(problem.startswith(name) and said in problem for problem in verify(copy).problems)
+
+
+@pytest.mark.parametrize("name", ["summary.json", "manifest.json"])
+def test_figures_that_rows_do_not_give_are_found(name: str, folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    if name == "summary.json":
+        summary = json.loads((copy / name).read_text())
+        (copy / name).write_text(json.dumps(summary | {"win_rate": 0.99}))
+        reseal(copy)
+    else:
+        reseal(copy, lambda manifest: manifest.update(cost_usd=9.0))
+    assert any(problem.startswith(name) for problem in verify(copy).problems)
+
+
 def test_a_reply_to_a_probe_that_no_call_gave_is_found(
     folder: Path, tmp_path: Path, preceptor: Preceptor
 ) -> None:
@@ -152,6 +237,7 @@ def test_a_reply_to_a_probe_that_no_call_gave_is_found(
     row = json.loads((copy / "8-probes.jsonl").read_text().splitlines()[0])
     with closing(sqlite3.connect(copy / "ledger.db")) as ledger, ledger:
         ledger.execute("delete from calls where key = ?", (row["after"][0]["call"],))
+    reseal(copy)
     ended = preceptor("verify", copy, "--json")
     assert ended.code == 1
     (problem,) = json.loads(ended.out)["problems"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from preceptor.constitution.errors import FileFault
 from preceptor.prompts import rows
 from preceptor.prompts.errors import RowsError
-from preceptor.prompts.rows import DEEPEST, RawRow, columns_left_out, read_rows
+from preceptor.prompts.rows import DEEPEST, RawRow, read_rows
 
 
 def cells(path: Path, header: list[str], *lines: list[str]) -> list[RawRow | FileFault]:
@@ -117,9 +118,13 @@ def test_a_json_file_that_is_no_list_says_so(tmp_path: Path) -> None:
     assert all(isinstance(fault, FileFault) for fault in read_rows(path))
 
 
-def test_bytes_are_left_out_of_a_parquet_file_and_named(tmp_path: Path) -> None:
+def test_bytes_are_left_out_of_a_parquet_file_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     import pyarrow
     from pyarrow import parquet
+
+    caplog.set_level("INFO")
 
     path = tmp_path / "p.parquet"
     picture = {"bytes": b"\xff", "path": "x"}
@@ -130,5 +135,53 @@ def test_bytes_are_left_out_of_a_parquet_file_and_named(tmp_path: Path) -> None:
     (row,) = read_rows(path)
     assert isinstance(row, RawRow)
     assert row.fields == {"prompt": "a", "n": 1}
-    assert columns_left_out(path) == ["image", "sounds", "raw"]
-    assert columns_left_out(tmp_path / "none.parquet") == []
+    list(read_rows(path))
+    assert caplog.messages == [f"{path}: left out because JSON cannot hold it: image, sounds, raw"], "once"
+
+
+def test_bytes_are_left_out_of_a_dataset_folder_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    caplog.set_level("INFO")
+    held = {"bytes": b"\xff", "path": "x"}  # as its Audio and Image features store them
+    saved = datasets.Dataset.from_list([{"prompt": "a", "sound": held, "image": held}])
+    saved.save_to_disk(tmp_path / "saved")
+    (row,) = read_rows(tmp_path / "saved")
+    assert isinstance(row, RawRow)
+    assert row.fields == {"prompt": "a"}
+    assert caplog.messages == [f"{tmp_path / 'saved'}: left out because JSON cannot hold it: sound, image"]
+
+
+def test_a_key_that_says_two_things_is_a_fault(tmp_path: Path) -> None:
+    """JSON takes the last of them without a word; one that says the same twice does no harm."""
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"prompt": "a", "prompt": "a"}\n{"prompt": "a", "meta": {"x": 1, "x": 2}}\n')
+    good, bad = read_rows(path)
+    assert isinstance(good, RawRow)
+    assert isinstance(bad, FileFault)
+    assert "the key 'x' stands twice in one object and says two things" in str(bad)
+
+
+def test_what_a_killed_process_had_begun_goes_with_the_next_whole_file(tmp_path: Path) -> None:
+    """What others are writing stays, and so does what belongs to another file."""
+    tmp_path = tmp_path / "place"
+    tmp_path.mkdir()
+    dead = next(pid for pid in range(2**22 - 2, 1, -1) if not Path(f"/proc/{pid}").exists())
+    for name in (f".out.jsonl.{dead}.part", f".out.jsonl.{os.getppid()}.part", f".other.{dead}.part"):
+        (tmp_path / name).write_text("half")
+    rows.write_rows(tmp_path / "out.jsonl", [])
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "out.jsonl",
+        f".out.jsonl.{os.getppid()}.part",
+        f".other.{dead}.part",
+    }
+
+
+def test_an_error_leaves_no_folder_that_was_not_there(tmp_path: Path) -> None:
+    tmp_path = tmp_path / "place"
+    (tmp_path / "there").mkdir(parents=True)
+    for place in ("there", "new/one"):
+        with pytest.raises(ZeroDivisionError), rows.replacing(tmp_path / place / "out.jsonl"):
+            raise ZeroDivisionError
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]

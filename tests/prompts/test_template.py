@@ -274,3 +274,36 @@ def test_the_nonce_is_a_pure_function_of_everything(seed: int, first: str, secon
     assert nonce(seed, first, second) != nonce(seed + 1, first, second)
     assert nonce(seed, first, second) != nonce(seed, first + "x", second)
     assert re.fullmatch(r"[0-9a-f]{12}", nonce(seed, first, second))
+
+
+ENDLESS = {
+    "loops in loops": "{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}",
+    "a macro that calls itself twice": (
+        "{% macro more(n) %}{% if n %}{{ more(n - 1) }}{{ more(n - 1) }}{% endif %}{% endmacro %}{{ more(60) }}"
+    ),
+    "a filter over loops": "{{ range(90000)|map('string')|map('wordwrap', 1)|list|join * 90000 }}"
+    "{% for i in range(90000) %}{{ range(90000)|sum }}{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("body", ENDLESS.values(), ids=ENDLESS)
+@pytest.mark.parametrize("blocks", [False, True])
+def test_a_template_that_does_not_end_is_told(
+    monkeypatch: pytest.MonkeyPatch, body: str, blocks: bool
+) -> None:
+    monkeypatch.setattr("preceptor.prompts.template.LIMIT_S", 0.2)
+    body = f"{{% block user %}}{body}{{% endblock %}}" if blocks else body
+    template = parse("mine.jinja", f"---\nkind: critique\n---\n{body}\n")
+    with pytest.raises(
+        TemplateError, match=r"mine.jinja: cannot be rendered: it takes longer than 0.2 s; look for"
+    ):
+        template.render()
+
+
+def test_a_power_that_nobody_can_work_out_is_refused() -> None:
+    def made(power: str) -> str:
+        return parse("mine.jinja", f"---\nkind: critique\n---\n{{{{ {power} }}}}\n").render()[0].content
+
+    assert made("2 ** 100 + 2 ** -1") == str(2**100 + 0.5)
+    with pytest.raises(TemplateError, match="a power of too many digits"):
+        made("10 ** (10 ** 10)")

@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -67,14 +68,20 @@ def stop_at(step: int) -> Callable[[TrainingProgress], None]:
     return watch
 
 
+@pytest.fixture(scope="module")
+def unbroken(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trained]:
+    """Stage -> its training with the settings of `settings_of`, made once."""
+    return cache(lambda stage: run(stage, settings_of(stage, tiny), tmp_path_factory.mktemp(stage) / "whole"))
+
+
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("steps", [1, 5, 8])
 def test_a_resumed_training_equals_an_unbroken_one_to_the_bit(
-    tiny: Path, tmp_path: Path, stage: str, steps: int
+    tiny: Path, tmp_path: Path, stage: str, steps: int, unbroken: Callable[[str], Trained]
 ) -> None:
     """Stopped before the first checkpoint, between two, and in the second epoch: same metrics, same weights."""
     settings = settings_of(stage, tiny)
-    whole = run(stage, settings, tmp_path / "whole")
+    whole = unbroken(stage)
     with pytest.raises(StoppedError):
         run(stage, settings, tmp_path / "broken", watch=stop_at(steps))
     seen: list[TrainingProgress] = []
@@ -89,6 +96,27 @@ def test_a_resumed_training_equals_an_unbroken_one_to_the_bit(
         ours, theirs = (load_file(folder / name) for folder in (whole.folder, resumed.folder))
         assert ours.keys() == theirs.keys()
         assert all(ours[key].equal(theirs[key]) for key in ours)
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "trainer_state.json", "optimizer.pt", "whole"])
+def test_a_checkpoint_that_was_altered_is_named_and_the_one_before_is_taken(
+    tiny: Path, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = settings_of("dpo", tiny, keep_checkpoints=2)
+    with pytest.raises(StoppedError):
+        run("dpo", settings, tmp_path / "broken", watch=stop_at(5))
+    (path,) = (tmp_path / "broken/checkpoints/checkpoint-4").rglob(name)
+    whole = path.read_bytes()
+    path.write_bytes(
+        whole[: len(whole) // 2] + bytes([whole[len(whole) // 2] ^ 1]) + whole[len(whole) // 2 + 1 :]
+    )
+    seen: list[TrainingProgress] = []
+    resumed = run("dpo", settings, tmp_path / "broken", watch=seen.append)
+    assert seen[0].step == 3
+    assert "checkpoint-4 is not resumed from" in caplog.text
+    if name != "whole":
+        assert name in caplog.text
+    assert resumed.metrics == run("dpo", settings, tmp_path / "unbroken").metrics
 
 
 @pytest.mark.parametrize("stage", ["reward", "dpo"])

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from preceptor.prompts.shown import one_line
 from preceptor.train.evaluation.reward_figures import CalibrationBin
 
 if TYPE_CHECKING:
@@ -79,7 +80,12 @@ def blank(width: float, height: float) -> tuple[Figure, Axes]:
 def svg(figure: Figure) -> str:
     """The figure as SVG, the same bytes for the same figures."""
     import matplotlib as mpl
+    from matplotlib.text import Text
 
+    for text_in in figure.findobj(Text):
+        # names of principles and tags are words, never formulas
+        text_in.set_parse_math(False)
+        text_in.set_text(one_line(text_in.get_text()))
     text = io.StringIO()
     # a fixed salt and no date: the same figures give the same bytes
     with mpl.rc_context({"svg.hashsalt": "preceptor", "svg.fonttype": "none", "font.family": "sans-serif"}):

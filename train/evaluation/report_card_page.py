@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
+from preceptor.prompts.shown import html_page
 from preceptor.train.data.counts import TrainedRows
 from preceptor.train.evaluation.plots import CSS, calibration, shares
 from preceptor.train.evaluation.reward_figures import RewardFigures
@@ -21,16 +20,14 @@ def page(figures: RewardFigures, settings: Mapping[str, Any], rows: TrainedRows)
     figures: of `train.evaluation.report_card.card`; settings: of the training; rows: what became of them, as in
     `train.data.counts.TrainedRows`.
     """
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(
-        css=CSS.read_text(encoding="utf-8"),
-        card=figures,
-        settings=settings,
-        rows=rows,
-        table=_table(figures),
-        plots=_plots(figures) if figures["n"] else [],
-    )
+    values = {
+        "card": figures,
+        "settings": settings,
+        "rows": rows,
+        "table": _table(figures),
+        "plots": _plots(figures) if figures["n"] else [],
+    }
+    return html_page(TEMPLATE, CSS, values)
 
 
 def _table(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:

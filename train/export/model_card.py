@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from preceptor.judge.models.local.weights_hash import is_gguf
 from preceptor.judge.models.registry import declared, packaged
+from preceptor.prompts.shown import markdown, markdown_code
 from preceptor.train.data.readers import UNKNOWN
 from preceptor.train.export.provenance import REWARD, Origin
 from preceptor.train.models.base import resolve_model
@@ -110,11 +111,11 @@ def _origin(origin: Origin, form: str, made: MadeIn) -> str:
 
 
 def _base_shown(origin: Origin) -> str:
-    return f"`{origin.base_name}`{origin.base_from and f', {origin.base_from}'}"
+    return f"{markdown_code(origin.base_name)}{origin.base_from and f', {markdown(origin.base_from)}'}"
 
 
 def _names(names: tuple[str, ...]) -> str:
-    known = [f"`{name}`" for name in names if name != UNKNOWN]
+    known = [markdown_code(name) for name in names if name != UNKNOWN]
     if not known:
         return "not named by the training data"
     return ", ".join(known) + (", and rows that name none" if UNKNOWN in names else "")
@@ -205,7 +206,8 @@ def _figures(origin: Origin) -> str:
         last = {
             key: value for key, value in origin.manifest["metrics"].items() if isinstance(value, int | float)
         }
-        return f"## Last step of training\n\n{_list(f'{key}: {value:.4g}' for key, value in sorted(last.items()))}"
+        lines = (f"{markdown(key)}: {value:.4g}" for key, value in sorted(last.items()))
+        return f"## Last step of training\n\n{_list(lines)}"
     if not card.get("n"):
         return "## Report card\n\nNo pairs were held out: nothing is known of how good it is."
     rows = [
@@ -234,27 +236,28 @@ def _data(origin: Origin) -> str:
         f"{rows['in']} rows in, {rows['used']} trained on, {rows['held_out']} held out, "
         f"{rows['shortened']} with a shortened prompt",
         *(
-            f"{count} set aside: {reason}"
+            f"{count} set aside: {markdown(reason)}"
             for reason, count in [*read.get("set_aside", {}).items(), *rows["set_aside"].items()]
         ),
     ]
     if source := read.get("source"):
         told.append(
-            f"file `{_shown(source)}`" + (f", SHA-256 `{read['sha256']}`" if read.get("sha256") else "")
+            f"file {markdown_code(_shown(source))}"
+            + (f", SHA-256 {markdown_code(read['sha256'])}" if read.get("sha256") else "")
         )
     told += [
-        f"hash of the {HASHED.get(name, name)}: `{value}`"
+        f"hash of the {markdown(HASHED.get(name, name))}: {markdown_code(value)}"
         for name, value in manifest["hashes"].items()
         if value
     ]
-    told += [str(note) for note in manifest.get("notes", ())]
+    told += [markdown(str(note)) for note in manifest.get("notes", ())]
     return f"## Data\n\n{_list(told)}"
 
 
 def _settings(settings: Mapping[str, Any]) -> Iterator[str]:
     for key, value in sorted(settings.items()):
         if value is not None:
-            yield f"{key}: `{_shown(value)}`"
+            yield f"{markdown(key)}: {markdown_code(_shown(value))}"
 
 
 def _versions(origin: Origin, now: Mapping[str, str]) -> Iterator[str]:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 
 from preceptor.judge.models.local.loading import quiet_loading
-from preceptor.prompts.manifest import file_hash, versions, write_json, write_text
+from preceptor.prompts.manifest import file_hash, versions, write_json, write_manifest, write_text
 from preceptor.train.errors import CheckpointError, RunFolderError
 from preceptor.train.evaluation.report_card import CARD
 from preceptor.train.export.classifier import as_classifier, misread
@@ -89,7 +89,8 @@ def export(
             name=name,
         )
         write_text(place / "README.md", model_card(origin, form, made_in, now))
-        write_json(place / MANIFEST, _manifest(origin, form, made_in, now, place))
+        manifest = _manifest(origin, form, made_in, now, place)
+        write_manifest(place, manifest, known=manifest["files"])
     command = _serve(origin, name, str(out), made.rank) if FORMATS[form].served else ""
     return Exported(out, form, origin.constitutions, origin.judges, command, made.notes)
 

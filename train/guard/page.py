@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from preceptor.prompts.rows import read_records
+from preceptor.prompts.shown import html_page
 from preceptor.train.evaluation.plots import CSS
 from preceptor.train.guard.plots import PlotLine, lengths, over_kl, over_steps
 from preceptor.train.guard.rules import ABOUT, LOOKS, REPLIES, GuardReply, Look, best
@@ -51,30 +50,28 @@ def notes_of(looks: Sequence[Look]) -> tuple[str, ...]:
 
 def page(folder: Path, looks: Sequence[Look], step: int, stopped: Mapping[str, Any]) -> str:
     """The page as HTML; nothing is loaded from anywhere."""
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     replies = list(read_records(folder / REPLIES, GuardReply))
     start, last = ([reply for reply in replies if reply.step == look.step] for look in (looks[0], looks[-1]))
     begun = {reply.prompt.id: reply for reply in start}
     columns = columns_of(looks, step)
-    return template.render(
-        css=CSS.read_text(encoding="utf-8"),
-        about=json.loads((folder / ABOUT).read_text(encoding="utf-8")),
-        looks=looks,
-        start=looks[0],
-        last=looks[-1],
-        top=best(looks),
-        returned=_at(looks, step),
-        step=step,
-        stopped=stopped,
-        orders=[look for look in looks if look.action != "off"],
-        columns=[name for name, _ in columns],
-        table=_table([look for _, look in columns]),
-        main_plot=over_kl(looks, step),
-        plots=_plots(looks, start, last, step, stopped.get("step")),
-        samples=[(reply, begun.get(reply.prompt.id)) for reply in fooled(last)],
-        share=lambda value: "–" if value is None else f"{value:.1%}",
-    )
+    values = {
+        "about": json.loads((folder / ABOUT).read_text(encoding="utf-8")),
+        "looks": looks,
+        "start": looks[0],
+        "last": looks[-1],
+        "top": best(looks),
+        "returned": _at(looks, step),
+        "step": step,
+        "stopped": stopped,
+        "orders": [look for look in looks if look.action != "off"],
+        "columns": [name for name, _ in columns],
+        "table": _table([look for _, look in columns]),
+        "main_plot": over_kl(looks, step),
+        "plots": _plots(looks, start, last, step, stopped.get("step")),
+        "samples": [(reply, begun.get(reply.prompt.id)) for reply in fooled(last)],
+        "share": lambda value: "–" if value is None else f"{value:.1%}",
+    }
+    return html_page(TEMPLATE, CSS, values)
 
 
 def fooled(replies: Sequence[GuardReply]) -> list[GuardReply]:

@@ -1,7 +1,7 @@
 """The output folder of a training: begun once, resumed by the same command, finished by its manifest.
 
 settings.json          what was begun: settings and hashes of rows and weights; another command is refused
-checkpoints/           of transformers' Trainer; one is whole, and read again, only if it holds WHOLE
+checkpoints/           of transformers' Trainer; one is read again only if all its files are as WHOLE says
 metrics.jsonl          one row for each step
 tensorboard/           the same for TensorBoard, where it was asked for
 adapter_config.json    the result, a PEFT folder (with adapter_model.safetensors and the tokenizer)
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +21,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
 from preceptor.judge.models.local.weights_hash import weights_hash
-from preceptor.prompts.manifest import file_hash, versions, write_json
+from preceptor.prompts.manifest import SEALS, SUMS, file_hash, files_in, versions, write_json, write_manifest
 from preceptor.prompts.records import Record
 from preceptor.train import distributed
 from preceptor.train.data.counts import TrainedRows
@@ -37,6 +38,7 @@ LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "safetensors"
 SCHEMA = 1
 FORMER = {old: name for kind in (RewardModelSettings, DpoSettings) for name, old in kind.former.items()}
 """Names that settings had in folders of the version before -> today's."""
+log = logging.getLogger(__name__)
 NOTHING_MORE: Mapping[str, str] = MappingProxyType({})
 
 
@@ -180,6 +182,9 @@ def found_finished(opened: Opened) -> Trained | None:
     manifest = opened.finished
     if manifest is None:
         return None
+    shutil.rmtree(opened.path / CHECKPOINTS, ignore_errors=True)  # of a command killed just at its end
+    if not (opened.path / SUMS).exists() and distributed.first():
+        write_manifest(opened.path, manifest)  # of an earlier version
     return Trained(
         opened.path,
         manifest["rows"],
@@ -196,7 +201,7 @@ def found_finished(opened: Opened) -> Trained | None:
 def finish_folder(opened: Opened, result: TrainingResult) -> Trained:
     """Write the manifest, last of all files, and drop the checkpoints, which nothing reads any more."""
     folder = opened.path
-    files = sorted(p for p in folder.iterdir() if p.is_file() and p.name not in (SETTINGS, MANIFEST))
+    files = sorted(p for p in folder.iterdir() if p.is_file() and p.name not in {SETTINGS, *SEALS})
     fullest = max(result.measured.get("disk_bytes", 0), bytes_under(folder))
     result = result._replace(measured={**result.measured, "disk_bytes": fullest})
     manifest = {  # of the keys of TrainingManifest
@@ -207,7 +212,8 @@ def finish_folder(opened: Opened, result: TrainingResult) -> Trained:
         **result._asdict(),
         "files": {path.name: file_hash(path) for path in files},
     }
-    write_json(folder / MANIFEST, manifest)
+    names = [name for name in files_in(folder) if not name.startswith(f"{CHECKPOINTS}/")]
+    write_manifest(folder, manifest, names, manifest["files"])
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     return Trained(
         folder,
@@ -232,7 +238,12 @@ def keep_metrics(path: Path, steps: int) -> None:
     if not path.exists():
         return
     lines = path.read_text(encoding="utf-8").splitlines()
-    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= steps]
+    try:
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= steps]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunFolderError(
+            f"{path} is not as it was written ({error}); remove the folder, or mend it"
+        ) from error
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
     os.replace(partial, path)
@@ -243,15 +254,45 @@ def checkpoint_step(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
+def mark_whole(checkpoint: Path) -> None:
+    """Write down, once all else is there, what the files of a checkpoint are."""
+    names = [name for name in files_in(checkpoint) if name != WHOLE]
+    hashes = {name: file_hash(checkpoint / name) for name in names}
+    (checkpoint / WHOLE).write_text(json.dumps(hashes, indent=2), encoding="utf-8")
+
+
+def altered(checkpoint: Path) -> list[str]:
+    """The files of a checkpoint that are not as they were written; all of them where nothing says how that was."""
+    try:
+        said = json.loads((checkpoint / WHOLE).read_text(encoding="utf-8"))
+        wanted: dict[str, str] = {name: str(sha) for name, sha in said.items()}
+    except (OSError, ValueError, AttributeError, RecursionError):
+        wanted = {WHOLE: ""}
+    there = {name for name in files_in(checkpoint) if name != WHOLE}
+    return sorted(
+        name
+        for name in there | set(wanted)
+        if name not in there or file_hash(checkpoint / name) != wanted.get(name)
+    )
+
+
 def _last_whole(checkpoints: Path) -> Path | None:
-    """The latest whole checkpoint; what was cut short in being written is removed."""
-    whole = []
-    for path in checkpoints.glob("checkpoint-*"):
-        if (path / WHOLE).exists():
-            whole.append(path)
-        elif distributed.first():
+    """The latest checkpoint that is as it was written. What was cut short in being written is removed, and so is what
+    has been altered since, which is said."""
+    begun = [path for path in checkpoints.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
+    for path in sorted(begun, key=checkpoint_step, reverse=True):
+        if not (names := altered(path)):
+            return path
+        if distributed.first():
+            if (path / WHOLE).exists():
+                log.warning(
+                    "%s is not resumed from: %s is not as it was written; an earlier one is taken, or the training "
+                    "begins anew",
+                    path,
+                    ", ".join(names[:3]),
+                )
             shutil.rmtree(path)
-    return max(whole, key=checkpoint_step, default=None)
+    return None
 
 
 def _read(path: Path) -> dict[str, Any] | None:

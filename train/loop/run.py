@@ -32,10 +32,10 @@ from preceptor.train.loop.output_folder import (
     CHECKPOINTS,
     METRICS,
     TENSORBOARD,
-    WHOLE,
     Opened,
     checkpoint_step,
     keep_metrics,
+    mark_whole,
 )
 from preceptor.train.models.devices import accelerator, use_bf16
 from preceptor.train.settings import LoopSettings
@@ -161,7 +161,7 @@ class Watcher(TrainerCallback):
         distributed.wait()
         if not distributed.first():
             return
-        (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / WHOLE).touch()
+        mark_whole(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
 
 
 def trainer_options(settings: LoopSettings, folder: Path, held_out: bool = False) -> dict[str, Any]:

@@ -8,6 +8,7 @@ timings.jsonl                        seconds of each step, which are never the s
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -23,10 +24,11 @@ from preceptor.train.loop.output_folder import (
     CHECKPOINTS,
     METRICS,
     TENSORBOARD,
-    WHOLE,
     Opened,
+    altered,
     checkpoint_step,
     keep_metrics,
+    mark_whole,
 )
 from preceptor.train.loop.run import OnTrainingProgress, TrainingProgress, last_row, summary_writer
 from preceptor.train.models.adapters import POLICY
@@ -131,7 +133,7 @@ class Journal:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             torch.save(state, folder / STATE)
-            (folder / WHOLE).touch()
+            mark_whole(folder)
         except OSError as error:
             raise _cannot_write(self.opened.path, error) from error
         found = sorted(folder.parent.glob("checkpoint-*"), key=checkpoint_step)
@@ -157,9 +159,13 @@ class Journal:
 
     def _load(self, step: int) -> dict[str, Any]:
         path = self._checkpoint(step) / STATE
+        if names := altered(path.parent):
+            raise RunFolderError(
+                f"{path.parent}: {names[0]} is not as it was written: remove that checkpoint and run the command again"
+            )
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
             raise RunFolderError(
                 f"{path} cannot be read ({error}): remove that checkpoint and run the command again"
             ) from error

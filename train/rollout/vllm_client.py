@@ -20,6 +20,8 @@ from tenacity import AsyncRetrying, retry_if_exception_type, retry_if_result, st
 from preceptor.constitution.errors import UserError
 from preceptor.judge.asking.retry import wait_before_next
 from preceptor.judge.errors import ProviderStopped
+from preceptor.judge.models.door import sound
+from preceptor.judge.models.http.address import checked
 
 TIMEOUT_S = 600.0
 CONNECT_S = 10.0
@@ -58,12 +60,15 @@ async def draw(
     """`how.samples` replies to each prompt by the adapter in a folder, given by its whole path, which is `name` to the
     server meanwhile; `seeds`: one for each prompt.
 
-    Raises ProviderStopped where nobody answers at `url`, UserError where the server will not do it.
+    Raises ProviderStopped where nobody answers at `url`, UserError where it is no address or the server will not do it.
     """
-    address = url.rstrip("/").removesuffix("/v1")
+    address = checked(url, "--vllm")
     timeout = httpx.Timeout(TIMEOUT_S, connect=CONNECT_S, pool=None)
     limits = httpx.Limits(max_connections=CONNECTIONS)
-    async with httpx.AsyncClient(base_url=address, timeout=timeout, limits=limits) as client:
+    base = address.base.removesuffix("/v1")
+    async with httpx.AsyncClient(
+        base_url=base, params=address.query or None, timeout=timeout, limits=limits
+    ) as client:
         loading = {"lora_name": name, "lora_path": adapter}
         await _post(client, "/v1/load_lora_adapter", loading)
         try:
@@ -146,6 +151,6 @@ async def _post(client: httpx.AsyncClient, path: str, body: Mapping[str, Any]) -
 
 
 def _refusal(client: httpx.AsyncClient, path: str, answer: httpx.Response) -> str:
-    said = " ".join(answer.text.split())[:300]
+    said = sound(" ".join(answer.text.split()))[:300]
     how = f"; {START}" if "lora" in path else ""
     return f"{client.base_url} refused {path} with status {answer.status_code}: {said}{how}"

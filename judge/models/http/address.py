@@ -7,6 +7,7 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from preceptor.constitution.errors import UserError
+from preceptor.prompts.secrets import SHORTEST_PASSWORD, is_secret, keep
 
 
 class Address(NamedTuple):
@@ -18,11 +19,11 @@ class Address(NamedTuple):
     """Azure's `api-version`, a gateway's own marks."""
 
     @property
-    def whole(self) -> str:
-        """As the user gave it."""
-        return self.base + (
-            "?" + "&".join(f"{name}={value}" for name, value in self.query.items()) if self.query else ""
-        )
+    def shown(self) -> str:
+        """As requests, ledger and messages name it: without parameters that hold secrets, which the client alone
+        has."""
+        told = {name: value for name, value in self.query.items() if not is_secret(name)}
+        return self.base + ("?" + "&".join(f"{name}={value}" for name, value in told.items()) if told else "")
 
 
 def checked(given: str, where: str) -> Address:
@@ -32,17 +33,26 @@ def checked(given: str, where: str) -> Address:
         parts = urlsplit(given.strip())
         host, _ = parts.hostname, parts.port
     except ValueError as exc:
-        raise UserError(f"{given!r} is no address ({exc}); {wanted}") from exc
+        raise UserError(f"{_told(given)} is no address ({exc}); {wanted}") from exc
     if parts.scheme not in ("http", "https") or not host:
-        raise UserError(f"{given!r} is no address; {wanted}")
+        raise UserError(f"{_told(given)} is no address; {wanted}")
     if any(mark.isspace() or not mark.isprintable() for mark in given.strip()):
-        raise UserError(f"{given!r} holds white space; {wanted}")
+        raise UserError(f"{_told(given)} holds white space; {wanted}")
     if parts.username or parts.password:
         raise UserError(
             f"the address of {host} holds a user name or password; a key comes from the environment alone"
         )
     base = urlunsplit((parts.scheme, parts.netloc, parts.path, "", "")).rstrip("/")
-    return Address(base, dict(parse_qsl(parts.query, keep_blank_values=True)))
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    for name, value in query.items():
+        if is_secret(name):
+            keep(value, shortest=SHORTEST_PASSWORD)
+    return Address(base, query)
+
+
+def _told(given: str) -> str:
+    """What is no address may hold a password all the same."""
+    return repr("…@" + given.rpartition("@")[2] if "@" in given else given.partition("?")[0])
 
 
 def is_near(base: str) -> bool:

@@ -22,8 +22,8 @@ MESSAGES = ("message", "msg", "error_msg", "error_message", "detail", "title")
 AGAIN = frozenset({408, 409, 425, 429})
 """Statuses below 500 that may succeed on a second try."""
 
-CROWDED = frozenset({408, 429, 504, 529})
-"""Statuses of a provider that has too much to do."""
+CROWDED = frozenset({408, 429, 498, 504, 529})
+"""Statuses of a provider that has too much to do; 498 is Groq's, of its flex tier."""
 
 STATUSES = {
     "invalid_request_error": 400,
@@ -51,7 +51,7 @@ QUOTA_CODES = frozenset(
         "billing_hard_limit_reached",
         "billing_not_active",
     }
-    | {"credit_balance_too_low", "spend_limit_reached", "quota_exceeded_permanently"}
+    | {"credit_balance_too_low", "spend_limit_reached", "quota_exceeded_permanently", "budget_exceeded"}
 )
 """Codes of an account that has run out: waiting does not help."""
 LIMIT_CODES = frozenset(
@@ -212,7 +212,9 @@ def error_of(fault: HttpFault) -> ModelError:
         return ProviderStopped(
             f"{said}; the account's quota or credit is used up: add credit or raise the limit"
         )
-    if fault.status in CROWDED:
+    if (
+        fault.status in CROWDED or fault.status == 402
+    ):  # money that calls in flight hold is free when they end
         return Throttled(said, asked_s)
     if fault.status in AGAIN or fault.status >= 500:
         return Transient(said, asked_s)
@@ -231,11 +233,11 @@ def error_of(fault: HttpFault) -> ModelError:
 
 def _used_up(status: int, codes: set[str], words: str, asked_s: float | None) -> bool:
     """Whether an account has run out, so that no request can succeed until somebody pays."""
+    if status in (402, 429) and asked_s is not None and asked_s <= SHORT_WAIT_S:
+        return False
     if status == 402:
         return True
     if status not in (400, 403, 429):
-        return False
-    if status == 429 and asked_s is not None and asked_s <= SHORT_WAIT_S:
         return False
     if codes & QUOTA_CODES:
         return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, NamedTuple
 
+from preceptor.constitution.errors import UserError
 from preceptor.judge.models.http.address import Address, checked, is_near
 from preceptor.judge.models.http.transport import http_client
 
@@ -27,7 +28,7 @@ class Opening(NamedTuple):
     @property
     def endpoint(self) -> str:
         """As requests and ledger name it; empty for the provider's own."""
-        return "" if self.own else self.address.whole
+        return "" if self.own else self.address.shown
 
 
 def opening(sdk: Any, own: str, variable: str, base_url: str | None, timeout_s: float | None) -> Opening:
@@ -41,11 +42,18 @@ def opening(sdk: Any, own: str, variable: str, base_url: str | None, timeout_s: 
     near = is_near(address.base)
     wait_s = timeout_s or (NEAR_TIMEOUT_S if near else TIMEOUT_S)
     timeout = sdk.Timeout(wait_s, connect=min(CONNECT_S, wait_s))
+    try:
+        client = http_client(sdk, timeout)
+    except (ValueError, TypeError, ImportError) as exc:  # of proxies, which are read from the environment
+        raise UserError(
+            f"the HTTP client cannot be made ({type(exc).__name__}); look at HTTP_PROXY, HTTPS_PROXY, "
+            "ALL_PROXY and SSL_CERT_FILE"
+        ) from exc
     options = {
         "base_url": address.base,
         "default_query": address.query or None,
         "max_retries": 0,
         "timeout": timeout,
-        "http_client": http_client(sdk, timeout),
+        "http_client": client,
     }
     return Opening(address, address.base == own, near, options)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import zlib
+from collections.abc import AsyncIterator, Iterator
 from importlib.util import find_spec
 from typing import Any
 
@@ -14,24 +15,71 @@ from preceptor.judge.models.door import LARGEST_BODY
 REPLIES = ("/chat/completions", "/messages")
 """Ends of the paths whose answers are one reply; results of batches are as large as they are."""
 
+BY_GET = frozenset({301, 302, 303})
+"""Redirects that are followed without what was sent."""
+
+
+COMPRESSED = {"gzip": zlib.MAX_WBITS | 32, "x-gzip": zlib.MAX_WBITS | 32, "deflate": zlib.MAX_WBITS | 32}
+"""Content encodings that are asked for and read -> how zlib knows them, by their first bytes."""
+BLOCK = 2**16
+"""Bytes that are unpacked at a time."""
+
 
 class _Bounded(httpx2.AsyncByteStream):
-    """A body of which no more is read than a reply may have."""
+    """A body of which no more is read, and no more unpacked, than a reply may have."""
 
-    def __init__(self, stream: Any, url: str) -> None:
+    def __init__(self, stream: Any, url: str, encoding: str = "") -> None:
+        """encoding: one of `COMPRESSED`, or empty."""
         self._stream = stream
         self._url = url
+        self._encoding = encoding
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        size = 0
+        unpacking = _Unpacking(self._encoding) if self._encoding else None
+        read = made = 0
         async for block in self._stream:
-            size += len(block)
-            if size > LARGEST_BODY:
-                raise _too_large(self._url)
-            yield block
+            read += len(block)
+            for part in unpacking.parts(block) if unpacking else (block,):
+                made += len(part)
+                if max(read, made) > LARGEST_BODY:
+                    raise _too_large(self._url)
+                yield part
+        if unpacking is not None and not unpacking.whole:
+            raise Transient(f"{self._url} sent a broken body: its {self._encoding} data is cut short")
 
     async def aclose(self) -> None:
         await self._stream.aclose()
+
+
+class _Unpacking:
+    """gzip or deflate in pieces: a few bytes can stand for gigabytes, which no single call may make of them."""
+
+    def __init__(self, encoding: str) -> None:
+        self._encoding = encoding
+        self._zlib = zlib.decompressobj(COMPRESSED[encoding])
+        self._begun = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether the data has come to its end, or there was none."""
+        return self._zlib.eof or not self._begun
+
+    def parts(self, data: bytes) -> Iterator[bytes]:
+        """What the next bytes stand for. Raises Transient where they stand for nothing."""
+        while data:
+            if self._zlib.eof:  # several members stand for one text
+                self._zlib = zlib.decompressobj(COMPRESSED[self._encoding])
+            try:
+                made = self._zlib.decompress(data, BLOCK)
+            except zlib.error as exc:
+                if self._begun or self._encoding != "deflate":
+                    raise Transient(f"the server sent a broken body: {exc}") from exc
+                self._zlib, self._begun = zlib.decompressobj(-zlib.MAX_WBITS), True  # as some servers mean it
+                continue
+            self._begun = True
+            data = self._zlib.unused_data if self._zlib.eof else self._zlib.unconsumed_tail
+            if made:
+                yield made
 
 
 async def _look(response: Any) -> None:
@@ -45,11 +93,30 @@ async def _look(response: Any) -> None:
                 f"{url.scheme}://{url.netloc.decode()} sends requests on to {there.scheme}://{there.netloc.decode()}, "
                 "where nothing is sent; name that with --base-url if it is the server that you mean"
             )
+    if (
+        response.has_redirect_location
+        and response.status_code in BY_GET
+        and response.request.method == "POST"
+    ):
+        raise ProviderStopped(
+            f"{url.scheme}://{url.netloc.decode()} answers {response.status_code}, by which a question becomes the "
+            "fetching of a page; name the address that it sends on to with --base-url"
+        )
     if url.path.endswith(REPLIES):
         size = response.headers.get("content-length", "")
         if size.isdigit() and int(size[:20]) > LARGEST_BODY:
-            raise _too_large(str(url))
-        response.stream = _Bounded(response.stream, str(url))
+            raise _too_large(url.host)
+        # unpacked here: the library would unpack without a bound, behind the one on what comes over the line
+        encoding = response.headers.get("content-encoding", "").strip().lower()
+        if encoding in ("", "identity"):
+            encoding = ""
+        elif encoding in COMPRESSED:
+            del response.headers["content-encoding"]
+        else:
+            raise Transient(
+                f"{url.host} sent a reply packed as {encoding!r}, which was not asked for and is not read"
+            )
+        response.stream = _Bounded(response.stream, url.host, encoding)
 
 
 def _too_large(url: str) -> Transient:
@@ -64,4 +131,5 @@ def fast_transport() -> bool:
 def http_client(sdk: Any, timeout: Any) -> Any:
     """The SDK's own HTTP client on the fastest transport that is installed."""
     kind = sdk.DefaultAioHttpClient if fast_transport() else sdk.DefaultAsyncHttpxClient
-    return kind(timeout=timeout, event_hooks={"response": [_look]})
+    headers = {"accept-encoding": "gzip, deflate"}
+    return kind(timeout=timeout, headers=headers, event_hooks={"response": [_look]})

@@ -9,9 +9,12 @@ from typing import Any
 
 from preceptor.constitution.errors import UserError
 from preceptor.judge.models.local.text_tokens import text_tokens
+from preceptor.prompts.deadline import within
 
 _log = logging.getLogger(__name__)
 Row = Mapping[str, str]
+LIMIT_S = 10.0
+"""Seconds that a conversation may take to be rendered; it takes milliseconds."""
 WAYS = ((False, False), (True, False), (False, True), (True, True))
 """How a conversation may be changed to suit a template: (system message into the first turn, neighbours joined)."""
 
@@ -102,6 +105,8 @@ def _tried(tokenizer: Any, roles: tuple[str, ...]) -> tuple[bool, bool] | str:
             text = _by_template(tokenizer, tried, False)
         except UnrenderableError as exc:
             problem = problem or str(exc)
+            if isinstance(exc.__cause__, TimeoutError):
+                break  # it would not end in another way either
             continue
         lost = [role for index, role in enumerate(roles) if f"zq{index}x" not in text]
         if lost:
@@ -119,10 +124,13 @@ def _tried(tokenizer: Any, roles: tuple[str, ...]) -> tuple[bool, bool] | str:
 
 def _by_template(tokenizer: Any, rows: Sequence[Row], generation_prompt: bool) -> str:
     options: dict[str, Any] = {"tokenize": False, "add_generation_prompt": generation_prompt}
+    turns = [dict(row) for row in rows]
     try:
         return str(
-            tokenizer.apply_chat_template([dict(row) for row in rows], enable_thinking=False, **options)
+            within(LIMIT_S, lambda: tokenizer.apply_chat_template(turns, enable_thinking=False, **options))
         )
+    except TimeoutError as exc:
+        raise UnrenderableError(f"the chat template does not end: {exc}") from exc
     except Exception as exc:  # a template is a program of somebody else's and raises what it likes
         said = next(iter(str(exc).strip().splitlines()), type(exc).__name__)
         raise UnrenderableError(f"the chat template refuses the conversation: {said}") from exc

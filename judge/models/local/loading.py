@@ -21,10 +21,11 @@ from preceptor.judge.models.local.chat_tokens import Loaded
 from preceptor.judge.models.local.gguf import check_gguf, folder_of
 from preceptor.judge.models.local.prefix_passes import Passes
 from preceptor.judge.models.local.text_tokens import check_tokenizer
-from preceptor.judge.models.local.weights_hash import is_gguf
+from preceptor.judge.models.local.weights_hash import is_gguf, model_hash
 
 log = logging.getLogger(__name__)
 
+ADAPTER = "adapter_config.json"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 BATCH_TOKENS = 16384
 """Room of one batch: rows times (longest prompt + longest reply)."""
@@ -81,7 +82,7 @@ def load(name: str, path: str, wanted: Placement = DEFAULT, batch_tokens: int = 
     """
     folder = Path(path).expanduser()
     place = _settled(wanted)
-    adapted = (folder / "adapter_config.json").is_file()
+    adapted = (folder / ADAPTER).is_file()
     opened = _open_adapter(name, folder, place) if adapted else open_checkpoint(name, path, place)
     model, tokenizer = opened.model, opened.tokenizer
     if not tokenizer.chat_template:
@@ -229,12 +230,36 @@ def base_named_by(folder: Path) -> str | None:
         return None
 
 
+def identity_of(source: str) -> str:
+    """`model_hash` of a checkpoint, or of an adapter folder with its base; empty for a hub id."""
+    folder = Path(source).expanduser()
+    if not (folder / ADAPTER).is_file():
+        return model_hash(source)
+    base = base_source(folder)
+    nested = bool(base) and (Path(base).expanduser() / ADAPTER).is_file()  # no adapter stands on an adapter
+    return model_hash(source, (not nested and model_hash(base)) or base)
+
+
+def base_source(folder: Path) -> str:
+    """Where the base of an adapter folder lies, or its hub id; empty where it says none or one that is not there."""
+    try:
+        config = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
+        base = str(config.get("base_model_name_or_path") or "")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return ""
+    beside = folder / base
+    source = str(beside) if base and not Path(base).is_dir() and beside.is_dir() else base
+    if source.startswith((".", "/", "~")) and not Path(source).expanduser().is_dir():
+        source = base_named_by(folder) or ""
+    return source
+
+
 def _open_adapter(name: str, folder: Path, place: Placement) -> Checkpoint:
     """An adapter folder on its base. In float32 the adapter is merged: same numbers to rounding, and faster. The
     tokenizer is the adapter's own where it has one."""
     import torch
     from peft import PeftConfig, PeftModel, get_peft_model_state_dict
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
     from transformers import AutoTokenizer
 
     weights = folder / "adapter_model.safetensors"
@@ -242,16 +267,13 @@ def _open_adapter(name: str, folder: Path, place: Placement) -> Checkpoint:
         config = PeftConfig.from_pretrained(str(folder))
         with safe_open(weights, framework="pt") as stored:
             names = set(stored.keys())
-    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as exc:
+    except Exception as exc:  # whatever the library makes of somebody's file
         raise UserError(
             f"{name}: {folder} is not a readable PEFT adapter: {_first_line(exc)}; wanted "
             "adapter_config.json and adapter_model.safetensors"
         ) from exc
     base = str(config.base_model_name_or_path or "")
-    beside = folder / base
-    source = str(beside) if base and not Path(base).is_dir() and beside.is_dir() else base
-    if source.startswith((".", "/", "~")) and not Path(source).expanduser().is_dir():
-        source = base_named_by(folder) or ""
+    source = base_source(folder)
     if not source:
         raise UserError(
             f"{name}: the adapter in {folder} was trained on {base or 'an unnamed base'}, which is not "
@@ -262,7 +284,15 @@ def _open_adapter(name: str, folder: Path, place: Placement) -> Checkpoint:
         # peft 0.21 asks transformers by an old name, and warns of missing weights, which are refused below
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         warnings.filterwarnings("ignore", "Found missing adapter keys", UserWarning)
-        model = PeftModel.from_pretrained(opened.model, str(folder))
+        try:
+            model = PeftModel.from_pretrained(opened.model, str(folder))
+        except (
+            Exception
+        ) as exc:  # the library tells every weight that does not fit, in thousands of characters
+            raise UserError(
+                f"{name}: the adapter in {folder} does not fit its base {source}: {_first_line(exc)[:200]}; wanted the "
+                "base that it was trained on"
+            ) from exc
         # its base may have moved: whether the vocabulary is another is seen in the weights' shapes
         warnings.filterwarnings("ignore", "Could not find a config file", UserWarning)
         wanted = set(get_peft_model_state_dict(model))
@@ -278,6 +308,7 @@ def _open_adapter(name: str, folder: Path, place: Placement) -> Checkpoint:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
     except Exception as exc:
         raise UserError(f"{name}: no usable tokenizer in {folder}: {_first_line(exc)}") from exc
+    check_tokenizer(name, tokenizer, model.get_input_embeddings().weight.shape[0])
     return opened._replace(model=model, tokenizer=tokenizer)
 
 

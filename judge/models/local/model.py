@@ -22,9 +22,15 @@ from preceptor.judge.models.local.chat_tokens import (
     questions,
 )
 from preceptor.judge.models.local.conversation import UnrenderableError
-from preceptor.judge.models.local.loading import BATCH_TOKENS, Placement, check_path, check_placement, load
+from preceptor.judge.models.local.loading import (
+    BATCH_TOKENS,
+    Placement,
+    check_path,
+    check_placement,
+    identity_of,
+    load,
+)
 from preceptor.judge.models.local.microbatch import Microbatcher
-from preceptor.judge.models.local.weights_hash import weights_hash
 from preceptor.judge.models.protocol import (
     WEIGHTS,
     Capabilities,
@@ -64,8 +70,9 @@ class LocalModel:
         self.name = name
         self._placement = Placement(**placement)
         check_placement(name, self._placement)
-        found = weights_hash(path)
-        # so that the ledger never answers for other weights, nor for the same in another precision
+        found = identity_of(path)
+        # so that the ledger never answers for other weights, nor for these under another template or tokenizer, nor in
+        # another precision
         self.endpoint = f"{WEIGHTS}{found[:16]}{self._placement.mark}" if found else ""
         self.dialect = dialect
         self.source = path

@@ -1,10 +1,12 @@
-"""Which weights a local model has: two checkpoints under one name must never answer for one another."""
+"""What a local model is: its weights, and what decides how they are used. Two checkpoints under one name must never
+answer for one another."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +15,24 @@ import platformdirs
 
 KEPT_FROM = 2**25
 """Bytes of a file from which its hash is kept: smaller ones are read faster than they are worth remembering."""
+USED = re.compile(
+    r"(?:adapter_|generation_)?config\.json|tokenizer(?:_config)?\.json|special_tokens_map\.json|added_tokens\.json"
+    r"|vocab\.(?:json|txt)|merges\.txt|[^/]*\.(?:model|tiktoken)|(?:additional_chat_templates/[^/]*|chat_template)"
+    r"\.(?:jinja|json)"
+)
+"""Files of a model's folder, beside its weights, on which its answers depend."""
+ELSEWHERE = frozenset(
+    {
+        "_name_or_path",
+        "name_or_path",
+        "base_model_name_or_path",
+        "transformers_version",
+        "peft_version",
+        "revision",
+    }
+    | {"tokenizer_file", "vocab_file", "special_tokens_map_file", "auto_mapping"}
+)
+"""Keys of configurations that name places and versions, and change no answer."""
 SETTLED_S = 2.0
 """A file that was written so shortly before may be written again without its time changing: its hash is not kept."""
 
@@ -23,7 +43,7 @@ def weights_hash(source: str | Path) -> str:
 
     The hash of a large file is kept in the user's cache folder under its path, size and time of change, so that it is
     read once and not at every start. How the weights are used (`config.json`, `adapter_config.json`, a tokenizer) is
-    not in it.
+    not in it, but in `model_hash`.
     """
     if is_gguf(source):
         return file_hash(Path(source).expanduser())
@@ -32,6 +52,39 @@ def weights_hash(source: str | Path) -> str:
     for path in files:
         digest.update(f"{path.name}:{file_hash(path)}:".encode())
     return digest.hexdigest() if files else ""
+
+
+def model_hash(source: str | Path, base: str = "") -> str:
+    """Tells local models apart, all that their answers depend on: `weights_hash`, and the content of the configuration,
+    of the generation's, of the tokenizer and its chat template, of an adapter's configuration. Empty for a hub id.
+
+    base: what an adapter stands on, by its own `model_hash` or its hub id. Where a model lies, and what wrote it, is
+    not in it.
+    """
+    made = weights_hash(source)
+    folder = Path(source).expanduser()
+    if not made or is_gguf(source):
+        return made
+    digest = hashlib.sha256(made.encode())
+    for path in sorted([*folder.glob("*"), *folder.glob("additional_chat_templates/*")]):
+        name = path.relative_to(folder).as_posix()
+        if USED.fullmatch(name) and path.is_file():
+            digest.update(f"{name}:{_content(path)}:".encode())
+    digest.update(base.encode())
+    return digest.hexdigest()
+
+
+def _content(path: Path) -> str:
+    """Hash of a file; of a configuration without what says where it lay and who wrote it."""
+    if path.suffix == ".json" and path.stat().st_size < KEPT_FROM:
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return file_hash(path)
+        if isinstance(value, dict):
+            kept = {key: each for key, each in value.items() if key not in ELSEWHERE}
+            return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+    return file_hash(path)
 
 
 def is_gguf(source: str | Path) -> bool:

@@ -10,6 +10,7 @@ import openai
 from openai.types import Batch, BatchError
 
 from preceptor.judge.errors import ModelError, Transient
+from preceptor.judge.models import door
 from preceptor.judge.models.batch_protocol import SLOW_S, BatchLimits, BatchResult, Remote
 from preceptor.judge.models.http.faults import FaultContext, HttpFault, Throttled, error_of, fault_of
 from preceptor.judge.models.http.model import HttpModel
@@ -150,7 +151,7 @@ def _error_of(fault: HttpFault) -> ModelError:
 
 def _line(text: str) -> BatchResult | None:
     try:
-        line = json.loads(text)
+        line = door.json_of(text.encode())
         return BatchResult(str(line["custom_id"]), line)
     except (ValueError, KeyError, TypeError):
         return None

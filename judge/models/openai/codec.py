@@ -49,6 +49,11 @@ TOO_LONG = re.compile(
     r"context[_ ]length|context window|too many tokens|maximum (?:context|prompt|input)", re.IGNORECASE
 )
 """A fault of this request, which may name parameters by the way."""
+LIMITED = re.compile(
+    r"\b(?:at most|up to|max(?:imum)?|limit|less|greater|more|larger|above|exceeds?|between|range)\b|[<>≤]",
+    re.IGNORECASE,
+)
+"""What servers say where they give alternatives to a token, but not so many."""
 THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thoughts")
 """Fields in which servers hand on what the model thought, in the order in which they are looked for."""
 THINKING_PARTS = frozenset({"thinking", "reasoning", "thought", "reasoning_text"})
@@ -115,7 +120,9 @@ def lesson(fault: HttpFault, body: Mapping[str, Any], learned: Learned) -> Refus
 
 def _allowed(message: str, body: Mapping[str, Any]) -> int | None:
     """How many alternatives a message says that there are at most; None: it does not say."""
-    numbers = [int(found) for found in re.findall(r"(?<![\w.])\d{1,3}(?![\w.]*\d)", message)]
+    if not LIMITED.search(message):  # a number in it is some model's version
+        return None
+    numbers = [int(found) for found in re.findall(r"(?<![\w.-])\d{1,3}(?![\w.]*\d)", message)]
     asked = body.get("top_logprobs", 0)
     return max((number for number in numbers if 0 < number < asked), default=None)
 
@@ -192,14 +199,15 @@ def _counts(usage: object) -> Counts:
         return Counts()
     details = usage.get("prompt_tokens_details")
     details = details if isinstance(details, Mapping) else {}
-    return Counts(
-        usage.get("prompt_tokens"),
-        usage.get("completion_tokens"),
-        details.get("cached_tokens"),
-        details.get(
-            "cache_write_tokens"
-        ),  # for half an hour: the longer lifetime is asked for, and never by us
-    )
+    cached = details.get("cached_tokens")
+    if cached is None:
+        cached = usage.get("prompt_cache_hit_tokens")  # DeepSeek's
+    # for half an hour: the longer lifetime is asked for, and never by us
+    written = details.get("cache_write_tokens")
+    read, wrote, total = (usage.get(f"{name}_tokens") for name in ("prompt", "completion", "total"))
+    if all(type(count) is int for count in (read, wrote, total)) and 0 <= read + wrote < total:
+        wrote = total - read  # Gemini counts what was thought in the total alone
+    return Counts(read, wrote, cached, written)
 
 
 def _tokens(logprobs: object) -> list[TokenChoice] | None:

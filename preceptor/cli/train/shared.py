@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import typer
-
 from preceptor.cli import console
 from preceptor.cli.flags import given
 from preceptor.cli.train.launch import Launch, launched
@@ -132,4 +130,4 @@ def tell(stage: str, trained: Trained, lines: Sequence[str], as_json: bool, **mo
     if as_json:
         console.result({**trained._asdict(), "folder": str(trained.folder), **more})
     elif console.speaks():
-        typer.echo(str(trained.folder))
+        console.show(str(trained.folder))

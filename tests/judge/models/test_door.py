@@ -289,7 +289,11 @@ def test_no_probability_is_taken_from_thoughts() -> None:
 
 
 @pytest.mark.parametrize(
-    "raw", [b'{"a":' * 100_000, b'{"a": ' + b"9" * 10_000 + b"}", b'{"a": \xff', b"", b"<p>"]
+    "raw",
+    [
+        *(b'{"a":' * 100_000, b'{"a": ' + b"9" * 10_000 + b"}", b'{"a": \xff', b"", b"<p>"),
+        b'{"choices": [{"message": {"content": "Verdict: A", "content": "Verdict: B"}}]}',
+    ],
 )
 def test_a_body_that_is_no_json_is_a_value_error(raw: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
@@ -299,3 +303,10 @@ def test_a_body_that_is_no_json_is_a_value_error(raw: bytes) -> None:
 def test_bytes_that_are_no_text_are_replaced() -> None:
     raw = json.dumps(completion("caf@")).encode().replace(b"@", b"\xe9")
     assert read(door.json_of(raw)).text == "caf�"
+
+
+def test_a_key_that_says_the_same_twice_does_no_harm() -> None:
+    assert door.json_of(b'{"model": "m", "a": {"b": [1, 1]}, "model": "m"}') == {
+        "model": "m",
+        "a": {"b": [1, 1]},
+    }

@@ -12,9 +12,10 @@ from preceptor.asking.stages import AskingResult, run_dialogues
 from preceptor.constitution.errors import UserError
 from preceptor.judge.errors import Rejected
 from preceptor.judge.label import label, template_for
-from preceptor.judge.models.human import HumanModel, Left, open_model, printable
+from preceptor.judge.models.human import HumanModel, Left, open_model
 from preceptor.judge.records import Label, Pair
 from preceptor.judge.settings import LabelSettings
+from preceptor.prompts.shown import printable
 from preceptor.settings import Asking
 from tests.judge.canned import BOTH, drive, pair, says
 

@@ -282,6 +282,15 @@ def test_leaving_a_principle_out_asks_nobody_again_where_each_was_judged(
     assert {one["principle"]: one["flipped"] for one in joint["ablations"]}["short"] == ["p7", "p9"]
 
 
+def test_leaving_out_reads_what_label_reads(place: Path, preceptor: Preceptor) -> None:
+    (place / "named.jsonl").write_text(json.dumps({"question": "Hi", "good": "go", "bad": "a b c d"}) + "\n")
+    names = ("--map", "prompt=question", "--map", "chosen=good", "--map", "rejected=bad")
+    words = ("constitution", "ablate", "mine.yaml", "named.jsonl", "--judge", "checks", "--json")
+    ended = preceptor(*words, *names)
+    assert ended.code == 0, ended.err
+    assert json.loads(ended.out)["accuracy"] == 1.0
+
+
 def test_a_diff_says_what_would_be_asked_again(
     place: Path, preceptor: Preceptor, start_server: Start
 ) -> None:

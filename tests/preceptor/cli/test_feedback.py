@@ -61,6 +61,38 @@ def test_label_twice_asks_once_and_writes_the_same(
     assert (tampered.code, "labels.jsonl: its SHA-256" in tampered.out) == (1, True)
 
 
+def test_score_reads_what_label_reads(place: Path, preceptor: Preceptor, start_server: Start) -> None:
+    """Columns under other names, layouts of the field, and samples that were cut at their length, of which it tells."""
+    server = start_server(verdict="Score: 7")
+
+    def scored(file: str, *more: object) -> list[str]:
+        words = ("score", file, "-c", "style", "--judge", "openai/fake", "--base-url", server.url)
+        ended = preceptor(*words, "--out", "s.jsonl", *more)
+        assert ended.code == 0, ended.err
+        said.append(ended.err)
+        rows = (place / "s.jsonl").read_text().splitlines()
+        return [json.loads(line)["text"] for line in rows]
+
+    said: list[str] = []
+    named = {"question": "Hi", "good": "quality=9 hello", "bad": "quality=1 go"}
+    (place / "named.jsonl").write_text(json.dumps(named) + "\n")
+    names = ("--map", "prompt=question", "--map", "chosen=good", "--map", "rejected=bad")
+    assert sorted(scored("named.jsonl", *names)) == ["quality=1 go", "quality=9 hello"]
+    talks = {"chosen": "\n\nHuman: Hi\n\nAssistant: hello", "rejected": "\n\nHuman: Hi\n\nAssistant: go"}
+    (place / "hh.jsonl").write_text(json.dumps(talks) + "\n")
+    assert sorted(scored("hh.jsonl", "--format", "hh")) == ["go", "hello"]
+    row = {"prompt": {"id": "p", "messages": [{"role": "user", "content": "Hi"}]}, "model": "m", "call": "0"}
+    cut = [
+        {**row, "id": f"r{n}", "text": text, "sample": n, "status": status}
+        for n, (text, status) in enumerate([("whole", "ok"), ("hal", "truncated"), ("", "empty")])
+    ]
+    (place / "replies.jsonl").write_text("".join(json.dumps(one) + "\n" for one in cut))
+    assert scored("replies.jsonl") == ["whole", "hal"]
+    assert "1 of 3 samples were cut at --max-tokens, and are kept: --truncated drop" in said[-1]
+    assert scored("replies.jsonl", "--truncated", "drop") == ["whole"]
+    assert "1 of 3 samples were cut at --max-tokens, and are left out: --truncated keep" in said[-1]
+
+
 def test_a_plan_asks_nothing(place: Path, preceptor: Preceptor, start_server: Start) -> None:
     server = start_server()
     ended = preceptor(*label(server, "--out", "out", "--plan", "--json"))

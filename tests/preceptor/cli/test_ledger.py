@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -128,3 +130,20 @@ def test_what_cannot_be_done_is_said(preceptor: Preceptor) -> None:
     assert not Path(".preceptor").exists()
     ended = preceptor("ledger", "prune")
     assert (ended.code, "nothing says what can go" in ended.err) == (2, True)
+
+
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize("column", ["completion", "request"])
+def test_a_call_that_is_not_as_it_was_written_is_named(column: str, preceptor: Preceptor) -> None:
+    with closing(sqlite3.connect(".preceptor/ledger.db")) as ledger, ledger:
+        ledger.execute(f"UPDATE calls SET {column} = '{{broken'")
+    for command in ("show", "export"):
+        ended = preceptor("ledger", command)
+        assert ended.code == 2
+        assert "in the ledger is not as it was written" in ended.err
+
+
+def test_a_folder_is_no_ledger(preceptor: Preceptor) -> None:
+    for command in ("show", "bill", "export"):
+        ended = preceptor("ledger", command, "--ledger", ".")
+        assert (ended.code, "is a folder" in ended.err) == (2, True)

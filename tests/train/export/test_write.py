@@ -356,7 +356,7 @@ def test_adapters_load_with_plain_peft(places: Path, tiny: Path, tmp_path: Path,
     assert torch.equal(theirs, ours)
     kept = {path.name for path in made.folder.iterdir()}
     tokenizer = {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
-    needed = {"README.md", "manifest.json", "adapter_config.json", "adapter_model.safetensors"}
+    needed = {"README.md", "manifest.json", "SHA256SUMS", "adapter_config.json", "adapter_model.safetensors"}
     assert kept == (needed if form == "vllm" else needed | tokenizer)
     assert json.loads((made.folder / "adapter_config.json").read_text())["base_model_name_or_path"] == str(
         tiny
@@ -539,7 +539,7 @@ def test_the_manifest_proves_the_folder(places: Path, tmp_path: Path) -> None:
     files = {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in made.folder.iterdir()
-        if path.name != "manifest.json"
+        if path.name not in ("manifest.json", "SHA256SUMS")
     }
     assert manifest["files"] == files
     assert manifest["constitutions"] == ["other@1.0.0#111111111111", "test@1.0.0#000000000000"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import tracemalloc
+import zlib
 from collections.abc import Callable
 
 import pytest
@@ -49,6 +52,33 @@ async def test_a_redirect_on_the_same_server_is_followed() -> None:
         assert here.paths == ["/v1/chat/completions", "/v2/chat/completions"]
 
 
+@pytest.mark.parametrize("status", [301, 302, 303])
+async def test_no_page_that_a_redirect_has_fetched_is_a_verdict(status: int) -> None:
+    away = Answer(status, b"", {"location": "/v2/chat/completions"})
+    with serve(OddServer(lambda *_: away)) as here:
+        model = open_openai("openai/m", base_url=here.url)
+        with pytest.raises(ProviderStopped, match="becomes the fetching of a page"):
+            await model.complete(request())
+        await model.close()
+        assert len(here.bodies) == 1
+
+
+@pytest.mark.parametrize("proxy", ["nonsense", "ftp://bob:secret@host"])
+def test_a_proxy_that_is_none_is_one_error_when_a_model_is_opened(
+    proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, proxy)
+    said = "HTTP_PROXY"  # of the transport that looks at proxies only when it asks
+    try:
+        open_openai("openai/m", base_url="http://127.0.0.1:9/v1")
+    except UserError as error:
+        said = str(error)
+    assert "HTTP_PROXY" in said
+    assert "secret" not in said
+
+
 async def test_no_more_is_read_than_a_reply_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("preceptor.judge.models.http.transport.LARGEST_BODY", 10_000)
     with serve(OddServer(lambda *_: ok(completion("x" * 20_000)))) as here:
@@ -57,6 +87,57 @@ async def test_no_more_is_read_than_a_reply_may_have(monkeypatch: pytest.MonkeyP
             await model.complete(request())
         await model.close()
     assert door.LARGEST_BODY > 10**7
+
+
+def packed(raw: bytes, encoding: str) -> bytes:
+    """As `deflate` servers mean zlib's form, or the bare one."""
+    if encoding == "gzip":
+        return gzip.compress(raw)
+    if encoding == "two members":
+        return gzip.compress(raw[:50]) + gzip.compress(raw[50:])
+    bare = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return zlib.compress(raw) if encoding == "deflate" else bare.compress(raw) + bare.flush()
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "two members", "deflate", "bare deflate"])
+async def test_a_packed_reply_is_read_and_a_bomb_is_not(
+    monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    """40 MB in 40 kB: no more is unpacked than a reply may have."""
+    monkeypatch.setattr("preceptor.judge.models.http.transport.LARGEST_BODY", 10**6)
+    header = {"content-encoding": "gzip" if encoding in ("gzip", "two members") else "deflate"}
+    reply = json.dumps(completion("hello")).encode()
+    bodies = [packed(reply, encoding), packed(b" " * 4 * 10**7, encoding)]
+    with serve(OddServer(lambda _body, number: ok(bodies[number], header))) as here:
+        model = open_openai("openai/m", base_url=here.url)
+        assert (await model.complete(request())).text == "hello"
+        tracemalloc.start()
+        with pytest.raises(Transient, match="MiB, which is not read"):
+            await model.complete(request())
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        await model.close()
+    assert len(bodies[1]) < 10**6
+    assert most < 2 * 10**7
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "said"),
+    [
+        ("gzip", b"no gzip at all", "broken body"),
+        ("gzip", gzip.compress(b"x" * 10_000)[:-9], "cut short"),
+        ("br", b"whatever", "packed as 'br', which was not asked for"),
+        ("gzip, gzip", b"whatever", "which was not asked for"),
+    ],
+)
+async def test_a_reply_that_cannot_be_unpacked_may_be_asked_for_again(
+    encoding: str, body: bytes, said: str
+) -> None:
+    with serve(OddServer(lambda *_: ok(body, {"content-encoding": encoding}))) as here:
+        model = open_openai("openai/m", base_url=here.url)
+        with pytest.raises(Transient, match=said):
+            await model.complete(request())
+        await model.close()
 
 
 @pytest.mark.parametrize("opened", [open_openai, open_anthropic])

@@ -227,6 +227,19 @@ def test_the_nucleus_holds_only_the_likeliest() -> None:
 # --- what cannot be loaded
 
 
+def test_an_adapter_of_another_base_is_one_short_refusal(folder: Path, tmp_path: Path) -> None:
+    adapted = get_peft_model(
+        LlamaForCausalLM.from_pretrained(folder), LoraConfig(r=4, target_modules="all-linear")
+    )
+    adapted.save_pretrained(tmp_path / "adapter")
+    path = tmp_path / "adapter/adapter_model.safetensors"
+    wider = {name: torch.cat([weight, weight], dim=-1) for name, weight in load_file(path).items()}
+    save_file(wider, path, {"format": "pt"})
+    with pytest.raises(UserError, match="does not fit its base") as caught:
+        load("hf/x", str(tmp_path / "adapter"))
+    assert len(str(caught.value)) < 1000
+
+
 async def test_missing_weights_are_refused_rather_than_made_up(tmp_path: Path) -> None:
     broken = build(tmp_path / "broken")
     weights = load_file(broken / "model.safetensors")

@@ -167,6 +167,19 @@ def test_a_conversation_that_cannot_be_written_says_why() -> None:
         render(broken, turns("a", "b"), True)
 
 
+def test_a_chat_template_that_does_not_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And tried once: the other ways of writing a conversation would not end either."""
+    monkeypatch.setattr("preceptor.judge.models.local.conversation.LIMIT_S", 0.2)
+    tokenizer = FAMILIES["qwen: byte-level BPE, ChatML"]()
+    loops = "{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}"
+    tokenizer.chat_template = f"{loops}{tokenizer.chat_template}"
+    rows = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello."}]
+    with pytest.raises(
+        UnrenderableError, match=r"the chat template does not end: it takes longer than 0.2 s"
+    ):
+        render(tokenizer, rows, True)
+
+
 def test_joining_keeps_every_word() -> None:
     rows = [
         {"role": role, "content": text}

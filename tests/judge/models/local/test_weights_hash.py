@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from preceptor.judge.models.local import weights_hash as module
+from preceptor.judge.models.local.loading import identity_of
 from preceptor.judge.models.local.weights_hash import file_hash, weights_hash
 
 MIB = 2**20
@@ -59,6 +61,59 @@ def test_the_hash_is_equal_where_names_and_bytes_are(
             (folder / f"{name}.safetensors").write_bytes(data)
         hashes.append(weights_hash(folder))
     assert (hashes[0] == hashes[1]) == (files == others)
+
+
+FILES = {
+    "config.json": {"hidden_size": 8},
+    "generation_config.json": {"eos_token_id": 1},
+    "tokenizer.json": {"model": {}},
+    "tokenizer_config.json": {"chat_template": "a"},
+    "special_tokens_map.json": {"eos_token": "</s>"},
+    "adapter_config.json": {"lora_alpha": 16, "base_model_name_or_path": "some/model"},
+    "chat_template.jinja": "{{ messages }}",
+    "additional_chat_templates/tools.jinja": "{{ tools }}",
+    "spiece.model": "pieces",
+}
+
+
+def model_folder(folder: Path) -> Path:
+    for name, content in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
+    (folder / "model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+@pytest.mark.parametrize("name", [*FILES, "model.safetensors"])
+def test_a_model_is_all_that_its_answers_depend_on(tmp_path: Path, name: str) -> None:
+    """Another template, tokenizer, configuration or scale of an adapter under the same weights is another model."""
+    first, other = model_folder(tmp_path / "a"), model_folder(tmp_path / "b")
+    assert identity_of(str(first)) == identity_of(str(other)) != ""
+    content = FILES.get(name)
+    changed = {**content, "more": 1} if isinstance(content, dict) else None
+    (other / name).write_text("other" if changed is None else json.dumps(changed))
+    assert identity_of(str(first)) != identity_of(str(other))
+    assert (weights_hash(first) == weights_hash(other)) == (name != "model.safetensors")
+
+
+def test_an_adapter_is_its_base_too(tmp_path: Path) -> None:
+    made = []
+    for name in ("one", "other"):
+        base = model_folder(tmp_path / f"base-{name}")
+        (base / "adapter_config.json").unlink()
+        (base / "model.safetensors").write_text(name)
+        adapter = model_folder(tmp_path / name)
+        (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+        made.append(identity_of(str(adapter)))
+    assert made[0] != made[1]
+
+
+def test_where_a_model_lies_and_what_wrote_it_is_not_in_it(tmp_path: Path) -> None:
+    first, other = model_folder(tmp_path / "a"), model_folder(tmp_path / "b")
+    told = {"_name_or_path": "/elsewhere", "transformers_version": "9"}
+    (other / "config.json").write_text(json.dumps({**told, "hidden_size": 8}, indent=4))
+    (other / "README.md").write_text("words")
+    assert identity_of(str(first)) == identity_of(str(other))
 
 
 def test_what_is_no_folder_of_weights_has_none(tmp_path: Path) -> None:
