@@ -10,7 +10,7 @@ PEERS  := build/peers
 CMAKE  ?= cmake
 LLAMA  := build/llama.cpp
 
-.PHONY: quickstart quickstart-real test coverage test-wheel check attack golden docs bench-train bench-judge bench-recorded bench-label bench-ppo bench-servers clean
+.PHONY: quickstart quickstart-real test coverage test-wheel check attack simulate golden docs bench-train bench-judge bench-recorded bench-label bench-ppo bench-servers clean
 
 quickstart: $(VENV)/.train  ## the main job on the embedded default: no key, no network, no GPU
 	$(BIN)/preceptor quickstart
@@ -34,6 +34,11 @@ check: $(VENV)/.dev  ## ruff and mypy strict
 
 attack: $(VENV)/.dev  ## the table of bad inputs over all commands: one message each, no traceback, nothing left behind
 	$(BIN)/python -m tests.attack --training
+
+simulate: $(VENV)/.dev  ## 10,000 seeds of whole runs in virtual time, every order of two workers, 30 planted faults
+	$(BIN)/python -m tests.simulation --seeds 10000
+	$(BIN)/python -m tests.simulation.interleavings
+	$(BIN)/python -m tests.simulation --mutations
 
 golden: $(VENV)/.dev  ## write the golden files anew; argue the change in the commit
 	GOLDEN=write $(BIN)/python -m pytest -q -m golden

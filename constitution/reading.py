@@ -71,7 +71,13 @@ class _TooLargeError(Exception):
 
 def parse(text: str) -> Any:
     """The YAML tree with its comments and places. Raises ruamel's YAMLError."""
-    return YAML(typ="rt").load(text)
+    try:
+        return YAML(typ="rt").load(text)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as exc:
+        # ruamel's makers of dates, numbers and tagged values raise what Python's raise
+        raise YAMLError(
+            f"a value that is not what its form or tag says: {str(exc).splitlines()[0][:80]}"
+        ) from exc
 
 
 @lru_cache(maxsize=64)

@@ -111,7 +111,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} is missing; wanted the folder of a finished run: see `preceptor run --help`"
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({error}); run the command that made it again") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} holds no JSON object; run the command that made it again")

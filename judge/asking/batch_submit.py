@@ -104,9 +104,9 @@ async def find_out(
     """A batch whose sender was killed before it could write down whether it arrived. Where it did not, what was
     uploaded for it is thrown away and its calls can be asked again."""
     remote = await _listed(provider, ledger, batch, clock)
-    left_s = batch.intended_at + SETTLE_S - clock.time()
-    if remote is None and left_s > 0:
-        await clock.sleep(left_s)
+    if remote is None:
+        # it may have left just before its sender was killed, however long the upload before it took
+        await clock.sleep(SETTLE_S)
         remote = await _listed(provider, ledger, batch, clock)
     if remote is None:
         await patiently(lambda: provider.sweep(batch.token, batch.intended_at - SKEW_S), clock)

@@ -40,12 +40,20 @@ def is_ours(path: Path) -> bool:
 def foreign(path: Path) -> str | None:
     """What a file is that is no ledger; None where it is one, is empty, or is not there."""
     head = _head(path)
-    if not head or is_ours(path):
+    if not head or is_ours(path) or _holds_nothing(path, head):
         return None
     return (
         "an SQLite file of something else"
         if head.startswith(_MAGIC)
         else "file is not a database, nor a ledger"
+    )
+
+
+def _holds_nothing(path: Path, head: bytes) -> bool:
+    """Whether it is a database without a table. So a process leaves it that is killed while it makes a ledger."""
+    kind, entries = head[100:101], head[103:105]  # of the table of tables; 13 is a leaf
+    return (
+        head.startswith(_MAGIC) and (kind, entries) == (b"\x0d", b"\0\0") and not _head(_side(path, "-wal"))
     )
 
 

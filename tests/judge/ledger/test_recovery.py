@@ -124,3 +124,12 @@ async def test_what_is_not_ours_is_refused_and_left(tmp_path: Path) -> None:
                 pass
     assert {path: path.read_bytes() for path in before} == before
     assert aside(tmp_path, "*damaged*") == []
+
+
+async def test_a_process_that_was_killed_while_it_made_the_ledger_is_no_hindrance(tmp_path: Path) -> None:
+    place = tmp_path / "l.db"
+    with closing(sqlite3.connect(place)) as begun:
+        begun.execute("PRAGMA journal_mode=WAL")  # the first thing that is written, before any table
+    assert place.stat().st_size > 0
+    async with open_ledger(place) as ledger:
+        assert await ledger.intend(request("1"))

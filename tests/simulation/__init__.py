@@ -1,0 +1,1 @@
+"""Whole runs in virtual time: one seed decides everything that befalls them (docs/simulation.md)."""
