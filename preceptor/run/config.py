@@ -189,16 +189,29 @@ def _contradiction(config: RunConfig) -> str | None:
         )
     if config.dpo.reference_adapter is not None:
         return "dpo.reference_adapter is set by a run itself; wanted reference: first or reference: last"
-    try:
-        config.require_effort([config.model], config.respond.effort)
-        config.require_effort([config.judge, config.evaluate.judge or config.judge], config.label.effort)
-        if config.revise is not None:
-            config.require_effort([config.critic or config.model], config.revise.effort)
-    except UserError as error:
-        return str(error)
+    for effort, names in _wished_efforts(config).items():
+        try:
+            config.require_effort(names, effort)
+        except UserError as error:
+            return str(error)
     if config.rounds > 1 and config.reference == "first" and not pair_loss(config.dpo.loss).needs_reference:
         return f"reference: first has no effect with loss {config.dpo.loss}, which has no reference; leave it out"
     return None
+
+
+def _wished_efforts(config: RunConfig) -> dict[str, list[str]]:
+    """Effort -> the models of which it is wished: a command's flag is both for who replies and for who judges."""
+    wished = [
+        (config.respond.effort, [config.model]),
+        (config.label.effort, [config.judge, config.evaluate.judge or config.judge]),
+    ]
+    if config.revise is not None:
+        wished.append((config.revise.effort, [config.critic or config.model]))
+    efforts: dict[str, list[str]] = {}
+    for effort, names in wished:
+        if effort is not None:
+            efforts.setdefault(effort, []).extend(names)
+    return efforts
 
 
 def _read(path: Path) -> dict[str, Any]:
