@@ -51,6 +51,7 @@ class ComparisonSetup(NamedTuple):
     reasoning: bool
     max_tokens: int
     seed: int
+    own_limit: bool = False
     shots: int = 0
     """Most worked examples that each principle brings."""
     structured: bool = False
@@ -101,6 +102,7 @@ def ask(pair: Pair, principles: Sequence[Principle], order: Order, question: Com
         endpoint=question.judge.endpoint,
         messages=messages,
         max_tokens=question.max_tokens,
+        own_limit=question.own_limit,
         seed=question.seed,
         menu=dict(question.menu),
         reasoning=question.reasoning,

@@ -8,6 +8,7 @@ ModelError                  a request that was not answered
 BudgetReached               the cap would be passed; what is done is valid and resumable  exit code 3
 UserError (constitution.errors)
   UnknownModel              a model name that nobody answers to
+  RetiredModel              a model that its provider has shut down
   LedgerError               a ledger that cannot be opened, or was written by a newer version
   PairsError                pairs, labels or gold that a stage cannot use
 """
@@ -69,6 +70,10 @@ class BudgetReached(Exception):
 
 class UnknownModel(UserError):
     """A model name that nobody answers to; the message lists the names that there are."""
+
+
+class RetiredModel(UserError):
+    """A model that its provider has shut down; the message names its successor."""
 
 
 class LedgerError(UserError):

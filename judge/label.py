@@ -13,7 +13,7 @@ from preceptor.judge.errors import PairsError
 from preceptor.judge.groupings import GROUPINGS, Drawing
 from preceptor.judge.models.protocol import Dialogue, Model
 from preceptor.judge.records import Judgement, Label, Order, Pair
-from preceptor.judge.settings import CHECKS, LabelSettings
+from preceptor.judge.settings import ANSWER_TOKENS, CHECKS, LabelSettings
 from preceptor.prompts.errors import TemplateError
 from preceptor.prompts.template import Template, load
 
@@ -103,7 +103,8 @@ def _asked(
         template=template,
         menu=compare.offered(template, settings.tie),
         reasoning=settings.reasoning,
-        max_tokens=settings.max_tokens,
+        max_tokens=settings.max_tokens or ANSWER_TOKENS,
+        own_limit=settings.max_tokens is not None,
         seed=settings.seed,
         shots=settings.shots,
         structured=settings.structured,

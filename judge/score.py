@@ -12,7 +12,7 @@ from preceptor.judge.groupings import GROUPINGS, Drawing
 from preceptor.judge.models.protocol import Completion, Dialogue, Model, Outcome, Request
 from preceptor.judge.records import Grade, Score, Status
 from preceptor.judge.replies import read_reply
-from preceptor.judge.settings import ScoreSettings
+from preceptor.judge.settings import ANSWER_TOKENS, ScoreSettings
 from preceptor.prompts.errors import TemplateError
 from preceptor.prompts.records import Prompt
 from preceptor.prompts.template import Template, load, nonce
@@ -72,7 +72,8 @@ def _ask(
         model=judge.name,
         endpoint=judge.endpoint,
         messages=messages,
-        max_tokens=settings.max_tokens,
+        max_tokens=settings.max_tokens or ANSWER_TOKENS,
+        own_limit=settings.max_tokens is not None,
         seed=settings.seed,
         sample=settings.sample,
         menu=dict(template.menu),

@@ -4,9 +4,11 @@ command line can show them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import date
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from preceptor.constitution.errors import UserError
 from preceptor.judge.groupings import GROUPINGS, PairGrouping, ScoreGrouping
@@ -72,6 +74,10 @@ def _bounds(given: Any) -> Any:
     return low, high
 
 
+ANSWER_TOKENS = 512
+"""Longest answer of a judge where nothing is said."""
+
+
 class LabelSettings(Settings):
     """How pairs are judged."""
 
@@ -94,8 +100,8 @@ class LabelSettings(Settings):
     """Have the provider hold the answer to a JSON schema."""
     clamp: Annotated[tuple[float, float] | None, BeforeValidator(_bounds)] = None
     """Bounds of a probability that was given after reasoning: 0.4,0.6."""
-    max_tokens: int = Field(default=512, ge=1)
-    """Longest answer of the judge."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Longest answer of the judge; else 512, and a few where OpenAI's protocol is asked for a verdict alone."""
     effort: Effort | None = None
     """How much the model thinks before it answers, where it can; else as little as suits."""
     seed: int = 0
@@ -126,8 +132,8 @@ class ScoreSettings(Settings):
     """joint: all that apply in one ask; each: one ask a principle."""
     reasoning: bool = False
     """The judge may reason before its verdict."""
-    max_tokens: int = Field(default=512, ge=1)
-    """Longest answer of the judge."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Longest answer of the judge; else 512, and a few where OpenAI's protocol is asked for a verdict alone."""
     effort: Effort | None = None
     """How much the model thinks before it answers, where it can; else as little as suits."""
     seed: int = 0
@@ -147,28 +153,119 @@ class LongPrice(Record):
     output: float = Field(ge=0, allow_inf_nan=False)
     cached_input: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     cache_write: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    cache_write_long: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
 
-class Price(Record):
+def _several(given: Any) -> Any:
+    """One tier alone as a list of it, each as a person writes it or as a mapping."""
+    tiers = [given] if isinstance(given, Mapping | LongPrice | str) else given
+    if not isinstance(tiers, list | tuple):
+        return tiers
+    return [
+        dict(part.partition("=")[::2] for part in tier.split(",")) if isinstance(tier, str) else tier
+        for tier in tiers
+    ]
+
+
+def _ascending(tiers: tuple[LongPrice, ...]) -> tuple[LongPrice, ...]:
+    return tuple(sorted(tiers, key=lambda tier: tier.above))
+
+
+def _a_day(text: str) -> str:
+    if text:
+        try:
+            date.fromisoformat(text)
+        except ValueError:
+            raise ValueError(f"{text!r} is no day; wanted YYYY-MM-DD") from None
+    return text
+
+
+Day = Annotated[str, AfterValidator(_a_day)]
+
+
+class Price(Settings):
     """USD for a million tokens."""
 
     input: float = Field(ge=0, allow_inf_nan=False)
+    """Tokens of the prompt."""
     output: float = Field(ge=0, allow_inf_nan=False)
+    """Tokens of the reply, what the model thinks among them."""
     cached_input: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    """Input that came from the provider's prompt cache; None: as `input`."""
+    """Input that came from the provider's prompt cache; else as fresh input."""
     cache_write: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    """Input that was written to the prompt cache; None: as `input`."""
+    """Input that was written to the prompt cache for its shorter lifetime, which is Anthropic's five minutes and
+    OpenAI's thirty; else as fresh input."""
+    cache_write_long: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Input that was written for the longer lifetime, which is Anthropic's hour and OpenAI's twelve; else as
+    for the shorter."""
     batch_input: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    """Input through the provider's batch API; None: by the provider's discount, where it has one."""
+    """Input through the provider's batch API; else by the provider's discount, where it has one."""
     batch_output: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    long: LongPrice | None = None
-    """Of calls with a long prompt, where those cost more."""
-    shutdown: str = ""
+    """Output through the provider's batch API."""
+    flex_input: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Input at the provider's flex tier, which is cheaper and slower; absent: it has none for this model."""
+    flex_output: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Output at the flex tier."""
+    long: Annotated[tuple[LongPrice, ...], BeforeValidator(_several), AfterValidator(_ascending)] = ()
+    """Of calls with a long prompt, where those cost more, one tier or several: above=272000,input=0.2,output=0.75."""
+    shutdown: Day = ""
     """Day on which the model is gone, YYYY-MM-DD; empty: none is announced."""
-    dated: str = ""
+    successor: str = ""
+    """The model that its provider names in its place, without the provider's name."""
+    dated: Day = ""
     """Day on which it was last checked, YYYY-MM-DD."""
     source: str = ""
     """Where it was taken from."""
+
+    @model_validator(mode="after")
+    def _whole_flex(self) -> Self:
+        if (self.flex_input is None) is not (self.flex_output is None):
+            raise ValueError("flex_input and flex_output go together; give both or neither")
+        return self
+
+    def gone(self, day: date) -> bool:
+        """Whether the model was shut down by then."""
+        return bool(self.shutdown) and date.fromisoformat(self.shutdown) <= day
+
+    def tier(self, tokens_in: int) -> Price:
+        """The price of a call with a prompt of so many tokens."""
+        longest = next((one for one in reversed(self.long) if tokens_in > one.above), None)
+        return self if longest is None else self.model_copy(update=longest.model_dump(exclude={"above"}))
+
+    def scaled(self, in_share: float, out_share: float) -> Price:
+        """The same with input of every kind, and output, times these shares, in every tier."""
+        shares = dict.fromkeys(INPUTS, in_share) | {"output": out_share}
+
+        def times(price: Price | LongPrice) -> dict[str, float | None]:
+            return {
+                name: None if (usd := getattr(price, name)) is None else usd * share
+                for name, share in shares.items()
+            }
+
+        tiers = tuple(tier.model_copy(update=times(tier)) for tier in self.long)
+        return self.model_copy(update={**times(self), "long": tiers})
+
+    @property
+    def flex(self) -> Price | None:
+        """The price at the flex tier; None: there is none. What comes from the cache is as much cheaper as what does
+        not."""
+        if self.flex_input is None or self.flex_output is None:
+            return None
+        scaled = self.scaled(_share(self.flex_input, self.input), _share(self.flex_output, self.output))
+        return scaled.model_copy(update={"input": self.flex_input, "output": self.flex_output})
+
+    @property
+    def dearest_input(self) -> float:
+        """What a token of the prompt costs at most; the cache's longer lifetime is never asked for."""
+        return max(self.input, self.cache_write or 0.0)
+
+
+INPUTS = ("input", "cached_input", "cache_write", "cache_write_long")
+"""Fields of a price that are for tokens of the prompt."""
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else 1.0
 
 
 def price_from(text: str) -> tuple[str, Price]:

@@ -34,6 +34,7 @@ def examine() -> list[Diagnosis]:
     """Look at everything. No key is shown: only whether one is set."""
     findings = [Diagnosis("python", platform.python_version(), ok=True, needed=True)]
     findings += _providers()
+    findings += prices()
     findings += [_library(name, "pip install 'preceptor[train]'", needed=True) for name in LIBRARIES]
     if find_spec("torch") is not None and find_spec("transformers") is not None:
         findings += _hardware()
@@ -57,6 +58,34 @@ def _providers() -> list[Diagnosis]:
         if provider.key:
             there = bool(os.environ.get(provider.key))
             findings.append(Diagnosis(provider.key, "set" if there else "not set", there, needed=False))
+    return findings
+
+
+def prices() -> list[Diagnosis]:
+    """How old the prices are, and which models of the user's own file are going."""
+    from preceptor.judge.asking import prices as table
+    from preceptor.judge.user_prices import place, user_prices
+
+    shipped, day = table.Prices.load().listed(), table.today()
+    old = [name for name, price in shipped.items() if table.aged(name, price, day)]
+    leaving = [name for name, price in shipped.items() if table.going(name, price, day)]
+    newest = max(price.dated for price in shipped.values())
+    said = (
+        f"{len(shipped)} models, the newest of {newest}; {len(old)} checked over six months ago, "
+        f"{len(leaving)} gone or going: preceptor prices show"
+    )
+    findings = [Diagnosis("prices", said, len(old) < len(shipped), needed=False)]
+    try:
+        own = user_prices()
+    except UserError as exc:
+        return [
+            *findings,
+            Diagnosis("your prices", " / ".join(str(exc).splitlines()), ok=False, needed=False),
+        ]
+    if own:
+        noted = table.warnings(table.Prices.load(own), own, day)
+        found = "; ".join([f"{place()}: {len(own)} models", *noted])
+        findings.append(Diagnosis("your prices", found, not noted, needed=False))
     return findings
 
 

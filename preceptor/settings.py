@@ -5,6 +5,7 @@ Without the libraries that asking takes, so that a command line can show these s
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -56,6 +57,8 @@ def _share(given: Any) -> Any:
         raise ValueError("wanted a share such as 2% or 0.02") from None
 
 
+log = logging.getLogger(__name__)
+
 BaseUrls = Annotated[dict[str, str], BeforeValidator(_urls), PlainSerializer(_plain_urls)]
 PriceList = Annotated[dict[str, Price], BeforeValidator(_prices)]
 Share = Annotated[float, BeforeValidator(_share), Field(ge=0, lt=1)]
@@ -76,6 +79,8 @@ class Access(Settings):
     """A compatible server (vLLM, Ollama, llama.cpp, TGI) for every model over a network, or for one."""
     timeout_s: float | None = Field(default=None, gt=0)
     """Seconds that one call may take; else as the provider's own."""
+    flex: bool = False
+    """Ask OpenAI at its flex tier: half the price, and slower."""
     dtype: str | None = None
     """Of a local model's weights: float32, bfloat16, float16, auto."""
     device_map: str | None = None
@@ -103,7 +108,8 @@ class Access(Settings):
                 name, base_url=self.base_url.get(name), **(self.local if in_this_process(name) else {})
             )
         url = self.base_url.get(name, self.base_url.get(""))
-        return open_model(name, base_url=url, timeout_s=self.timeout_s)
+        tier = {"flex": True} if self.flex and has_flex(name) else {}
+        return open_model(name, base_url=url, timeout_s=self.timeout_s, **tier)
 
     def open_judge(self, name: str) -> Model | None:
         """The judge's model; None for `checks`, which asks nobody."""
@@ -126,6 +132,34 @@ class Access(Settings):
             raise UserError(
                 f"{joined} does not take {flag}, for models over a network; leave out what is not for it"
             )
+        if asked and self.flex and not any(map(has_flex, asked)):
+            raise UserError(f"{joined} has no flex tier; leave out --flex")
+
+    def require_effort(self, names: Iterable[str], effort: str | None) -> None:
+        """Where an effort is wished: raise UserError where it has an effect on none of these models, and warn of those
+        on which it has none, or another."""
+        from preceptor.judge.models.effort import nearest
+        from preceptor.judge.models.registry import declared
+
+        asked = list(dict.fromkeys(names))
+        if effort is None or not asked:
+            return
+        idle = [name for name in asked if name == CHECKS or not declared(name).takes_effort]
+        if len(idle) == len(asked):
+            raise UserError(
+                f"{', '.join(asked)} does not take an effort ({effort}), for models behind an address; "
+                "leave out --effort"
+            )
+        if idle:
+            log.warning("the effort %s has no effect on %s", effort, ", ".join(idle))
+        for name in asked:
+            own_address = not self.base_url.get(name, self.base_url.get(""))
+            profile = declared(name).profile_of(name) if own_address else None
+            if profile is not None and effort not in profile.efforts:
+                log.warning(
+                    "%s takes no effort %s: %s is asked for, of %s",
+                    *(name, effort, nearest(profile, effort), ", ".join(profile.efforts)),
+                )
 
 
 def in_this_process(name: str) -> bool:
@@ -140,6 +174,13 @@ def over_a_network(name: str) -> bool:
     from preceptor.judge.models.registry import declared
 
     return declared(name).takes_address
+
+
+def has_flex(name: str) -> bool:
+    """Whether a model of this name can be asked at a cheaper and slower tier of service."""
+    from preceptor.judge.models.registry import declared
+
+    return declared(name).flex
 
 
 class AskSettings(Access):
@@ -177,6 +218,8 @@ class AskSettings(Access):
                     raise UserError(f"--{name} is for --engine ray; add that, or leave it out")
         elif self.in_batches:
             raise UserError("--batch asks from this machine, once for all rows; leave out --engine ray")
+        if self.flex and self.in_batches:
+            raise UserError("--flex and --batch are two ways to half the price; leave one of them out")
         if self.gpus is not None and self.gpus > 1 and not self.gpus.is_integer():
             raise UserError(f"--gpus is {self.gpus:g}; wanted a share up to 1, or a whole number")
         return self
@@ -212,6 +255,19 @@ class AskSettings(Access):
         from preceptor.judge.user_prices import user_prices
 
         return Prices.load({**user_prices(), **self.prices})
+
+    def require_live(self, names: Iterable[str]) -> None:
+        """Raises RetiredModel where one of these models is gone, and as opening them does."""
+        import asyncio
+
+        from preceptor.judge.asking import prices
+
+        models = [self.open(name) for name in names if name != CHECKS and over_a_network(name)]
+        try:
+            prices.require_live(self.price_table, models, prices.today())
+        finally:
+            for model in models:
+                asyncio.run(model.close())
 
     def directly(self) -> Self:
         """The same from this process and at once, for whoever waits for the answer."""

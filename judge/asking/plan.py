@@ -34,6 +34,25 @@ class PlanLine(NamedTuple):
     """At most, for these tokens; None: the price is not known."""
     batch_cost_usd: float | None
     """The same through the provider's batch API."""
+    flex_cost_usd: float | None
+    """The same at the provider's flex tier."""
+
+
+class Costs(NamedTuple):
+    """What calls cost at most, as they are asked; None: not known, or not to be had."""
+
+    directly: float | None = 0.0
+    batch: float | None = 0.0
+    flex: float | None = 0.0
+
+    def plus(self, more: Costs) -> Costs:
+        """The sums; what is not known of a part is not known of the whole."""
+        return Costs(
+            *(
+                None if one is None or other is None else one + other
+                for one, other in zip(self, more, strict=True)
+            )
+        )
 
 
 class AskingPlan(NamedTuple):
@@ -53,20 +72,31 @@ async def plan(dialogues: Iterable[Dialogue[Any]], ledger: Ledger | None, prices
     rows = 0
     seen: set[int] = set()
     figures: Counter[tuple[str, str]] = Counter()
+    costs: dict[str, Costs] = {}
     waiting = iter(dialogues)
     while block := list(islice(waiting, AT_ONCE)):
         rows += len(block)
-        figures += await _walked(block, ledger, seen)
-    return AskingPlan(
-        rows, tuple(_line(model, figures, prices) for model in sorted({model for model, _ in figures}))
-    )
+        for one in await _walked(block, ledger, seen):
+            figures += _figures(one)
+            model = one.request.model
+            tokens = (0, 0) if one.answered else _tokens(one.request)
+            costs[model] = _costs(model, tokens, prices).plus(costs.get(model, Costs()))
+    return AskingPlan(rows, tuple(_line(model, figures, costs[model]) for model in sorted(costs)))
 
 
-async def _walked(
-    dialogues: Sequence[Dialogue[Any]], ledger: Ledger | None, seen: set[int]
-) -> Counter[tuple[str, str]]:
-    """(model, what) -> how many, for the figures of a PlanLine. Keys that are met are added to `seen`."""
-    figures: Counter[tuple[str, str]] = Counter()
+class _Met(NamedTuple):
+    """A request that a walk came by for the first time."""
+
+    request: Request
+    answered: bool
+    """Whether the ledger has its answer."""
+    later: bool
+    """Whether it depends on an answer that is not there yet."""
+
+
+async def _walked(dialogues: Sequence[Dialogue[Any]], ledger: Ledger | None, seen: set[int]) -> list[_Met]:
+    """Every request of these dialogues whose key is not in `seen`, to which it is added."""
+    met: list[_Met] = []
     guessed: set[int] = set()
     going = {number: _next(dialogue, None) for number, dialogue in enumerate(dialogues)}
     while going := {number: requests for number, requests in going.items() if requests is not None}:
@@ -80,12 +110,12 @@ async def _walked(
                 mark = int(request.key, 16)
                 if mark not in seen:
                     seen.add(mark)
-                    figures += _figures(request, answer, later)
+                    met.append(_Met(request, answer is not None, later))
                 if answer is None:
                     guessed.add(number)
                 answers.setdefault(number, []).append(answer or _stand_in(request))
         going = {number: _next(dialogues[number], answers.get(number, [])) for number in going}
-    return figures
+    return met
 
 
 def _next(dialogue: Dialogue[Any], outcomes: Sequence[Outcome] | None) -> Sequence[Request] | None:
@@ -96,17 +126,29 @@ def _next(dialogue: Dialogue[Any], outcomes: Sequence[Outcome] | None) -> Sequen
         return None
 
 
-def _figures(request: Request, answer: Completion | None, later: bool) -> Counter[tuple[str, str]]:
-    model = request.model
-    if answer is not None:
+def _figures(met: _Met) -> Counter[tuple[str, str]]:
+    """(model, what) -> how many, for the figures of a PlanLine."""
+    model = met.request.model
+    if met.answered:
         return Counter({(model, "in_ledger"): 1})
+    tokens_in, tokens_out = _tokens(met.request)
     return Counter(
         {
-            (model, "may_ask" if later else "to_ask"): 1,
-            (model, "tokens_in"): likely_tokens_in(request),
-            (model, "tokens_out"): billed_tokens(request),
+            (model, "may_ask" if met.later else "to_ask"): 1,
+            (model, "tokens_in"): tokens_in,
+            (model, "tokens_out"): tokens_out,
         }
     )
+
+
+def _tokens(request: Request) -> tuple[int, int]:
+    return likely_tokens_in(request), billed_tokens(request)
+
+
+def _costs(model: str, tokens: tuple[int, int], prices: Prices) -> Costs:
+    """Of one call, by itself: a long prompt makes all of it dearer."""
+    ways = (prices.worst, prices.batch_worst, prices.flex_worst)
+    return Costs(*(way(model, *tokens) for way in ways))
 
 
 def _stand_in(request: Request) -> Completion:
@@ -114,8 +156,6 @@ def _stand_in(request: Request) -> Completion:
     return Completion(text=request.key + " mmm" * max(0, request.max_tokens - 8), finish_reason="stop")
 
 
-def _line(model: str, figures: Counter[tuple[str, str]], prices: Prices) -> PlanLine:
+def _line(model: str, figures: Counter[tuple[str, str]], costs: Costs) -> PlanLine:
     counts = [figures[model, what] for what in PlanLine._fields[1:6]]
-    cost = prices.estimate(model, counts[-2], counts[-1])
-    batch = None if cost is None else prices.batch_estimate(model, counts[-2], counts[-1])
-    return PlanLine._make((model, *counts, cost, batch))
+    return PlanLine._make((model, *counts, *costs))

@@ -5,16 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from datetime import date
+from functools import cache
 from importlib.resources import files
-from pathlib import Path
-from typing import Any
 
-from pydantic import Field, ValidationError
-from ruamel.yaml.error import YAMLError
+from pydantic import Field
 
-from preceptor.constitution.errors import UserError
+from preceptor.judge.asking.price_file import loaded
+from preceptor.judge.errors import RetiredModel
 from preceptor.judge.models import registry
-from preceptor.judge.models.protocol import Completion, ModelName
+from preceptor.judge.models.protocol import Completion, Model, ModelName
 from preceptor.judge.settings import CHECKS, Price
 from preceptor.prompts.records import Record
 
@@ -22,6 +21,8 @@ SNAPSHOT = re.compile(r"-(\d{8}|\d{4}-\d{2}-\d{2}|latest)$")
 """A dated version of a model costs what the model costs, unless the table names it."""
 
 MILLION = 1_000_000
+FLEX = "flex"
+"""What a provider calls its cheaper and slower tier of service."""
 
 
 class Listed(Record):
@@ -34,14 +35,29 @@ class Listed(Record):
     models: dict[str, Price]
 
 
+@cache
+def _shipped() -> tuple[Mapping[str, Price], Mapping[str, float]]:
+    """The shipped table by `provider/model`, and the batch discount of each provider."""
+    raw = loaded(files("preceptor.judge.asking").joinpath("prices.yaml").read_text(encoding="utf-8"))
+    providers = {name: Listed.model_validate(rest) for name, rest in raw["providers"].items()}
+    table = {
+        f"{name}/{model}": price.model_copy(
+            update={"source": price.source or provider.source, "dated": price.dated or raw["dated"]}
+        )
+        for name, provider in providers.items()
+        for model, price in provider.models.items()
+    }
+    return table, {name: provider.batch_discount for name, provider in providers.items()}
+
+
 class Prices:
     """Look-up of prices by `provider/model`."""
 
     def __init__(
         self,
         table: Mapping[str, Price],
-        own: Mapping[str, Price],
         batch_discounts: Mapping[str, float],
+        own: Mapping[str, Price],
         in_batches: bool = False,
     ) -> None:
         """own: the user's, which go before the table; under `""` that of every model that costs at all. in_batches:
@@ -54,21 +70,11 @@ class Prices:
     @classmethod
     def load(cls, own: Mapping[str, Price] | None = None) -> Prices:
         """The shipped table with the user's prices, by `provider/model`, over it."""
-        raw = _yaml(files("preceptor.judge.asking").joinpath("prices.yaml").read_text(encoding="utf-8"))
-        shipped = {name: Listed.model_validate(_spelt(rest)) for name, rest in raw["providers"].items()}
-        table = {
-            f"{name}/{model}": price.model_copy(
-                update={"source": price.source or provider.source, "dated": price.dated or str(raw["dated"])}
-            )
-            for name, provider in shipped.items()
-            for model, price in provider.models.items()
-        }
-        discounts = {name: provider.batch_discount for name, provider in shipped.items()}
-        return cls(table, own or {}, discounts)
+        return cls(*_shipped(), own or {})
 
     def in_batches(self) -> Prices:
         """The same table at the prices of the providers' batch APIs; what has none costs what it costs."""
-        return Prices(self._table, self._own, self._batch_discounts, in_batches=True)
+        return Prices(self._table, self._batch_discounts, self._own, in_batches=True)
 
     def price(self, model: str) -> Price | None:
         """The price of `provider/model`, that of its undated name where only that is known; None: not
@@ -79,21 +85,13 @@ class Prices:
     def _batched(self, model: str, listed: Price) -> Price:
         """A price in a batch: the cache's discount and the batch's stack, unless the user gave the batch's own."""
         left = 1 - self._batch_discount(model)
-        own_in, own_out = listed.batch_input, listed.batch_output
-        cached = {
-            name: None if own_in is not None or usd is None else usd * left
-            for name, usd in (("cached_input", listed.cached_input), ("cache_write", listed.cache_write))
-        }
-        each_in = listed.input * left if own_in is None else own_in
-        each_out = listed.output * left if own_out is None else own_out
-        long = listed.long and listed.long.model_copy(
-            update={
-                name: usd * left
-                for name in ("input", "output", "cached_input", "cache_write")
-                if (usd := getattr(listed.long, name)) is not None
-            }
-        )
-        return listed.model_copy(update={"input": each_in, "output": each_out, "long": long, **cached})
+        made = listed.scaled(left, left)
+        if (own_in := listed.batch_input) is not None:
+            cached = {"cached_input": None, "cache_write": None, "cache_write_long": None}
+            made = made.model_copy(update={"input": own_in, **cached})
+        if (own_out := listed.batch_output) is not None:
+            made = made.model_copy(update={"output": own_out})
+        return made
 
     def _listed(self, model: str) -> Price | None:
         if model in self._own:
@@ -101,11 +99,15 @@ class Prices:
         provider = registry.declared(model)
         if provider.free or model == CHECKS:
             return Price(input=0, output=0)
-        if "" in self._own:
-            return self._own[""]
+        return self._own.get("") or self.entry(model)
+
+    def entry(self, model: str) -> Price | None:
+        """What is said of this model by its name, and not of all that are asked; None: nothing."""
+        provider = registry.declared(model)
         undated = SNAPSHOT.sub("", model)
         declared = (provider.prices.get(ModelName.of(name).model) for name in (model, undated))
-        return next(filter(None, (self._table.get(model), self._table.get(undated), *declared)), None)
+        named = (self._own.get(model), self._table.get(model), self._table.get(undated), *declared)
+        return next(filter(None, named), None)
 
     def _batch_discount(self, model: str) -> float:
         """Share by which the batch API is cheaper, by the table or by the provider's own word."""
@@ -113,47 +115,58 @@ class Prices:
         return registry.declared(model).batch_discount if listed is None else listed
 
     def cost(self, model: str, completion: Completion) -> float | None:
-        """USD for an answer, None where the price is not known."""
-        price = _at(self.price(model), completion.tokens_in)
+        """USD for an answer, at the tier of service at which it was given; None where the price is not known."""
+        price = self.price(model)
         if price is None:
             return None
+        if completion.tier == FLEX and not self._in_batches:
+            price = price.flex or price
+        price = price.tier(completion.tokens_in)
         read, written = completion.tokens_cached, completion.tokens_cache_written
+        long = completion.tokens_cache_written_long
         fresh = max(0, completion.tokens_in - read - written)
+        write = _or(price.cache_write, price.input)
         return (
             fresh * price.input
-            + read * (price.input if price.cached_input is None else price.cached_input)
-            + written * (price.input if price.cache_write is None else price.cache_write)
+            + read * _or(price.cached_input, price.input)
+            + (written - long) * write
+            + long * _or(price.cache_write_long, write)
             + completion.tokens_out * price.output
         ) / MILLION
 
-    def estimate(self, model: str, tokens_in: int, tokens_out: int) -> float | None:
-        """USD for so many tokens, none of them from a cache; None: price not known."""
-        price = self.price(model)
-        return None if price is None else (tokens_in * price.input + tokens_out * price.output) / MILLION
-
     def worst(self, model: str, tokens_in: int, tokens_out: int) -> float | None:
-        """The most that so many tokens can cost: all input written to the cache where that costs more."""
-        price = _at(self.price(model), tokens_in)
-        if price is None:
-            return None
-        dearest = max(price.input, price.cache_write or 0.0)
-        return (tokens_in * dearest + tokens_out * price.output) / MILLION
+        """The most that one call of so many tokens can cost: all input written to the cache where that costs more, and
+        at the ordinary tier, at which a provider may serve what was asked for at another. None: price not known."""
+        return _worst(self.price(model), tokens_in, tokens_out)
 
-    def batch_estimate(self, model: str, tokens_in: int, tokens_out: int) -> float | None:
-        """`estimate` through the provider's batch API; None: price not known, or there is none to be had."""
+    def batch_worst(self, model: str, tokens_in: int, tokens_out: int) -> float | None:
+        """`worst` through the provider's batch API; None: price not known, or there is none to be had."""
         price = self.price(model)
         if price is None:
             return None
         if not self._batch_discount(model) and price.batch_input is None:
             return None
-        return self.in_batches().estimate(model, tokens_in, tokens_out)
+        return self.in_batches().worst(model, tokens_in, tokens_out)
+
+    def flex_worst(self, model: str, tokens_in: int, tokens_out: int) -> float | None:
+        """`worst` where the provider's flex tier serves it; None: price not known, or there is none to be had."""
+        price = self.price(model)
+        return None if price is None else _worst(price.flex, tokens_in, tokens_out)
+
+    def listed(self) -> dict[str, Price]:
+        """Every entry by `provider/model`: the table's, and the user's over them."""
+        return dict(self._table)
 
 
-def _at(price: Price | None, tokens_in: int) -> Price | None:
-    """The price of a call with a prompt of so many tokens."""
-    if price is None or price.long is None or tokens_in <= price.long.above:
-        return price
-    return price.model_copy(update=price.long.model_dump(exclude={"above"}))
+def _or(usd: float | None, otherwise: float) -> float:
+    return otherwise if usd is None else usd
+
+
+def _worst(price: Price | None, tokens_in: int, tokens_out: int) -> float | None:
+    if price is None:
+        return None
+    price = price.tier(tokens_in)
+    return (tokens_in * price.dearest_input + tokens_out * price.output) / MILLION
 
 
 OLD_DAYS = 183
@@ -166,66 +179,50 @@ def warnings(prices: Prices, models: Iterable[str], today: date) -> list[str]:
     """What a user should know of these models' prices before spending."""
     said = []
     for model in sorted(set(models)):
-        price = prices.price(model)
-        if price is None:
-            continue
-        gone, seen = _day(price.shutdown), _day(price.dated)
-        if gone is not None and gone <= today:
-            said.append(f"{model} was shut down on {gone}: name another model")
-        elif gone is not None and (gone - today).days <= SOON_DAYS:
-            said.append(f"{model} is shut down on {gone}, in {(gone - today).days} days")
-        if seen is not None and (today - seen).days > OLD_DAYS:
-            said.append(f"the price of {model} was last checked on {seen}: give today's with --price IN,OUT")
-    return said
+        entry, price = prices.entry(model), prices.price(model)
+        said.append("" if entry is None else going(model, entry, today))
+        said.append("" if price is None else aged(model, price, today))
+    return [line for line in said if line]
 
 
-def _day(text: str) -> date | None:
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        return None
+def going(model: str, price: Price, today: date) -> str:
+    """What is to be said of a model that is gone, or will be soon; empty: nothing."""
+    if not price.shutdown:
+        return ""
+    days = (date.fromisoformat(price.shutdown) - today).days
+    other = f"name {heir(model, price)}" if price.successor else "name another model"
+    if days <= 0:
+        return f"{model} was shut down on {price.shutdown}: {other}"
+    return f"{model} is shut down on {price.shutdown}, in {days} days: {other}" if days <= SOON_DAYS else ""
 
 
-def read_prices(path: str | Path) -> dict[str, Price]:
-    """A user's own file: `provider/model: {input: 0.2, output: 0.8}`, in USD for a million tokens, with the other
-    fields of a Price as wanted.
-
-    Raises UserError for a file that cannot be read or holds something else.
-    """
-    try:
-        raw = _yaml(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as exc:
-        raise UserError(f"{path}: the prices cannot be read: {exc}; name a YAML file") from exc
-    except YAMLError as exc:
-        raise UserError(f"{path}: broken YAML: {' '.join(str(exc).split())}") from exc
-    if raw is None:
-        return {}
-    if not isinstance(raw, dict):
-        raise UserError(f"{path}: wanted lines such as openai/my-model: {{input: 0.2, output: 0.8}}")
-    prices = {}
-    for name, fields in raw.items():
-        if not isinstance(name, str) or "/" not in name:
-            raise UserError(f"{path}: {name!r} is no model; wanted provider/model, such as openai/my-model")
-        try:
-            prices[name] = Price.model_validate(_spelt(fields))
-        except ValidationError as exc:
-            first = exc.errors(include_url=False)[0]
-            place = ".".join(map(str, first["loc"])) or "the price"
-            raise UserError(
-                f"{path}: {name}: {place}: {first['msg'].lower()}; wanted USD for a million tokens: "
-                f"{{{', '.join(list(Price.model_fields)[:6])}}}, input and output at least"
-            ) from exc
-    return prices
+def aged(model: str, price: Price, today: date) -> str:
+    """What is to be said of a price that was checked long ago; empty: nothing."""
+    if not price.dated or (today - date.fromisoformat(price.dated)).days <= OLD_DAYS:
+        return ""
+    return (
+        f"the price of {model} was last checked on {price.dated}: give today's with --price IN,OUT or "
+        "`preceptor prices add`"
+    )
 
 
-def _yaml(text: str) -> Any:
-    from ruamel.yaml import YAML
+def require_live(prices: Prices, models: Iterable[Model], day: date) -> None:
+    """Raises RetiredModel where one of them was shut down by its provider, as far as the table knows. At another
+    address a name says nothing, and the user's own entry goes before the table's."""
+    for model in models:
+        price = None if model.endpoint else prices.entry(model.name)
+        if price is not None and price.gone(day):
+            raise RetiredModel(
+                f"{going(model.name, price, day)}; nothing was asked. Where it is served to you all the same, say so "
+                f"by a price of your own: `preceptor prices add {model.name} --input USD --output USD`"
+            )
 
-    return YAML(typ="safe").load(text)
+
+def heir(model: str, price: Price) -> str:
+    """The model that takes a model's place, as users name models."""
+    return f"{ModelName.of(model).provider}/{price.successor}"
 
 
-def _spelt(fields: object) -> object:
-    """YAML's own dates as words, however deep."""
-    if isinstance(fields, dict):
-        return {key: _spelt(value) for key, value in fields.items()}
-    return fields.isoformat() if isinstance(fields, date) else fields
+def today() -> date:
+    """The day that prices and models are looked at; the one clock of all that is said of their age."""
+    return date.today()

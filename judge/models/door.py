@@ -30,6 +30,8 @@ probabilities."""
 MOST_TOKENS = 10**7
 """A count above it is no count: no model reads or writes so many."""
 LONGEST_NAME = 200
+STANDARD_TIERS = frozenset({"", "default", "auto", "standard", "batch"})
+"""Words for a tier at the ordinary price; that of a batch is known from having asked in one."""
 
 GOOD_ENDS = frozenset({"", "stop", "end_turn", "eos", "eos_token", "stop_sequence", "complete", "completed"})
 """Finish reasons of a reply that is all there; the empty one: none was given."""
@@ -74,6 +76,8 @@ class Counts(NamedTuple):
     tokens_out: object = None
     cached: object = None
     cache_written: object = None
+    cache_written_long: object = None
+    """Part of `cache_written`."""
 
 
 class Arrived(NamedTuple):
@@ -87,6 +91,8 @@ class Arrived(NamedTuple):
     """The provider's word for how it ended."""
     counts: Counts = Counts()
     served_by: object = None
+    tier: object = None
+    """The provider's word for the tier of service."""
     tokens: Sequence[TokenChoice] | None = None
     """The reply's tokens with their alternatives, where they were asked for."""
 
@@ -115,7 +121,8 @@ def completion_of(arrived: Arrived, request: Request) -> Completion:
         finish_reason=finish,
         finish_word=word,
         probabilities=probabilities,
-        served_by=sound(arrived.served_by)[:LONGEST_NAME] if isinstance(arrived.served_by, str) else "",
+        served_by=_name(arrived.served_by),
+        tier="" if (tier := _name(arrived.tier).lower()) in STANDARD_TIERS else tier,
         **_usage(arrived.counts, request, text + thoughts),
     )
     made = admitted(made, request)
@@ -157,6 +164,10 @@ def sound(text: str) -> str:
     return text
 
 
+def _name(word: object) -> str:
+    return sound(word)[:LONGEST_NAME] if isinstance(word, str) else ""
+
+
 def _finish(arrived: Arrived) -> tuple[FinishReason, str]:
     """How it ended, and the provider's word where that is none of a good end."""
     said = arrived.finish
@@ -181,11 +192,13 @@ def _usage(counts: Counts, request: Request, text: str) -> dict[str, Any]:
         hidden = billed_tokens(request) - request.max_tokens
         wrote = min(likely_tokens(text) + max(0, hidden), billed_tokens(request)) if text or hidden > 0 else 0
     cached = min(_count(counts.cached) or 0, read)
+    written = min(_count(counts.cache_written) or 0, read - cached)
     return {
         "tokens_in": read,
         "tokens_out": wrote,
         "tokens_cached": cached,
-        "tokens_cache_written": min(_count(counts.cache_written) or 0, read - cached),
+        "tokens_cache_written": written,
+        "tokens_cache_written_long": min(_count(counts.cache_written_long) or 0, written),
         "usage": "estimated" if estimated else "reported",
     }
 

@@ -24,25 +24,35 @@ class Profile(NamedTuple):
     """Whether temperature and top_p may be sent where they think."""
     sampling: bool = True
     """Whether they may be sent where they do not."""
+    off: str = "disabled"
+    """Anthropic's word by which they are told not to think."""
     checked: str = ""
     """Day on which the documentation was read, YYYY-MM-DD."""
     source: str = ""
 
 
+def profile_named(profiles: Sequence[Profile], name: str) -> Profile | None:
+    """The profile of `provider/model`, if it is asked at its provider's own address."""
+    model = ModelName.of(name).model
+    return next((one for one in profiles if one.names.match(model)), None)
+
+
 def profile_of(profiles: Sequence[Profile], request: Request) -> Profile | None:
     """The profile of a request's model at its provider's own address; elsewhere a name says nothing."""
-    name = ModelName.of(request.model).model
-    return None if request.endpoint else next((one for one in profiles if one.names.match(name)), None)
+    return None if request.endpoint else profile_named(profiles, request.model)
+
+
+def nearest(profile: Profile, wished: str) -> str:
+    """The level that is asked for where this one is wished: it, or the next that the model takes."""
+    wanted = LEVELS.index(wished)
+    return min(profile.efforts, key=lambda level: (abs(LEVELS.index(level) - wanted), LEVELS.index(level)))
 
 
 def effort_of(profile: Profile, request: Request) -> str:
     """The level that is asked for: the request's own, or the next that the model takes. Where nothing is said, a bare
     verdict wants the least, and everything else the least at which the model still thinks."""
     if request.effort:
-        wanted = LEVELS.index(request.effort)
-        return min(
-            profile.efforts, key=lambda level: (abs(LEVELS.index(level) - wanted), LEVELS.index(level))
-        )
+        return nearest(profile, request.effort)
     if request.menu and not request.reasoning:
         return profile.efforts[0]
     return next((level for level in profile.efforts if level not in ("none", "minimal")), profile.efforts[-1])

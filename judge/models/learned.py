@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import NamedTuple
 
 from preceptor.judge.models.protocol import Completion, Request
 from preceptor.judge.models.reply_limits import hidden_tokens
 from preceptor.prompts.records import Message
+
+log = logging.getLogger(__name__)
 
 HIDDEN_TOKENS = 4096
 """Room for what a model thinks, on top of the reply's own."""
@@ -52,6 +55,19 @@ class Learned(NamedTuple):
             first = rest[0].model_copy(update={"content": f"{system}\n\n{rest[0].content}"})
             return [first, *rest[1:]]
         return [Message(role="user", content=system), *rest]
+
+
+THINKING = frozenset({"reasoning_effort", "output_config", "thinking"})
+"""Parameters by which a model is told how much to think."""
+
+
+def warn_of_lost_effort(request: Request, before: Learned, lesson: RefusalLesson, said: str) -> None:
+    """Say that a wish of the user's is dropped from now on, once for each model and parameter."""
+    if request.effort and (lost := THINKING & (lesson.learned.refused - before.refused)):
+        log.warning(
+            "%s refused %s, so its effort is not %s but its own from now on: %s",
+            *(request.model, ", ".join(sorted(lost)), request.effort, said),
+        )
 
 
 class RefusalLesson(NamedTuple):

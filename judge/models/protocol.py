@@ -49,6 +49,8 @@ class Request(Record):
     messages: tuple[Message, ...]
     max_tokens: int = Field(gt=0)
     """Longest reply, in the model's tokens."""
+    own_limit: bool = False
+    """Whether `max_tokens` is the user's own word, which nothing shortens."""
     temperature: float = Field(default=0.0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
     sample: int = 0
@@ -107,7 +109,11 @@ class Completion(Record):
     tokens_cached: int = 0
     """Part of `tokens_in` that the provider read from its prompt cache."""
     tokens_cache_written: int = 0
-    """Part of `tokens_in` that the provider wrote to its prompt cache."""
+    """Part of `tokens_in` that the provider wrote to its prompt cache, for whatever lifetime."""
+    tokens_cache_written_long: int = 0
+    """Part of `tokens_cache_written` that is kept for the longer lifetime, such as an hour."""
+    tier: str = ""
+    """The provider's word for the tier of service that it gave, such as `flex`; empty: the standard one, or no word."""
     usage: Literal["reported", "estimated"] = "reported"
     """Whether the provider counted the tokens, or they are an estimate because it did not."""
 
@@ -183,6 +189,30 @@ class KnowsRoom(Protocol):
 
     def billed_tokens(self, request: Request) -> int:
         """The most tokens that a reply can be billed for."""
+        ...
+
+
+class ListedModel(NamedTuple):
+    """A model as its server's own list has it. What a list does not say is unknown, and no."""
+
+    name: str
+    """In the server's own words."""
+    gone_on: str = ""
+    """Day on which it is shut down, YYYY-MM-DD; empty: none is announced, or the list says no days."""
+    retired: bool = False
+    """Whether requests for it fail already."""
+    efforts: tuple[str, ...] | None = None
+    """Levels of `effort.LEVELS` that it takes; None: the list does not say."""
+    structured: bool | None = None
+    """Whether it holds a reply to a JSON schema; None: the list does not say."""
+
+
+@runtime_checkable
+class ListsModels(Protocol):
+    """A Model whose server says which models it has."""
+
+    async def listed(self) -> list[ListedModel]:
+        """All of them. Raises a `judge.errors.ModelError` where the server gives no list."""
         ...
 
 

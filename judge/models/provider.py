@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from preceptor.judge.models.batch_protocol import BatchProvider
+from preceptor.judge.models.effort import Profile
 from preceptor.judge.models.protocol import Model, Request
 from preceptor.judge.settings import Price
 
@@ -58,6 +59,12 @@ class Provider:
     """By the model's name without the provider's."""
     batch_discount: float = 0.0
     """Share by which the batch API is cheaper."""
+    flex: bool = False
+    """Whether `open_model` takes `flex`: its models can be asked at a cheaper and slower tier of service."""
+    profile_of: Callable[[str], Profile | None] = lambda _: None
+    """`provider/model` -> what it does at its provider's own address, by the documentation; None: nobody knows."""
+    heeds_effort: bool | None = None
+    """Whether its models heed how much a request wants them to think; None: those behind an address do."""
     reply_tokens: Callable[[Request], int] = as_asked
     """The most tokens that a reply's own text may have."""
     hidden_tokens: Callable[[Request], int] = lambda _: 0
@@ -72,6 +79,11 @@ class Provider:
     def loads_weights(self) -> bool:
         """Whether its models run in this process."""
         return self.weights is not None
+
+    @property
+    def takes_effort(self) -> bool:
+        """Whether `--effort` can have an effect on one of its models."""
+        return self.takes_address if self.heeds_effort is None else self.heeds_effort
 
     def weights_of(self, name: str) -> str | None:
         """Where the weights of one of its models lie."""

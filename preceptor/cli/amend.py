@@ -197,6 +197,7 @@ def try_examples(
     if not cases(rules):
         raise UserError(f"{rules.identity} has no examples; a test wants `examples` under its principles")
     asking.require_use([judge.needed])
+    asking.require_effort([judge.needed], settings.effort)
     asked = asking.open_judge(judge.needed)
     dialogues = list(trying(rules, asked, settings))
     if plan:
@@ -247,6 +248,7 @@ def ablate(
 
     rules = load(source)
     asking.require_use([judge.needed])
+    asking.require_effort([judge.needed], settings.effort)
     mapped = mapping_of(columns or [])
     rows = list(islice(stages.pairs_from(pairs, form, mapped, truncated), limit))
     # judged each by itself, a label without a principle is the sum of the others; else every label is a new ask

@@ -38,6 +38,7 @@ COMMANDS = {
     "constitution": Entry(f"{CLI}.constitution:app", LOOK),
     "prompts": Entry(f"{CLI}.prompts:app", LOOK),
     "ledger": Entry(f"{CLI}.ledger:app", LOOK),
+    "prices": Entry(f"{CLI}.prices:app", LOOK),
 }
 """The commands, in the order of the help."""
 

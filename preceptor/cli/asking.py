@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +72,7 @@ def show_plan(dialogues: Iterable[Dialogue[Any]], asking: Asking, as_json: bool)
             _many(line.tokens_in),
             _many(line.tokens_out),
             _usd(line.cost_usd),
-            "–" if line.batch_cost_usd is None else _usd(line.batch_cost_usd),
+            *("–" if usd is None else _usd(usd) for usd in (line.batch_cost_usd, line.flex_cost_usd)),
         ]
         for line in plan.lines
     ]
@@ -86,10 +85,11 @@ def show_plan(dialogues: Iterable[Dialogue[Any]], asking: Asking, as_json: bool)
         "tokens\nout ≤",
         "cost ≤",
         "as a\nbatch ≤",
+        "at flex ≤",
     )
-    from preceptor.judge.asking.prices import warnings
+    from preceptor.judge.asking import prices
 
-    for said in warnings(asking.price_table, (line.model for line in plan.lines), date.today()):
+    for said in prices.warnings(asking.price_table, (line.model for line in plan.lines), prices.today()):
         console.say(f"note: {said}")
     console.table(f"plan for {plan.rows} rows; nothing was asked (≤: at most)", columns, rows)
 

@@ -82,6 +82,7 @@ def audit(
             "--combine dawid-skene looks at a whole file of labels; use it with `preceptor label`"
         )
     asking.require_use(judges.names)
+    asking.require_effort(judges.names, settings.effort)
     job = Job(
         constitution=load(constitution),
         panels=judges.panels,

@@ -95,6 +95,8 @@ def evaluate(
     if against.probes:
         probing = _Probing(Sides(against.policy, against.baseline, replies), probe_settings)
     asking.require_use(filter(None, [against.policy, against.baseline, judge.name]))
+    asking.require_effort(filter(None, [judge.name]), judging.effort)
+    asking.require_effort(filter(None, [against.policy, against.baseline]), replies.effort)
     if plan:
         show_plan(_asks(comparison, probing, asking), asking, as_json)
         return

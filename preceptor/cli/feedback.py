@@ -42,6 +42,7 @@ def respond(
 
     check_file(out, [prompts])
     asking.require_use([model])
+    asking.require_effort([model], settings.effort)
     rows = list(islice(prompts_from(prompts, mapping_of(columns or [])), limit))
     work = stages.AskJob(rows, partial(stages.to_respond, model, asking, settings))
     if plan:
@@ -77,6 +78,7 @@ def revise(
 
     check_file(out, [responses, constitution])
     asking.require_use([model])
+    asking.require_effort([model], settings.effort)
     rules = load(constitution)
     rows = list(islice(read_records(responses, Response), limit))
     work = stages.AskJob(rows, partial(stages.to_revise, model, asking, rules, settings))
@@ -128,6 +130,7 @@ def score(
     from preceptor.constitution.files import load
 
     asking.require_use([judge.name])
+    asking.require_effort([judge.name], settings.effort)
     rules = load(constitution)
     rows = list(islice(given(), limit))
     work = stages.AskJob(rows, partial(stages.to_score, judge.name, asking, rules, settings))

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SPELLED: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
+        "center_rewards_coefficient": ("--center-rewards",),
         "constitution": ("--constitution", "-c"),
         "four_bit": ("--4bit",),
         "judge": ("--judge", "-j"),
@@ -83,6 +84,7 @@ PANELS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "Rollouts": ("vllm", "samples", "max_new_tokens", "temperature", "top_p", "system"),
         "Asking": (
             *("base_url", "ledger", "concurrency", "max_cost_usd", "prices", "rpm", "tpm", "timeout_s"),
+            "flex",
         ),
         "Batches": ("batch", "then_sync"),
         "Cluster": ("engine", "address", "gpus", "workers"),

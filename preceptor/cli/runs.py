@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from preceptor.cli import console, options
+from preceptor.cli.flags import Flags, given
 from preceptor.doctor import examine, need_training
+from preceptor.settings import AskSettings
 
 if TYPE_CHECKING:
     from preceptor.run.config import RunConfig
@@ -144,8 +146,33 @@ def init(directory: Annotated[Path, typer.Argument(help="A new folder.")]) -> No
     console.say(f"next: preceptor run {directory / 'run.yaml'}")
 
 
-def doctor(as_json: options.JsonOption = False) -> None:
-    """What is installed and what works here. Exit 1 where the embedded default could not run."""
+def doctor(
+    access: Annotated[AskSettings, Flags("Models", only=("base_url", "timeout_s"))],
+    file: Annotated[
+        Path | None, typer.Argument(help="With --models: the run file whose models are meant.")
+    ] = None,
+    models: Annotated[
+        bool,
+        typer.Option(
+            "--models", metavar="", help="Ask the providers' lists about the models that are named, alone."
+        ),
+    ] = False,
+    judge: Annotated[
+        list[str] | None,
+        typer.Option("--judge", "-j", metavar="TEXT", help="With --models: a model; repeatable."),
+    ] = None,
+    policy: Annotated[
+        list[str] | None, typer.Option("--policy", metavar="TEXT", help="With --models: a model; repeatable.")
+    ] = None,
+    as_json: options.JsonOption = False,
+) -> None:
+    """What is installed and what works here; --models: what the providers say of the models that are named.
+
+    Exit 1 where the embedded default could not run, or a named model cannot be asked.
+    """
+    if models or file or judge or policy:
+        _doctor_of_models(access, file, [*(judge or ()), *(policy or ())], as_json)
+        return
     findings = examine()
     if as_json:
         console.result({finding.what: {"found": finding.found, "ok": finding.ok} for finding in findings})
@@ -154,4 +181,28 @@ def doctor(as_json: options.JsonOption = False) -> None:
             mark = "ok  " if finding.ok else "none"
             typer.echo(f"{mark}  {finding.what:<24} {finding.found}")
     if not all(finding.ok for finding in findings if finding.needed):
+        raise typer.Exit(1)
+
+
+def _doctor_of_models(access: AskSettings, file: Path | None, named: list[str], as_json: bool) -> None:
+    from preceptor.judge.asking import prices
+    from preceptor.model_report import examine_models, require_names
+
+    if file is not None:
+        need_training()
+        from preceptor.run.config import asked_models, load
+
+        config = load(file, [])
+        named = [*asked_models(config), *named]
+        access = config.model_copy(update=given(access))
+    reports = examine_models(require_names(named), access, prices.today())
+    if as_json:
+        told = {one.model: {"found": one.found, "ok": one.ok, **one.facts} for one in reports}
+        console.result(told)
+    else:
+        for one in reports:
+            typer.echo(f"{'ok  ' if one.ok else 'none'}  {one.model:<32} {one.found}")
+    for said in prices.warnings(access.price_table, [one.model for one in reports], prices.today()):
+        console.say(f"note: {said}")
+    if not all(one.ok for one in reports):
         raise typer.Exit(1)

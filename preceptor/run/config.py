@@ -22,7 +22,7 @@ from preceptor.judge.settings import LabelSettings, RespondSettings, ReviseSetti
 from preceptor.prompts.records import Record, Settings
 from preceptor.run import outside
 from preceptor.run.guard import GuardSettings
-from preceptor.settings import AskSettings, ProbeSettings
+from preceptor.settings import CHECKS, AskSettings, ProbeSettings
 from preceptor.train.pair_losses import pair_loss
 from preceptor.train.settings import DpoSettings, PpoSettings, RewardModelSettings, SftSettings
 
@@ -141,6 +141,16 @@ class RunConfig(AskSettings, RoundSettings):
         return stages
 
 
+def asked_models(config: RunConfig) -> list[str]:
+    """Every model that a run asks and does not train, each once; `checks` and oracles are none."""
+    guard = config.ppo.guard.judge if config.ppo is not None and config.ppo.guard is not None else None
+    critic = config.critic if config.revise is not None else None
+    named = (config.model, critic, config.judge, config.evaluate.judge, guard)
+    return [
+        name for name in dict.fromkeys(named) if name and name != CHECKS and not name.startswith("oracle/")
+    ]
+
+
 def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a run file and the `section.key=value` words of the command line.
 
@@ -179,6 +189,13 @@ def _contradiction(config: RunConfig) -> str | None:
         )
     if config.dpo.reference_adapter is not None:
         return "dpo.reference_adapter is set by a run itself; wanted reference: first or reference: last"
+    try:
+        config.require_effort([config.model], config.respond.effort)
+        config.require_effort([config.judge, config.evaluate.judge or config.judge], config.label.effort)
+        if config.revise is not None:
+            config.require_effort([config.critic or config.model], config.revise.effort)
+    except UserError as error:
+        return str(error)
     if config.rounds > 1 and config.reference == "first" and not pair_loss(config.dpo.loss).needs_reference:
         return f"reference: first has no effect with loss {config.dpo.loss}, which has no reference; leave it out"
     return None

@@ -27,7 +27,7 @@ from preceptor.prompts.rows import read_records
 from preceptor.records import HeldOut, StageRecord
 from preceptor.report import report
 from preceptor.run import guard, rounds
-from preceptor.run.config import RunConfig
+from preceptor.run.config import RunConfig, asked_models
 from preceptor.run.files import (
     CONSTITUTION,
     HELD_OUT,
@@ -56,6 +56,7 @@ def run(config: RunConfig, screen: Screen) -> RunSummary:
     oracle = open_oracle(config.evaluate.oracle, constitution)
     if not (current.path / HELD_OUT).exists():  # a finished run is shown again without a key
         head_to_head.require_judge(config.judge, config, constitution, config.label)
+        config.require_live(asked_models(config))
     records = [current.carry_out(stage) for stage in table]
     summary = _summary(current, oracle, table, records)
     write_json(current.path / SUMMARY, summary)

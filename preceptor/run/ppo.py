@@ -118,7 +118,7 @@ def figures(run: Run, records: Sequence[StageRecord]) -> PpoFigures:
     """As `summary.json` has them under `ppo`: what it has of the first policy, KL in nats a reply, and seconds."""
     by_name = {record.stage: record for record in records}
     trained, evaluated = (by_name[name] for name in (TRAIN, EVALUATE))
-    found = {
+    found: dict[str, Any] = {
         **head_to_head.figures(run.read(PPO_HELD_OUT, HeldOut)),
         **evaluated.figures,
         "steps": trained.figures.get("step"),

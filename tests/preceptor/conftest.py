@@ -5,11 +5,16 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from datetime import date
 from typing import NamedTuple
 
 import pytest
 
 from preceptor.cli.app import main
+from preceptor.judge.asking import prices
+from preceptor.judge.models.anthropic import model as anthropic
+from preceptor.judge.models.openai import model as openai
+from tests.servers.llm import LLMServer
 
 
 class Ended(NamedTuple):
@@ -44,3 +49,20 @@ def preceptor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     for one, handler in handlers.items():
         signal.signal(one, handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+AtHome = Callable[[LLMServer], None]
+
+
+@pytest.fixture
+def at_home(monkeypatch: pytest.MonkeyPatch) -> AtHome:
+    """Have a server's address be both providers' own, on the day on which their documentation was read."""
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "k")
+    monkeypatch.setattr(prices, "today", lambda: date(2026, 11, 30))
+
+    def at(server: LLMServer) -> None:
+        monkeypatch.setattr(openai, "OWN_ADDRESS", server.url)
+        monkeypatch.setattr(anthropic, "OWN_ADDRESS", server.root)
+
+    return at

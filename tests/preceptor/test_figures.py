@@ -60,14 +60,6 @@ def test_of_a_label_folder(pairs: Path, preceptor: Preceptor, start_server: Call
     )
 
 
-def test_of_no_labels(pairs: Path, preceptor: Preceptor) -> None:
-    (pairs / "none.jsonl").write_text("")
-    ended = preceptor("label", "none.jsonl", "-c", "style", "--judge", "checks", "--out", "out")
-    assert ended.code == 0, ended.err
-    manifest = json.loads((pairs / "out" / "manifest.json").read_text())
-    assert list(faults(manifest, LabelManifest)) == []
-
-
 @pytest.mark.usefixtures("pairs")
 def test_of_an_audit(preceptor: Preceptor, start_server: Callable[..., LLMServer]) -> None:
     server = start_server()

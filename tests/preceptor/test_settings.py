@@ -16,6 +16,7 @@ RUN = "out: here\nmodel: embedded\njudge: openai/j\nconstitution: style\nprompts
 SAID: dict[str, Any] = {
     "base_url": "http://localhost:1/v1",
     "timeout_s": 9,
+    "flex": True,
     "dtype": "float32",
     "device_map": "auto",
     "four_bit": True,
@@ -90,3 +91,36 @@ def test_one_server_for_all_and_another_for_one() -> None:
 def test_what_does_not_go_together_is_told(values: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Asking.model_validate(values)
+
+
+def test_an_effort_without_effect_is_never_silent(caplog: pytest.LogCaptureFixture) -> None:
+    access = Access()
+    for names in (["embedded"], ["hf/a", "checks"], ["scripted/x", "human"]):
+        with pytest.raises(UserError, match="does not take an effort \\(low\\)"):
+            access.require_effort(names, "low")
+        access.require_effort(names, None)
+    assert caplog.messages == []
+    access.require_effort(["openai/gpt-6-luna", "embedded"], "low")
+    assert caplog.messages.pop() == "the effort low has no effect on embedded"
+    access.require_effort(["openai/gpt-6.1-sol"], "none")
+    assert "openai/gpt-6.1-sol takes no effort none: low is asked for" in caplog.messages.pop()
+    Access.model_validate({"base_url": "http://x/v1"}).require_effort(["openai/gpt-6.1-sol"], "none")
+    assert caplog.messages == [], "elsewhere a name says nothing"
+
+
+def test_a_run_file_with_an_effort_that_nobody_heeds_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(RUN + "respond: {effort: low}\n")
+    with pytest.raises(UserError, match="embedded does not take an effort"):
+        load(file)
+    file.write_text(RUN + "label: {effort: low}\n")
+    assert load(file).label.effort == "low"
+
+
+def test_a_tier_of_service_that_nobody_has_is_refused() -> None:
+    flex = Access(flex=True)
+    with pytest.raises(UserError, match="anthropic/a has no flex tier"):
+        flex.require_use(["anthropic/a"])
+    flex.require_use(["anthropic/a", "openai/b"])
+    with pytest.raises(UserError, match="two ways to half the price"):
+        Asking(flex=True, batch=True)

@@ -76,12 +76,11 @@ class BatchServer(LLMServer):
     ) -> None:
         """stall, lose, deaf: `upload`, `create`, `results`. page: most batches or files in one page of a
         list. most_waiting: requests in OpenAI's batches that have not ended; one batch more fails."""
-        super().__init__(**behaviour)
+        super().__init__(page=page, **behaviour)
         self.plans = list(plans)
         self.stall = stall
         self.lose = list(lose)
         self.deaf = list(deaf)
-        self.page = page
         self.most_requests = most_requests
         self.most_bytes = most_bytes
         self.most_waiting = most_waiting
@@ -303,8 +302,10 @@ def _result(kind: str, answer: Answer | None, fault: str, said: str) -> dict[str
         body = answer.body if answer else {"error": {"message": said, "type": "planned", "code": None}}
         status = answer.status if answer else int(fault)
         return {"response": {"status_code": status, "request_id": "r", "body": body}, "error": None}
-    if answer is not None:
+    if answer is not None and answer.status == 200:
         return {"type": "succeeded", "message": answer.body}
+    if answer is not None:
+        return {"type": "errored", "error": {**answer.body, "request_id": "r"}}  # type: ignore[dict-item]
     error = {"type": "invalid_request_error" if fault == "400" else "api_error", "message": said}
     return {"type": "errored", "error": {"type": "error", "error": error, "request_id": "r"}}
 

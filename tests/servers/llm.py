@@ -34,6 +34,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import parse_qs, urlsplit
 
 MARK = re.compile(r"quality=(-?\d+)")
 FAULTS = frozenset(
@@ -98,8 +99,12 @@ class LLMServer:
         reach: int = 0,
         slow_s: float = 3600.0,
         headers: Callable[[], dict[str, str]] = dict,
+        extra: dict[str, Any] | None = None,
+        models: Sequence[dict[str, Any]] | None = None,
+        page: int = 100,
     ) -> None:
-        """verdict: the verdict line. latency_s: before each answer. retry_after: of 429, 503 and 529. reach: number
+        """extra: fields of every good answer. models: the list of models, if there is one, of which so many are in one
+        page. verdict: the verdict line. latency_s: before each answer. retry_after: of 429, 503 and 529. reach: number
         of requests at which `reached` is set. slow_s: what `slow` takes longer. headers: of every answer."""
         if unknown := set(faults) - FAULTS:
             raise ValueError(f"unknown faults {sorted(unknown)}; there are {sorted(FAULTS)}")
@@ -110,6 +115,9 @@ class LLMServer:
         self.retry_after = retry_after
         self.slow_s = slow_s
         self.headers = headers
+        self.extra = extra or {}
+        self.models = models
+        self.page = page
         self.url = ""
         """Address with /v1, as OpenAI's clients want it, once it listens."""
         self.root = ""
@@ -173,9 +181,8 @@ class LLMServer:
         self._tokens_in += len(text) // 4 + 1
         self._tokens_out += len(said.text) // 4 + 1
         usage = (len(text) // 4 + 1, len(said.text) // 4 + 1)
-        if path.partition("?")[0].endswith("/messages"):
-            return Answer(200, anthropic_body(body, said, reason, usage), {})
-        return Answer(200, openai_body(body, said, reason, usage), {})
+        made = anthropic_body if path.partition("?")[0].endswith("/messages") else openai_body
+        return Answer(200, {**made(body, said, reason, usage), **self.extra}, {})
 
     def _fail(self, fault: str, body: dict[str, Any]) -> Answer | None:
         if fault == "drop":
@@ -236,6 +243,8 @@ class LLMServer:
         """The answer to any request."""
         if method == "GET" and path == "/stats":
             return Answer(200, self.stats(), {})
+        if method == "GET" and path.partition("?")[0] == "/v1/models" and self.models is not None:
+            return self._page_of_models(path)
         if method == "POST" and path.partition("?")[0].endswith(("/chat/completions", "/messages")):
             self._running += 1
             self._peak = max(self._peak, self._running)
@@ -244,6 +253,15 @@ class LLMServer:
             finally:
                 self._running -= 1
         return Answer(404, {"error": {"message": f"no {method} {path} here"}}, {})
+
+    def _page_of_models(self, path: str) -> Answer:
+        assert self.models is not None
+        after = parse_qs(urlsplit(path).query).get("after_id", [""])[0]
+        names = [model["id"] for model in self.models]
+        start = names.index(after) + 1 if after else 0
+        end = start + self.page
+        rows = list(self.models[start:end])
+        return Answer(200, {"object": "list", "data": rows, "has_more": end < len(names)}, {})
 
     async def connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection until the client closes it."""

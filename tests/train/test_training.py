@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -67,14 +68,20 @@ def stop_at(step: int) -> Callable[[TrainingProgress], None]:
     return watch
 
 
+@pytest.fixture(scope="module")
+def unbroken(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trained]:
+    """Stage -> its training with the settings of `settings_of`, made once."""
+    return cache(lambda stage: run(stage, settings_of(stage, tiny), tmp_path_factory.mktemp(stage) / "whole"))
+
+
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("steps", [1, 5, 8])
 def test_a_resumed_training_equals_an_unbroken_one_to_the_bit(
-    tiny: Path, tmp_path: Path, stage: str, steps: int
+    tiny: Path, tmp_path: Path, stage: str, steps: int, unbroken: Callable[[str], Trained]
 ) -> None:
     """Stopped before the first checkpoint, between two, and in the second epoch: same metrics, same weights."""
     settings = settings_of(stage, tiny)
-    whole = run(stage, settings, tmp_path / "whole")
+    whole = unbroken(stage)
     with pytest.raises(StoppedError):
         run(stage, settings, tmp_path / "broken", watch=stop_at(steps))
     seen: list[TrainingProgress] = []

@@ -14,6 +14,7 @@ from preceptor.judge.models.anthropic import codec
 from preceptor.judge.models.batch_protocol import SLOW_S, BatchLimits, BatchResult, Remote, parts_of
 from preceptor.judge.models.http.faults import error_of, fault_of, status_in
 from preceptor.judge.models.http.model import HttpModel
+from preceptor.judge.models.learned import warn_of_lost_effort
 from preceptor.judge.models.protocol import Completion, Request
 
 PAGE = 100
@@ -91,6 +92,7 @@ class AnthropicBatches:
         if fault.status == 400:
             lesson = codec.lesson(fault, codec.body_of(request), self._model.learned)
             if lesson is not None:
+                warn_of_lost_effort(request, self._model.learned, lesson, fault.message)
                 self._model.learned = lesson.learned
                 raise Transient(f"anthropic refused {lesson.change} from now on: {fault.message}")
         raise error_of(fault)

@@ -16,7 +16,7 @@ import anthropic
 
 from preceptor.judge.errors import ModelError, ProviderStopped, Transient
 from preceptor.judge.models import door
-from preceptor.judge.models.anthropic.provider import PROVIDER, effort, hidden_tokens, samples
+from preceptor.judge.models.anthropic.provider import PROVIDER, effort, hidden_tokens, off, samples
 from preceptor.judge.models.door import Arrived, Counts
 from preceptor.judge.models.http.faults import (
     FaultContext,
@@ -59,7 +59,7 @@ def body_of(request: Request, learned: Learned = NOTHING) -> dict[str, Any]:
     level = effort(request) or request.effort
     output: dict[str, Any] = {}
     if level == "none":
-        body["thinking"] = {"type": "disabled"}
+        body["thinking"] = {"type": off(request)}
     elif level:
         output["effort"] = level
     if system:
@@ -87,7 +87,8 @@ def completion_of(answer: object, request: Request, asked: FaultContext) -> Comp
     where it has not the protocol's form."""
     if not isinstance(answer, Mapping):
         raise door.unreadable("anthropic", f"not an object but {type(answer).__name__}", request)
-    counts = _counts(answer.get("usage"))
+    usage = answer.get("usage")
+    counts = _counts(usage)
     blocks = answer.get("content")
     if answer.get("error") and not blocks:
         raise error_of(fault_of(asked, status_in(answer), answer))
@@ -100,6 +101,7 @@ def completion_of(answer: object, request: Request, asked: FaultContext) -> Comp
             finish=answer.get("stop_reason"),
             counts=counts,
             served_by=answer.get("model"),
+            tier=usage.get("service_tier") if isinstance(usage, Mapping) else None,
         )
         return door.completion_of(arrived, request)
     except (AttributeError, KeyError, TypeError, ValueError) as exc:
@@ -122,7 +124,9 @@ def _counts(usage: object) -> Counts:
     )
     known = type(fresh) is int and fresh >= 0
     parts = [part for part in (fresh, cached, written) if type(part) is int and part > 0]
-    return Counts(sum(parts) if known else None, usage.get("output_tokens"), cached, written)
+    lifetimes = usage.get("cache_creation")
+    hour = lifetimes.get("ephemeral_1h_input_tokens") if isinstance(lifetimes, Mapping) else None
+    return Counts(sum(parts) if known else None, usage.get("output_tokens"), cached, written, hour)
 
 
 def fault_in(exc: Exception, asked: FaultContext) -> HttpFault | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
-from preceptor.judge.models.effort import ROOM, Profile, effort_of, profile_of
+from preceptor.judge.models.effort import ROOM, Profile, effort_of, profile_named, profile_of
 from preceptor.judge.models.protocol import Request
 from preceptor.judge.models.provider import Provider
 
@@ -19,6 +20,14 @@ PROFILES = (
         checked=READ,
         source=DOCS,
     ),
+    Profile(
+        re.compile(r"claude-sonnet-5-5"),
+        ("none", *LEVELS),
+        sampling=False,
+        off="between_tools",
+        checked=READ,
+        source="https://platform.claude.com/docs/en/models/sonnet-5-5/migration-guide",
+    ),
     Profile(re.compile(r"claude-(sonnet|opus|fable)-5"), LEVELS, sampling=False, checked=READ, source=DOCS),
 )
 """Models that think unless they are told not to, which some cannot be; they refuse sampling parameters."""
@@ -28,6 +37,12 @@ def effort(request: Request) -> str | None:
     """How much the model thinks for this request; None: as much as it was asked to, which is not at all."""
     profile = profile_of(PROFILES, request)
     return None if profile is None else effort_of(profile, request)
+
+
+def off(request: Request) -> str:
+    """By which word a model is told not to think."""
+    profile = profile_of(PROFILES, request)
+    return "disabled" if profile is None else profile.off
 
 
 def samples(request: Request) -> bool:
@@ -49,4 +64,5 @@ PROVIDER = Provider(
     key="ANTHROPIC_API_KEY",
     libraries=("anthropic",),
     hidden_tokens=hidden_tokens,
+    profile_of=partial(profile_named, PROFILES),
 )

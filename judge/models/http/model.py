@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import httpx2
 
-from preceptor.judge.errors import ModelError, Transient
+from preceptor.judge.errors import ModelError, ProviderStopped, Transient
 from preceptor.judge.models import door
 from preceptor.judge.models.http.faults import FaultContext, HttpFault, error_of
-from preceptor.judge.models.learned import NOTHING, Learned, RefusalLesson
-from preceptor.judge.models.protocol import Capabilities, Completion, OnHeaders, Request
+from preceptor.judge.models.http.listing import page_of
+from preceptor.judge.models.learned import NOTHING, Learned, RefusalLesson, warn_of_lost_effort
+from preceptor.judge.models.protocol import Capabilities, Completion, ListedModel, OnHeaders, Request
 from preceptor.judge.models.reply_limits import billed_tokens
 
 TEACHING = frozenset({400, 422, 500})
 """Statuses by which servers say that they cannot take a part of a request."""
+MOST_PAGES = 100
+"""Of a list of models, however long a server says that it is."""
 HEALTH_S = 5.0
 """How long a server may take to say that it is there."""
 
@@ -50,6 +54,10 @@ class ServerAddress(NamedTuple):
     """Of every call."""
     patient: bool = False
     """Whether the server is near: it may be loading its model, or be slow, and is not down for that."""
+    models: str = ""
+    """Of the server's list of models."""
+    fields: Mapping[str, Any] = MappingProxyType({})
+    """Fields of every body, on which the words of an answer do not depend."""
 
 
 class HttpModel:
@@ -85,7 +93,7 @@ class HttpModel:
         """As `complete`; the rate-limit headers of every reply go to `on_headers`."""
         while True:
             known = self.learned
-            body = self._codec.body_of(request, known)
+            body = {**self._codec.body_of(request, known), **self.line.fields}
             try:
                 # the SDKs' typed methods check the parameters against their types once more and make an object of
                 # every token in the reply: a third of a call's CPU time (docs/labelling.md)
@@ -102,6 +110,7 @@ class HttpModel:
                 lesson = self._codec.lesson(fault, body, known) if fault.status in TEACHING else None
                 if lesson is None:
                     raise error_of(fault) from exc
+                warn_of_lost_effort(request, known, lesson, fault.message)
                 self.learned = lesson.learned
             else:
                 _tell(on_headers, response.headers)
@@ -126,6 +135,28 @@ class HttpModel:
         self._times *= 2
         return True
 
+    async def listed(self) -> list[ListedModel]:
+        """The server's list of models, page after page."""
+        found: list[ListedModel] = []
+        after = ""
+        for _ in range(MOST_PAGES):
+            options = {**self.line.options, "params": {"after_id": after}} if after else self.line.options
+            try:
+                answer = await self.client.get(self.line.models, cast_to=httpx2.Response, options=options)
+            except self._codec.ERRORS as exc:
+                fault = self._codec.fault_in(exc, self.asked)
+                if fault is not None and fault.status in (404, 405):
+                    raise ProviderStopped(
+                        f"{self.line.models} answered {fault.status}: it gives none"
+                    ) from exc
+                raise self._codec.mapped(exc, self.asked, self.line.address) from exc
+            page = page_of(answer.content, self.asked.provider)
+            found += page.models
+            if not page.after or page.after == after:
+                break
+            after = page.after
+        return found
+
     async def close(self) -> None:
         """Close the connections."""
         await self.client.close()
@@ -133,7 +164,7 @@ class HttpModel:
     async def _is_there(self) -> bool:
         try:
             await self.client.get(
-                f"{self.line.address}/models",
+                self.line.models,
                 cast_to=httpx2.Response,
                 options={**self.line.options, "timeout": HEALTH_S},
             )

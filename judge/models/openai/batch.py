@@ -14,6 +14,7 @@ from preceptor.judge.models import door
 from preceptor.judge.models.batch_protocol import SLOW_S, BatchLimits, BatchResult, Remote
 from preceptor.judge.models.http.faults import FaultContext, HttpFault, Throttled, error_of, fault_of
 from preceptor.judge.models.http.model import HttpModel
+from preceptor.judge.models.learned import warn_of_lost_effort
 from preceptor.judge.models.openai import codec
 from preceptor.judge.models.protocol import Completion, Request
 
@@ -107,6 +108,7 @@ class OpenAIBatches:
         if status in (400, 422):
             lesson = codec.lesson(fault, codec.body_of(request), self._model.learned)
             if lesson is not None:
+                warn_of_lost_effort(request, self._model.learned, lesson, fault.message)
                 self._model.learned = lesson.learned
                 raise Transient(f"openai refused {lesson.change} from now on: {fault.message}")
         raise _error_of(fault)

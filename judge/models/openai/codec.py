@@ -175,6 +175,7 @@ def _arrived(
         finish=choice.get("finish_reason"),
         counts=counts,
         served_by=answer.get("model"),
+        tier=answer.get("service_tier"),
         tokens=_tokens(choice.get("logprobs")),
     )
 
@@ -197,13 +198,17 @@ def _counts(usage: object) -> Counts:
     if not isinstance(usage, Mapping):
         return Counts()
     details = usage.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, Mapping) else None
+    details = details if isinstance(details, Mapping) else {}
+    cached = details.get("cached_tokens")
     if cached is None:
         cached = usage.get("prompt_cache_hit_tokens")  # DeepSeek's
     read, wrote, total = (usage.get(f"{name}_tokens") for name in ("prompt", "completion", "total"))
-    if all(type(count) is int for count in (read, wrote, total)) and 0 <= read + wrote < total:
-        wrote = total - read  # Gemini counts what was thought in the total alone
-    return Counts(read, wrote, cached)
+    written = usage.get("completion_tokens_details")
+    thought = written.get("reasoning_tokens") if isinstance(written, Mapping) else None
+    if all(type(count) is int for count in (read, wrote, total)) and read > 0 and (wrote > 0 or thought):
+        wrote = max(wrote, total - read)  # Gemini counts what was thought in the total alone
+    # cache writes: for half an hour; the longer lifetime is asked for, and never by us
+    return Counts(read, wrote, cached, details.get("cache_write_tokens"))
 
 
 def _tokens(logprobs: object) -> list[TokenChoice] | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
-from preceptor.judge.models.effort import ROOM, Profile, effort_of, profile_of
+from preceptor.judge.models.effort import ROOM, Profile, effort_of, profile_named, profile_of
 from preceptor.judge.models.protocol import Request
 from preceptor.judge.models.provider import Provider
 
@@ -13,6 +14,8 @@ READ = "2026-11-30"
 ALL = ("none", "low", "medium", "high", "xhigh", "max")
 PROFILES = (
     Profile(re.compile(r"gpt-6(-luna|-sol)|gpt-6\.1-terra"), ALL, checked=READ, source=DOCS),
+    # Chat Completions, through which all is asked, takes `max` of the others alone
+    Profile(re.compile(r"gpt-6\.1-sol"), ALL[1:-1], checked=READ, source=f"{DOCS}/gpt-6.1-sol"),
     Profile(re.compile(r"gpt-6"), ALL[1:], checked=READ, source=DOCS),
     Profile(re.compile(r"(gpt-[5-9]|o\d)(?!.*-chat)"), ("low", "medium", "high"), checked=READ, source=DOCS),
 )
@@ -29,8 +32,9 @@ def effort(request: Request) -> str | None:
 
 
 def reply_tokens(request: Request) -> int:
-    """Where a verdict alone is asked for, a few."""
-    if request.menu and not request.reasoning:
+    """Where a verdict alone is asked for, a few: a run is planned and its cap held by the longest reply. What the user
+    has said stands."""
+    if request.menu and not request.reasoning and not request.own_limit:
         return min(max(request.max_tokens, VERDICT_TOKENS // 2), VERDICT_TOKENS)
     return request.max_tokens
 
@@ -47,6 +51,8 @@ PROVIDER = Provider(
     takes_address=True,
     key="OPENAI_API_KEY",
     libraries=("openai",),
+    flex=True,
     reply_tokens=reply_tokens,
     hidden_tokens=hidden_tokens,
+    profile_of=partial(profile_named, PROFILES),
 )

@@ -76,4 +76,25 @@ async def test_an_unknown_price_is_unknown_and_no_batch_price_is_made_up(ledger:
     (line,) = (await plan(map(two_rounds, range(1)), ledger, Prices.load())).lines
     assert line.cost_usd is line.batch_cost_usd is None
     own = Prices.load({"elsewhere/x": Price(input=1, output=1)})
-    assert own.batch_estimate("elsewhere/x", 10, 10) is None
+    assert own.batch_worst("elsewhere/x", 10, 10) is None
+
+
+async def test_a_plan_prices_each_call_by_itself(ledger: Ledger) -> None:
+    """Two short prompts are no long one: the dearer tier is for calls that are long."""
+    prices = Prices.load(
+        {
+            NAME: Price.model_validate(
+                {"input": 1, "output": 10, "cache_write": 2, "flex_input": 0.5, "flex_output": 5}
+                | {"long": {"above": 100, "input": 3, "output": 30}}
+            )
+        }
+    )
+
+    def asked(text: str) -> Dialogue[None]:
+        yield [request(text)]
+
+    (line,) = (await plan([asked("a" * 360), asked("b" * 360), asked("c" * 480)], ledger, prices)).lines
+    short, long = 94 * 2 + 50 * 10, 124 * 3 + 50 * 30
+    assert line.cost_usd == pytest.approx((2 * short + long) / 1e6)
+    assert line.batch_cost_usd == pytest.approx(line.cost_usd / 2)
+    assert line.flex_cost_usd == pytest.approx(line.cost_usd / 2)

@@ -8,9 +8,13 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from preceptor.constitution.errors import UserError
-from preceptor.judge.asking.prices import Prices, read_prices, warnings
+from preceptor.judge.asking.price_file import read_prices
+from preceptor.judge.asking.prices import Prices, require_live, warnings
+from preceptor.judge.errors import RetiredModel
 from preceptor.judge.models.protocol import Completion, Request
 from preceptor.judge.models.token_estimates import likely_tokens_in, most_tokens_in
 from preceptor.judge.settings import Price, price_from
@@ -105,7 +109,7 @@ def test_the_shipped_table_is_whole() -> None:
     prices = Prices.load()
     assert len(prices._table) >= 25
     for name, price in prices._table.items():
-        whole, batch = prices.estimate(name, 10, 20), prices.batch_estimate(name, 10, 20)
+        whole, batch = prices.worst(name, 10, 20), prices.batch_worst(name, 10, 20)
         assert whole is not None
         assert batch == pytest.approx(whole / 2)
         assert price.source.startswith("https://")
@@ -121,10 +125,10 @@ def test_ones_own_file_adds_and_overrides(tmp_path: Path) -> None:
         "together/llama: {input: 0.1, output: 0.3, batch_input: 0.05, batch_output: 0.1}\n"
     )
     prices = Prices.load(read_prices(file))
-    assert prices.estimate("openai/gpt-4o", 10**6, 10**6) == 3
-    assert prices.batch_estimate("openai/gpt-4o", 10**6, 10**6) == 1.5
-    assert prices.batch_estimate("together/llama", 10**6, 10**6) == pytest.approx(0.15)
-    assert prices.estimate("openai/gpt-4o-mini", 10**6, 0) == pytest.approx(0.15)
+    assert prices.worst("openai/gpt-4o", 10**6, 10**6) == 3
+    assert prices.batch_worst("openai/gpt-4o", 10**6, 10**6) == 1.5
+    assert prices.batch_worst("together/llama", 10**6, 10**6) == pytest.approx(0.15)
+    assert prices.worst("openai/gpt-4o-mini", 10**6, 0) == pytest.approx(0.15)
     assert (own := prices.price("openai/gpt-4o")) is not None
     assert own.dated == "2026-02-03"
 
@@ -150,10 +154,10 @@ def test_a_wrong_file_of_prices_is_told_in_words(tmp_path: Path, text: str, said
 
 def test_a_price_by_flag_is_every_models_or_one_models() -> None:
     prices = Prices.load(dict([price_from("0.5,1"), price_from("openai/b=2,3")]))
-    assert prices.estimate("openai/a", 10**6, 10**6) == 1.5
-    assert prices.estimate("openai/b", 10**6, 10**6) == 5
-    assert prices.estimate("embedded", 10**6, 10**6) == 0, "what runs here stays free"
-    assert prices.batch_estimate("elsewhere/a", 1, 1) is None
+    assert prices.worst("openai/a", 10**6, 10**6) == 1.5
+    assert prices.worst("openai/b", 10**6, 10**6) == 5
+    assert prices.worst("embedded", 10**6, 10**6) == 0, "what runs here stays free"
+    assert prices.batch_worst("elsewhere/a", 1, 1) is None
 
 
 @pytest.mark.parametrize("text", ["1", "1,2,3", "a,b", "-1,2", "nan,1", "m=", ""])
@@ -181,7 +185,7 @@ def test_what_is_written_to_the_cache_costs_what_the_provider_asks_for_it() -> N
     assert prices.cost(model, read) == pytest.approx(price.cached_input)
     worst = prices.worst(model, 1_000_000, 0)
     assert worst is not None
-    assert worst >= max(prices.cost(model, written) or 0.0, prices.estimate(model, 1_000_000, 0) or 0.0)
+    assert worst >= max(prices.cost(model, written) or 0.0, prices.worst(model, 1_000_000, 0) or 0.0)
 
 
 def test_prices_in_batches_stack_with_the_cache_and_give_way_to_the_users_own() -> None:
@@ -201,3 +205,87 @@ def test_prices_in_batches_stack_with_the_cache_and_give_way_to_the_users_own() 
     assert prices.cost("vllm/none", answer) == 12
     assert prices.worst("anthropic/claude-haiku-4-5", 1_000_000, 0) == pytest.approx(0.625)
     assert prices.price("openai/unheard-of") is None
+
+
+def test_what_is_written_for_longer_costs_more_and_flex_costs_less() -> None:
+    prices = Prices.load()
+    terra = "openai/gpt-6.1-terra"
+    answer = Completion(
+        text="",
+        finish_reason="stop",
+        tokens_in=100_000,
+        tokens_out=10_000,
+        tokens_cached=20_000,
+        tokens_cache_written=50_000,
+        tokens_cache_written_long=10_000,
+    )
+    plain = (30_000 * 1 + 20_000 * 0.05 + 40_000 * 1.25 + 10_000 * 2.5 + 10_000 * 5) / 1e6
+    assert prices.cost(terra, answer) == pytest.approx(plain)
+    assert prices.cost(terra, answer.model_copy(update={"tier": "flex"})) == pytest.approx(plain / 2)
+    assert prices.cost(
+        "anthropic/claude-opus-5-5", answer.model_copy(update={"tier": "flex"})
+    ) == prices.cost("anthropic/claude-opus-5-5", answer), "it has no such tier"
+    assert prices.flex_worst("openai/gpt-4o", 10, 10) is None
+    assert prices.flex_worst(terra, 10, 10) == pytest.approx((prices.worst(terra, 10, 10) or 0) / 2)
+
+
+@given(
+    st.floats(0.01, 10),
+    st.lists(st.integers(1, 1000), min_size=1, max_size=4, unique=True),
+    st.integers(0, 2000),
+    st.integers(0, 1000),
+    st.integers(0, 1000),
+)
+def test_no_call_costs_more_than_its_worst_case(
+    usd: float, above: list[int], tokens: int, cached: int, written: int
+) -> None:
+    """Whatever part of it came from the cache or went there for the lifetime that is asked for, in every tier."""
+    tiers = [
+        {"above": size, "input": usd * (n + 2), "output": usd, "cache_write": usd * (n + 3)}
+        for n, size in enumerate(sorted(above))
+    ]
+    price = Price.model_validate(
+        {
+            "input": usd,
+            "output": usd,
+            "cached_input": usd / 10,
+            "cache_write": usd * 1.25,
+            "long": tiers[::-1],
+        }
+    )
+    prices = Prices.load({"x/y": price})
+    cached = min(cached, tokens)
+    written = min(written, tokens - cached)
+    answer = Completion(
+        text="",
+        finish_reason="stop",
+        tokens_in=tokens,
+        tokens_out=7,
+        tokens_cached=cached,
+        tokens_cache_written=written,
+    )
+    cost, worst = prices.cost("x/y", answer), prices.worst("x/y", tokens, 7)
+    assert cost is not None
+    assert worst is not None
+    assert cost <= worst * (1 + 1e-12)
+    assert price.tier(tokens).input == usd * (sum(tokens > size for size in above) + 1)
+
+
+def test_a_model_that_is_gone_is_one_error_with_its_successor_but_at_another_address() -> None:
+    class Named:
+        def __init__(self, name: str, endpoint: str = "") -> None:
+            self.name, self.endpoint = name, endpoint
+
+    def live(*models: Named, own: dict[str, Price] | None = None, day: date = date(2026, 11, 30)) -> None:
+        require_live(Prices.load(own), models, day)  # type: ignore[arg-type]
+
+    alive, gone = Named("openai/gpt-6-luna"), Named("anthropic/claude-sonnet-4-5-20250929")
+    with pytest.raises(
+        RetiredModel, match="was shut down on 2026-11-30: name anthropic/claude-sonnet-5-5; nothing"
+    ):
+        live(alive, gone)
+    live(alive, gone, day=date(2026, 11, 29))
+    live(Named(gone.name, "http://127.0.0.1:1"), Named("x/unheard-of"), Named("embedded"))
+    live(gone, own={gone.name: Price(input=3, output=15)})
+    with pytest.raises(RetiredModel):
+        live(gone, own={"": Price(input=3, output=15)})

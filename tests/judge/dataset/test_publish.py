@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 
 from preceptor.constitution.principle import Constitution
 from preceptor.judge.dataset.label_folder import LABELS, LabelFolder
+from preceptor.judge.dataset.manifest import LabelManifest
 from preceptor.judge.dataset.publish import LabelRun, preference, publish
 from preceptor.judge.errors import PairsError
 from preceptor.judge.label import label
@@ -22,6 +23,7 @@ from preceptor.judge.models.protocol import Completion, Request
 from preceptor.judge.records import Label
 from preceptor.judge.settings import LabelSettings
 from preceptor.prompts.rows import write_rows
+from tests.declared import faults
 from tests.judge.canned import KIND, SHORT, Absent, drive, pair, says
 
 SET = Constitution(name="set", principles=(KIND, SHORT.model_copy(update={"applies_to": ("short",)})))
@@ -193,6 +195,7 @@ def test_a_label_that_comes_twice_is_noticed(tmp_path: Path) -> None:
 def test_no_labels_are_an_empty_folder_not_a_fault(tmp_path: Path) -> None:
     """As when the budget is reached before the first answer."""
     manifest = write_labels(tmp_path, [], run(rows_in=0, complete=False))
+    assert list(faults(manifest, LabelManifest)) == []
     assert manifest["rows"]["out"] == 0
     assert manifest["complete"] is False
     assert publish(tmp_path, run(rows_in=0))["complete"] is True

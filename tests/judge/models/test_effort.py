@@ -73,7 +73,10 @@ def test_haiku_can_be_told_not_to_think_and_others_get_room() -> None:
     body = anthropic.body_of(verdict("anthropic/claude-haiku-5-5"))
     assert body["thinking"] == {"type": "disabled"}
     assert body["max_tokens"] == 512
-    for model in ("claude-sonnet-5-5", "claude-opus-5-5", "claude-fable-5-1"):
+    body = anthropic.body_of(verdict("anthropic/claude-sonnet-5-5"))
+    assert body["thinking"] == {"type": "between_tools"}, "its word for none"
+    assert body["max_tokens"] == 512
+    for model in ("claude-opus-5-5", "claude-fable-5-1"):
         body = anthropic.body_of(verdict(f"anthropic/{model}"))
         assert "thinking" not in body
         assert body["output_config"] == {"effort": "low"}

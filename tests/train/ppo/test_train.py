@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -190,15 +191,31 @@ def test_equal_seeds_give_equal_runs_and_others_do_not(tiny: Path, tmp_path: Pat
     assert one.rows == {"in": 6, "used": 6, "held_out": 0, "set_aside": {}, "shortened": 0}
 
 
+@pytest.fixture(scope="module")
+def unbroken(
+    tiny: Path, models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Trained]:
+    """Kind of reward -> its training with the settings of `settings_of`, made once."""
+    sources: dict[str, Any] = {"function": vowels, "model": models["same"]}
+    return cache(
+        lambda reward: train(settings_of(tiny), tmp_path_factory.mktemp(reward) / "whole", sources[reward])
+    )
+
+
 @pytest.mark.parametrize("step", [1, 3, 6])
 @pytest.mark.parametrize("reward", ["function", "model"])
 def test_a_resumed_training_equals_an_unbroken_one_to_the_bit(
-    tiny: Path, tmp_path: Path, step: int, reward: str, models: dict[str, Path]
+    tiny: Path,
+    tmp_path: Path,
+    step: int,
+    reward: str,
+    models: dict[str, Path],
+    unbroken: Callable[[str], Trained],
 ) -> None:
     """Weights, both optimisers, the KL coefficient, the reward statistics, prompts and random numbers."""
     source: Any = vowels if reward == "function" else models["same"]
     settings = settings_of(tiny)
-    whole = train(settings, tmp_path / "whole", source)
+    whole = unbroken(reward)
 
     def watch(now: TrainingProgress) -> None:
         if now.step == step:

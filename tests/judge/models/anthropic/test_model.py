@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from preceptor.judge.errors import ModelError, ProviderStopped, Rejected, Transient, Unreadable
-from preceptor.judge.models.anthropic.codec import asked_of, mapped
+from preceptor.judge.models.anthropic.codec import asked_of, completion_of, mapped
 from preceptor.judge.models.anthropic.model import open_model
 from preceptor.judge.models.http.faults import Unreachable
 from preceptor.judge.models.http.model import HttpModel
@@ -142,3 +142,20 @@ async def test_a_schema_holds_the_answer_where_it_is_wanted(model: At, start_ser
     format_ = server.bodies[0]["output_config"]["format"]
     assert format_["type"] == "json_schema"
     assert list(format_["schema"]["properties"]) == ["verdict"]
+
+
+def test_what_was_written_to_the_cache_is_counted_by_its_lifetime() -> None:
+    usage = {
+        "input_tokens": 10,
+        "output_tokens": 5,
+        "cache_read_input_tokens": 20,
+        "cache_creation_input_tokens": 70,
+        "cache_creation": {"ephemeral_5m_input_tokens": 30, "ephemeral_1h_input_tokens": 40},
+        "service_tier": "standard",
+    }
+    answer = {"content": [{"type": "text", "text": "x"}], "stop_reason": "end_turn", "usage": usage}
+    got = completion_of(answer, request(), asked_of("anthropic/m"))
+    assert (got.tokens_in, got.tokens_cached, got.tokens_cache_written) == (100, 20, 70)
+    assert (got.tokens_cache_written_long, got.tier) == (40, "")
+    plain = {**answer, "usage": usage | {"cache_creation": None}}
+    assert completion_of(plain, request(), asked_of("anthropic/m")).tokens_cache_written_long == 0

@@ -171,3 +171,22 @@ async def test_a_near_server_gets_time_and_one_that_is_gone_gets_none(unused_tcp
     far.line = far.line._replace(patient=False)
     assert not await far.gives_time()
     await far.close()
+
+
+async def test_an_effort_that_a_server_refuses_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    def answer(body: dict[str, object], _number: int) -> Answer:
+        if "reasoning_effort" in body:
+            said = {"message": "Unrecognized request argument supplied: reasoning_effort"}
+            return Answer(400, {"error": said}, {})
+        return ok(completion("there"))
+
+    with serve(OddServer(answer)) as here:
+        model = open_openai("openai/m", base_url=here.url)
+        for _ in range(2):
+            assert (await model.complete(request().model_copy(update={"effort": "high"}))).text == "there"
+        await model.close()
+    (said,) = caplog.messages
+    assert said.startswith(
+        "openai/m refused reasoning_effort, so its effort is not high but its own from now on"
+    )
+    assert len(here.bodies) == 3

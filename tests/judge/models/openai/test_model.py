@@ -11,7 +11,7 @@ import pytest
 from preceptor.judge.errors import ModelError, ProviderStopped, Rejected, Transient, Unreadable
 from preceptor.judge.models.http.faults import Unreachable
 from preceptor.judge.models.http.model import HttpModel
-from preceptor.judge.models.openai.codec import asked_of, body_of, mapped
+from preceptor.judge.models.openai.codec import asked_of, body_of, completion_of, mapped
 from preceptor.judge.models.openai.model import open_model
 from preceptor.judge.models.protocol import Request
 from preceptor.judge.models.reply_limits import billed_tokens
@@ -74,12 +74,13 @@ async def test_probabilities_come_from_the_verdict_token(
 
 
 @pytest.mark.parametrize(("asked", "sent"), [(1, 16), (20, 20), (512, 32)])
-async def test_a_bare_verdict_gets_room_but_not_much(
+async def test_a_bare_verdict_gets_room_but_not_much_unless_the_user_says_how_much(
     model: At, start_server: Start, asked: int, sent: int
 ) -> None:
     server = start_server()
-    await model(server).complete(request(menu=MENU, reasoning=False, max_tokens=asked))
-    assert server.bodies[0]["max_tokens"] == sent
+    for own in (False, True):
+        await model(server).complete(request(menu=MENU, reasoning=False, max_tokens=asked, own_limit=own))
+    assert [body["max_tokens"] for body in server.bodies] == [sent, asked]
 
 
 async def test_a_server_that_refuses_logprobs_is_asked_without_from_then_on(
@@ -209,3 +210,28 @@ async def test_a_schema_holds_the_answer_where_it_is_wanted(model: At, start_ser
     assert list(schema["schema"]["properties"]) == ["reasoning", "verdict"]
     assert schema["schema"]["properties"]["verdict"]["enum"] == ["Verdict: A", "Verdict: B"]
     assert "response_format" not in server.bodies[1]
+
+
+async def test_the_flex_tier_is_asked_for_and_billed_as_the_server_says(start_server: Start) -> None:
+    server = start_server(extra={"service_tier": "flex"})
+    opened = open_model("openai/m", base_url=server.url, flex=True)
+    got = await opened.complete(request())
+    assert (server.bodies[0]["service_tier"], got.tier) == ("flex", "flex")
+    assert opened.timeout_s == 900
+    await opened.close()
+    plain = open_model("openai/m", base_url=server.url)
+    await plain.complete(request())
+    assert "service_tier" not in server.bodies[1]
+    await plain.close()
+
+
+def test_what_was_written_to_the_cache_is_counted() -> None:
+    usage = {
+        "prompt_tokens": 100,
+        "completion_tokens": 5,
+        "prompt_tokens_details": {"cached_tokens": 20, "cache_write_tokens": 60},
+    }
+    choice = {"message": {"content": "x"}, "finish_reason": "stop"}
+    answer = {"choices": [choice], "usage": usage, "service_tier": "default"}
+    got = completion_of(answer, request(), asked_of("openai/m"))
+    assert (got.tokens_in, got.tokens_cached, got.tokens_cache_written, got.tier) == (100, 20, 60, "")
