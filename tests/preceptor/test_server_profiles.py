@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from preceptor.judge.errors import ModelError, ProviderStopped, Rejected, Transient
+from preceptor.judge.models.openai import codec
 from preceptor.judge.models.openai.model import open_model
 from preceptor.judge.models.protocol import Request
 from preceptor.prompts.records import Message
 from tests.preceptor.conftest import Preceptor
 from tests.servers.llm import serve
+from tests.servers.odd import completion
 from tests.servers.profiles import PROFILES, Meaning, Profile, ProfileServer
 
 MARKS = ((9, 1), (3, 8))
@@ -85,6 +87,15 @@ async def test_every_error_of_a_servers_means_the_right_thing(profile: Profile, 
     waits = {"retry-after", "retry-after-ms"} & set(fault.headers)
     if waits and isinstance(caught.value, Transient):
         assert caught.value.retry_after_s == float(fault.headers["retry-after"])
+
+
+def test_thoughts_without_an_answer_are_billed() -> None:
+    """A gateway's count of Gemini's: nothing but thoughts, which the total has."""
+    said = completion(None, "length")
+    said["usage"] = {"prompt_tokens": 21, "completion_tokens": 0, "total_tokens": 81}
+    said["usage"]["completion_tokens_details"] = {"reasoning_tokens": 60}
+    asked = Request(model="openai/m", messages=(Message(role="user", content="hi"),), max_tokens=64)
+    assert codec.completion_of(said, asked, codec.asked_of("openai/m")).tokens_out == 60
 
 
 async def test_thoughts_that_only_the_total_counts_are_billed() -> None:

@@ -202,12 +202,13 @@ def _counts(usage: object) -> Counts:
     cached = details.get("cached_tokens")
     if cached is None:
         cached = usage.get("prompt_cache_hit_tokens")  # DeepSeek's
-    # for half an hour: the longer lifetime is asked for, and never by us
-    written = details.get("cache_write_tokens")
     read, wrote, total = (usage.get(f"{name}_tokens") for name in ("prompt", "completion", "total"))
-    if all(type(count) is int for count in (read, wrote, total)) and 0 <= read + wrote < total:
-        wrote = total - read  # Gemini counts what was thought in the total alone
-    return Counts(read, wrote, cached, written)
+    written = usage.get("completion_tokens_details")
+    thought = written.get("reasoning_tokens") if isinstance(written, Mapping) else None
+    if all(type(count) is int for count in (read, wrote, total)) and read > 0 and (wrote > 0 or thought):
+        wrote = max(wrote, total - read)  # Gemini counts what was thought in the total alone
+    # cache writes: for half an hour; the longer lifetime is asked for, and never by us
+    return Counts(read, wrote, cached, details.get("cache_write_tokens"))
 
 
 def _tokens(logprobs: object) -> list[TokenChoice] | None:
