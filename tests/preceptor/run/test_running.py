@@ -34,8 +34,13 @@ def test_what_is_compared_may_have_another_system_message_than_what_is_learned_f
     """The message of `respond` holds for both, unless `evaluate` has one; an empty one is none."""
     config = RunConfig.model_validate(
         {
-            **{"out": "run", "model": "embedded", "judge": "checks", "constitution": "brief"},
-            **{"prompts": {"file": "everyday"}, "respond": {"system": "Be brief."}, "evaluate": evaluate},
+            "out": "run",
+            "model": "embedded",
+            "judge": "checks",
+            "constitution": "brief",
+            "prompts": {"file": "everyday"},
+            "respond": {"system": "Be brief."},
+            "evaluate": evaluate,
         }
     )
     assert held_out_replies(config).system == asked
