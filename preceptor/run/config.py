@@ -51,6 +51,9 @@ class EvaluateSettings(Settings):
     """Who says whether a reply satisfies a principle: checks, or embedded, which knows the front desk."""
     temperature: float = Field(default=1.0, ge=0)
     """At 1 the replies are the policy's own samples, and the KL is an unbiased estimate."""
+    system: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """System message of the replies that are compared; absent: as in `respond`. With one there and an empty one here,
+    the policy learns to do unasked what the message asks for (context distillation: Askell et al. 2021)."""
 
 
 class RunPpoSettings(PpoSettings):

@@ -243,8 +243,10 @@ def statuses(labels: Sequence[Label]) -> dict[str, int]:
 
 def held_out_replies(config: RunConfig) -> RespondSettings:
     """How replies are sampled that nothing is trained on."""
+    chosen = config.evaluate
+    system = config.respond.system if chosen.system is None else chosen.system
     return config.respond.model_copy(
-        update={"temperature": config.evaluate.temperature, "seed": config.seed + 1}
+        update={"temperature": chosen.temperature, "seed": config.seed + 1, "system": system}
     )
 
 
