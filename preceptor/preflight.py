@@ -59,7 +59,8 @@ def check_file(out: Path, inputs: Iterable[str | Path]) -> None:
 
 def check_words(words: Sequence[str]) -> None:
     """Raises UserError where a command line names one file both as --out and as anything else."""
-    outs, others = [], []
+    outs: list[str] = []
+    others: list[str] = []
     rest = iter(words)
     for word in rest:
         name, equals, value = word.partition("=")
@@ -74,7 +75,7 @@ def check_words(words: Sequence[str]) -> None:
 
 def check_over(out: Path, names: Iterable[str], inputs: Iterable[str | Path | None]) -> None:
     """Raises UserError where one of the files that are to be written to a folder is an input."""
-    for given in filter(None, inputs):
+    for given in (one for one in inputs if one):
         for name in names:
             if _same(out / name, Path(given)):
                 raise UserError(f"{given}: would be written over, as {out / name}; name another folder")

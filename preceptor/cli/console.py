@@ -49,7 +49,7 @@ def _console(**options: Any) -> Console:
     from rich.console import Console
 
     class Safe(Console):
-        def render_str(self, text: str, **how: Any) -> Text:  # type: ignore[override]
+        def render_str(self, text: str, **how: Any) -> Text:
             return super().render_str(printable(redacted(text)), **how)
 
     return Safe(highlight=False, markup=False, emoji=False, **options)

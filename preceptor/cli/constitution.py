@@ -89,7 +89,7 @@ def new(
         raise UserError(
             f"cannot write {path}: {error.strerror}; wanted a folder that is there and writable"
         ) from error
-    console.show(path)
+    console.show(str(path))
 
 
 @app.command()

@@ -81,7 +81,8 @@ def check(
         return
     found = read_file(path)
     day = table.today()
-    faults, warnings = list(found.faults), []
+    faults = list(found.faults)
+    warnings: list[str] = []
     for name, entry in found.entries.items():
         where = f"{path}:{entry.line}: "
         if said := table.going(name, entry.price, day):

@@ -138,6 +138,7 @@ def verify(
     as_json: options.JsonOption = False,
 ) -> None:
     """Derive a folder's rows, counts, costs and hashes once more from what they rest on. Exit 1 where one differs."""
+    from preceptor.prompts.manifest import SIGNATURE
     from preceptor.run import signature
     from preceptor.run.verify import verify as verified
 
@@ -145,7 +146,7 @@ def verify(
     problems = found.problems
     if sign is not None and not problems:
         signature.sign(path, sign)
-        found.notes.append(f"signed: {path / signature.SIGNATURE}")
+        found.notes.append(f"signed: {path / SIGNATURE}")
     if as_json:
         console.result({"path": str(path), "ok": not problems, "problems": problems, "notes": found.notes})
     else:

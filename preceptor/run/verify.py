@@ -37,7 +37,7 @@ from preceptor.judge.ledger.raw_replies import RawReplies, raw_replies
 from preceptor.judge.records import Label, Preference, Ranking, Response, Revision
 from preceptor.judge.voting.panel import DAWID_SKENE, ballots, dawid_skene, last_votes
 from preceptor.judge.voting.ranking import preferences_of
-from preceptor.prompts.manifest import MANIFEST, SEALS, SUMS, file_hash, files_in, sum_line
+from preceptor.prompts.manifest import MANIFEST, SEALS, SIGNATURE, SUMS, file_hash, files_in, sum_line
 from preceptor.prompts.records import Record
 from preceptor.prompts.rows import read_records
 from preceptor.records import HeldOut, StageRecord
@@ -167,7 +167,7 @@ def _look(path: Path, found: Verified, ledger: str | None, signed_by: str | None
     yield from _sums(path, names, complete=facts is not LabelFacts)
     broken, signer = signature.check(path, signed_by)
     if broken:
-        yield f"{signature.SIGNATURE}: {broken}"
+        yield f"{SIGNATURE}: {broken}"
     elif signer:
         found.notes.append(signer)
     if found.problems or broken:
@@ -215,9 +215,8 @@ def _manifest(path: Path) -> dict[str, Any]:
 def _facts_of(manifest: Mapping[str, Any]) -> type[_Facts] | None:
     if manifest.get("command") == "label":
         return LabelFacts
-    return {"run": RunFacts, "export": ExportFacts}.get(
-        str(manifest.get("kind")), TrainingFacts if "hashes" in manifest else None
-    )
+    kinds: dict[str, type[_Facts]] = {"run": RunFacts, "export": ExportFacts}
+    return kinds.get(str(manifest.get("kind")), TrainingFacts if "hashes" in manifest else None)
 
 
 def _missing(manifest: Mapping[str, Any], facts: type[_Facts] | None) -> Iterator[str]:

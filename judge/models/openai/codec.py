@@ -205,7 +205,13 @@ def _counts(usage: object) -> Counts:
     read, wrote, total = (usage.get(f"{name}_tokens") for name in ("prompt", "completion", "total"))
     written = usage.get("completion_tokens_details")
     thought = written.get("reasoning_tokens") if isinstance(written, Mapping) else None
-    if all(type(count) is int for count in (read, wrote, total)) and read > 0 and (wrote > 0 or thought):
+    if (
+        isinstance(total, int)
+        and isinstance(read, int)
+        and isinstance(wrote, int)
+        and read > 0
+        and (wrote > 0 or thought)
+    ):
         wrote = max(wrote, total - read)  # Gemini counts what was thought in the total alone
     # cache writes: for half an hour; the longer lifetime is asked for, and never by us
     return Counts(read, wrote, cached, details.get("cache_write_tokens"))
