@@ -65,6 +65,10 @@ class ParsedConstitution(NamedTuple):
     """1-based line of each entry of `extends`."""
 
 
+MAKERS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What ruamel's makers of dates, numbers and tagged values raise beside its own errors."""
+
+
 class _TooLargeError(Exception):
     pass
 
@@ -73,8 +77,7 @@ def parse(text: str) -> Any:
     """The YAML tree with its comments and places. Raises ruamel's YAMLError."""
     try:
         return YAML(typ="rt").load(text)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as exc:
-        # ruamel's makers of dates, numbers and tagged values raise what Python's raise
+    except MAKERS as exc:
         raise YAMLError(
             f"a value that is not what its form or tag says: {str(exc).splitlines()[0][:80]}"
         ) from exc
@@ -118,7 +121,7 @@ def _values(text: str) -> Any:
     one whose words and places are told."""
     try:
         return YAML(typ="safe").load(text)
-    except (YAMLError, ValueError, TypeError):
+    except (YAMLError, *MAKERS):
         return parse(text)
 
 

@@ -122,7 +122,7 @@ def test_no_command_writes_over_its_input(place: Path, preceptor: Preceptor, sta
         ((*score, "--out", "gold.jsonl"), "is the input"),
         ((*score, "--out", "out"), "it is a folder"),
         (("label", "gold.jsonl", *judged, "--out", "plain.jsonl"), "is a file; wanted a folder"),
-        (("label", "out/labels.jsonl", *judged, "--out", "out"), "would write over its input"),
+        (("label", "out/labels.jsonl", *judged, "--out", "out"), "would be written over"),
     ):
         ended = preceptor(*words)
         assert (ended.code, said in ended.err) == (2, True), (words, ended.err)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from preceptor.train.evaluation.reward_figures import CalibrationBin
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 CSS = Path(__file__).with_name("page.css")
@@ -77,17 +79,32 @@ def blank(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def _say_plainly(axis: Axis) -> None:
+    """Names of ticks are written anew at each drawing: so it is what writes them that has to make them plain."""
+    from matplotlib.ticker import FuncFormatter
+
+    named = axis.get_major_formatter()
+    if isinstance(named, FuncFormatter):
+        axis.set_major_formatter(FuncFormatter(lambda value, place: one_line(named(value, place))))
+
+
 def svg(figure: Figure) -> str:
     """The figure as SVG, the same bytes for the same figures."""
     import matplotlib as mpl
     from matplotlib.text import Text
 
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        _say_plainly(axis)
     for text_in in figure.findobj(Text):
         # names of principles and tags are words, never formulas
         text_in.set_parse_math(False)
         text_in.set_text(one_line(text_in.get_text()))
     text = io.StringIO()
     # a fixed salt and no date: the same figures give the same bytes
-    with mpl.rc_context({"svg.hashsalt": "preceptor", "svg.fonttype": "none", "font.family": "sans-serif"}):
+    look = {"svg.hashsalt": "preceptor", "svg.fonttype": "none", "font.family": "sans-serif"}
+    with mpl.rc_context(look), warnings.catch_warnings():
+        # the reader's browser brings the letters; a name too long for its plot is cut off there
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        warnings.filterwarnings("ignore", message="constrained_layout not applied")
         figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
     return text.getvalue()[text.getvalue().index("<svg") :]
