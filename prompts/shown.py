@@ -23,8 +23,8 @@ STEERING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode's categories of characters that are not seen and act: controls, escapes, overrides of direction, halves of
 surrogate pairs, separators of lines."""
 UNSEEN = "\ufffd"
-_FORMULA = re.compile(r"'*(?:[=@\t\r]|[+-](?=[^\s\d.])|[+-][\d.]+[^\d.eE\s])")
-"""What a spreadsheet takes for the beginning of a formula; apostrophes of ours may stand before it."""
+_FORMULA = re.compile(r"[=@\t\r]|[+-](?=[^\s\d.])|[+-][\d.]+[^\d.eE\s]")
+"""What a spreadsheet takes for the beginning of a formula."""
 CSP = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 """A page loads nothing, runs nothing and sends nothing."""
 
@@ -70,12 +70,17 @@ def markdown_code(text: object) -> str:
 
 def csv_cell(value: object) -> object:
     """For a CSV file that a spreadsheet opens: a text that would be a formula there begins with an apostrophe."""
-    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
+    return f"'{value}" if isinstance(value, str) and _is_formula(value) else value
 
 
 def csv_text(cell: str) -> str:
     """The text of a cell that `csv_cell` wrote, or a spreadsheet that was told to take it for text."""
-    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+    return cell[1:] if cell.startswith("'") and _is_formula(cell) else cell
+
+
+def _is_formula(cell: str) -> bool:
+    """Also after apostrophes, so that a cell which had some before ours reads back as it was."""
+    return _FORMULA.match(cell.lstrip("'")) is not None
 
 
 def html_page(template: Path, css: Path, values: Mapping[str, Any]) -> str:

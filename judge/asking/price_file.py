@@ -16,6 +16,7 @@ from ruamel.yaml.constructor import RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from preceptor.constitution.errors import UserError
+from preceptor.constitution.reading import MAKERS
 from preceptor.judge.settings import Price
 from preceptor.prompts.manifest import write_text
 
@@ -110,7 +111,10 @@ def loaded(text: str) -> Any:
     """The YAML tree with its places. Raises ruamel's YAMLError."""
     yaml = YAML(typ="rt")
     yaml.Constructor = _DaysAreWords
-    return yaml.load(text)
+    try:
+        return yaml.load(text)
+    except (*MAKERS, RecursionError) as exc:
+        raise YAMLError(f"a value that is not what its form says: {str(exc).splitlines()[0][:80]}") from exc
 
 
 def _tree(text: str, path: str | Path) -> CommentedMap:

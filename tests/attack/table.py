@@ -249,7 +249,7 @@ def write_files(place: Path) -> None:
 
 def table() -> list[Case]:
     """Every case."""
-    return [*_rows(), *_constitutions(), *_values(), *_others(), *_folders(), *_ledgers()]
+    return [*_rows(), *_constitutions(), *_values(), *_others(), *_folders(), *_ledgers(), *_prices()]
 
 
 def _case(name: str, words: str, *more: str, codes: tuple[int, ...] = (USAGE,)) -> Case:
@@ -270,7 +270,27 @@ def _rows() -> Iterator[Case]:
             "prompts show {}",
         ):
             head, _, tail = command.partition(" {}")
-            yield Case(f"rows: {head} {name!r}", (*head.split(), name, *tail.split()), frozenset({USAGE}))
+            yield Case(
+                f"rows: {head} {name!r} {tail}", (*head.split(), name, *tail.split()), frozenset({USAGE})
+            )
+
+
+def _prices() -> Iterator[Case]:
+    blank = (
+        "empty.jsonl",
+        "blank.jsonl",
+        "null.jsonl",
+        "empty.csv",
+        "empty.parquet",
+    )  # a file without prices yet
+    for name in [*(name for name in ROWS if name not in blank), "gone.yaml", "folder"]:
+        yield _case(f"prices: check {name}", f"prices check {name}", codes=(1, USAGE))
+    for words in ("x", "openai/", "/x"):
+        yield _case(f"prices: add {words!r}", "prices add --input 1 --output 1 --file p.yaml", words)
+    for value in ("-1", "nan", "inf", "free", ""):
+        yield _case(
+            f"prices: add --input {value!r}", "prices add openai/x --output 1 --file p.yaml --input", value
+        )
 
 
 def _constitutions() -> Iterator[Case]:

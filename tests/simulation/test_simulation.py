@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -59,7 +60,10 @@ def test_a_seed_is_the_same_in_every_process() -> None:
         ).stdout
         for hashing in ("1", "2")
     ]
-    assert said[0] == said[1]
+    first, second = (
+        re.sub(r"/[\w./-]+/ledger\.db", "ledger.db", one) for one in said
+    )  # in a folder of its own
+    assert first == second
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)

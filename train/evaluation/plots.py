@@ -101,8 +101,10 @@ def svg(figure: Figure) -> str:
         text_in.set_text(one_line(text_in.get_text()))
     text = io.StringIO()
     # a fixed salt and no date: the same figures give the same bytes
-    look = {"svg.hashsalt": "preceptor", "svg.fonttype": "none", "font.family": "sans-serif"}
-    with mpl.rc_context(look), warnings.catch_warnings():
+    with (
+        mpl.rc_context({"svg.hashsalt": "preceptor", "svg.fonttype": "none", "font.family": "sans-serif"}),
+        warnings.catch_warnings(),
+    ):
         # the reader's browser brings the letters; a name too long for its plot is cut off there
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         warnings.filterwarnings("ignore", message="constrained_layout not applied")

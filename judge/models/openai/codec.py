@@ -206,9 +206,9 @@ def _counts(usage: object) -> Counts:
     written = usage.get("completion_tokens_details")
     thought = written.get("reasoning_tokens") if isinstance(written, Mapping) else None
     if (
-        isinstance(total, int)
-        and isinstance(read, int)
-        and isinstance(wrote, int)
+        type(total) is int  # no bool
+        and type(read) is int
+        and type(wrote) is int
         and read > 0
         and (wrote > 0 or thought)
     ):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from preceptor.judge.audit.audit import drift
 from preceptor.judge.audit.biases import FORMATTED, Traits, VerdictTraits, habits, length_effect
 from preceptor.judge.audit.calibration import picture
+from preceptor.judge.figures import ReliabilityBin
 from preceptor.judge.records import Label, Letter
 from preceptor.judge.statistics import calibration_error, reliability
 from tests.judge.canned import pair
@@ -87,7 +88,11 @@ def test_bins_hold_every_row_once(rows: list[tuple[float, bool]]) -> None:
     error = calibration_error(bins)
     assert error is not None
     assert 0 <= error <= 1
-    assert picture([one.row("right") for one in bins]).count("<circle") == len(bins)
+    drawn: list[ReliabilityBin] = [
+        {"low": one.low, "high": one.high, "n": one.n, "confidence": one.confidence, "right": one.found}
+        for one in bins
+    ]
+    assert picture(drawn).count("<circle") == len(bins)
 
 
 def label(number: int, probability: float | None) -> Label:

@@ -162,7 +162,7 @@ async def test_places_that_cannot_be_a_ledger(tmp_path: Path) -> None:
     text.write_text("not a database, but long enough to be taken for one at first sight" * 20)
     assert "file is not a database" in await _refused(text)
     assert "folder cannot be made" in await _refused(text / "l.db")
-    assert "unable to open" in await _refused(tmp_path)
+    assert "is a folder; wanted the name of a file" in await _refused(tmp_path)
     assert text.read_text().startswith("not a database"), "it was overwritten"
     said = await _refused("mysql://me:secret@host/db")
     assert "SQLite or PostgreSQL" in said

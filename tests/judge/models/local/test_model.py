@@ -227,6 +227,9 @@ def test_the_nucleus_holds_only_the_likeliest() -> None:
 # --- what cannot be loaded
 
 
+@pytest.mark.filterwarnings(
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+)  # peft 0.21's own
 def test_an_adapter_of_another_base_is_one_short_refusal(folder: Path, tmp_path: Path) -> None:
     adapted = get_peft_model(
         LlamaForCausalLM.from_pretrained(folder), LoraConfig(r=4, target_modules="all-linear")
