@@ -266,7 +266,7 @@ def _rows() -> Iterator[Case]:
             "label {} -c ok.yaml --judge checks --groups circular --out out",
             "label {} -c ok.yaml --judge checks --plan",
             "audit {} -c ok.yaml --judge checks --json",
-            "convert {} out.jsonl --to trl-explicit",
+            "convert {} out.jsonl --to trl",
             "prompts show {}",
         ):
             head, _, tail = command.partition(" {}")
@@ -368,7 +368,7 @@ def _others() -> Iterator[Case]:
         "score responses.jsonl -c ok.yaml --judge checks --out responses.jsonl",
         "label pairs.jsonl -c ok.yaml --judge checks --out pairs.jsonl",
         "label pairs.jsonl -c ok.yaml --judge checks --out ok.yaml",
-        "convert pairs.jsonl pairs.jsonl --to trl-explicit",
+        "convert pairs.jsonl pairs.jsonl --to trl",
         "respond prompts.jsonl --model scripted/none --out folder",
         "respond prompts.jsonl --model scripted/none --out ok.yaml/x",
         "label pairs.jsonl -c ok.yaml --judge checks --out ok.yaml/x",
@@ -382,7 +382,7 @@ def _others() -> Iterator[Case]:
         "label pairs.jsonl -c ok.yaml --judge checks --clamp 0.4,0.6 --out out",
         "label pairs.jsonl -c ok.yaml --judge checks --clamp x --out out",
         "convert pairs.jsonl out.jsonl --to nothing",
-        "convert pairs.jsonl out.nothing --to trl-explicit",
+        "convert pairs.jsonl out.nothing --to trl",
         "constitution new ok.yaml",
         "constitution nothing",
         "nothing",

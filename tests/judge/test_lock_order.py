@@ -166,7 +166,8 @@ def test_a_run_ends_within_its_cap(plan: Plan) -> None:
     model = Befallen(plan)
     rows, stopped, room_usd = run(alone(plan, model))
     assert rows == list(range(len(rows)))
-    assert (stopped is None) == (len(rows) == len(plan.befalls))
+    # what stops a run may come with its last row: then all are there, and the reason is told all the same
+    assert stopped is not None or len(rows) == len(plan.befalls)
     assert model.paid_usd <= plan.cap * WORST_USD
     assert room_usd == pytest.approx(plan.cap * WORST_USD - model.paid_usd, abs=1e-12), (
         "nothing stays reserved"
