@@ -54,7 +54,7 @@ def test_layouts_and_mappings_are_labelled(
 def test_a_csv_file_gives_a_spreadsheet_no_formula_and_loses_no_word(preceptor: Preceptor) -> None:
     row = {"prompt": "=HYPERLINK(1)", "chosen": "@SUM(1)|cmd", "rejected": "- a\n- b"}
     Path("in.jsonl").write_text(json.dumps(row) + "\n")
-    assert preceptor("convert", "in.jsonl", "out.csv", "--to", "trl").code == 0
+    assert preceptor("convert", "in.jsonl", "out.csv", "--to", "trl-text").code == 0
     assert "'=HYPERLINK" in Path("out.csv").read_text()
-    assert preceptor("convert", "out.csv", "back.jsonl", "--to", "trl").code == 0
+    assert preceptor("convert", "out.csv", "back.jsonl", "--to", "trl-text").code == 0
     assert row.items() <= json.loads(Path("back.jsonl").read_text()).items()
