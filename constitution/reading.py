@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.constructor import RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from preceptor.constitution.checks import validate
@@ -73,10 +74,13 @@ class _TooLargeError(Exception):
     pass
 
 
-def parse(text: str) -> Any:
-    """The YAML tree with its comments and places. Raises ruamel's YAMLError."""
+def parse(text: str, maker: type[RoundTripConstructor] = RoundTripConstructor) -> Any:
+    """The YAML tree with its comments and places. Raises ruamel's YAMLError, and RecursionError for values nested too
+    deep. maker: what makes values of their texts."""
+    yaml = YAML(typ="rt")
+    yaml.Constructor = maker
     try:
-        return YAML(typ="rt").load(text)
+        return yaml.load(text)
     except MAKERS as exc:
         raise YAMLError(
             f"a value that is not what its form or tag says: {str(exc).splitlines()[0][:80]}"

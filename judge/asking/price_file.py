@@ -16,7 +16,7 @@ from ruamel.yaml.constructor import RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from preceptor.constitution.errors import UserError
-from preceptor.constitution.reading import MAKERS
+from preceptor.constitution.reading import parse
 from preceptor.judge.settings import Price
 from preceptor.prompts.manifest import write_text
 
@@ -109,12 +109,10 @@ _DaysAreWords.add_constructor("tag:yaml.org,2002:timestamp", RoundTripConstructo
 
 def loaded(text: str) -> Any:
     """The YAML tree with its places. Raises ruamel's YAMLError."""
-    yaml = YAML(typ="rt")
-    yaml.Constructor = _DaysAreWords
     try:
-        return yaml.load(text)
-    except (*MAKERS, RecursionError) as exc:
-        raise YAMLError(f"a value that is not what its form says: {str(exc).splitlines()[0][:80]}") from exc
+        return parse(text, _DaysAreWords)
+    except RecursionError as exc:
+        raise YAMLError("values nested too deep") from exc
 
 
 def _tree(text: str, path: str | Path) -> CommentedMap:

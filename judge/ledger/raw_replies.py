@@ -45,12 +45,7 @@ class RawReplies:
 
         Raises LedgerError for one whose request is not what its key says, or that cannot be read.
         """
-        found: dict[str, RawReply] = {}
-        for start in range(0, len(keys), MOST_AT_ONCE):
-            some = keys[start : start + MOST_AT_ONCE]
-            rows = self._fetch(f"{COLUMNS} FROM calls WHERE key IN ({', '.join('?' * len(some))})", some)
-            found |= {str(row[0]): _reply(*row) for row in rows}
-        return found
+        return {str(row[0]): _reply(*row) for row in self._of_keys(f"{COLUMNS} FROM calls", keys)}
 
     def stage(self, name: str) -> dict[str, RawReply]:
         """All answered calls that were made for a stage. Raises LedgerError as `of` does."""
@@ -61,14 +56,14 @@ class RawReplies:
         """What is on the bill, of these calls or of all."""
         if keys is None:
             return float(self._fetch("COALESCE(SUM(cost_usd), 0.0) FROM charges", [])[0][0])
-        total = 0.0
+        parts = self._of_keys("COALESCE(SUM(cost_usd), 0.0) FROM charges", keys)
+        return sum((float(row[0]) for row in parts), 0.0)
+
+    def _of_keys(self, rest: str, keys: Sequence[str]) -> Iterator[Any]:
+        """The rows of a statement that belong to these keys; a sum comes once for each part of the keys."""
         for start in range(0, len(keys), MOST_AT_ONCE):
             some = keys[start : start + MOST_AT_ONCE]
-            marks = ", ".join("?" * len(some))
-            total += float(
-                self._fetch(f"COALESCE(SUM(cost_usd), 0.0) FROM charges WHERE key IN ({marks})", some)[0][0]
-            )
-        return total
+            yield from self._fetch(f"{rest} WHERE key IN ({', '.join('?' * len(some))})", some)
 
     def billed_otherwise(self) -> int:
         """Answers whose tokens and cost are on no line of the bill."""

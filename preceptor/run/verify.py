@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -378,8 +379,9 @@ class _LabelProof(_Proof):
         """Those that hold labels."""
         return [name for name in (LABEL_ROWS, CANARIES) if (self.path / name).exists()]
 
+    @cached_property
     def called(self) -> list[str]:
-        """The calls behind all judgements."""
+        """The calls behind all judgements, gathered once: it takes all labels."""
         labels = (label for name in self.judged_files() for label in self.rows(name, Label))
         return sorted({one.call for label in labels for one in label.judgements if one.call})
 
@@ -387,7 +389,7 @@ class _LabelProof(_Proof):
     def calls(self) -> Iterator[RawReplies | None]:
         """The ledger that was named, or the one of the working directory where it holds these calls; else None."""
         place = self.ledger or (DEFAULT_LEDGER if Path(DEFAULT_LEDGER).is_file() else None)
-        keys = self.called()
+        keys = self.called
         with ExitStack() as stack:
             calls = stack.enter_context(raw_replies(place)) if place and keys else None
             if calls is not None and self.ledger is None and len(calls.of(keys)) < len(keys):
@@ -455,7 +457,7 @@ class _LabelProof(_Proof):
 
     def cost(self, calls: RawReplies) -> Iterator[str]:
         """What the run spent is no more than what its calls cost."""
-        spent, bill = self.manifest["cost_usd"], calls.spent_usd(self.called())
+        spent, bill = self.manifest["cost_usd"], calls.spent_usd(self.called)
         if spent is not None and not self.manifest["settings"]["recheck"] and spent > bill + WITHIN_USD:
             yield f"{MANIFEST}: says ${spent:.6f} for calls that cost ${bill:.6f}"
 
