@@ -124,7 +124,7 @@ def _values(text: str) -> Any:
     """The values without their places, which takes a tenth of the time; what the fast parser refuses is read by the
     one whose words and places are told."""
     try:
-        return YAML(typ="safe").load(text)
+        return YAML(typ="safe", pure=True).load(text)
     except (YAMLError, *MAKERS):
         return parse(text)
 

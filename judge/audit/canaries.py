@@ -91,7 +91,7 @@ def attacks() -> tuple[Attack, ...]:
     """The shipped set."""
     from ruamel.yaml import YAML
 
-    rows = YAML(typ="safe").load(
+    rows = YAML(typ="safe", pure=True).load(
         files("preceptor.judge.audit").joinpath("canaries.yaml").read_text(encoding="utf-8")
     )
     return tuple(Attack.model_validate(row) for row in rows)

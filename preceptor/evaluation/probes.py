@@ -238,7 +238,7 @@ def general() -> ProbeSet:
     """All of probes.yaml."""
     from ruamel.yaml import YAML
 
-    told = YAML(typ="safe").load(
+    told = YAML(typ="safe", pure=True).load(
         files("preceptor.evaluation").joinpath("probes.yaml").read_text(encoding="utf-8")
     )
     probes: list[Probe] = []

@@ -219,7 +219,7 @@ def _wished_efforts(config: RunConfig) -> dict[str, list[str]]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such run file; `ls examples` shows some to start from") from None
     except UnicodeDecodeError as error:
@@ -252,7 +252,7 @@ def _overridden(values: Mapping[str, Any], override: str) -> dict[str, Any]:
     if not equals or not key:
         raise UserError(f"{override!r} on the command line; wanted section.key=value, as in dpo.beta=0.2")
     try:
-        value = YAML(typ="safe").load(text) if text else None
+        value = YAML(typ="safe", pure=True).load(text) if text else None
     except (YAMLError, ValueError, RecursionError) as error:
         raise UserError(
             f"{override!r:.100} on the command line: {_said(error)}; wanted a value as in YAML, quoted if need be"

@@ -23,7 +23,7 @@ Messages = Sequence[Mapping[str, str]]  # role and content of each
 def principles() -> Mapping[str, Any]:
     """The front desk's principles by id, with the attributes that templates read."""
     path = resources.files("preceptor.constitution") / "library" / "front-desk.yaml"
-    loaded = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    loaded = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     return {row["id"]: SimpleNamespace(**row) for row in loaded["principles"]}
 
 

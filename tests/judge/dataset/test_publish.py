@@ -170,7 +170,7 @@ def test_the_same_labels_give_the_same_bytes(tmp_path: Path) -> None:
 def test_the_card_has_a_header_that_hubs_read_and_the_audit(tmp_path: Path) -> None:
     write_labels(tmp_path, labels(), run())
     _, header, body = (tmp_path / "card.md").read_text().split("---\n", 2)
-    facts = YAML(typ="safe").load(header)
+    facts = YAML(typ="safe", pure=True).load(header)
     assert facts["configs"][0]["data_files"] == "preferences.jsonl"
     assert "preference" in facts["tags"]
     assert SET.identity in body

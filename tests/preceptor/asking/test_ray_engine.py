@@ -199,8 +199,11 @@ def test_replies_and_revisions_too(cluster: TwoNodes, ledger: str) -> None:
             revised = ("revise", f"{out}-1.jsonl", *model, "-c", "style", "--out", f"{out}-2.jsonl", *where)
             ended = end(start(*revised))
             assert ended.code == 0, ended.err
-            scored = ("score", f"{out}-1.jsonl", "--judge", "openai/gpt-4o-mini", "--base-url", server.url)
-            ended = end(start(*scored, "-c", "style", "--out", f"{out}-3.jsonl", *where))
+    with serve(LLMServer(verdict="Score: 7")) as server:
+        judge = ("--judge", "openai/gpt-4o-mini", "--base-url", server.url)
+        for out, where in (("local", ("--ledger", "local.db")), ("ray", on(cluster, ledger))):
+            scored = ("score", f"{out}-1.jsonl", *judge, "-c", "style", "--out", f"{out}-3.jsonl", *where)
+            ended = end(start(*scored))
             assert ended.code == 0, ended.err
     for number in (1, 2, 3):
         assert Path(f"local-{number}.jsonl").read_bytes() == Path(f"ray-{number}.jsonl").read_bytes()

@@ -481,7 +481,7 @@ def test_the_code_of_the_card_works_without_a_chat_template(
 
 
 def header(readme: str) -> dict[str, Any]:
-    found: dict[str, Any] = YAML(typ="safe").load(readme.split("---")[1])
+    found: dict[str, Any] = YAML(typ="safe", pure=True).load(readme.split("---")[1])
     return found
 
 
