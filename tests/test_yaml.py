@@ -1,4 +1,4 @@
-"""YAML is read alike on every machine: by ruamel's own parser, not by the C one, which is there on some machines only."""
+"""YAML is read alike on every machine, by ruamel's own parser; the C one is there on some machines only."""
 
 from __future__ import annotations
 
