@@ -5,7 +5,9 @@ What each figure means stands at `judge.audit.audit.audit` and `judge.audit.cana
 
 from __future__ import annotations
 
-from typing import NotRequired, TypedDict
+from typing import NotRequired
+
+from typing_extensions import TypedDict
 
 Bounds = list[float]
 """The two ends of an interval."""

@@ -5,7 +5,9 @@ Who writes them and who reads them go by these types.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NotRequired, TypedDict, final
+from typing import Any, Literal, NotRequired, final
+
+from typing_extensions import TypedDict
 
 from preceptor.judge.figures import AuditFigures, Bounds
 

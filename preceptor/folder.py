@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,9 @@ from preceptor.records import StageRecord
 STAGES = Path("metrics", "stages.jsonl")
 
 
-def digest(path: Path) -> str:
+def digest(path: Path, hash_of: Callable[[Path], str] = file_hash) -> str:
     """SHA-256 of a file, or of a folder's `manifest.json`, which itself holds the hashes of what lies beside it."""
-    return file_hash(path / "manifest.json" if path.is_dir() else path)
+    return hash_of(path / "manifest.json" if path.is_dir() else path)
 
 
 def content_of(source: str) -> str:

@@ -67,6 +67,7 @@ FIGURES = (
     "preceptor.judge.figures",
     "preceptor.figures",
     "preceptor.train.loop.manifest",
+    "preceptor.train.export.manifest",
     "preceptor.train.data.counts",
     "preceptor.train.evaluation.reward_figures",
 )
@@ -75,9 +76,10 @@ BESIDE = """\
 ## Manifests and figures
 
 A label folder's `manifest.json` is a [LabelManifest](#labelmanifest), a run's a [RunManifest](#runmanifest), a training's a
-[TrainingManifest](#trainingmanifest). `summary.json` is a [RunSummary](#runsummary), `report_card.json`
-[RewardFigures](#rewardfigures). `audit --json` prints [AuditFigures](#auditfigures), `evaluate --json`
-[EvaluationFigures](#evaluationfigures). A key whose type is `NotRequired` may be absent.
+[TrainingManifest](#trainingmanifest), an export's an [ExportManifest](#exportmanifest). `verify` holds each to its type.
+`summary.json` is a [RunSummary](#runsummary), `report_card.json` [RewardFigures](#rewardfigures). `audit --json` prints
+[AuditFigures](#auditfigures), `evaluate --json` [EvaluationFigures](#evaluationfigures). A key whose type is
+`NotRequired` may be absent.
 """
 NOT_ROWS = {"Record", "Settings"}
 PLAIN = {"BaseModel", "Record", "NamedTuple", "TypedDict"}

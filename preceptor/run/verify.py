@@ -13,13 +13,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from preceptor import folder
 from preceptor.constitution.errors import UserError
@@ -27,11 +27,13 @@ from preceptor.constitution.files import load as load_constitution
 from preceptor.constitution.principle import Constitution
 from preceptor.evaluation import head_to_head
 from preceptor.evaluation.oracles import open_oracle
+from preceptor.figures import RunManifest
 from preceptor.judge.audit.audit import audit
-from preceptor.judge.dataset.label_folder import CANARIES, PARQUET, RANKINGS, file_facts
+from preceptor.judge.dataset.label_folder import CANARIES, PARQUET, RANKINGS
 from preceptor.judge.dataset.label_folder import FILES as LABEL_FILES
 from preceptor.judge.dataset.label_folder import LABELS as LABEL_ROWS
 from preceptor.judge.dataset.label_folder import PREFERENCES as PREFERENCE_ROWS
+from preceptor.judge.dataset.manifest import FileFacts, LabelManifest, LabelRows
 from preceptor.judge.dataset.publish import BATCH, audited, preference
 from preceptor.judge.ledger.location import there
 from preceptor.judge.ledger.raw_replies import RawReplies, raw_replies
@@ -63,71 +65,18 @@ from preceptor.run.files import (
     round_folder,
 )
 from preceptor.settings import DEFAULT_LEDGER
+from preceptor.train.export.manifest import ExportManifest
+from preceptor.train.loop.manifest import TrainingManifest
 
 RowT = TypeVar("RowT", bound=Record)
+HashOf = Callable[[Path], str]
+"""SHA-256 of a file, which is taken once."""
 AT_ONCE = 500
 """Rows whose calls are looked up together."""
 MOST_TOLD = 20
 """Findings of one kind about one file that are told; the others are counted."""
 WITHIN_USD = 1e-6
 """Sums of costs may differ by rounding."""
-
-
-class _Facts(BaseModel):
-    """What a manifest must say, whatever else it says."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
-    versions: dict[str, str]
-
-
-class LabelFacts(_Facts):
-    """Of a folder that `label` wrote."""
-
-    command: str
-    complete: bool
-    constitution: str
-    constitution_content: dict[str, Any]
-    judge: str
-    settings: dict[str, Any]
-    rows: dict[str, Any]
-    files: dict[str, dict[str, Any]]
-    audit: dict[str, Any]
-    calls_failed: int
-    cost_usd: float | None
-
-
-class RunFacts(_Facts):
-    """Of a run folder."""
-
-    kind: str
-    settings: dict[str, Any]
-    constitution: str
-    stages: list[dict[str, Any]]
-    files: dict[str, str]
-    wall_s: float
-    cost_usd: float
-
-
-class TrainingFacts(_Facts):
-    """Of a training."""
-
-    kind: str
-    settings: dict[str, Any]
-    hashes: dict[str, Any]
-    rows: dict[str, Any]
-    metrics: dict[str, Any]
-    steps: int
-    files: dict[str, str]
-
-
-class ExportFacts(_Facts):
-    """Of an export."""
-
-    kind: str
-    format: str
-    base: str
-    training: dict[str, Any]
-    files: dict[str, str]
 
 
 @dataclass
@@ -155,17 +104,25 @@ def verify(path: Path, ledger: str | None = None, signed_by: Path | None = None)
             f"--ledger {ledger}: there is no ledger here; name the one that the labels were made over"
         )
     signer = signature.public_key(signed_by) if signed_by is not None else None
+    return _verified(path, cache(file_hash), ledger, signer)
+
+
+def _verified(
+    path: Path, hash_of: HashOf, ledger: str | None = None, signed_by: str | None = None
+) -> Verified:
     found = Verified()
-    _guarded(found, lambda: _look(path, found, ledger, signer))
+    _guarded(found, lambda: _look(path, found, hash_of, ledger, signed_by))
     return found
 
 
-def _look(path: Path, found: Verified, ledger: str | None, signed_by: str | None) -> Iterator[str]:
+def _look(
+    path: Path, found: Verified, hash_of: HashOf, ledger: str | None, signed_by: str | None
+) -> Iterator[str]:
     manifest = _manifest(path)
-    facts = _facts_of(manifest)
-    yield from _missing(manifest, facts)
-    names = _names(path, facts)
-    yield from _sums(path, names, complete=facts is not LabelFacts)
+    kind = _kind_of(manifest)
+    yield from _missing(manifest, kind)
+    names = _names(path, kind)
+    yield from _sums(path, names, hash_of, complete=kind is not LabelManifest)
     broken, signer = signature.check(path, signed_by)
     if broken:
         yield f"{SIGNATURE}: {broken}"
@@ -173,13 +130,13 @@ def _look(path: Path, found: Verified, ledger: str | None, signed_by: str | None
         found.notes.append(signer)
     if found.problems or broken:
         return
-    yield from _hashes(path, manifest)
+    yield from _hashes(path, manifest["files"], hash_of)
     if found.problems:
         return  # rows of files that have changed would only say the same again
-    if facts is RunFacts:
-        yield from _RunProof(path, manifest, found).problems()
-    elif facts is LabelFacts:
-        yield from _LabelProof(path, manifest, found, ledger).problems()
+    if kind is RunManifest:
+        yield from _RunProof(path, cast("RunManifest", manifest), found, hash_of).problems()
+    elif kind is LabelManifest:
+        yield from _LabelProof(path, cast("LabelManifest", manifest), found, ledger).problems()
 
 
 def _guarded(found: Verified, prove: Callable[[], Iterator[str]]) -> None:
@@ -213,36 +170,35 @@ def _manifest(path: Path) -> dict[str, Any]:
     return value
 
 
-def _facts_of(manifest: Mapping[str, Any]) -> type[_Facts] | None:
+def _kind_of(manifest: Mapping[str, Any]) -> type | None:
+    """The record that the manifest was written by; None where it says of none."""
     if manifest.get("command") == "label":
-        return LabelFacts
-    kinds: dict[str, type[_Facts]] = {"run": RunFacts, "export": ExportFacts}
-    return kinds.get(str(manifest.get("kind")), TrainingFacts if "hashes" in manifest else None)
+        return LabelManifest
+    kinds: dict[str, type] = {"run": RunManifest, "export": ExportManifest}
+    return kinds.get(str(manifest.get("kind")), TrainingManifest if "hashes" in manifest else None)
 
 
-def _missing(manifest: Mapping[str, Any], facts: type[_Facts] | None) -> Iterator[str]:
+def _missing(manifest: Mapping[str, Any], kind: type | None) -> Iterator[str]:
     """Facts that a manifest lacks, or has in another form."""
-    if facts is None:
+    if kind is None:
         yield f"{MANIFEST}: says of no command that it wrote the folder: no command, kind or hashes"
         return
     try:
-        facts.model_validate(dict(manifest))
-        if "schema" not in manifest:
-            yield f"{MANIFEST}: schema is missing"
+        TypeAdapter(kind).validate_python(manifest, strict=True)
     except ValidationError as exc:
         for fault in exc.errors(include_url=False, include_input=False):
             place = ".".join(map(str, fault["loc"]))
             yield f"{MANIFEST}: {place} {'is missing' if fault['type'] == 'missing' else fault['msg']}"
 
 
-def _names(path: Path, facts: type[_Facts] | None) -> list[str]:
+def _names(path: Path, kind: type | None) -> list[str]:
     """The files that the folder is made of; of labels, which may lie among other things, those that `label` writes."""
-    if facts is LabelFacts:
+    if kind is LabelManifest:
         return [MANIFEST, *(name for name in LABEL_FILES if (path / name).exists())]
     return [name for name in files_in(path) if name not in SEALS - {MANIFEST}]
 
 
-def _sums(path: Path, names: Sequence[str], complete: bool) -> Iterator[str]:
+def _sums(path: Path, names: Sequence[str], hash_of: HashOf, complete: bool) -> Iterator[str]:
     """Whether SHA256SUMS tells of just these files as they are. complete: whether the names are all that lie there."""
     if not (path / SUMS).is_file():
         yield f"{SUMS}: is missing, so that nothing vouches for {MANIFEST}; run the command that made the folder again"
@@ -254,7 +210,7 @@ def _sums(path: Path, names: Sequence[str], complete: bool) -> Iterator[str]:
         if not (path / name).is_file():
             yield f"{name}: is no plain file"
             continue
-        line = sum_line(name, file_hash(path / name))
+        line = sum_line(name, hash_of(path / name))
         wanted.add(line)
         if line in told:
             continue
@@ -275,28 +231,25 @@ def _sums(path: Path, names: Sequence[str], complete: bool) -> Iterator[str]:
         yield f"{LEDGER}: has been written to since; what is new lies in {LEDGER}-wal"
 
 
-def _hashes(path: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
-    for name, facts in manifest["files"].items():
+def _hashes(path: Path, files: Mapping[str, FileFacts | str], hash_of: HashOf) -> Iterator[str]:
+    for name, facts in files.items():
         here = PurePosixPath(name)
         if here.is_absolute() or ".." in here.parts:
             yield f"{MANIFEST}: names {name}, which is not in the folder"
         elif not (path / name).exists():
             yield f"{name}: is missing"
         elif isinstance(facts, dict):
-            if file_facts(path / name) != facts:
+            if (path / name).stat().st_size != facts["bytes"] or hash_of(path / name) != facts["sha256"]:
                 yield f"{name}: is not of the size and hash that {MANIFEST} says"
-        elif (found := folder.digest(path / name)) != facts:
+        elif (found := folder.digest(path / name, hash_of)) != facts:
             yield f"{name}: its SHA-256 is {found[:12]}…, {MANIFEST} says {facts[:12]}…"
 
 
 class _Proof:
     """What both kinds of folders with labels are proved by."""
 
-    def __init__(
-        self, path: Path, manifest: Mapping[str, Any], found: Verified, constitution: Constitution
-    ) -> None:
+    def __init__(self, path: Path, found: Verified, constitution: Constitution) -> None:
         self.path = path
-        self.manifest = manifest
         self.found = found
         self.constitution = constitution
 
@@ -342,9 +295,9 @@ class _Proof:
 class _LabelProof(_Proof):
     """A folder of labels."""
 
-    def __init__(self, path: Path, manifest: Mapping[str, Any], found: Verified, ledger: str | None) -> None:
-        content = Constitution.model_validate(manifest["constitution_content"])
-        super().__init__(path, manifest, found, content)
+    def __init__(self, path: Path, manifest: LabelManifest, found: Verified, ledger: str | None) -> None:
+        super().__init__(path, found, Constitution.model_validate(manifest["constitution_content"]))
+        self.manifest = manifest
         self.ledger = ledger
 
     def problems(self) -> Iterator[str]:
@@ -419,16 +372,16 @@ class _LabelProof(_Proof):
             found = {row.id: row.probability or 0.5 for row in self.rows(LABEL_ROWS, Label)}
         return rules._replace(over_all=found)
 
-    def counts(self, rows: Mapping[str, Any]) -> Iterator[str]:
+    def counts(self, rows: LabelRows) -> Iterator[str]:
         """Rows by status, rows out, preferences."""
         found = Counter(label.status for label in self.rows(LABEL_ROWS, Label))
         for status in {*rows["by_status"], *found}:
             if found[status] != rows["by_status"].get(status, 0):
                 said = rows["by_status"].get(status)
                 yield f"{LABEL_ROWS}: {found[status]} rows are {status}, {MANIFEST} says {said}"
-        for name in ("in", "out"):
-            if found.total() != rows[name]:
-                yield f"{LABEL_ROWS}: holds {found.total()} rows, {MANIFEST} says {rows[name]} {name}"
+        for name, told in (("in", rows["in"]), ("out", rows["out"])):
+            if found.total() != told:
+                yield f"{LABEL_ROWS}: holds {found.total()} rows, {MANIFEST} says {told} {name}"
         preferred = sum(1 for _ in self.rows(PREFERENCE_ROWS, Preference))
         if preferred != rows["preferences"]:
             yield f"{PREFERENCE_ROWS}: holds {preferred} rows, {MANIFEST} says {rows['preferences']}"
@@ -465,8 +418,10 @@ class _LabelProof(_Proof):
 class _RunProof(_Proof):
     """A run folder."""
 
-    def __init__(self, path: Path, manifest: Mapping[str, Any], found: Verified) -> None:
-        super().__init__(path, manifest, found, load_constitution(path / CONSTITUTION))
+    def __init__(self, path: Path, manifest: RunManifest, found: Verified, hash_of: HashOf) -> None:
+        super().__init__(path, found, load_constitution(path / CONSTITUTION))
+        self.manifest = manifest
+        self.hash_of = hash_of
         self.settings = manifest["settings"]
         label = self.settings["label"]
         self.rules = derive.Rules(
@@ -497,7 +452,7 @@ class _RunProof(_Proof):
         yield from self.summary()
         for name in outputs:
             if (self.path / name / MANIFEST).exists():
-                inner = verify(self.path / name)
+                inner = _verified(self.path / name, self.hash_of)
                 yield from (f"{name}/{problem}" for problem in inner.problems)
 
     def stages(self) -> Iterator[str]:
@@ -532,7 +487,8 @@ class _RunProof(_Proof):
     def result(self, last: int) -> Iterator[str]:
         """What a run of several rounds came to is what its last round came to."""
         for name in (POLICY, HELD_OUT):
-            if folder.digest(self.path / name) != folder.digest(self.path / f"rounds/{last}" / name):
+            own, lasts = (self.path / name, self.path / f"rounds/{last}" / name)
+            if folder.digest(own, self.hash_of) != folder.digest(lasts, self.hash_of):
                 yield f"{name}: is not that of round {last}, the last"
 
     def summary(self) -> Iterator[str]:

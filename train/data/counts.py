@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NotRequired, TypedDict
+from typing import NotRequired
+
+from typing_extensions import TypedDict
 
 from preceptor.train.data.pairs import Encoded
 from preceptor.train.errors import TrainDataError

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 
 import torch
 
@@ -26,6 +26,7 @@ from preceptor.prompts.manifest import file_hash, versions, write_json, write_ma
 from preceptor.train.errors import CheckpointError, RunFolderError
 from preceptor.train.evaluation.report_card import CARD
 from preceptor.train.export.classifier import as_classifier, misread
+from preceptor.train.export.manifest import ExportManifest
 from preceptor.train.export.model_card import MadeIn, model_card
 from preceptor.train.export.provenance import REWARD, Origin, read_origin
 from preceptor.train.forward.reward_model import HEAD, RewardModel
@@ -45,7 +46,6 @@ DTYPES: dict[str, torch.dtype] = {
 }
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes as --max-lora-rank."""
-SCHEMA = 1
 
 
 class Exported(NamedTuple):
@@ -255,16 +255,21 @@ def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, place: Pat
         tokenizer.save_pretrained(str(place))
 
 
-def _manifest(origin: Origin, form: str, made: MadeIn, now: dict[str, str], place: Path) -> dict[str, Any]:
+class _BaseFrom(TypedDict, total=False):
+    base_from: str
+
+
+def _manifest(origin: Origin, form: str, made: MadeIn, now: dict[str, str], place: Path) -> ExportManifest:
     files = sorted(path for path in place.iterdir() if path.is_file())
     trained = origin.manifest
-    return {
+    base_from: _BaseFrom = {"base_from": origin.base_from} if origin.base_from else {}
+    manifest: ExportManifest = {
         "kind": "export",
-        "schema": SCHEMA,
+        "schema": 1,
         "format": form,
         "dtype": made.dtype,
         "base": origin.base_name,
-        **({"base_from": origin.base_from} if origin.base_from else {}),
+        **base_from,
         "constitutions": list(origin.constitutions),
         "judges": list(origin.judges),
         "training": {
@@ -277,6 +282,7 @@ def _manifest(origin: Origin, form: str, made: MadeIn, now: dict[str, str], plac
         "notes": list(made.notes),
         "files": {path.name: file_hash(path) for path in files},
     }
+    return manifest
 
 
 @contextmanager

@@ -10,10 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from preceptor.prompts.manifest import MANIFEST
+from preceptor.run.verify import verify
 from preceptor.train.dpo import train_dpo
+from preceptor.train.export.manifest import ExportManifest
 from preceptor.train.reward import train_reward
 from preceptor.train.settings import DpoSettings, RewardModelSettings
+from tests.declared import faults
 from tests.preceptor.conftest import Preceptor
+from tests.preceptor.resealed import reseal
 from tests.servers.hub import HubServer, serve_hub
 from tests.train.tiny import preference, save_tiny
 
@@ -45,6 +50,12 @@ def test_an_export_proves_itself_and_is_written_once(
     again = preceptor(*words)
     assert (again.code, again.out) == (2, "")
     assert again.err == f"error: {out} already holds something: choose another --out, or remove it\n"
+    manifest = json.loads((out / MANIFEST).read_text())
+    assert list(faults(manifest, ExportManifest)) == []
+    for fact in manifest.keys() - {"kind"}:
+        reseal(out, lambda told, fact=fact: told.pop(fact))
+        assert f"{MANIFEST}: {fact} is missing" in verify(out).problems
+        (out / MANIFEST).write_text(json.dumps(manifest))
     (out / "config.json").write_text("{}")
     assert preceptor("verify", out).code == 1
 

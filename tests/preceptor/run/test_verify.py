@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import stat
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from preceptor.judge.dataset.label_folder import FILES
-from preceptor.prompts.manifest import MANIFEST, SUMS
+from preceptor.prompts.manifest import MANIFEST, SUMS, file_hash
 from preceptor.run.verify import verify
 from tests.preceptor.conftest import Preceptor
 from tests.preceptor.resealed import reseal
@@ -86,6 +87,21 @@ def test_what_a_command_makes_is_derived_just_so(
     labelled: Callable[..., Path], flags: tuple[str, ...]
 ) -> None:
     assert problems(labelled(*flags), ledger=LEDGER) == ""
+
+
+def test_every_file_is_read_once_for_its_hash(
+    labelled: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = labelled()
+    hashed: Counter[str] = Counter()
+
+    def counted(path: Path) -> str:
+        hashed[path.name] += 1
+        return file_hash(path)
+
+    monkeypatch.setattr("preceptor.run.verify.file_hash", counted)
+    assert problems(out) == ""
+    assert hashed == Counter(path.name for path in out.iterdir() if path.name != SUMS)
 
 
 def test_rankings_are_derived_from_their_labels(labelled: Callable[..., Path]) -> None:
@@ -228,7 +244,7 @@ def test_a_malformed_manifest_is_a_finding(
         assert json.loads(ended.out)["problems"]
         assert "Traceback" not in ended.err
         text = (out / SUMS).read_text().splitlines(keepends=True)
-        from preceptor.prompts.manifest import file_hash, sum_line
+        from preceptor.prompts.manifest import sum_line
 
         own = sum_line(MANIFEST, file_hash(out / MANIFEST))
         (out / SUMS).write_text("".join(sorted([line for line in text if MANIFEST not in line] + [own])))
