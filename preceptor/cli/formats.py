@@ -36,7 +36,7 @@ walk from a preference to its label, from there to its judgements, and from ther
 | `card.md` | `label` | the dataset card: where the labels come from and what the judge is worth | people |
 | `8-heldout.jsonl` | `run` | [HeldOut](#heldout) | the report |
 | `metrics/stages.jsonl` | `run` | [StageRecord](#stagerecord) | `run`, `verify` |
-| `metrics.jsonl` of a training | `train`, `run` | one step: losses, figures, seconds | the report, TensorBoard and the like |
+| `metrics.jsonl` of a training | `train`, `run` | one step: losses and figures, [as below](#manifests-and-figures) | the report, TensorBoard and the like |
 | `manifest.json` | every command with a folder, last of all | settings, versions, seeds, counts, hashes, cost | `verify`, the same command again |
 | `SHA256SUMS` | every command with a folder, just before the manifest | every file with its hash, as `sha256sum` has it | `verify`, `sha256sum -c` |
 | `SHA256SUMS.sig` | `verify --sign` | a signature of it by an SSH key | `verify` |
@@ -67,6 +67,8 @@ FIGURES = (
     "preceptor.judge.figures",
     "preceptor.figures",
     "preceptor.train.loop.manifest",
+    "preceptor.train.estimate.plan_figures",
+    "preceptor.train.loop.metrics",
     "preceptor.train.export.manifest",
     "preceptor.train.data.counts",
     "preceptor.train.evaluation.reward_figures",
@@ -78,8 +80,12 @@ BESIDE = """\
 A label folder's `manifest.json` is a [LabelManifest](#labelmanifest), a run's a [RunManifest](#runmanifest), a training's a
 [TrainingManifest](#trainingmanifest), an export's an [ExportManifest](#exportmanifest). `verify` holds each to its type.
 `summary.json` is a [RunSummary](#runsummary), `report_card.json` [RewardFigures](#rewardfigures). `audit --json` prints
-[AuditFigures](#auditfigures), `evaluate --json` [EvaluationFigures](#evaluationfigures). A key whose type is
-`NotRequired` may be absent.
+[AuditFigures](#auditfigures), `evaluate --json` [EvaluationFigures](#evaluationfigures). What `--plan` of a training
+finds, and its manifest keeps, is a [PlanFigures](#planfigures). A row of a training's `metrics.jsonl` is a
+[SftMetrics](#sftmetrics), [RewardMetrics](#rewardmetrics), [DpoMetrics](#dpometrics), [KtoMetrics](#ktometrics) or
+[GroupMetrics](#groupmetrics), or a [HeldOutMetrics](#heldoutmetrics) between them; of PPO it is `step` beside a
+[PpoUpdateFigures](#ppoupdatefigures), [PpoRolloutFigures](#pporolloutfigures) or [PpoStepFigures](#ppostepfigures). A key
+whose type is `NotRequired` may be absent.
 """
 NOT_ROWS = {"Record", "Settings"}
 PLAIN = {"BaseModel", "Record", "NamedTuple", "TypedDict"}

@@ -374,7 +374,7 @@ class _LabelProof(_Proof):
 
     def counts(self, rows: LabelRows) -> Iterator[str]:
         """Rows by status, rows out, preferences."""
-        found = Counter(label.status for label in self.rows(LABEL_ROWS, Label))
+        found: Counter[str] = Counter(label.status for label in self.rows(LABEL_ROWS, Label))
         for status in {*rows["by_status"], *found}:
             if found[status] != rows["by_status"].get(status, 0):
                 said = rows["by_status"].get(status)

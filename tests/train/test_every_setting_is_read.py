@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import traceback
 from collections.abc import Callable
@@ -22,6 +23,15 @@ from preceptor.train.errors import CheckpointError
 from preceptor.train.estimate import dry_run, plan, schedule, timing
 from preceptor.train.grpo.train import train_grpo, train_rloo
 from preceptor.train.kto import train_kto
+from preceptor.train.loop.metrics import (
+    DpoMetrics,
+    GroupMetrics,
+    HeldOutMetrics,
+    KtoMetrics,
+    PpoUpdateFigures,
+    RewardMetrics,
+    SftMetrics,
+)
 from preceptor.train.ppo.train import train_ppo
 from preceptor.train.reward import train_reward
 from preceptor.train.settings import (
@@ -35,6 +45,7 @@ from preceptor.train.settings import (
     SftSettings,
 )
 from preceptor.train.sft import train_sft
+from tests.declared import faults
 from tests.train.rewards import vowels
 from tests.train.tiny import preference
 from tests.train.watchman import Watchman
@@ -58,6 +69,13 @@ DRAWN = {**SMALL, "samples": 2, "max_new_tokens": 3, "max_length": 32}
 REWARDED: dict[str, Any] = {"reward": vowels}
 GUARDED: dict[str, Any] = {**REWARDED, "guard": Watchman({})}
 
+
+class PpoRow(PpoUpdateFigures):
+    """A row as the file has it."""
+
+    step: int
+
+
 Runs = list[tuple[dict[str, Any], dict[str, Any]]]
 STAGES: dict[str, tuple[Callable[..., Any], type[LoopSettings], list[Any], Runs]] = {
     "sft": (train_sft, SftSettings, DEMONSTRATIONS, [(SMALL, {})]),
@@ -72,7 +90,10 @@ STAGES: dict[str, tuple[Callable[..., Any], type[LoopSettings], list[Any], Runs]
         train_reward,
         RewardModelSettings,
         PAIRS,
-        [({**SMALL, "held_out": 0.0, **more}, {}) for more in ({}, {"ensemble": 2}, {"per_principle": True})],
+        [
+            ({**SMALL, "held_out": 0.0, **more}, {})
+            for more in ({"held_out": 0.4}, {"ensemble": 2}, {"per_principle": True})
+        ],
     ),
     "ppo": (
         train_ppo,
@@ -89,6 +110,15 @@ STAGES: dict[str, tuple[Callable[..., Any], type[LoopSettings], list[Any], Runs]
 """The training, its settings, rows, and the runs that between them read every setting: settings of each, and what else
 it is given."""
 
+METRICS: dict[str, Any] = {
+    "sft": SftMetrics,
+    "kto": KtoMetrics,
+    "dpo": DpoMetrics,
+    "reward": RewardMetrics | HeldOutMetrics,
+    "ppo": PpoRow,
+    "grpo": GroupMetrics,
+    "rloo": GroupMetrics,
+}
 APART = {module.__name__ for module in (plan, dry_run, timing, schedule, settings_module)}
 """Modules that read settings to foretell a training or to check them: that alone has no effect."""
 
@@ -122,10 +152,13 @@ def test_every_training_is_here() -> None:
 
 @pytest.mark.parametrize("name", STAGES)
 def test_every_setting_is_read_by_its_training(name: str, tiny: Path, tmp_path: Path, read: set[str]) -> None:
+    """And its metrics are what their types say."""
     train, kind, rows, runs = STAGES[name]
     for number, (changes, given) in enumerate(runs):
         settings = kind.model_validate({"model": str(tiny), **changes})
         train(rows, settings, tmp_path / str(number), **given)
+        lines = (tmp_path / str(number) / "metrics.jsonl").read_text().splitlines()
+        assert [said for line in lines for said in faults(json.loads(line), METRICS[name])] == []
     assert set(kind.model_fields) - read == kind.without_effect
 
 

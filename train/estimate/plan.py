@@ -38,6 +38,7 @@ from preceptor.train.estimate.dry_run import (
 )
 from preceptor.train.estimate.matmul_speed import measured_speed
 from preceptor.train.estimate.memory import available_bytes, held_bytes
+from preceptor.train.estimate.plan_figures import PlanFigures
 from preceptor.train.estimate.random_weights import fill_with_random_weights, with_layers
 from preceptor.train.estimate.schedule import HeavyPass, StepSchedule, pair_schedule, read_weight, saved_steps
 from preceptor.train.estimate.timing import NOTHING, Form, Spread, Timing, sum_of, timed
@@ -106,10 +107,26 @@ class TrainingPlan(NamedTuple):
     notes: tuple[str, ...]
     """What was decided, and what will not do."""
 
-    def figures(self) -> dict[str, Any]:
+    def figures(self) -> PlanFigures:
         """For the manifest, and for --json."""
-        limits = self.time_range_s
-        return {**self._asdict(), "notes": list(self.notes), "time_range_s": limits and list(limits)}
+        return {
+            "stage": self.stage,
+            "steps": self.steps,
+            "rows": self.rows,
+            "tokens": self.tokens,
+            "memory_bytes": self.memory_bytes,
+            "memory": self.memory,
+            "available_bytes": self.available_bytes,
+            "disk_bytes": self.disk_bytes,
+            "kept_bytes": self.kept_bytes,
+            "time_s": self.time_s,
+            "time_range_s": None if self.time_range_s is None else list(self.time_range_s),
+            "time": self.time,
+            "gradient_checkpointing": self.gradient_checkpointing,
+            "heaviest_step": self.heaviest_step,
+            "two_rows": self.two_rows,
+            "notes": list(self.notes),
+        }
 
 
 class _Planned(NamedTuple):

@@ -7,6 +7,7 @@ from typing import Any, Literal, NotRequired
 from typing_extensions import TypedDict
 
 from preceptor.train.data.counts import TrainedRows
+from preceptor.train.estimate.plan_figures import NoPlan, PlanFigures
 
 
 class Measured(TypedDict, total=False):
@@ -47,8 +48,8 @@ class TrainingManifest(TypedDict):
     wall_s: float
     read: NotRequired[dict[str, Any]]
     """`source`, `sha256`, `set_aside`: which file the rows came from, and what reading it set aside."""
-    plan: NotRequired[dict[str, Any]]
-    """As `train.estimate.plan.TrainingPlan`. Absent, as are `measured` and `notes`, in folders of earlier versions."""
+    plan: NotRequired[PlanFigures | NoPlan]
+    """Absent, as are `measured` and `notes`, in folders of earlier versions."""
     measured: NotRequired[Measured]
     notes: NotRequired[list[str]]
     files: dict[str, str]

@@ -11,15 +11,16 @@ import json
 import pickle
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from preceptor.train.errors import RunFolderError
+from preceptor.train.loop.metrics import PpoMetrics
 from preceptor.train.loop.output_folder import (
     CHECKPOINTS,
     METRICS,
@@ -98,7 +99,7 @@ class Journal:
             keep_metrics(self.opened.path / name, carried.step)
         return carried
 
-    def write(self, step: int, steps: int, figures: Mapping[str, float], times: Sequence[float]) -> None:
+    def write(self, step: int, steps: int, figures: PpoMetrics, times: Sequence[float]) -> None:
         """One row, and word to whoever watches. `times`: clock at the start of the step, after its rewards, and
         so on."""
         spent = [later - sooner for sooner, later in pairwise(times)]
@@ -118,7 +119,8 @@ class Journal:
         if self._watch is not None:
             step_s = (time.monotonic() - self._began_s) / (step - self._first)
             speed = self._settings.batch_size / step_s
-            self._watch(TrainingProgress("ppo", step, steps, dict(figures), speed, step_s * (steps - step)))
+            shown = cast("dict[str, float]", dict(figures))
+            self._watch(TrainingProgress("ppo", step, steps, shown, speed, step_s * (steps - step)))
 
     def save(self, carried: Carried, roles: Roles, optimisers: Optimisers, keep_all: bool) -> None:
         """Write a checkpoint, whole or not at all, and drop those that nobody can ask for any more."""

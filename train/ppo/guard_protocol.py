@@ -26,8 +26,8 @@ class Moment(NamedTuple):
     step: int
     """Steps done; 0 before the first, when the policy is still what it started as."""
     steps: int
-    metrics: Mapping[str, float]
-    """The step's row; empty at step 0."""
+    metrics: Mapping[str, Any]
+    """The step's figures, as `train.loop.metrics.PpoMetrics`; empty at step 0."""
     kl_coef: float
     policy: PeftModel
     """The model with the policy acting, to sample from (`train.rollout.sampling.sample`) or to measure."""

@@ -24,7 +24,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ from torch import Tensor
 from preceptor.prompts.records import Prompt
 from preceptor.train.data.collate_replies import ReplyBatch, ReplyTokens, groups_of
 from preceptor.train.loop.manifest import Measured
+from preceptor.train.loop.metrics import PpoMetrics, PpoRolloutFigures, PpoStepFigures, RolloutFigures
 from preceptor.train.loop.output_folder import (
     METRICS,
     Trained,
@@ -123,7 +124,7 @@ def train_ppo(
         scorer.close()
     save_adapter(roles.adapted, opened.path)
     base.tokenizer.save_pretrained(str(opened.path))
-    metrics: dict[str, Any] = {**journal.last(), "final": {"step": ended.step, **final}}
+    metrics: dict[str, Any] = {**journal.last(), "final": {"step": ended.step, **(final or {})}}
     notes = (*notes, *roles.room.notes, *told_of_masked(opened.path / METRICS))
     if ended.stopped:
         metrics["stopped"] = ended.stopped
@@ -160,34 +161,37 @@ def run(
             asked, roll_out(asked, roles, settings, step, journal.opened.path), scorer, roles, settings, step
         )
         times.append(time.monotonic())
-        figures: dict[str, float] = {"kl_coef": carried.kl_coef, "masked": rolled.masked}
+        always: PpoStepFigures = {"kl_coef": carried.kl_coef, "masked": rolled.masked}
+        figures: PpoMetrics = always
         decision = Decision()
         if rolled.rollouts:
             first = not carried.running.seen
             carried = carried._replace(running=carried.running.joined(rolled.rewards))
             seen = look_back(rolled, carried, roles, settings, fit_values=first)
             times.append(time.monotonic())
-            figures = {**rollout_figures(rolled, seen), **figures}
-            decision = within_budget(figures["kl_nats"], settings.kl_budget, carried.within_step)
-        if rolled.rollouts and not decision.stop:
-            if settings.kl_budget is not None:
-                carried = carried._replace(within=copy_weights(roles, POLICY), within_step=step - 1)
-            rate = objective.linear_rate(1.0, step, steps, settings.warmup)
-            figures |= update(
-                seen,
-                roles,
-                optimisers,
-                policy_numbers(settings),
-                value_numbers(settings),
-                rates=(settings.learning_rate * rate, settings.value_learning_rate * rate),
-                epochs=settings.ppo_epochs,
-                minibatches=settings.minibatches,
-                shuffled_by=f"{settings.seed}:{step}",
-            )
-            coefficient = objective.adapted_coefficient(
-                carried.kl_coef, figures["kl_nats"], settings.kl_target
-            )
-            carried = carried._replace(kl_coef=coefficient)
+            drawn: PpoRolloutFigures = {**rollout_figures(rolled, seen), **always}
+            figures = drawn
+            decision = within_budget(drawn["kl_nats"], settings.kl_budget, carried.within_step)
+            if not decision.stop:
+                if settings.kl_budget is not None:
+                    carried = carried._replace(within=copy_weights(roles, POLICY), within_step=step - 1)
+                rate = objective.linear_rate(1.0, step, steps, settings.warmup)
+                learned = update(
+                    seen,
+                    roles,
+                    optimisers,
+                    policy_numbers(settings),
+                    value_numbers(settings),
+                    rates=(settings.learning_rate * rate, settings.value_learning_rate * rate),
+                    epochs=settings.ppo_epochs,
+                    minibatches=settings.minibatches,
+                    shuffled_by=f"{settings.seed}:{step}",
+                )
+                figures = {**drawn, **learned}
+                coefficient = objective.adapted_coefficient(
+                    carried.kl_coef, drawn["kl_nats"], settings.kl_target
+                )
+                carried = carried._replace(kl_coef=coefficient)
         carried = carried._replace(step=step)
         times.append(time.monotonic())
         if guard is not None and not decision.stop and (step % settings.guard_every == 0 or step == steps):
@@ -209,7 +213,7 @@ def _look(
     journal: Journal,
     carried: Carried,
     steps: int,
-    figures: Mapping[str, float],
+    figures: Mapping[str, Any],
 ) -> Decision:
     """Ask the guard, with the policy acting."""
     with roles.board.as_role(POLICY):
@@ -344,14 +348,19 @@ def fit_value_head(roles: Roles, values: Tensor, rewards: Tensor, mask: Tensor) 
     return (slope * values + shift) * mask
 
 
-def rollout_figures(rolled: Rolled, seen: Experience) -> dict[str, float]:
+class _SamplerGap(TypedDict, total=False):
+    sampler_gap_nats: float
+
+
+def rollout_figures(rolled: Rolled, seen: Experience) -> RolloutFigures:
     """What the step's replies say about the policy that wrote them."""
     count = len(rolled.rollouts)
     kl = ((seen.old - seen.reference) * seen.mask).sum(dim=1)  # (B,), k1 summed over each reply
     entropies = torch.cat([rollout.entropies for rollout in rolled.rollouts])
     apart = [(one.logprobs - one.sampler).abs() for one in rolled.rollouts if one.sampler is not None]
+    gap: _SamplerGap = {"sampler_gap_nats": float(torch.cat(apart).mean())} if apart else {}
     return {
-        **({"sampler_gap_nats": float(torch.cat(apart).mean())} if apart else {}),
+        **gap,
         "reward": float(rolled.rewards.mean()),
         "reward_std": float(rolled.rewards.std()) if count > 1 else 0.0,
         "kl_nats": float(kl.mean()),
@@ -363,12 +372,12 @@ def rollout_figures(rolled: Rolled, seen: Experience) -> dict[str, float]:
 
 def measured(
     asked: Sequence[TokenisedPrompt], roles: Roles, scorer: Scorer, settings: PpoSettings, folder: Path
-) -> dict[str, float]:
-    """The figures of the policy as it is handed back, on one more batch of rollouts."""
+) -> RolloutFigures | None:
+    """The figures of the policy as it is handed back, on one more batch of rollouts; None where none has a reward."""
     rollouts = roll_out(asked, roles, settings, 0, folder)
     rolled = reward_rollouts(asked, rollouts, scorer, roles, settings, 0)
     if not rolled.rollouts:
-        return {}
+        return None
     nothing = Carried(0, 0.0, objective.Running(), [], 0)
     return rollout_figures(rolled, look_back(rolled, nothing, roles, settings))
 

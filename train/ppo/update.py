@@ -14,6 +14,7 @@ from torch import Tensor
 
 from preceptor.train.data.collate_replies import ReplyTokens, groups_of
 from preceptor.train.errors import TrainDataError
+from preceptor.train.loop.metrics import PolicyFigures, UpdateFigures, ValueFigures
 from preceptor.train.models.adapters import POLICY
 from preceptor.train.ppo import objective
 from preceptor.train.ppo.checkpoint import Optimisers
@@ -60,7 +61,7 @@ def update(
     epochs: int,
     minibatches: int,
     shuffled_by: str,
-) -> dict[str, float]:
+) -> UpdateFigures:
     """`epochs` passes over the replies, in minibatches of whole prompts, each drawn anew. rates: the learning rates of
     policy and value function; shuffled_by: equal texts give equal minibatches.
 
@@ -71,8 +72,8 @@ def update(
         for group in optimiser.param_groups:
             group["lr"] = rate
     groups = groups_of(seen.replies)
-    policy_rows: list[dict[str, float]] = []
-    value_rows: list[dict[str, float]] = []
+    policy_rows: list[PolicyFigures] = []
+    value_rows: list[ValueFigures] = []
     near = True
     roles.train()
     for epoch in range(epochs):
@@ -86,14 +87,20 @@ def update(
                 policy_rows.append(row)
             value_rows.append(value_step(seen, part, roles, optimisers.value, **value))
     roles.adapted.eval()
-    rows = (policy_rows, value_rows)
-    means = {key: sum(row[key] for row in each) / len(each) for each in rows for key in each[0]}
     return {
-        **means,
+        "policy_loss": _mean([row["policy_loss"] for row in policy_rows]),
+        "clip_share": _mean([row["clip_share"] for row in policy_rows]),
+        "approx_kl": _mean([row["approx_kl"] for row in policy_rows]),
+        "value_loss": _mean([row["value_loss"] for row in value_rows]),
+        "value_clip_share": _mean([row["value_clip_share"] for row in value_rows]),
         "explained_variance": objective.explained_variance(seen.values, seen.returns, seen.mask),
         "policy_updates": len(policy_rows) - (not near),
         "learning_rate": rates[0],
     }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def policy_numbers(settings: PpoSettings) -> PolicyNumbers:
@@ -121,7 +128,7 @@ def policy_step(
     entropy: float,
     max_kl: float | None,
     max_grad_norm: float,
-) -> dict[str, float]:
+) -> PolicyFigures:
     """One update of the policy on the replies of `part`, unless it has moved too far already. The numbers are as in
     PpoSettings."""
     roles.board.switch(POLICY)
@@ -158,7 +165,7 @@ def value_step(
     *,
     value_clip: float | None,
     max_grad_norm: float,
-) -> dict[str, float]:
+) -> ValueFigures:
     """One update of the value function on the replies of `part`. The numbers are as in PpoSettings."""
     roles.board.switch(VALUE)
     tokens = _tokens(seen, part)
