@@ -37,7 +37,7 @@ from preceptor.train.pair_losses import pair_loss
 from preceptor.train.ppo.checkpoint import Carried
 from preceptor.train.ppo.objective import Running
 from preceptor.train.ppo.roles import VALUE, open_roles
-from preceptor.train.ppo.train import Rolled, look_back
+from preceptor.train.ppo.train import Rolled, experience_of
 from preceptor.train.ppo.update import policy_numbers, policy_step, value_numbers, value_step
 from preceptor.train.rollout.sampling import Rollout
 from preceptor.train.settings import PpoSettings
@@ -347,7 +347,7 @@ def test_a_step_of_ppo(model: Any, shared: bool) -> None:
         for (prompt, reply), logps in zip(ROWS, old, strict=True)
     ]
     carried = Carried(0, proof.KL_BETA, Running().joined(SCORES), [], 0)
-    seen = look_back(Rolled(rollouts, SCORES, 0), carried, roles, SETTINGS, fit_values=True)
+    seen = experience_of(Rolled(rollouts, SCORES, 0), carried, roles, SETTINGS, fit_values=True)
     mask, _, values, advantages, returns = found
     torch.testing.assert_close(seen.mask, mask)
     for theirs, mine in ((seen.old, old), (seen.values, values), (seen.returns, returns)):

@@ -79,9 +79,8 @@ def train_dpo(
     if isinstance(started, Trained):
         return started
     base = started.base
-    train, held_out = encode_sides(preferences, base, settings)
+    train, held_out = _encoded(preferences, base, settings)
     rows = pair_counts(train, held_out)
-    check_rows(rows)
     pairs = [*train.rows, *held_out.rows]
     session = started.planned(_plan(base, train, held_out, settings))
     settings = session.settings
@@ -90,7 +89,7 @@ def train_dpo(
     session.begin()
     args = TrainingArguments(**trainer_options(settings, session.folder, bool(held_out.rows)))
     adapted.to(args.device)
-    tokens = pass_tokens(settings, args.device)
+    tokens = pass_tokens(settings.pass_tokens, args.device)
     layout = choose_layout(adapted, train.rows, base.pad_id, with_logits=True)
     policy = Policy(adapted, layout.whole_logits)
 
@@ -128,9 +127,20 @@ def train_dpo(
 def plan_dpo(preferences: Sequence[Preference], settings: DpoSettings) -> TrainingPlan:
     """What `train_dpo` would take; reads config and tokenizer, and writes nothing."""
     base = skeleton(settings.model, load_dtype(settings.precision))
-    train, held_out = encode_sides(preferences, base, settings)
+    return _plan(base, *_encoded(preferences, base, settings), settings)
+
+
+def _encoded(preferences: Sequence[Preference], base: Base, settings: DpoSettings) -> tuple[Encoded, Encoded]:
+    """Tokens of the pairs to train on, and of those held out; TrainDataError where none is left to train on."""
+    train, held_out = encode_sides(
+        preferences,
+        base,
+        held_out=settings.held_out,
+        seed=settings.seed,
+        max_length=settings.max_length,
+    )
     check_rows(pair_counts(train, held_out))
-    return _plan(base, train, held_out, settings)
+    return train, held_out
 
 
 def _policy_and_reference(base: Base, settings: DpoSettings) -> tuple[PeftModel, bool]:

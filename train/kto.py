@@ -128,7 +128,7 @@ def _plan(base: Base, tokens: Demonstrated, good: Sequence[bool], settings: KtoS
             }
 
         def schedule(_: bool) -> StepSchedule:
-            return row_schedule(lengths, settings, base.model.config, batches, shapes)
+            return row_schedule(lengths, settings.epochs, base.model.config, batches, shapes)
 
         job = TrainingJob("kto", settings, prepare, on_cpu=True, checkpoints_tokenizer=True, adapters_saved=2)
         with quiet_loading():

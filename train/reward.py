@@ -89,7 +89,7 @@ def train_reward(
     session.begin()
     args = TrainingArguments(**trainer_options(settings, session.folder, bool(held_out.rows)))
     model.to(args.device)
-    tokens = pass_tokens(settings, args.device)
+    tokens = pass_tokens(settings.pass_tokens, args.device)
     layout = choose_layout(adapted, train.rows, base.pad_id, with_logits=False)
     sides = (targets(some.rows, heads, settings.seed) for some in (train, held_out) if some.rows)
     wanted = Targets(*map(torch.cat, zip(*sides, strict=True)))
@@ -134,8 +134,15 @@ def _encoded(
 ) -> tuple[Encoded, Encoded]:
     """Tokens of the pairs to train on, and of those held out; TrainDataError where none is left to train on."""
     check_attention(settings.attention)
-    sides = encode_sides(preferences, base, settings)
-    train, held_out = (_heard(side, settings) for side in sides)
+    train, held_out = encode_sides(
+        preferences,
+        base,
+        held_out=settings.held_out,
+        seed=settings.seed,
+        max_length=settings.max_length,
+    )
+    if settings.per_principle:
+        train, held_out = _heard(train), _heard(held_out)
     check_rows(pair_counts(train, held_out))
     return train, held_out
 
@@ -150,7 +157,7 @@ def _plan(base: Base, train: Encoded, held_out: Encoded, settings: RewardModelSe
         loss = _loss(heads, wanted, settings)
         return model, lambda fields: loss(model, PairBatch(**fields))[0].sum()
 
-    fitted = evenly(train.rows, FITTED_PAIRS) if _fits(settings, heads) else ()
+    fitted = evenly(train.rows, FITTED_PAIRS) if _fits(settings.length_debias, heads) else ()
     job = TrainingJob("reward", settings, prepare)
     return plan_pairs(job, base, train.rows, held_out.rows, [*held_out.rows, *fitted])
 
@@ -225,10 +232,8 @@ def _loss(
     )
 
 
-def _heard(encoded: Encoded, settings: RewardModelSettings) -> Encoded:
-    """With `per_principle`: pairs without an opinion on any principle set aside."""
-    if not settings.per_principle:
-        return encoded
+def _heard(encoded: Encoded) -> Encoded:
+    """The pairs with an opinion on some principle; the others set aside."""
     unheard = [pair.id for pair in encoded.rows if not pair.opinions]
     rows = [pair for pair in encoded.rows if pair.opinions]
     ids = {**encoded.ids_aside, **({UNHEARD: unheard} if unheard else {})}
@@ -237,9 +242,9 @@ def _heard(encoded: Encoded, settings: RewardModelSettings) -> Encoded:
     )
 
 
-def _fits(settings: RewardModelSettings, heads: Heads) -> bool:
+def _fits(length_debias: bool, heads: Heads) -> bool:
     """Whether offsets or the length direction are to be fitted after training."""
-    return settings.length_debias or heads.kind == "ensemble"
+    return length_debias or heads.kind == "ensemble"
 
 
 def _finish(
@@ -252,7 +257,7 @@ def _finish(
     """Fit what is fitted after training, offsets and length direction, and the report card."""
     seen = model.pair_features(held_out, *passing)  # (2, P, H)
     before: BeforeDebias | None = None
-    if _fits(settings, model.heads):
+    if _fits(settings.length_debias, model.heads):
         some = evenly(train, FITTED_PAIRS)
         fitted = model.pair_features(some, *passing)
         if settings.length_debias:

@@ -104,7 +104,7 @@ def _plan(base: Base, tokens: Demonstrated, settings: SftSettings) -> TrainingPl
             }
 
         def schedule(_: bool) -> StepSchedule:
-            return row_schedule(lengths, settings, base.model.config, batches, shapes)
+            return row_schedule(lengths, settings.epochs, base.model.config, batches, shapes)
 
         job = TrainingJob("sft", settings, prepare, on_cpu=True, checkpoints_tokenizer=True)
         return plan_training(job, base, schedule)

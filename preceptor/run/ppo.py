@@ -98,7 +98,9 @@ def _guarding(chosen: RunPpoSettings, cast: Cast) -> Iterator[Dialogue[Any]]:
         return
     judge = cast.config.open_judge(guarded.judge)
     parted = part(cast.train, cast.held_out, guarded, cast.config.seed)
-    steps = drawings(chosen, len(parted.train))
+    steps = drawings(
+        len(parted.train), epochs=chosen.epochs, samples=chosen.samples, batch_size=chosen.batch_size
+    )
     for step in (0, *saved_steps(steps, guarded.every)):
         new, old = (f"{name} {step}" + " mmm" * chosen.max_new_tokens for name in ("policy", "start"))
         pairs = [

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from preceptor.train.models.base import Base
-    from preceptor.train.settings import PairSettings
 
 
 _log = logging.getLogger(__name__)
@@ -233,14 +232,14 @@ def split_held_out(
 
 
 def encode_sides(
-    preferences: Sequence[Preference], base: Base, settings: PairSettings
+    preferences: Sequence[Preference], base: Base, *, held_out: float, seed: int, max_length: int
 ) -> tuple[Encoded, Encoded]:
-    """The pairs to train on and those held out, tokenised as the settings say."""
-    sides = split_held_out(preferences, settings.held_out, settings.seed)
-    train, held_out = (
-        encode_pairs(rows, base.tokenizer, settings.max_length, base.generation_eos) for rows in sides
+    """The pairs to train on and the share held out, tokenised."""
+    to_train, to_hold = (
+        encode_pairs(rows, base.tokenizer, max_length, base.generation_eos)
+        for rows in split_held_out(preferences, held_out, seed)
     )
-    return train, held_out
+    return to_train, to_hold
 
 
 def _eos(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -167,10 +167,19 @@ def plan_pairs(
 ) -> TrainingPlan:
     """What a training on pairs takes, measured on some of `held_out` and with `read` read once without gradients;
     else as `plan_training`."""
-    budget = pass_tokens(job.settings, training_device())
+    settings = job.settings
+    budget = pass_tokens(settings.pass_tokens, training_device())
 
     def schedule(shared: bool) -> StepSchedule:
-        made = pair_schedule(pairs, job.settings, base.model.config, budget, shared)
+        made = pair_schedule(
+            pairs,
+            base.model.config,
+            budget,
+            shared,
+            batch_size=settings.batch_size,
+            epochs=settings.epochs,
+            seed=settings.seed,
+        )
         weigh = partial(read_weight, config=base.model.config, budget=budget, shared=shared)
         return made._replace(held_out=weigh(evenly(held_out, EVALUATED)), around=weigh(read) + made.around)
 

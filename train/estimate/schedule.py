@@ -13,7 +13,6 @@ from preceptor.train.data.collate_pairs import batch_fields, collate_pairs
 from preceptor.train.data.pairs import PairTokens
 from preceptor.train.estimate.timing import Sample, Stratum, strata_of
 from preceptor.train.forward.reply_logprobs import row_tokens
-from preceptor.train.settings import LoopSettings
 
 SCORE_BYTES = 16
 """Rough bytes of the mask and what it is made of, for each pair of places in a row."""
@@ -62,20 +61,27 @@ def saved_steps(steps: int, every: int) -> list[int]:
 
 
 def pair_schedule(
-    pairs: Sequence[PairTokens], settings: LoopSettings, config: Any, pass_tokens: int, shared: bool
+    pairs: Sequence[PairTokens],
+    config: Any,
+    pass_tokens: int,
+    shared: bool,
+    *,
+    batch_size: int,
+    epochs: float,
+    seed: int,
 ) -> StepSchedule:
     """The schedule of a training on pairs: steps and passes are those that `PairTrainer` will make."""
     tokens = [pair.tokens for pair in pairs]
     lengths = row_tokens(pairs, shared)
-    batches = -(-len(pairs) // settings.batch_size)
-    steps = total_steps(batches, settings.epochs)
+    batches = -(-len(pairs) // batch_size)
+    steps = total_steps(batches, epochs)
     text = config.get_text_config()
     kept = 4 * KEPT_FLOATS * text.hidden_size * text.num_hidden_layers
     heaviest: dict[bool, tuple[float, int, list[int]]] = {}
     every: list[list[int]] = []
     for step in range(steps):
         if step % batches == 0:
-            epoch = grouped_batches(tokens, settings.batch_size, settings.seed, step // batches)
+            epoch = grouped_batches(tokens, batch_size, seed, step // batches)
         batch = epoch[step % batches]
         for number, part in enumerate(passes([lengths[at] for at in batch], pass_tokens)):
             rows = [batch[at] for at in part]
@@ -138,7 +144,7 @@ def _heavy_pairs(
 
 def row_schedule(
     lengths: Sequence[int],
-    settings: LoopSettings,
+    epochs: float,
     config: Any,
     batches: Sequence[Sequence[int]],
     shapes: Callable[[Sequence[int]], Mapping[str, Tensor]],
@@ -148,7 +154,7 @@ def row_schedule(
     `lengths` of the rows, `batches` of row numbers in the order of their steps; `shapes` makes tensors as
     TRL's batch of some rows has them.
     """
-    steps = total_steps(len(batches), settings.epochs)
+    steps = total_steps(len(batches), epochs)
 
     def weight(batch: Sequence[int]) -> float:
         return pass_weight(len(batch), max(lengths[at] for at in batch), config)

@@ -25,6 +25,7 @@ from trl import GRPOConfig, RLOOConfig  # type: ignore[attr-defined]
 
 from preceptor.judge.models.local.loading import quiet_loading
 from preceptor.prompts.records import Prompt
+from preceptor.train.data.counts import TrainedRows
 from preceptor.train.estimate.dry_run import skeleton
 from preceptor.train.estimate.plan import TrainingPlan
 from preceptor.train.grpo.trl_trainers import Grpo, Rloo, TrainerContext
@@ -39,7 +40,7 @@ from preceptor.train.loop.output_folder import (
 )
 from preceptor.train.loop.run import OnTrainingProgress, run_loop, trainer_options
 from preceptor.train.models.adapters import adapted_by, save_adapter
-from preceptor.train.models.base import load_for
+from preceptor.train.models.base import Base, load_for
 from preceptor.train.models.devices import load_dtype, pass_tokens, training_device
 from preceptor.train.rollout.prompts import TokenisedPrompt, drawings, encode_prompts, prompts_of_step
 from preceptor.train.rollout.rewards import (
@@ -116,7 +117,7 @@ def _train(
         return finished
     reward_folder(reward)  # a folder of another kind is refused before anything is loaded
     base = load_for(settings)
-    asked, rows = encode_prompts(prompts, settings, base)
+    asked, rows = _encoded(prompts, settings, base)
     # TRL makes a frozen copy of its own, but for GRPO without a KL term
     model = adapted_by(base, settings, frozen_reference=kind == "grpo" and not settings.kl_beta)
     scorer = open_outside(reward, training_device())
@@ -143,25 +144,39 @@ def plan_group(
     """What `train_grpo` or `train_rloo` would take, as far as it is known: its steps. Raises as they do for prompts,
     models and reward."""
     base = skeleton(settings.model, load_dtype(settings.precision))
-    asked, _ = encode_prompts(prompts, settings, base)
+    asked, _ = _encoded(prompts, settings, base)
     reward_identity(reward)  # one that is not there is told
     reward_folder(reward)
     plan = _unplanned(kind, settings, asked)
     return plan._replace(notes=("memory, time and disk are not predicted: TRL's trainer chooses its passes",))
 
 
-def rows_in_a_pass(settings: GroupSettings, longest: int, budget: int) -> int:
+def _encoded(
+    prompts: Sequence[Prompt], settings: GroupSettings, base: Base
+) -> tuple[list[TokenisedPrompt], TrainedRows]:
+    return encode_prompts(
+        prompts, base, max_new_tokens=settings.max_new_tokens, max_length=settings.max_length
+    )
+
+
+def _drawings(settings: GroupSettings, asked: Sequence[TokenisedPrompt]) -> int:
+    return drawings(
+        len(asked), epochs=settings.epochs, samples=settings.samples, batch_size=settings.batch_size
+    )
+
+
+def rows_in_a_pass(batch_size: int, longest: int, budget: int) -> int:
     """Replies that go through the model at a time, of which none has more than `longest` tokens with its prompt:
     a divisor of the step, since TRL weighs all passes of a step the same."""
-    rows = max(1, min(settings.batch_size, budget // longest))
-    return next(size for size in range(rows, 0, -1) if settings.batch_size % size == 0)
+    rows = max(1, min(batch_size, budget // longest))
+    return next(size for size in range(rows, 0, -1) if batch_size % size == 0)
 
 
 def _unplanned(kind: str, settings: GroupSettings, asked: Sequence[TokenisedPrompt]) -> TrainingPlan:
     """Nothing is predicted of a training that writes its own rows."""
     return TrainingPlan(
         stage=kind,
-        steps=drawings(settings, len(asked)) * settings.updates,
+        steps=_drawings(settings, asked) * settings.updates,
         rows=len(asked),
         tokens=sum(len(one.tokens) for one in asked),
         memory_bytes=None,
@@ -182,11 +197,11 @@ def _unplanned(kind: str, settings: GroupSettings, asked: Sequence[TokenisedProm
 def _trainer(model: PeftModel, group: TrainerContext, settings: GroupSettings) -> Any:
     asked = group.asked
     longest = max(len(one.tokens) for one in asked) + settings.max_new_tokens
-    rows = rows_in_a_pass(settings, longest, pass_tokens(settings, training_device()))
+    rows = rows_in_a_pass(settings.batch_size, longest, pass_tokens(settings.pass_tokens, training_device()))
     in_a_step = settings.batch_size // settings.samples
     order = [
         at
-        for step in range(1, drawings(settings, len(asked)) + 1)
+        for step in range(1, _drawings(settings, asked) + 1)
         for at in prompts_of_step(len(asked), in_a_step, settings.seed, step)
     ]
     options: dict[str, Any] = {

@@ -7,7 +7,6 @@ from importlib.util import find_spec
 import torch
 
 from preceptor.train.errors import CheckpointError
-from preceptor.train.settings import LoopSettings
 
 
 def accelerator() -> str:
@@ -36,9 +35,10 @@ def load_dtype(precision: str) -> torch.dtype:
     return torch.bfloat16 if use_bf16(precision) else torch.float32
 
 
-def pass_tokens(settings: LoopSettings, device: torch.device) -> int:
-    """Tokens to put through the model at a time: few enough for a CPU's cache, enough to keep a GPU busy."""
-    return settings.pass_tokens or (1024 if device.type == "cpu" else 8192)
+def pass_tokens(wanted: int | None, device: torch.device) -> int:
+    """Tokens to put through the model at a time. Where none are wanted: few enough for a CPU's cache, enough to keep a
+    GPU busy."""
+    return wanted or (1024 if device.type == "cpu" else 8192)
 
 
 def check_four_bit() -> None:

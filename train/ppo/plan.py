@@ -76,11 +76,15 @@ def plan_ppo(
     """What `train.ppo.train.train_ppo` would take. Raises as that does for prompts, models and reward."""
     dtype, device = load_dtype(settings.precision), training_device()
     base = skeleton(settings.model, dtype)
-    asked, rows = encode_prompts(prompts, settings, base)
+    asked, rows = encode_prompts(
+        prompts, base, max_new_tokens=settings.max_new_tokens, max_length=settings.max_length
+    )
     lengths = sorted((len(one.tokens) for one in asked), reverse=True)
     folder = reward_folder(reward)
     on_base = folder if folder is not None and same_base(folder, base.source) else None
-    steps = drawings(settings, len(asked))
+    steps = drawings(
+        len(asked), epochs=settings.epochs, samples=settings.samples, batch_size=settings.batch_size
+    )
     notes: tuple[str, ...] = ()
     if on_base is None:
         notes += ("what the reward takes is not in these figures: it does not stand on the policy's base",)
@@ -142,7 +146,7 @@ def rollout_bytes(
     makes of the prompts."""
     text = config.get_text_config()
     room = (longest + settings.max_new_tokens) * settings.samples
-    together = max(1, rollout_tokens(settings, device) // room)  # prompts
+    together = max(1, rollout_tokens(settings.rollout_tokens, device) // room)  # prompts
     prompts = min(together, settings.batch_size // settings.samples)
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
@@ -170,7 +174,7 @@ def _sketched(
     """A pass of each role that is trained; and why a prompt cannot be shared by its replies, or there is none."""
     dtype, reason = load_dtype(settings.precision), ""
     for shared in (True, False) if settings.samples > 1 else (False,):
-        batch = heaviest_batch(lengths, settings, pass_tokens(settings, device), shared)
+        batch = heaviest_batch(lengths, settings, pass_tokens(settings.pass_tokens, device), shared)
         numbers = torch.zeros(len(batch.target))  # (N,)
         fields = {**batch._asdict(), "old": numbers, "worth": numbers}
         try:

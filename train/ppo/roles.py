@@ -71,7 +71,10 @@ class Roles:
         self.device = training_device()
         adapted.to(self.device)
         self.value_head.to(self.device)
-        self.room = PassSizes(pass_tokens(settings, self.device), rollout_tokens(settings, self.device))
+        self.room = PassSizes(
+            pass_tokens(settings.pass_tokens, self.device),
+            rollout_tokens(settings.rollout_tokens, self.device),
+        )
         self.bf16 = use_bf16(settings.precision)
         self.checkpointing = bool(settings.gradient_checkpointing)
         self.shared = False

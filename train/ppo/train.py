@@ -108,7 +108,9 @@ def train_ppo(
     if (finished := found_finished(opened)) is not None:
         return finished
     base = load_for(settings)
-    asked, rows = encode_prompts(prompts, settings, base)
+    asked, rows = encode_prompts(
+        prompts, base, max_new_tokens=settings.max_new_tokens, max_length=settings.max_length
+    )
     folder = reward_folder(reward)
     shared = folder is not None and same_base(folder, base.source)
     roles = open_roles(base, settings, folder if shared else None)
@@ -148,7 +150,9 @@ def run(
     guard: Guard | None,
 ) -> Ended:
     """All steps, from the folder's last checkpoint on."""
-    steps = drawings(settings, len(asked))
+    steps = drawings(
+        len(asked), epochs=settings.epochs, samples=settings.samples, batch_size=settings.batch_size
+    )
     optimisers = open_optimisers(roles)
     carried = journal.resume(roles, optimisers)
     if carried.step == 0 and guard is not None:
@@ -167,7 +171,7 @@ def run(
         if rolled.rollouts:
             first = not carried.running.seen
             carried = carried._replace(running=carried.running.joined(rolled.rewards))
-            seen = look_back(rolled, carried, roles, settings, fit_values=first)
+            seen = experience_of(rolled, carried, roles, settings, fit_values=first)
             times.append(time.monotonic())
             drawn: PpoRolloutFigures = {**rollout_figures(rolled, seen), **always}
             figures = drawn
@@ -270,28 +274,68 @@ def reward_rollouts(
     )
 
 
-def shaped_rewards(rolled: Rolled, running: objective.Running, settings: PpoSettings) -> Tensor:
-    """Rewards (B,) as they are learned from: normalised, less the penalties."""
-    rewards = running.normalised(rolled.rewards) if settings.normalise_rewards else rolled.rewards
-    unfinished = torch.tensor([not rollout.ended for rollout in rolled.rollouts])  # (B,)
-    lengths = torch.tensor([float(len(rollout.reply)) for rollout in rolled.rollouts])  # (B,)
-    penalties = objective.length_penalties(
-        lengths, settings.length_penalty, settings.max_new_tokens, settings.overlong_buffer
-    )
-    return rewards - settings.missing_eos_penalty * unfinished - penalties
+def shaped_rewards(
+    rewards: Tensor,
+    rollouts: Sequence[Rollout],
+    *,
+    missing_eos_penalty: float,
+    length_penalty: float,
+    max_new_tokens: int,
+    overlong_buffer: int,
+) -> Tensor:
+    """Rewards (B,) of the replies as they are learned from, less the penalties. The numbers are as in PpoSettings."""
+    unfinished = torch.tensor([not rollout.ended for rollout in rollouts])  # (B,)
+    lengths = torch.tensor([float(len(rollout.reply)) for rollout in rollouts])  # (B,)
+    penalties = objective.length_penalties(lengths, length_penalty, max_new_tokens, overlong_buffer)
+    return rewards - missing_eos_penalty * unfinished - penalties
 
 
 # Look back
 
 
-def look_back(
+def experience_of(
     rolled: Rolled, carried: Carried, roles: Roles, settings: PpoSettings, fit_values: bool = False
+) -> Experience:
+    """What is learned from the step's replies: `shaped_rewards` and `look_back` with the numbers of the settings."""
+    normal = settings.normalise_rewards
+    shaped = shaped_rewards(
+        carried.running.normalised(rolled.rewards) if normal else rolled.rewards,
+        rolled.rollouts,
+        missing_eos_penalty=settings.missing_eos_penalty,
+        length_penalty=settings.length_penalty,
+        max_new_tokens=settings.max_new_tokens,
+        overlong_buffer=settings.overlong_buffer,
+    )
+    return look_back(
+        rolled.rollouts,
+        shaped,
+        carried.kl_coef,
+        roles,
+        kl_estimator=settings.kl_estimator,
+        gamma=settings.gamma,
+        lam=settings.lam,
+        whiten_advantages=settings.whiten_advantages,
+        fit_values=fit_values,
+    )
+
+
+def look_back(
+    rollouts: Sequence[Rollout],
+    shaped: Tensor,
+    kl_coef: float,
+    roles: Roles,
+    *,
+    kl_estimator: objective.Estimator,
+    gamma: float,
+    lam: float,
+    whiten_advantages: bool,
+    fit_values: bool = False,
 ) -> Experience:
     """What reference and value function say of the replies, and what each token was worth.
 
-    `fit_values`: first put the value head on the scale of these replies' rewards.
+    shaped: the replies' rewards (B,), as `shaped_rewards` has them. fit_values: first put the value head on the scale
+    of these rewards. The other numbers are as in PpoSettings.
     """
-    rollouts = rolled.rollouts
     replies = [(rollout.prompt, rollout.reply) for rollout in rollouts]
     lengths = torch.tensor([len(rollout.reply) for rollout in rollouts], device=roles.device)
     mask = torch.arange(int(lengths.max()), device=roles.device) < lengths[:, None]  # (B, L)
@@ -299,13 +343,13 @@ def look_back(
     old[mask] = torch.cat([rollout.logprobs for rollout in rollouts]).to(roles.device)
     reference = per_token(replies, mask, roles, roles.reference, lambda batch: roles.logprobs(batch).logprobs)
     values = per_token(replies, mask, roles, VALUE, roles.values)
-    shaped = shaped_rewards(rolled, carried.running, settings).to(roles.device)  # (B,)
+    shaped = shaped.to(roles.device)
     if fit_values:
         values = fit_value_head(roles, values, shaped, mask)
-    kl = objective.kl_per_token(old, reference, settings.kl_estimator) * mask  # (B, L)
-    rewards = objective.token_rewards(shaped, kl, carried.kl_coef, mask)  # (B, L)
-    advantages, returns = objective.gae(rewards, values, mask, settings.gamma, settings.lam)
-    if settings.whiten_advantages:
+    kl = objective.kl_per_token(old, reference, kl_estimator) * mask  # (B, L)
+    rewards = objective.token_rewards(shaped, kl, kl_coef, mask)  # (B, L)
+    advantages, returns = objective.gae(rewards, values, mask, gamma, lam)
+    if whiten_advantages:
         advantages = objective.whitened(advantages, mask)
     return Experience(replies, mask, old, reference, values, advantages, returns)
 
@@ -379,7 +423,7 @@ def measured(
     if not rolled.rollouts:
         return None
     nothing = Carried(0, 0.0, objective.Running(), [], 0)
-    return rollout_figures(rolled, look_back(rolled, nothing, roles, settings))
+    return rollout_figures(rolled, experience_of(rolled, nothing, roles, settings))
 
 
 # Steer

@@ -29,17 +29,18 @@ class TokenisedPrompt(NamedTuple):
     tokens: list[int]
 
 
-def drawings(settings: RolloutSettings, count: int) -> int:
-    """How often new replies are drawn in a training on `count` prompts: of PPO its steps."""
-    return math.ceil(settings.epochs * count * settings.samples / settings.batch_size)
+def drawings(prompts: int, *, epochs: float, samples: int, batch_size: int) -> int:
+    """How often new replies are drawn in a training on so many prompts: of PPO its steps. batch_size: replies."""
+    return math.ceil(epochs * prompts * samples / batch_size)
 
 
 def encode_prompts(
-    prompts: Sequence[Prompt], settings: RolloutSettings, base: Base
+    prompts: Sequence[Prompt], base: Base, *, max_new_tokens: int, max_length: int
 ) -> tuple[list[TokenisedPrompt], TrainedRows]:
     """The prompts in tokens, and what became of every row.
 
-    One that leaves no room for a reply loses its left. Raises TrainDataError where there is none at all.
+    One that leaves no room in `max_length` for a reply of `max_new_tokens` loses its left. Raises TrainDataError where
+    there is none at all.
     """
     asked: list[TokenisedPrompt] = []
     shortened = 0
@@ -50,7 +51,7 @@ def encode_prompts(
         except UnrenderableError as fault:
             aside[str(fault)] = aside.get(str(fault), 0) + 1
             continue
-        fitted = fit_prompt(tokens, settings.max_new_tokens, settings.max_length, base.tokenizer.bos_token_id)
+        fitted = fit_prompt(tokens, max_new_tokens, max_length, base.tokenizer.bos_token_id)
         assert fitted is not None, "the settings leave room for two tokens"
         shortened += len(fitted) < len(tokens)
         asked.append(TokenisedPrompt(prompt, fitted))
@@ -84,13 +85,13 @@ def sampling_of(settings: RolloutSettings, base: Base, device: torch.device) -> 
         top_p=settings.top_p,
         max_new_tokens=settings.max_new_tokens,
         stops=turn_ends(base.tokenizer, base.generation_eos),
-        batch_tokens=rollout_tokens(settings, device),
+        batch_tokens=rollout_tokens(settings.rollout_tokens, device),
     )
 
 
-def rollout_tokens(settings: RolloutSettings, device: torch.device) -> int:
-    """Tokens, of prompts and of room for replies, to generate together."""
-    return settings.rollout_tokens or (8192 if device.type == "cpu" else 65536)
+def rollout_tokens(wanted: int | None, device: torch.device) -> int:
+    """Tokens, of prompts and of room for replies, to generate together, also where none are wanted."""
+    return wanted or (8192 if device.type == "cpu" else 65536)
 
 
 def text_of(tokenizer: PreTrainedTokenizerBase, reply: Sequence[int], ended: bool) -> str:

@@ -24,7 +24,6 @@ from preceptor.train.estimate.schedule import (
 )
 from preceptor.train.estimate.timing import NOTHING, Clocked, Sample, Spread, Timing, strata_of, sum_of
 from preceptor.train.models.base import Base
-from preceptor.train.settings import RewardModelSettings
 from tests.train.architectures import SHARED, tiny_model
 from tests.train.estimate.test_plan import planned
 from tests.train.test_training import run, settings_of
@@ -40,9 +39,8 @@ TIMED = Timing(
 )
 
 
-def course_of(epochs: float = 1.0, **changes: Any) -> StepSchedule:
-    settings = RewardModelSettings.model_validate({"batch_size": 4, "epochs": epochs, **changes})
-    return pair_schedule(PAIRS, settings, CONFIG, 200, True)
+def course_of(epochs: float = 1.0, shared: bool = True) -> StepSchedule:
+    return pair_schedule(PAIRS, CONFIG, 200, shared, batch_size=4, epochs=epochs, seed=0)
 
 
 def sample(number: int) -> Sample:
@@ -83,8 +81,7 @@ def test_twice_the_passes_weigh_twice_as_much_and_nothing_is_left_out() -> None:
 
 def test_a_samples_inputs_are_its_pass_and_weigh_what_it_weighs() -> None:
     for shared in (True, False):
-        course = pair_schedule(PAIRS, RewardModelSettings(batch_size=4), CONFIG, 200, shared)
-        for one in course.strata:
+        for one in course_of(shared=shared).strata:
             for rows in {1, one.sample.rows}:
                 shape = one.sample.inputs(rows)["input_ids"].shape
                 assert one.sample.weight(rows) == pytest.approx(pass_weight(*shape, CONFIG), rel=0.02)

@@ -326,8 +326,7 @@ def test_in_parts_a_step_is_the_same(kind: str, tiny: Path, tmp_path: Path) -> N
 
 
 def test_a_pass_holds_a_divisor_of_the_step() -> None:
-    settings = GrpoSettings(batch_size=24, samples=8)
-    assert [rows_in_a_pass(settings, 100, budget) for budget in (50, 100, 799, 800, 2399, 10**6)] == [
+    assert [rows_in_a_pass(24, 100, budget) for budget in (50, 100, 799, 800, 2399, 10**6)] == [
         1,
         1,
         6,

@@ -41,7 +41,12 @@ def experience(settings: PpoSettings, longest: int, roles: Roles) -> Experience:
 def longest_of(settings: PpoSettings) -> int:
     from preceptor.train.rollout.prompts import encode_prompts
 
-    asked, _ = encode_prompts(PROMPTS, settings, load_base(settings.model))
+    asked, _ = encode_prompts(
+        PROMPTS,
+        load_base(settings.model),
+        max_new_tokens=settings.max_new_tokens,
+        max_length=settings.max_length,
+    )
     return max(len(one.tokens) for one in asked)
 
 
