@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
+from preceptor.constitution.edit import write_text
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import SLUG
 
@@ -45,3 +47,18 @@ def starter(name: str) -> str:
     if not re.fullmatch(SLUG, name):
         raise UserError(f"the name {name!r}; wanted a-z, 0-9 and single hyphens, as front-desk")
     return _STARTER.replace("NAME", name)
+
+
+def write_new(name: str, path: Path) -> None:
+    """Write the file. UserError for a name that is no slug, and where something is there already or cannot be."""
+    text = starter(name)
+    if path.exists():
+        raise UserError(
+            f"{path} is already there; wanted a new file: name another with --out, or remove it first"
+        )
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror}; wanted a folder that is there and writable"
+        ) from error

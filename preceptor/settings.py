@@ -122,6 +122,12 @@ class Access(Settings):
         """The judge's model; None for `checks`, which asks nobody."""
         return None if name == CHECKS else self.open(name)
 
+    def require(self, names: Iterable[str], effort: str | None) -> None:
+        """`require_use` and `require_effort`."""
+        named = list(names)
+        self.require_use(named)
+        self.require_effort(named, effort)
+
     def require_use(self, names: Iterable[str]) -> None:
         """Raise UserError where none of these models has a use for what was said of servers or placement."""
         asked = [name for name in names if name != CHECKS]

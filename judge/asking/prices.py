@@ -10,7 +10,7 @@ from importlib.resources import files
 
 from pydantic import Field
 
-from preceptor.judge.asking.price_file import loaded
+from preceptor.judge.asking.price_file import PriceFile, loaded
 from preceptor.judge.errors import RetiredModel
 from preceptor.judge.models import registry
 from preceptor.judge.models.protocol import Completion, Model, ModelName
@@ -204,6 +204,21 @@ def aged(model: str, price: Price, today: date) -> str:
         f"the price of {model} was last checked on {price.dated}: give today's with --price IN,OUT or "
         "`preceptor prices add`"
     )
+
+
+def remarks(file: PriceFile, today: date) -> tuple[list[str], list[str]]:
+    """Faults of a file of prices, with its models that are gone; and what else is to be said of it. A line each."""
+    faults = list(file.faults)
+    warnings: list[str] = []
+    for name, entry in file.entries.items():
+        where = f"{file.path}:{entry.line}: "
+        if said := going(name, entry.price, today):
+            (faults if entry.price.gone(today) else warnings).append(where + said)
+        if not entry.price.dated:
+            warnings.append(f"{where}the price of {name} has no day; add `dated: {today}`")
+        elif said := aged(name, entry.price, today):
+            warnings.append(where + said)
+    return faults, warnings
 
 
 def require_live(prices: Prices, models: Iterable[Model], day: date) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import difflib
 import sys
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from preceptor.cli import console, options
-from preceptor.cli.asking import show_plan, tell_of_batches
+from preceptor.cli.asking import show_plan, show_priced, tell_of_batches
 from preceptor.cli.constitution import FileArgument, PrintJsonOption, SourceArgument
 from preceptor.cli.flags import Flags
 from preceptor.cli.judging import JUDGING, OneJudge
@@ -140,40 +139,14 @@ def _short(value: Any) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
-def _asked_again(on: Path, constitution: Constitution, asking: Asking, as_json: bool) -> dict[str, Any]:
-    """The plan of labelling the folder's pairs anew, at the prices of the command that labelled them where no others
-    are given: what the ledger does not answer would be asked.
-    """
-    from preceptor.asking import stages
-    from preceptor.constitution.errors import UserError
-    from preceptor.judge.dataset.label_folder import LabelFolder
-    from preceptor.judge.settings import Price
-    from preceptor.label.run import job_of_folder, opened, pair_of
+def _asked_again(on: Path, constitution: Constitution, known: Asking, as_json: bool) -> dict[str, Any]:
+    """What of a label folder would be asked again, shown as a table or handed back for --json."""
+    from preceptor.label.asked_again import asked_again
 
-    folder = LabelFolder(on)
-    manifest = folder.read_manifest()
-    if manifest is None:
-        raise UserError(
-            f"{on} holds no labels with their manifest; wanted a folder that `preceptor label` has finished"
-        )
-    labels = list(folder.read_labels())
-    job = job_of_folder(manifest, constitution)
-    known = {name: Price.model_validate(price) for name, price in manifest.get("prices", {}).items()}
-    asking = asking.model_copy(update={"prices": known | dict(asking.prices)})
-    steps = opened(job)
-    pairs = [pair_of(label) for label in labels]
-    dialogues = list(stages.judging(pairs, constitution, steps, job.settings, job.rule))
-    planned = asyncio.run(stages.price(dialogues, asking))
+    again = asked_again(on, constitution, known)
     if not as_json:
-        show_plan(list(stages.judging(pairs, constitution, steps, job.settings, job.rule)), asking, False)
-    return {
-        "labels": len(labels),
-        "calls": sum(line.to_ask for line in planned.lines),
-        "in_ledger": sum(line.in_ledger for line in planned.lines),
-        "cost_usd": None
-        if any(line.cost_usd is None for line in planned.lines)
-        else sum(line.cost_usd or 0.0 for line in planned.lines),
-    }
+        show_priced(again.plan, again.asking)
+    return again.figures()
 
 
 def try_examples(
@@ -196,8 +169,7 @@ def try_examples(
     rules = load(source)
     if not cases(rules):
         raise UserError(f"{rules.identity} has no examples; a test wants `examples` under its principles")
-    asking.require_use([judge.needed])
-    asking.require_effort([judge.needed], settings.effort)
+    asking.require([judge.needed], settings.effort)
     asked = asking.open_judge(judge.needed)
     dialogues = list(trying(rules, asked, settings))
     if plan:
@@ -240,44 +212,25 @@ def ablate(
 ) -> None:
     """Leave out one principle at a time: which labels flip, and what it does to the agreement with gold."""
     from preceptor.asking import stages
-    from preceptor.asking.work import whole
     from preceptor.constitution.files import load
-    from preceptor.judge.groupings import GROUPINGS
-    from preceptor.label.trials import ablated, accuracy, can_judge, resummed, without
+    from preceptor.label.trials import ablate_labels, ablated_constitutions
     from preceptor.prompts.columns import mapping_of
 
     rules = load(source)
-    asking.require_use([judge.needed])
-    asking.require_effort([judge.needed], settings.effort)
+    asking.require([judge.needed], settings.effort)
     mapped = mapping_of(columns or [])
     rows = list(islice(stages.pairs_from(pairs, form, mapped, truncated), limit))
-    # judged each by itself, a label without a principle is the sum of the others; else every label is a new ask
-    each = GROUPINGS[settings.principles].resums
-    anew = [] if each else [one.id for one in rules.principles if can_judge(rules, one.id, judge.needed)]
-    rounds = {"": rules, **{principle: without(rules, principle) for principle in anew}}
-
     if plan:
+        rounds = ablated_constitutions(rules, judge.needed, settings)
         asked = asking.open_judge(judge.needed)
         every = [one for each in rounds.values() for one in stages.labelling(rows, each, asked, settings)]
         show_plan(every, asking, as_json)
         return
     tell_of_batches(asking)
-    labels: dict[str, list[Label]] = {}
-    spent: dict[str, dict[str, float]] = {}
-    for principle, constitution in rounds.items():
-        made = labels.setdefault(principle, [])
-        to_label = partial(stages.to_label, judge.needed, asking, constitution, settings)
-        left = asking.less(sum(one["cost_usd"] for one in spent.values()))
-        with console.progress(principle or "label") as watch:
-            now = whole(stages.AskJob(rows, to_label), left, made.append, watch).progress
-        spent[principle] = {"calls": now.asked, "in_ledger": now.from_ledger, "cost_usd": now.cost_usd}
-    by_id = {(principle, label.id): label for principle, made in labels.items() for label in made}
-    again = resummed(rules) if each else (lambda principle, label: by_id.get((principle, label.id)))
-    found = ablated(rules, labels[""], again)
-    total = {name: sum(one[name] for one in spent.values()) for name in ("calls", "in_ledger", "cost_usd")}
+    done = ablate_labels(rules, rows, judge.needed, settings, asking, console.progress)
     if as_json:
-        ablations = [one._asdict() | spent.get(one.principle, {}) for one in found]
-        base = {"constitution": rules.identity, "accuracy": accuracy(labels[""]), **total}
+        ablations = [one._asdict() | done.spent.get(one.principle, {}) for one in done.rows]
+        base = {"constitution": rules.identity, "accuracy": done.accuracy, **done.total}
         console.result(base | {"ablations": ablations})
         return
     table = [
@@ -286,12 +239,13 @@ def ablate(
             *(str(len(ids)) for ids in (one.flipped, one.undecided, one.decided)),
             "–" if one.accuracy is None else f"{one.accuracy:.3f}",
             "–" if one.change is None else f"{one.change:+.3f}",
-            f"${spent.get(one.principle, {}).get('cost_usd', 0.0):.2f}",
+            f"${done.spent.get(one.principle, {}).get('cost_usd', 0.0):.2f}",
         ]
-        for one in found
+        for one in done.rows
     ]
     columns = ["without", "flipped", "lose their winner", "gain one", "agreement with gold", "change", "cost"]
     console.table(f"{rules.identity} on {len(rows)} pairs, one principle left out", columns, table)
+    total = done.total
     console.say(
         f"{total['calls']:.0f} calls asked, {total['in_ledger']:.0f} from the ledger, ${total['cost_usd']:.2f}"
     )

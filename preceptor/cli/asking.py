@@ -11,6 +11,7 @@ from preceptor.cli import console
 
 if TYPE_CHECKING:
     from preceptor.asking.stages import AskingResult, AskJob
+    from preceptor.judge.asking.plan import AskingPlan
     from preceptor.judge.models.protocol import Dialogue
     from preceptor.prompts.records import Record
     from preceptor.settings import Asking, AskSettings
@@ -57,12 +58,20 @@ def show_plan_of(work: AskJob, asking: Asking, as_json: bool) -> None:
 
 
 def show_plan(dialogues: Iterable[Dialogue[Any]], asking: Asking, as_json: bool) -> None:
+    """What asking would cost at most, as a table or as one JSON object; nothing is asked."""
     from preceptor.asking import stages
 
     plan = asyncio.run(stages.price(dialogues, asking))
     if as_json:
         console.result({"rows": plan.rows, "models": [line._asdict() for line in plan.lines]})
-        return
+    else:
+        show_priced(plan, asking)
+
+
+def show_priced(plan: AskingPlan, asking: Asking) -> None:
+    """The plan as a table, with what is to be said of the prices."""
+    from preceptor.judge.asking import prices
+
     rows = [
         [
             line.model,
@@ -87,8 +96,6 @@ def show_plan(dialogues: Iterable[Dialogue[Any]], asking: Asking, as_json: bool)
         "as a\nbatch ≤",
         "at flex ≤",
     )
-    from preceptor.judge.asking import prices
-
     for said in prices.warnings(asking.price_table, (line.model for line in plan.lines), prices.today()):
         console.say(f"note: {said}")
     console.table(f"plan for {plan.rows} rows; nothing was asked (≤: at most)", columns, rows)

@@ -81,8 +81,7 @@ def audit(
         raise UserError(
             "--combine dawid-skene looks at a whole file of labels; use it with `preceptor label`"
         )
-    asking.require_use(judges.names)
-    asking.require_effort(judges.names, settings.effort)
+    asking.require(judges.names, settings.effort)
     job = Job(
         constitution=load(constitution),
         panels=judges.panels,

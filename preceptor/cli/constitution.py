@@ -46,7 +46,7 @@ def list_shipped(as_json: PrintJsonOption = False) -> None:
             }
             for one in loaded
         ]
-        _print_json({"constitutions": rows})
+        console.show_json({"constitutions": rows})
         return
     width = max(len(one.name) for one in loaded)
     for one in loaded:
@@ -62,7 +62,7 @@ def show(source: SourceArgument, as_json: PrintJsonOption = False) -> None:
 
     constitution = load(source)
     if as_json:
-        _print_json({"identity": constitution.identity} | constitution.model_dump(mode="json"))
+        console.show_json({"identity": constitution.identity} | constitution.model_dump(mode="json"))
     else:
         console.show(dump(constitution), end="")
 
@@ -73,22 +73,10 @@ def new(
     out: Annotated[Path | None, typer.Option(help="Where to write it.", show_default="NAME.yaml")] = None,
 ) -> None:
     """Write a commented file to start from; never over one that is there."""
-    from preceptor.constitution.edit import write_text
-    from preceptor.constitution.errors import UserError
-    from preceptor.constitution.starter import starter
+    from preceptor.constitution.starter import write_new
 
-    text = starter(name)
     path = out or Path(f"{name}.yaml")
-    if path.exists():
-        raise UserError(
-            f"{path} is already there; wanted a new file: name another with --out, or remove it first"
-        )
-    try:
-        write_text(path, text)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror}; wanted a folder that is there and writable"
-        ) from error
+    write_new(name, path)
     console.show(str(path))
 
 
@@ -164,7 +152,7 @@ def lint(
     remarks = find(constitution, revising=revising, known_tags=known_tag)
     errors = sum(remark.severity == "error" for remark in remarks)
     if as_json:
-        _print_json(
+        console.show_json(
             {
                 "constitution": constitution.identity,
                 "errors": errors,
@@ -187,7 +175,7 @@ def checks(as_json: PrintJsonOption = False) -> None:
 
     infos = catalogue()
     if as_json:
-        _print_json({"checks": [info._asdict() for info in infos]})
+        console.show_json({"checks": [info._asdict() for info in infos]})
         return
     for info in infos:
         console.show(f"{info.name}: {info.argument}\n    {info.meaning}\n    check: {info.example}")
@@ -198,7 +186,7 @@ def schema() -> None:
     """The JSON Schema of a constitution file."""
     from preceptor.constitution.files import json_schema
 
-    _print_json(json_schema())
+    console.show_json(json_schema())
 
 
 def _save(document: Document) -> None:
@@ -211,7 +199,3 @@ def _save(document: Document) -> None:
 def _line(remark: Remark) -> str:
     whose = f"{remark.principle}: " if remark.principle else ""
     return f"{remark.severity}: {whose}{remark.what}; {remark.todo}"
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    console.show_json(value)

@@ -41,8 +41,7 @@ def respond(
     from preceptor.prompts.pool import prompts_from
 
     check_file(out, [prompts])
-    asking.require_use([model])
-    asking.require_effort([model], settings.effort)
+    asking.require([model], settings.effort)
     rows = list(islice(prompts_from(prompts, mapping_of(columns or [])), limit))
     work = stages.AskJob(rows, partial(stages.to_respond, model, asking, settings))
     if plan:
@@ -77,8 +76,7 @@ def revise(
     from preceptor.prompts.rows import read_records
 
     check_file(out, [responses, constitution])
-    asking.require_use([model])
-    asking.require_effort([model], settings.effort)
+    asking.require([model], settings.effort)
     rules = load(constitution)
     rows = list(islice(read_records(responses, Response), limit))
     work = stages.AskJob(rows, partial(stages.to_revise, model, asking, rules, settings))
@@ -129,8 +127,7 @@ def score(
     rating.require_none()
     from preceptor.constitution.files import load
 
-    asking.require_use([judge.name])
-    asking.require_effort([judge.name], settings.effort)
+    asking.require([judge.name], settings.effort)
     rules = load(constitution)
     rows = list(islice(given(), limit))
     work = stages.AskJob(rows, partial(stages.to_score, judge.name, asking, rules, settings))

@@ -84,8 +84,7 @@ def label(
         canaries=comparing.canaries,
         recheck=comparing.recheck,
     )
-    asking.require_use(judges.names)
-    asking.require_effort(judges.names, settings.effort)
+    asking.require(judges.names, settings.effort)
     if judges.human and asking.cluster:
         raise UserError("--human asks a person at this terminal, not on a cluster; leave out --engine ray")
     mapped = tuple(mapping_of(columns or []).items())

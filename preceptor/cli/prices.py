@@ -13,7 +13,6 @@ from preceptor.judge.settings import Price
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import date
 
     from preceptor.judge.settings import LongPrice
 
@@ -80,15 +79,7 @@ def check(
             console.result({"path": str(path), "ok": True, "prices": {}, "faults": [], "warnings": []})
         return
     found = read_file(path)
-    day = table.today()
-    faults = list(found.faults)
-    warnings: list[str] = []
-    for name, entry in found.entries.items():
-        where = f"{path}:{entry.line}: "
-        if said := table.going(name, entry.price, day):
-            (faults if entry.price.gone(day) else warnings).append(where + said)
-        if said := _age(name, entry.price, day):
-            warnings.append(where + said)
+    faults, warnings = table.remarks(found, table.today())
     if as_json:
         shown = {
             name: entry.price.model_dump(mode="json", exclude_none=True)
@@ -133,14 +124,6 @@ def add(
     if registry.find(model) is None:
         console.say(f"note: no provider here answers to {model}; the price is written down all the same")
     console.show(str(path))
-
-
-def _age(name: str, price: Price, day: date) -> str:
-    from preceptor.judge.asking import prices as table
-
-    return (
-        table.aged(name, price, day) if price.dated else f"the price of {name} has no day; add `dated: {day}`"
-    )
 
 
 def _batch(prices: Any, name: str) -> dict[str, float] | None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from preceptor.asking import stages
+from preceptor.asking.stages import OnProgress
+from preceptor.asking.work import whole
 from preceptor.constitution.principle import Constitution, Principle
 from preceptor.judge.aggregate import order_means, sum_up, weights, winner
 from preceptor.judge.audit.canaries import pair_of_example
+from preceptor.judge.groupings import GROUPINGS
 from preceptor.judge.models.protocol import Dialogue, Model
 from preceptor.judge.records import Label, Letter, Pair
 from preceptor.judge.settings import LabelSettings
-from preceptor.settings import CHECKS
+from preceptor.settings import CHECKS, Asking
 
 Came = Literal["passed", "failed", "flipped", "no verdict"]
 
@@ -136,6 +141,64 @@ def can_judge(constitution: Constitution, principle: str, judge: str) -> bool:
 def accuracy(labels: Sequence[Label]) -> float | None:
     """Share of the pairs with gold whose label names it; None where there is no gold."""
     return _accuracy({label.id: _winner(label) for label in labels}, labels)
+
+
+class AblationRun(NamedTuple):
+    """All of an ablation."""
+
+    rows: list[Ablation]
+    accuracy: float | None
+    """With all principles; None where there is no gold."""
+    spent: dict[str, dict[str, float]]
+    """`calls`, `in_ledger` and `cost_usd` of each constitution that was asked about, by the principle that it lacks;
+    of the whole one under the empty name."""
+
+    @property
+    def total(self) -> dict[str, float]:
+        """The same of all together."""
+        return {
+            name: sum(one[name] for one in self.spent.values()) for name in ("calls", "in_ledger", "cost_usd")
+        }
+
+
+def ablated_constitutions(
+    constitution: Constitution, judge: str, settings: LabelSettings
+) -> dict[str, Constitution]:
+    """What pairs are labelled by, under the principle that each lacks: first the whole one, under the empty name.
+
+    Judged each by itself, a label without a principle is the sum of the others; else every label is a new ask.
+    """
+    if GROUPINGS[settings.principles].resums:
+        return {"": constitution}
+    left_out = [one.id for one in constitution.principles if can_judge(constitution, one.id, judge)]
+    return {"": constitution, **{principle: without(constitution, principle) for principle in left_out}}
+
+
+def ablate_labels(
+    constitution: Constitution,
+    pairs: Sequence[Pair],
+    judge: str,
+    settings: LabelSettings,
+    asking: Asking,
+    bar: Callable[[str], AbstractContextManager[OnProgress]],
+) -> AblationRun:
+    """Label the pairs by the constitution, and again less each principle where that takes new asks; then compare.
+
+    What stops the asking is raised: what was asked by then is in the ledger.
+    """
+    labels: dict[str, list[Label]] = {}
+    spent: dict[str, dict[str, float]] = {}
+    for principle, rules in ablated_constitutions(constitution, judge, settings).items():
+        made = labels.setdefault(principle, [])
+        work = stages.AskJob(pairs, partial(stages.to_label, judge, asking, rules, settings))
+        left = asking.less(sum(one["cost_usd"] for one in spent.values()))
+        with bar(principle or "label") as watch:
+            now = whole(work, left, made.append, watch).progress
+        spent[principle] = {"calls": now.asked, "in_ledger": now.from_ledger, "cost_usd": now.cost_usd}
+    by_id = {(principle, label.id): label for principle, made in labels.items() for label in made}
+    sums = GROUPINGS[settings.principles].resums
+    again = resummed(constitution) if sums else lambda principle, label: by_id.get((principle, label.id))
+    return AblationRun(ablated(constitution, labels[""], again), accuracy(labels[""]), spent)
 
 
 def resummed(constitution: Constitution) -> Callable[[str, Label], Label | None]:
