@@ -62,18 +62,29 @@ def run(
         list[str] | None,
         typer.Argument(help="section.key=value, such as dpo.beta=0.2.", metavar="[KEY=VALUE]..."),
     ] = None,
+    ledger: Annotated[
+        str | None,
+        typer.Option(
+            "--ledger",
+            metavar="TEXT",
+            help="The ledger of calls: a file or a database URL; else ledger.db in the run folder.",
+        ),
+    ] = None,
     plan: options.PlanOption = False,
     as_json: options.JsonOption = False,
 ) -> None:
     """Run a whole pipeline from a file; run again, it goes on where it stopped."""
-    _run(file, overrides or [], plan, as_json)
+    _run(file, overrides or [], plan, as_json, ledger)
 
 
-def _run(file: Path, overrides: list[str], plan: bool, as_json: bool) -> None:
+def _run(file: Path, overrides: list[str], plan: bool, as_json: bool, ledger: str | None = None) -> None:
     need_training()
     from preceptor.run.config import load
 
-    run_or_plan(load(file, overrides), plan, as_json)
+    config = load(file, overrides)
+    if ledger is not None:
+        config = config.model_copy(update={"ledger": ledger})
+    run_or_plan(config, plan, as_json)
 
 
 def run_or_plan(config: RunConfig, plan: bool, as_json: bool) -> None:
@@ -124,7 +135,8 @@ def verify(
         typer.Option(
             "--ledger",
             metavar="TEXT",
-            help="Where the calls of a label folder are, to hold its judgements against the raw replies.",
+            help="Where the calls are, to hold what was judged against the raw replies: of a label folder, and of a "
+            "run that named a ledger.",
         ),
     ] = None,
     sign: Annotated[

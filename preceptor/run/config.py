@@ -82,6 +82,11 @@ class RunConfig(AskSettings, RoundSettings):
 
     out: str
     """The run folder."""
+    ledger: str | None = Field(default=None, exclude=True)
+    """The ledger of calls: a file or a database URL; else ledger.db in the run folder.
+
+    It changes no result and may hold a password: the run's manifest does not name it.
+    """
     seed: int = 0
     """Equal seeds give equal results."""
     model: str

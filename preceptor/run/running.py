@@ -152,9 +152,9 @@ class Stage:
 
 
 def asking_of(config: RunConfig) -> Asking:
-    """How a run asks: over the ledger in its own folder."""
+    """How a run asks: over the ledger that it names, or the one in its own folder."""
     said = {name: getattr(config, name) for name in AskSettings.model_fields}
-    return Asking(ledger=str(Path(config.out) / LEDGER), **said)
+    return Asking(ledger=config.ledger or str(Path(config.out) / LEDGER), **said)
 
 
 class RunPrompts(NamedTuple):

@@ -92,8 +92,9 @@ class Verified:
 def verify(path: Path, ledger: str | None = None, signed_by: Path | None = None) -> Verified:
     """What is wrong with a folder.
 
-    ledger: where the calls of a label folder are; a run folder brings its own. signed_by: the public key of whoever
-    must have signed. Raises UserError where there is no manifest, for then the command that writes it has not finished.
+    ledger: where the calls are, of a label folder and of a run that named a ledger; other runs bring theirs.
+    signed_by: the public key of whoever must have signed. Raises UserError where there is no manifest, for then the
+    command that writes it has not finished.
     """
     if not (path / MANIFEST).exists():
         raise UserError(
@@ -134,7 +135,7 @@ def _look(
     if found.problems:
         return  # rows of files that have changed would only say the same again
     if kind is RunManifest:
-        yield from _RunProof(path, cast("RunManifest", manifest), found, hash_of).problems()
+        yield from _RunProof(path, cast("RunManifest", manifest), found, hash_of, ledger).problems()
     elif kind is LabelManifest:
         yield from _LabelProof(path, cast("LabelManifest", manifest), found, ledger).problems()
 
@@ -418,10 +419,13 @@ class _LabelProof(_Proof):
 class _RunProof(_Proof):
     """A run folder."""
 
-    def __init__(self, path: Path, manifest: RunManifest, found: Verified, hash_of: HashOf) -> None:
+    def __init__(
+        self, path: Path, manifest: RunManifest, found: Verified, hash_of: HashOf, ledger: str | None
+    ) -> None:
         super().__init__(path, found, load_constitution(path / CONSTITUTION))
         self.manifest = manifest
         self.hash_of = hash_of
+        self.ledger = ledger or str(path / LEDGER)
         self.settings = manifest["settings"]
         label = self.settings["label"]
         self.rules = derive.Rules(
@@ -438,7 +442,7 @@ class _RunProof(_Proof):
             yield f"{CONSTITUTION}: is {self.constitution.identity}, {MANIFEST} says {self.manifest['constitution']}"
         yield from self.stages()
         outputs = [name for stage in self.manifest["stages"] for name in stage["outputs"]]
-        with raw_replies(str(self.path / LEDGER)) as calls:
+        with raw_replies(self.ledger) as calls:
             for name in outputs:
                 if (prove := PROOFS.get(base_name(name))) is not None:
                     yield from prove(self, round_folder(name), name, calls)

@@ -23,7 +23,7 @@ from preceptor.records import HeldOut
 from preceptor.run import once, pipeline
 from preceptor.run.config import load
 from preceptor.run.guard import part
-from preceptor.run.running import chosen_prompts
+from preceptor.run.running import asking_of, chosen_prompts
 from preceptor.run.verify import verify
 from preceptor.train.embedded import WEIGHTS
 from preceptor.train.evaluation.compare import kl_nats, reply_logprobs
@@ -280,6 +280,30 @@ def test_the_plan_of_a_run_that_has_not_begun_is_never_less_than_what_it_asks(
         least = by_model[name.rpartition("/")[2]]
         assert least["in_ledger"] == 0
         assert least["to_ask"] + least["may_ask"] >= line["in_ledger"] > 0
+
+
+def test_a_run_goes_by_the_ledger_that_is_named(folder: Path, tmp_path: Path, preceptor: Preceptor) -> None:
+    """And never tells of it: it may hold a password."""
+    file, known = folder.parent / "run.yaml", folder / "ledger.db"
+    over_it = planned(preceptor, file, f"out={tmp_path / 'fresh'}", "--ledger", known)
+    assert over_it["embedded"]["in_ledger"] > 0
+    assert planned(preceptor, file, f"out={tmp_path / 'fresh'}", f"ledger={known}") == over_it
+    config = load(file, [f"ledger={known}"])
+    assert asking_of(config).ledger == str(known)
+    assert "ledger" not in config.model_dump(mode="json")
+
+
+def test_a_run_over_a_ledger_elsewhere_is_verified_over_that(folder: Path, tmp_path: Path) -> None:
+    copy, ledger = tmp_path / "copy", str(tmp_path / "elsewhere.db")
+    shutil.copytree(folder, copy)
+    (copy / "ledger.db").rename(ledger)
+    reseal(copy)
+    assert verify(copy, ledger=ledger).problems == []
+    (problem,) = verify(copy).problems
+    assert problem.endswith("ledger.db: there is no ledger here; name one with --ledger")
+    with closing(sqlite3.connect(ledger)) as calls, calls:
+        calls.execute("delete from calls where stage = 'label'")
+    assert any("calls are not in the ledger" in problem for problem in verify(copy, ledger=ledger).problems)
 
 
 def test_the_plan_counts_what_a_model_that_guards_is_asked(folder: Path, preceptor: Preceptor) -> None:
