@@ -84,6 +84,10 @@ def _run(file: Path, overrides: list[str], plan: bool, as_json: bool, ledger: st
     config = load(file, overrides)
     if ledger is not None:
         config = config.model_copy(update={"ledger": ledger})
+    if config.ledger is not None:
+        from preceptor.judge.ledger.location import location_of
+
+        location_of(config.ledger)  # what is none is told before a folder is made
     run_or_plan(config, plan, as_json)
 
 

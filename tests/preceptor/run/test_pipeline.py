@@ -293,6 +293,17 @@ def test_a_run_goes_by_the_ledger_that_is_named(folder: Path, tmp_path: Path, pr
     assert "ledger" not in config.model_dump(mode="json")
 
 
+@pytest.mark.parametrize("words", [("--ledger", "mysql://x/y"), ("ledger=mysql://x/y",)], ids=" ".join)
+def test_what_is_no_ledger_is_told_before_a_folder_is_made(
+    words: tuple[str, ...], tmp_path: Path, preceptor: Preceptor
+) -> None:
+    (tmp_path / "run.yaml").write_text(RUN.format(out=tmp_path / "out"))
+    ended = preceptor("run", tmp_path / "run.yaml", *words)
+    assert ended.code == 2
+    assert "mysql://x/y: a ledger is kept in SQLite or PostgreSQL" in ended.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_run_over_a_ledger_elsewhere_is_verified_over_that(folder: Path, tmp_path: Path) -> None:
     copy, ledger = tmp_path / "copy", str(tmp_path / "elsewhere.db")
     shutil.copytree(folder, copy)
