@@ -252,7 +252,7 @@ def pairs_to_label(
     replies are compared; `truncated`: whether one that was cut off at its length is among them. Which one is a is drawn
     by a hash of their ids: no slot is the revised one's.
     """
-    _tell_cut(responses, truncated)
+    tell_cut(responses, truncated)
     by_prompt: dict[str, list[Response]] = {}
     for response in responses:
         if usable(response, truncated):
@@ -277,7 +277,7 @@ def usable(response: Response, truncated: Truncated) -> bool:
     return response.status == "ok" or (truncated == "keep" and response.status == "truncated")
 
 
-def _tell_cut(responses: Sequence[Response], truncated: Truncated) -> None:
+def tell_cut(responses: Sequence[Response], truncated: Truncated) -> None:
     """Say how many samples were cut at their length, and what becomes of them.
 
     Kept they teach a judge of length and of finished sentences what it is to teach; a principle that does not look at
@@ -299,7 +299,7 @@ def groups_from(source: str, truncated: Truncated = "keep") -> Iterable[Group]:
     if _wrote(source) is not Response:
         return read_groups(source)
     responses = list(read_records(source, Response))
-    _tell_cut(responses, truncated)
+    tell_cut(responses, truncated)
     return groups_of(response for response in responses if usable(response, truncated))
 
 
@@ -318,7 +318,7 @@ def replies_from(
     """The single replies of a file: what `preceptor respond` wrote, or both sides of every pair, in any layout."""
     if _wrote(source) is Response:
         rows = list(read_records(source, Response))
-        _tell_cut(rows, truncated)
+        tell_cut(rows, truncated)
         return (ReplyToScore(row.id, row.prompt, row.text) for row in rows if usable(row, truncated))
     return (
         ReplyToScore(f"{pair.id}-{side}", pair.prompt, text)
