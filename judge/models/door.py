@@ -28,6 +28,8 @@ from preceptor.prompts.thoughts import split
 LARGEST_BODY = 32 * 2**20
 """Bytes of one reply that are read; the longest replies of today's models have a hundredth of it, with
 probabilities."""
+LARGEST_RESULTS = 16 * 2**30
+"""Bytes of a batch's results that are read: those of 50,000 requests with all probabilities have a quarter of it."""
 MOST_TOKENS = 10**7
 """A count above it is no count: no model reads or writes so many."""
 LONGEST_NAME = 200
@@ -152,6 +154,11 @@ def unreadable(provider: str, why: object, request: Request, counts: Counts = Co
     paid = Completion(text="", finish_reason="cut", finish_word="unreadable", **usage)
     said = f"it has no {why}" if isinstance(why, KeyError) else str(why)
     return Unreadable(f"{provider} answered with a broken body: {sound(said)[:300]}", paid)
+
+
+def too_long(provider: str, request: Request) -> Unreadable:
+    """The error for a line of a batch's results that is longer than a reply may be: it was paid for."""
+    return unreadable(provider, f"a line of more than {LARGEST_BODY // 2**20} MiB, which is not read", request)
 
 
 def sound(text: str) -> str:

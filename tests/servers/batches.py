@@ -35,7 +35,8 @@ class Plan(NamedTuple):
     batch all of them."""
     undone: tuple[int, ...] = ()
     faults: Mapping[int, str] = {}
-    """Number of a request -> `400`, `500`, `lost` (no line comes back), `broken` (its line is not JSON), `refuses NAME`
+    """Number of a request -> `400`, `500`, `lost` (no line comes back), `broken` (its line is not JSON),
+    `long` (its line has a megabyte), `refuses NAME`
     (a 400 about that parameter where the body has it)."""
     looks: int = 2
     """Looks until it has ended."""
@@ -223,6 +224,9 @@ class BatchServer(LLMServer):
             if fault == "broken":
                 results.append((name, None))
                 continue
+            if fault == "long":
+                results.append((name, {"response" if kind == "openai" else "type": "x" * 10**6}))
+                continue
             path = "/v1/chat/completions" if kind == "openai" else "/v1/messages"
             answer = await self.answer(path, json.dumps(body).encode()) if fault == "ok" else None
             results.append((name, _result(kind, answer, fault, said)))
@@ -311,7 +315,7 @@ def _result(kind: str, answer: Answer | None, fault: str, said: str) -> dict[str
 
 
 def _failed(result: dict[str, Any]) -> bool:
-    return result["response"] is None or result["response"]["status_code"] != 200
+    return not isinstance(result["response"], dict) or result["response"]["status_code"] != 200
 
 
 def _jsonl(results: list[tuple[str, Any]]) -> bytes:

@@ -14,6 +14,7 @@ from preceptor.judge.models import door
 from preceptor.judge.models.batch_protocol import SLOW_S, BatchLimits, BatchResult, Remote
 from preceptor.judge.models.http.faults import FaultContext, HttpFault, Throttled, error_of, fault_of
 from preceptor.judge.models.http.model import HttpModel
+from preceptor.judge.models.http.result_lines import result_lines
 from preceptor.judge.models.learned import warn_of_lost_effort
 from preceptor.judge.models.openai import codec
 from preceptor.judge.models.protocol import Completion, Request
@@ -92,13 +93,13 @@ class OpenAIBatches:
             with codec.faults(self._model.asked, self._model.line.address):
                 reading = self._client.files.with_streaming_response.content(place, timeout=SLOW_S)
                 async with reading as answer:
-                    async for text in answer.iter_lines():
-                        line = _line(text)
-                        if line is not None:
-                            yield line
+                    async for result in result_lines(answer.iter_bytes(), "openai"):
+                        yield result
 
     def read(self, result: BatchResult, request: Request) -> Completion:
         """The answer; the model learns which optional parameter its server refuses."""
+        if result.too_long:
+            raise door.too_long("openai", request)
         answer = result.body.get("response") or {}
         body = answer.get("body")
         status = int(answer.get("status_code") or 0)
@@ -147,14 +148,6 @@ def _error_of(fault: HttpFault) -> ModelError:
     if not fault.status or any(mark in fault.code for mark in AGAIN):
         return Transient(f"openai: {fault.message}")
     return error_of(fault)
-
-
-def _line(text: str) -> BatchResult | None:
-    try:
-        line = door.json_of(text.encode())
-        return BatchResult(str(line["custom_id"]), line)
-    except (ValueError, KeyError, TypeError):
-        return None
 
 
 def _file_name(token: str) -> str:
