@@ -84,8 +84,8 @@ class BatchProvider(Protocol):
         ...
 
     def read(self, result: BatchResult, request: Request) -> Completion:
-        """The answer. Raises Transient where another batch may bring one, Rejected where none can, Unreadable for a line
-        that is too long."""
+        """The answer. Raises Transient where another batch may bring one, Rejected where none can, Unreadable for a
+        line that is too long."""
         ...
 
 

@@ -33,8 +33,10 @@ LARGEST_RESULTS = 16 * 2**30
 MOST_TOKENS = 10**7
 """A count above it is no count: no model reads or writes so many."""
 LONGEST_NAME = 200
-STANDARD_TIERS = frozenset({"", "default", "auto", "standard", "batch"})
+STANDARD_TIERS = frozenset({"", "default", "auto", "standard", "on_demand", "batch"})
 """Words for a tier at the ordinary price; that of a batch is known from having asked in one."""
+PRICED_TIERS = frozenset({"flex", "priority"})
+"""Words for a tier whose price is known; at any other, what a reply costs is estimated."""
 
 GOOD_ENDS = frozenset({"", "stop", "end_turn", "eos", "eos_token", "stop_sequence", "complete", "completed"})
 """Finish reasons of a reply that is all there; the empty one: none was given."""
@@ -118,6 +120,9 @@ def completion_of(arrived: Arrived, request: Request) -> Completion:
     probabilities = None
     if request.menu and arrived.tokens:
         probabilities = verdict_probabilities(arrived.tokens, request.menu)
+    tier, usage = _name(arrived.tier).lower(), _usage(arrived.counts, request, text + thoughts)
+    if tier not in STANDARD_TIERS | PRICED_TIERS:
+        usage["usage"] = "estimated"
     made = Completion(
         text=text,
         thoughts=thoughts,
@@ -125,8 +130,8 @@ def completion_of(arrived: Arrived, request: Request) -> Completion:
         finish_word=word,
         probabilities=probabilities,
         served_by=_name(arrived.served_by),
-        tier="" if (tier := _name(arrived.tier).lower()) in STANDARD_TIERS else tier,
-        **_usage(arrived.counts, request, text + thoughts),
+        tier="" if tier in STANDARD_TIERS else tier,
+        **usage,
     )
     made = admitted(made, request)
     _check_prompt_was_read(made, request)
@@ -158,7 +163,9 @@ def unreadable(provider: str, why: object, request: Request, counts: Counts = Co
 
 def too_long(provider: str, request: Request) -> Unreadable:
     """The error for a line of a batch's results that is longer than a reply may be: it was paid for."""
-    return unreadable(provider, f"a line of more than {LARGEST_BODY // 2**20} MiB, which is not read", request)
+    return unreadable(
+        provider, f"a line of more than {LARGEST_BODY // 2**20} MiB, which is not read", request
+    )
 
 
 def sound(text: str) -> str:

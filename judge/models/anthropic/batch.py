@@ -14,8 +14,8 @@ from preceptor.judge.models import door
 from preceptor.judge.models.anthropic import codec
 from preceptor.judge.models.batch_protocol import SLOW_S, BatchLimits, BatchResult, Remote, parts_of
 from preceptor.judge.models.http.faults import error_of, fault_of, status_in
-from preceptor.judge.models.http.result_lines import result_lines
 from preceptor.judge.models.http.model import HttpModel
+from preceptor.judge.models.http.result_lines import result_lines
 from preceptor.judge.models.learned import warn_of_lost_effort
 from preceptor.judge.models.protocol import Completion, Request
 

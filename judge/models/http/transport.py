@@ -115,7 +115,9 @@ async def _look(response: Any) -> None:
     elif encoding in COMPRESSED:
         del response.headers["content-encoding"]
     else:
-        raise Transient(f"{url.host} sent a reply packed as {encoding!r}, which was not asked for and is not read")
+        raise Transient(
+            f"{url.host} sent a reply packed as {encoding!r}, which was not asked for and is not read"
+        )
     response.stream = _Bounded(response.stream, url.host, encoding, most)
 
 

@@ -247,9 +247,9 @@ async def test_no_more_is_read_of_a_file_of_results_than_it_may_have(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("preceptor.judge.models.http.transport.LARGEST_RESULTS", 10**5)
-    with server(plans=[Plan(faults={0: "long"})]) as here:
-        with pytest.raises(ProviderStopped, match="MiB, which is not read; they run on"):
-            await rows_of(here, 1, name)
+    said = "MiB, which is not read; they run on"
+    with server(plans=[Plan(faults={0: "long"})]) as here, pytest.raises(ProviderStopped, match=said):
+        await rows_of(here, 1, name)
 
 
 @BOTH

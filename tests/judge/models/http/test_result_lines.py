@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import AsyncIterator, Sequence
 
@@ -29,7 +30,7 @@ LINES = st.one_of(
 
 async def blocks_of(raw: bytes, cuts: Sequence[int]) -> AsyncIterator[bytes]:
     places = [0, *sorted(cut for cut in cuts if cut < len(raw)), len(raw)]
-    for start, end in zip(places, places[1:], strict=False):
+    for start, end in itertools.pairwise(places):
         yield raw[start:end]
 
 
