@@ -11,7 +11,7 @@ from preceptor.judge.asking.prices import Prices
 from preceptor.judge.ledger.ledger import Ledger
 from preceptor.judge.models.protocol import Completion, Dialogue, Outcome, Request
 from preceptor.judge.models.reply_limits import billed_tokens
-from preceptor.judge.models.token_estimates import likely_tokens_in
+from preceptor.judge.models.token_estimates import planned_tokens_in
 
 AT_ONCE = 500
 """Dialogues that are walked together, their requests looked up in the ledger in one go."""
@@ -27,7 +27,8 @@ class PlanLine(NamedTuple):
     may_ask: int
     """Calls of later rounds, which depend on what comes back."""
     tokens_in: int
-    """Of all calls to ask, at four characters a token; in later rounds with every reply as long as it may be."""
+    """Of all calls to ask, estimated (`token_estimates.planned_tokens`); in later rounds with every reply as long as it
+    may be."""
     tokens_out: int
     """Of all calls to ask, if every reply were as long as it may be."""
     cost_usd: float | None
@@ -142,7 +143,7 @@ def _figures(met: _Met) -> Counter[tuple[str, str]]:
 
 
 def _tokens(request: Request) -> tuple[int, int]:
-    return likely_tokens_in(request), billed_tokens(request)
+    return planned_tokens_in(request), billed_tokens(request)
 
 
 def _costs(model: str, tokens: tuple[int, int], prices: Prices) -> Costs:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from preceptor.judge.errors import Rejected, Unreadable
 from preceptor.judge.models.protocol import Completion, FinishReason, Request
 from preceptor.judge.models.reply_limits import billed_tokens
-from preceptor.judge.models.token_estimates import likely_tokens, likely_tokens_in
+from preceptor.judge.models.token_estimates import likely_tokens, planned_tokens, planned_tokens_in
 from preceptor.judge.models.verdict_tokens import TokenChoice, last_verdict, verdict_probabilities
 from preceptor.prompts.records import said_once
 from preceptor.prompts.secrets import redacted
@@ -201,11 +201,13 @@ def _usage(counts: Counts, request: Request, text: str) -> dict[str, Any]:
     read = _count(counts.tokens_in) or None
     wrote = _count(counts.tokens_out) or (None if text.strip() else _count(counts.tokens_out))
     estimated = read is None or wrote is None
-    read = likely_tokens_in(request) if read is None else read
+    read = planned_tokens_in(request) if read is None else read
     if wrote is None:
         # what it thought behind the scenes is billed and not seen
         hidden = billed_tokens(request) - request.max_tokens
-        wrote = min(likely_tokens(text) + max(0, hidden), billed_tokens(request)) if text or hidden > 0 else 0
+        wrote = (
+            min(planned_tokens(text) + max(0, hidden), billed_tokens(request)) if text or hidden > 0 else 0
+        )
     cached = min(_count(counts.cached) or 0, read)
     written = min(_count(counts.cache_written) or 0, read - cached)
     return {

@@ -81,7 +81,7 @@ def show_plan(dialogues: Iterable[Dialogue[Any]], asking: Asking, as_json: bool)
         "in\nledger",
         "to ask",
         "later ≤",
-        "tokens\nin",
+        "tokens\nin ~",
         "tokens\nout ≤",
         "cost ≤",
         "as a\nbatch ≤",
@@ -91,7 +91,7 @@ def show_plan(dialogues: Iterable[Dialogue[Any]], asking: Asking, as_json: bool)
 
     for said in prices.warnings(asking.price_table, (line.model for line in plan.lines), prices.today()):
         console.say(f"note: {said}")
-    console.table(f"plan for {plan.rows} rows; nothing was asked (≤: at most)", columns, rows)
+    console.table(f"plan for {plan.rows} rows; nothing was asked (≤: at most, ~: by estimate)", columns, rows)
 
 
 def _many(count: int) -> str:
