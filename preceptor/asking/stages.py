@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence, Sized
 from contextlib import asynccontextmanager
+from functools import cache
 from itertools import combinations
 from typing import Any, Literal, NamedTuple
 
@@ -36,7 +37,7 @@ from preceptor.judge.settings import LabelSettings, RespondSettings, ReviseSetti
 from preceptor.judge.voting.cascade import Judge, Step, VotingRule, label_by_steps, require_steps
 from preceptor.judge.voting.ranking import Ranked, rank
 from preceptor.prompts.rows import RawRow, read_records, read_rows
-from preceptor.settings import Access, Asking
+from preceptor.settings import Access, Asking, in_this_process
 
 SamplePairing = Literal["adjacent", "all"]
 Truncated = Literal["keep", "drop"]
@@ -222,10 +223,18 @@ def _rows(run: Fanout | Batches, dialogues: Dialogues[RowT]) -> AsyncIterator[Ro
 
 async def price(dialogues: Iterable[Dialogue[RowT]], asking: Asking) -> AskingPlan:
     """What the dialogues would cost at most; nothing is asked, and no ledger is made where there was none."""
+
+    @cache
+    def opened(name: str) -> Model | None:
+        try:
+            return asking.open(name) if in_this_process(name) else None
+        except UserError:  # a model that is still to be trained
+            return None
+
     if not there(asking.ledger):
-        return await plan(dialogues, None, asking.price_table)
+        return await plan(dialogues, None, asking.price_table, opened)
     async with open_ledger(asking.ledger) as ledger:
-        return await plan(dialogues, ledger, asking.price_table)
+        return await plan(dialogues, ledger, asking.price_table, opened)
 
 
 def pairs_from(
