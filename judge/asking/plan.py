@@ -65,7 +65,7 @@ class AskingPlan(NamedTuple):
     lines: tuple[PlanLine, ...]
 
 
-Opened = Callable[[str], object]
+OpenToCount = Callable[[str], object]
 """Name of a model -> the model, not loaded; None where it cannot be opened."""
 
 
@@ -73,7 +73,7 @@ async def plan(
     dialogues: Iterable[Dialogue[Any]],
     ledger: Ledger | None,
     prices: Prices,
-    opened: Opened = lambda _: None,
+    opened: OpenToCount = lambda _: None,
 ) -> AskingPlan:
     """Walk each dialogue to its end against the ledger, None where there is none yet. A request that comes twice
     counts once. opened: models that can count tokens do.
@@ -166,7 +166,7 @@ def _tokens(met: _Met, counted: Mapping[str, int]) -> tuple[int, int]:
     return planned_tokens_in(met.request) if tokens is None else tokens, billed_tokens(met.request)
 
 
-def _counts(met: Sequence[_Met], opened: Opened) -> dict[str, dict[str, int]]:
+def _counts(met: Sequence[_Met], opened: OpenToCount) -> dict[str, dict[str, int]]:
     """Model -> key of a request -> its tokens, of models that can count; of later rounds nobody knows the words."""
     found = {}
     for model in {one.request.model for one in met}:
