@@ -127,9 +127,9 @@ def lesson(fault: HttpFault, body: Mapping[str, Any], learned: Learned) -> Refus
         return None
     for name in OPTIONAL:
         here = responses.NAMES.get(name, name) if other else name
+        if here == responses.LIMIT:
+            continue  # a reply without a bound is not asked for
         top = here.partition(".")[0]
-        if name in learned.refused:
-            continue
         if top in body and (
             fault.param in (here, top) or re.search(rf"\b{re.escape(here)}\b", fault.message)
         ):

@@ -13,6 +13,7 @@ from typing import Any
 from preceptor.judge.models import door
 
 PATH = "/responses"
+LIMIT = "max_output_tokens"
 LEAST_TOKENS = 16
 """The API takes no lower limit for a reply."""
 WANTED = re.compile(r"/responses\b|\bresponses[ -](?:api|endpoint)\b", re.IGNORECASE)
@@ -22,7 +23,7 @@ NAMES = {
     "reasoning_effort": "reasoning.effort",
     "response_format": "text.format",
     "logprobs": "include",
-    "max_tokens": "max_output_tokens",
+    "max_tokens": LIMIT,
 }
 """Parameters of a chat that are called otherwise here."""
 
@@ -35,7 +36,7 @@ def body_of(chat: Mapping[str, Any]) -> dict[str, Any]:
             body[name] = chat[name]
     limit = chat.get("max_completion_tokens", chat.get("max_tokens"))
     if limit is not None:
-        body["max_output_tokens"] = max(LEAST_TOKENS, limit)
+        body[LIMIT] = max(LEAST_TOKENS, limit)
     if "reasoning_effort" in chat:
         body["reasoning"] = {"effort": chat["reasoning_effort"]}
     if chat.get("logprobs"):

@@ -85,11 +85,9 @@ def test_a_reply_without_a_bound_is_never_asked_for() -> None:
     fault = fault_of(
         ASKED, 400, {"error": {"message": "no 'max_output_tokens' here", "param": "max_output_tokens"}}
     )
-    learned = codec.lesson(fault, codec.body_of(request(), HERE), HERE)
-    assert learned is not None
-    body = codec.body_of(request(), learned.learned)
+    body = codec.body_of(request(), HERE)
     assert body["max_output_tokens"] == 64
-    assert codec.lesson(fault, body, learned.learned) is None
+    assert codec.lesson(fault, body, HERE) is None
 
 
 @pytest.mark.parametrize(
