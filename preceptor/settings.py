@@ -6,6 +6,7 @@ Without the libraries that asking takes, so that a command line can show these s
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -31,8 +32,9 @@ def _urls(given: Any) -> Any:
         return dict(given)
     urls = {}
     for text in [given] if isinstance(given, str) else given:
-        name, equals, url = text.partition("=")
-        named = equals and "://" not in name
+        name, _, url = text.partition("=")
+        # an address is known by its scheme: an equals sign may stand in one as well, and in what was meant to be one
+        named = SCHEME.match(url) is not None and SCHEME.match(text) is None
         urls[name if named else ""] = url if named else text
     return urls
 
@@ -61,6 +63,8 @@ def _share(given: Any) -> Any:
 
 
 log = logging.getLogger(__name__)
+SCHEME = re.compile(r"\s*[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
+"""How an address begins, also one with a slash too few; a model's name has no colon before a slash of its own."""
 
 BaseUrls = Annotated[dict[str, str], BeforeValidator(_urls), PlainSerializer(_plain_urls)]
 PriceList = Annotated[dict[str, Price], BeforeValidator(_prices)]

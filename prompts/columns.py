@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from preceptor.prompts.errors import RowsError
@@ -12,19 +12,22 @@ OURS = (
     "probability", "margin", "weight", "completion",
 )  # fmt: skip
 """Columns that a mapping can name."""
+SINGLE_REPLIES = ("prompt", "messages", "completion", "label", "id", "constitution", "judge")
+"""Those of a file of single replies that are good or bad."""
 
 
-def mapping_of(pairs: Iterable[str]) -> dict[str, str]:
-    """`column=field` words -> our column -> their field; either may stand first. Raises RowsError."""
+def mapping_of(pairs: Iterable[str], known: Sequence[str] = OURS) -> dict[str, str]:
+    """`column=field` words -> our column -> their field; either may stand first. known: our columns. Raises
+    RowsError."""
     columns: dict[str, str] = {}
     for pair in pairs:
         ours, found, theirs = (part.strip() for part in pair.partition("="))
         if not found or not ours or not theirs:
             raise RowsError(f"--map {pair}: no column=field; wanted such as --map prompt=question")
-        if ours not in OURS and theirs in OURS:
+        if ours not in known and theirs in known:
             ours, theirs = theirs, ours
-        if ours not in OURS:
-            raise RowsError(f"--map {pair}: neither is a column of ours; wanted one of {', '.join(OURS)}")
+        if ours not in known:
+            raise RowsError(f"--map {pair}: neither is a column of ours; wanted one of {', '.join(known)}")
         if ours in columns:
             raise RowsError(f"--map names {ours} twice ({columns[ours]} and {theirs}); name it once")
         columns[ours] = theirs

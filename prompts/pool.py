@@ -179,5 +179,8 @@ def pool_path(name: str) -> Path:
 
 
 def prompts_from(source: str | Path, columns: Mapping[str, str] | None = None) -> Iterator[Prompt]:
-    """The prompts of a shipped pool, by its name, or of a file, whose columns may have other names."""
-    return read_prompts(pool_path(str(source)) if str(source) in shipped_pools() else source, columns)
+    """The prompts of a shipped pool, by its name, or of a file, whose columns may have other names; a pool's are
+    ours."""
+    if str(source) in shipped_pools():
+        return read_prompts(pool_path(str(source)))
+    return read_prompts(source, columns)

@@ -14,8 +14,10 @@ import json
 import logging
 import os
 import zlib
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
@@ -47,6 +49,8 @@ OPTIONAL_CELLS = frozenset({"id", "tags", "preferred", "messages", "responses"})
 
 
 _log = logging.getLogger(__name__)
+_carried: ContextVar[frozenset[str]] = ContextVar("carried", default=frozenset())
+"""Parquet files whose columns of bytes go along with their rows."""
 
 
 class RawRow(NamedTuple):
@@ -372,10 +376,47 @@ def _tell_left_out(name: str, _place: str, columns: tuple[str, ...]) -> None:
     _log.info("%s: left out because JSON cannot hold it: %s", name, ", ".join(columns))
 
 
+@contextmanager
+def carrying_bytes(source: str | Path) -> Iterator[None]:
+    """Whoever reads this Parquet file within carries its columns of bytes along by other means (`bytes_beside`): they
+    are not told as left out."""
+    before = _carried.set(_carried.get() | {str(source)})
+    try:
+        yield
+    finally:
+        _carried.reset(before)
+
+
+def bytes_columns(source: str | Path) -> Any:
+    """The schema of a Parquet file's columns of bytes, as images and sound are. Raises RowsError."""
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        schema = parquet.read_schema(source)
+    except (pyarrow.ArrowException, OSError) as exc:
+        raise RowsError(f"{source}: cannot be read as Parquet: {exc}; write the file again") from exc
+    return pyarrow.schema([field for field in schema if _is_binary(field.type)])
+
+
+def bytes_beside(source: str | Path, columns: Sequence[str], lines: Sequence[int]) -> Iterator[Any]:
+    """These columns of a Parquet file at these rows, as tables in order, so that no more than a part of the file is in
+    memory. lines: numbers of rows from 1, ascending; one may come several times."""
+    from pyarrow import Table, parquet
+
+    at = passed = 0
+    with parquet.ParquetFile(source) as file:
+        for batch in file.iter_batches(batch_size=1024, columns=list(columns)):
+            end = bisect_right(lines, passed + batch.num_rows, at)
+            if end > at:
+                yield Table.from_batches([batch]).take([line - passed - 1 for line in lines[at:end]])
+            at, passed = end, passed + batch.num_rows
+
+
 def _holdable(name: str, schema: Any) -> list[str]:
     """The columns of a schema without those of bytes, as images and sound are, which are told."""
     left_out = tuple(field.name for field in schema if _is_binary(field.type))
-    if left_out:
+    if left_out and name not in _carried.get():
         _tell_left_out(name, os.path.abspath(name), left_out)
     return [field.name for field in schema if field.name not in left_out]
 

@@ -65,10 +65,11 @@ def shown_address(address: str) -> str:
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
         return HIDDEN  # whatever it is, it is no address
-    if not parts.hostname:
-        return address
+    given = parse_qsl(parts.query, keep_blank_values=True)
+    query = [pair for pair in given if not is_secret(pair[0])]
+    if not parts.hostname:  # a file's name, or an address without its scheme
+        return address if query == given else address.partition("?")[0]
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    query = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if not is_secret(pair[0])]
     return urlunsplit((parts.scheme, host + port, parts.path, urlencode(query), ""))
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
 from preceptor.judge.asking.prices import Prices
 from preceptor.judge.ledger.ledger import Ledger
-from preceptor.judge.models.protocol import Completion, Dialogue, Outcome, Request
+from preceptor.judge.models.protocol import Completion, CountsTokens, Dialogue, Outcome, Request
 from preceptor.judge.models.reply_limits import billed_tokens
-from preceptor.judge.models.token_estimates import likely_tokens_in
+from preceptor.judge.models.token_estimates import planned_tokens_in
 
 AT_ONCE = 500
 """Dialogues that are walked together, their requests looked up in the ledger in one go."""
@@ -27,7 +27,8 @@ class PlanLine(NamedTuple):
     may_ask: int
     """Calls of later rounds, which depend on what comes back."""
     tokens_in: int
-    """Of all calls to ask, at four characters a token; in later rounds with every reply as long as it may be."""
+    """Of all calls to ask, estimated (`token_estimates.planned_tokens`) or `counted`; in later rounds with every reply
+    as long as it may be."""
     tokens_out: int
     """Of all calls to ask, if every reply were as long as it may be."""
     cost_usd: float | None
@@ -36,6 +37,8 @@ class PlanLine(NamedTuple):
     """The same through the provider's batch API."""
     flex_cost_usd: float | None
     """The same at the provider's flex tier."""
+    counted: bool = False
+    """Whether tokens in were counted by the model's own tokenizer, but for later rounds, and are no estimate."""
 
 
 class Costs(NamedTuple):
@@ -62,9 +65,18 @@ class AskingPlan(NamedTuple):
     lines: tuple[PlanLine, ...]
 
 
-async def plan(dialogues: Iterable[Dialogue[Any]], ledger: Ledger | None, prices: Prices) -> AskingPlan:
+OpenToCount = Callable[[str], object]
+"""Name of a model -> the model, not loaded; None where it cannot be opened."""
+
+
+async def plan(
+    dialogues: Iterable[Dialogue[Any]],
+    ledger: Ledger | None,
+    prices: Prices,
+    opened: OpenToCount = lambda _: None,
+) -> AskingPlan:
     """Walk each dialogue to its end against the ledger, None where there is none yet. A request that comes twice
-    counts once.
+    counts once. opened: models that can count tokens do.
 
     Where the ledger has no answer the dialogue is sent one as long as it may be that holds no verdict, so that
     later rounds are counted as if every draft were long and every doubtful pair went on to the next judge.
@@ -73,15 +85,20 @@ async def plan(dialogues: Iterable[Dialogue[Any]], ledger: Ledger | None, prices
     seen: set[int] = set()
     figures: Counter[tuple[str, str]] = Counter()
     costs: dict[str, Costs] = {}
+    estimated: set[str] = set()
     waiting = iter(dialogues)
     while block := list(islice(waiting, AT_ONCE)):
         rows += len(block)
-        for one in await _walked(block, ledger, seen):
-            figures += _figures(one)
+        met = await _walked(block, ledger, seen)
+        counts = _counts(met, opened)
+        estimated |= {one.request.model for one in met if one.request.model not in counts}
+        for one in met:
             model = one.request.model
-            tokens = (0, 0) if one.answered else _tokens(one.request)
+            tokens = _tokens(one, counts.get(model, {}))
+            figures += _figures(one, tokens)
             costs[model] = _costs(model, tokens, prices).plus(costs.get(model, Costs()))
-    return AskingPlan(rows, tuple(_line(model, figures, costs[model]) for model in sorted(costs)))
+    lines = (_line(model, figures, costs[model], model not in estimated) for model in sorted(costs))
+    return AskingPlan(rows, tuple(lines))
 
 
 class _Met(NamedTuple):
@@ -126,12 +143,12 @@ def _next(dialogue: Dialogue[Any], outcomes: Sequence[Outcome] | None) -> Sequen
         return None
 
 
-def _figures(met: _Met) -> Counter[tuple[str, str]]:
+def _figures(met: _Met, tokens: tuple[int, int]) -> Counter[tuple[str, str]]:
     """(model, what) -> how many, for the figures of a PlanLine."""
     model = met.request.model
     if met.answered:
         return Counter({(model, "in_ledger"): 1})
-    tokens_in, tokens_out = _tokens(met.request)
+    tokens_in, tokens_out = tokens
     return Counter(
         {
             (model, "may_ask" if met.later else "to_ask"): 1,
@@ -141,8 +158,24 @@ def _figures(met: _Met) -> Counter[tuple[str, str]]:
     )
 
 
-def _tokens(request: Request) -> tuple[int, int]:
-    return likely_tokens_in(request), billed_tokens(request)
+def _tokens(met: _Met, counted: Mapping[str, int]) -> tuple[int, int]:
+    """In and out; none of what is answered. counted: key of a request -> its tokens."""
+    if met.answered:
+        return 0, 0
+    tokens = counted.get(met.request.key)
+    return planned_tokens_in(met.request) if tokens is None else tokens, billed_tokens(met.request)
+
+
+def _counts(met: Sequence[_Met], opened: OpenToCount) -> dict[str, dict[str, int]]:
+    """Model -> key of a request -> its tokens, of models that can count; of later rounds nobody knows the words."""
+    found = {}
+    for model in {one.request.model for one in met}:
+        counter = opened(model)
+        asked = [one.request for one in met if one.request.model == model and not (one.answered or one.later)]
+        counts = counter.count_tokens(asked) if isinstance(counter, CountsTokens) else None
+        if counts is not None:
+            found[model] = {request.key: count for request, count in zip(asked, counts, strict=True)}
+    return found
 
 
 def _costs(model: str, tokens: tuple[int, int], prices: Prices) -> Costs:
@@ -156,6 +189,6 @@ def _stand_in(request: Request) -> Completion:
     return Completion(text=request.key + " mmm" * max(0, request.max_tokens - 8), finish_reason="stop")
 
 
-def _line(model: str, figures: Counter[tuple[str, str]], costs: Costs) -> PlanLine:
+def _line(model: str, figures: Counter[tuple[str, str]], costs: Costs, counted: bool) -> PlanLine:
     counts = [figures[model, what] for what in PlanLine._fields[1:6]]
-    return PlanLine._make((model, *counts, *costs))
+    return PlanLine._make((model, *counts, *costs, counted))

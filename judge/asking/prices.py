@@ -32,17 +32,25 @@ class Listed(Record):
     """Page that the prices were taken from."""
     batch_discount: float = Field(ge=0, le=1)
     """Share by which the provider's batch API is cheaper."""
+    tiers: dict[str, float] = Field(default_factory=dict)
+    """A tier of service of which nothing is said at a model -> how many times the ordinary price it costs."""
     models: dict[str, Price]
+
+
+@cache
+def _providers() -> tuple[str, Mapping[str, Listed]]:
+    """The day of the shipped table, and its parts."""
+    raw = loaded(files("preceptor.judge.asking").joinpath("prices.yaml").read_text(encoding="utf-8"))
+    return raw["dated"], {name: Listed.model_validate(rest) for name, rest in raw["providers"].items()}
 
 
 @cache
 def _shipped() -> tuple[Mapping[str, Price], Mapping[str, float]]:
     """The shipped table by `provider/model`, and the batch discount of each provider."""
-    raw = loaded(files("preceptor.judge.asking").joinpath("prices.yaml").read_text(encoding="utf-8"))
-    providers = {name: Listed.model_validate(rest) for name, rest in raw["providers"].items()}
+    dated, providers = _providers()
     table = {
         f"{name}/{model}": price.model_copy(
-            update={"source": price.source or provider.source, "dated": price.dated or raw["dated"]}
+            update={"source": price.source or provider.source, "dated": price.dated or dated}
         )
         for name, provider in providers.items()
         for model, price in provider.models.items()
@@ -115,12 +123,16 @@ class Prices:
         return registry.declared(model).batch_discount if listed is None else listed
 
     def cost(self, model: str, completion: Completion) -> float | None:
-        """USD for an answer, at the tier of service at which it was given; None where the price is not known."""
+        """USD for an answer, at the tier of service at which it was given, at the dearest that is known where its price
+        is not; None where the price is not known at all."""
         price = self.price(model)
         if price is None:
             return None
-        if completion.tier == FLEX and not self._in_batches:
-            price = price.flex or price
+        if completion.tier == FLEX:
+            price = price if self._in_batches else price.flex or price
+        elif completion.tier:
+            times = _times(model, completion.tier)
+            price = price.scaled(times, times)
         price = price.tier(completion.tokens_in)
         read, written = completion.tokens_cached, completion.tokens_cache_written
         long = completion.tokens_cache_written_long
@@ -156,6 +168,12 @@ class Prices:
     def listed(self) -> dict[str, Price]:
         """Every entry by `provider/model`: the table's, and the user's over them."""
         return dict(self._table)
+
+
+def _times(model: str, tier: str) -> float:
+    provider = _providers()[1].get(ModelName.of(model).provider)
+    known = {} if provider is None else provider.tiers
+    return known.get(tier, max([1.0, *known.values()]))
 
 
 def _or(usd: float | None, otherwise: float) -> float:

@@ -45,6 +45,8 @@ class BatchResult(NamedTuple):
 
     custom_id: str
     body: Mapping[str, Any]
+    too_long: bool = False
+    """Whether the line is longer than a reply may be, so that nothing of it was kept."""
 
 
 class BatchProvider(Protocol):
@@ -77,11 +79,13 @@ class BatchProvider(Protocol):
         ...
 
     def results(self, remote: Remote) -> AsyncIterator[BatchResult]:
-        """What came back, in any order; a line that cannot be read is left out."""
+        """What came back, in any order; a line that cannot be read is left out. No line and no file is kept whole that
+        is larger than a reply, or a batch, can be."""
         ...
 
     def read(self, result: BatchResult, request: Request) -> Completion:
-        """The answer. Raises Transient where another batch may bring one, Rejected where none can."""
+        """The answer. Raises Transient where another batch may bring one, Rejected where none can, Unreadable for a
+        line that is too long."""
         ...
 
 

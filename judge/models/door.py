@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from preceptor.judge.errors import Rejected, Unreadable
 from preceptor.judge.models.protocol import Completion, FinishReason, Request
 from preceptor.judge.models.reply_limits import billed_tokens
-from preceptor.judge.models.token_estimates import likely_tokens, likely_tokens_in
+from preceptor.judge.models.token_estimates import likely_tokens, planned_tokens, planned_tokens_in
 from preceptor.judge.models.verdict_tokens import TokenChoice, last_verdict, verdict_probabilities
 from preceptor.prompts.records import said_once
 from preceptor.prompts.secrets import redacted
@@ -28,11 +28,15 @@ from preceptor.prompts.thoughts import split
 LARGEST_BODY = 32 * 2**20
 """Bytes of one reply that are read; the longest replies of today's models have a hundredth of it, with
 probabilities."""
+LARGEST_RESULTS = 16 * 2**30
+"""Bytes of a batch's results that are read: those of 50,000 requests with all probabilities have a quarter of it."""
 MOST_TOKENS = 10**7
 """A count above it is no count: no model reads or writes so many."""
 LONGEST_NAME = 200
-STANDARD_TIERS = frozenset({"", "default", "auto", "standard", "batch"})
+STANDARD_TIERS = frozenset({"", "default", "auto", "standard", "on_demand", "batch"})
 """Words for a tier at the ordinary price; that of a batch is known from having asked in one."""
+PRICED_TIERS = frozenset({"flex", "priority"})
+"""Words for a tier whose price is known; at any other, what a reply costs is estimated."""
 
 GOOD_ENDS = frozenset({"", "stop", "end_turn", "eos", "eos_token", "stop_sequence", "complete", "completed"})
 """Finish reasons of a reply that is all there; the empty one: none was given."""
@@ -116,6 +120,9 @@ def completion_of(arrived: Arrived, request: Request) -> Completion:
     probabilities = None
     if request.menu and arrived.tokens:
         probabilities = verdict_probabilities(arrived.tokens, request.menu)
+    tier, usage = _name(arrived.tier).lower(), _usage(arrived.counts, request, text + thoughts)
+    if tier not in STANDARD_TIERS | PRICED_TIERS:
+        usage["usage"] = "estimated"
     made = Completion(
         text=text,
         thoughts=thoughts,
@@ -123,8 +130,8 @@ def completion_of(arrived: Arrived, request: Request) -> Completion:
         finish_word=word,
         probabilities=probabilities,
         served_by=_name(arrived.served_by),
-        tier="" if (tier := _name(arrived.tier).lower()) in STANDARD_TIERS else tier,
-        **_usage(arrived.counts, request, text + thoughts),
+        tier="" if tier in STANDARD_TIERS else tier,
+        **usage,
     )
     made = admitted(made, request)
     _check_prompt_was_read(made, request)
@@ -152,6 +159,13 @@ def unreadable(provider: str, why: object, request: Request, counts: Counts = Co
     paid = Completion(text="", finish_reason="cut", finish_word="unreadable", **usage)
     said = f"it has no {why}" if isinstance(why, KeyError) else str(why)
     return Unreadable(f"{provider} answered with a broken body: {sound(said)[:300]}", paid)
+
+
+def too_long(provider: str, request: Request) -> Unreadable:
+    """The error for a line of a batch's results that is longer than a reply may be: it was paid for."""
+    return unreadable(
+        provider, f"a line of more than {LARGEST_BODY // 2**20} MiB, which is not read", request
+    )
 
 
 def sound(text: str) -> str:
@@ -187,11 +201,13 @@ def _usage(counts: Counts, request: Request, text: str) -> dict[str, Any]:
     read = _count(counts.tokens_in) or None
     wrote = _count(counts.tokens_out) or (None if text.strip() else _count(counts.tokens_out))
     estimated = read is None or wrote is None
-    read = likely_tokens_in(request) if read is None else read
+    read = planned_tokens_in(request) if read is None else read
     if wrote is None:
         # what it thought behind the scenes is billed and not seen
         hidden = billed_tokens(request) - request.max_tokens
-        wrote = min(likely_tokens(text) + max(0, hidden), billed_tokens(request)) if text or hidden > 0 else 0
+        wrote = (
+            min(planned_tokens(text) + max(0, hidden), billed_tokens(request)) if text or hidden > 0 else 0
+        )
     cached = min(_count(counts.cached) or 0, read)
     written = min(_count(counts.cache_written) or 0, read - cached)
     return {

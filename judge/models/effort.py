@@ -24,6 +24,8 @@ class Profile(NamedTuple):
     """Whether temperature and top_p may be sent where they think."""
     sampling: bool = True
     """Whether they may be sent where they do not."""
+    responses: tuple[str, ...] = ()
+    """Levels that OpenAI takes through its Responses API alone."""
     off: str = "disabled"
     """Anthropic's word by which they are told not to think."""
     checked: str = ""

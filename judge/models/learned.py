@@ -26,6 +26,8 @@ class Learned(NamedTuple):
     """The most `top_logprobs` that it gives."""
     no_system: bool = False
     """It takes no message of the system's: its words go before the first one of the user's."""
+    responses: bool = False
+    """Its model is served by OpenAI's Responses API, and not by chat completions."""
     thinks: bool = False
     """Its model thinks before it answers."""
 

@@ -192,6 +192,15 @@ class KnowsRoom(Protocol):
         ...
 
 
+@runtime_checkable
+class CountsTokens(Protocol):
+    """A Model that can tell of how many tokens requests are before it is loaded."""
+
+    def count_tokens(self, requests: Sequence[Request]) -> list[int] | None:
+        """Of each, 0 for one that it could not be asked; None: its tokenizer is not at hand."""
+        ...
+
+
 class ListedModel(NamedTuple):
     """A model as its server's own list has it. What a list does not say is unknown, and no."""
 

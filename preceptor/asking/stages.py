@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence, Sized
 from contextlib import asynccontextmanager
+from functools import cache
 from itertools import combinations
 from typing import Any, Literal, NamedTuple
 
@@ -36,7 +37,7 @@ from preceptor.judge.settings import LabelSettings, RespondSettings, ReviseSetti
 from preceptor.judge.voting.cascade import Judge, Step, VotingRule, label_by_steps, require_steps
 from preceptor.judge.voting.ranking import Ranked, rank
 from preceptor.prompts.rows import RawRow, read_records, read_rows
-from preceptor.settings import Access, Asking
+from preceptor.settings import Access, Asking, in_this_process
 
 SamplePairing = Literal["adjacent", "all"]
 Truncated = Literal["keep", "drop"]
@@ -222,10 +223,18 @@ def _rows(run: Fanout | Batches, dialogues: Dialogues[RowT]) -> AsyncIterator[Ro
 
 async def price(dialogues: Iterable[Dialogue[RowT]], asking: Asking) -> AskingPlan:
     """What the dialogues would cost at most; nothing is asked, and no ledger is made where there was none."""
+
+    @cache
+    def opened(name: str) -> Model | None:
+        try:
+            return asking.open(name) if in_this_process(name) else None
+        except UserError:  # a model that is still to be trained
+            return None
+
     if not there(asking.ledger):
-        return await plan(dialogues, None, asking.price_table)
+        return await plan(dialogues, None, asking.price_table, opened)
     async with open_ledger(asking.ledger) as ledger:
-        return await plan(dialogues, ledger, asking.price_table)
+        return await plan(dialogues, ledger, asking.price_table, opened)
 
 
 def pairs_from(
@@ -252,7 +261,7 @@ def pairs_to_label(
     replies are compared; `truncated`: whether one that was cut off at its length is among them. Which one is a is drawn
     by a hash of their ids: no slot is the revised one's.
     """
-    _tell_cut(responses, truncated)
+    tell_cut(responses, truncated)
     by_prompt: dict[str, list[Response]] = {}
     for response in responses:
         if usable(response, truncated):
@@ -277,7 +286,7 @@ def usable(response: Response, truncated: Truncated) -> bool:
     return response.status == "ok" or (truncated == "keep" and response.status == "truncated")
 
 
-def _tell_cut(responses: Sequence[Response], truncated: Truncated) -> None:
+def tell_cut(responses: Sequence[Response], truncated: Truncated) -> None:
     """Say how many samples were cut at their length, and what becomes of them.
 
     Kept they teach a judge of length and of finished sentences what it is to teach; a principle that does not look at
@@ -299,7 +308,7 @@ def groups_from(source: str, truncated: Truncated = "keep") -> Iterable[Group]:
     if _wrote(source) is not Response:
         return read_groups(source)
     responses = list(read_records(source, Response))
-    _tell_cut(responses, truncated)
+    tell_cut(responses, truncated)
     return groups_of(response for response in responses if usable(response, truncated))
 
 
@@ -318,7 +327,7 @@ def replies_from(
     """The single replies of a file: what `preceptor respond` wrote, or both sides of every pair, in any layout."""
     if _wrote(source) is Response:
         rows = list(read_records(source, Response))
-        _tell_cut(rows, truncated)
+        tell_cut(rows, truncated)
         return (ReplyToScore(row.id, row.prompt, row.text) for row in rows if usable(row, truncated))
     return (
         ReplyToScore(f"{pair.id}-{side}", pair.prompt, text)

@@ -20,8 +20,8 @@ START, DATA, LEARN, LOOK = (
     "Runs, records, constitutions",
 )
 CLI = "preceptor.cli"
-TELLING = ("preceptor.prompts.layouts.recognition", "preceptor.asking.stages")
-"""Whose log tells which layout a file was taken for."""
+TELLING = ("preceptor.prompts.layouts.recognition", "preceptor.prompts.rows", "preceptor.asking.stages")
+"""Whose log tells for which layout a file was taken, and what of it is left out."""
 COMMANDS = {
     "quickstart": Entry(f"{CLI}.runs:quickstart", START),
     "init": Entry(f"{CLI}.runs:init", START),

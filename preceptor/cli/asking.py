@@ -78,7 +78,7 @@ def show_priced(plan: AskingPlan, asking: Asking) -> None:
             str(line.in_ledger),
             str(line.to_ask),
             str(line.may_ask),
-            _many(line.tokens_in),
+            ("" if line.counted else "~") + _many(line.tokens_in),
             _many(line.tokens_out),
             _usd(line.cost_usd),
             *("–" if usd is None else _usd(usd) for usd in (line.batch_cost_usd, line.flex_cost_usd)),
@@ -98,7 +98,7 @@ def show_priced(plan: AskingPlan, asking: Asking) -> None:
     )
     for said in prices.warnings(asking.price_table, (line.model for line in plan.lines), prices.today()):
         console.say(f"note: {said}")
-    console.table(f"plan for {plan.rows} rows; nothing was asked (≤: at most)", columns, rows)
+    console.table(f"plan for {plan.rows} rows; nothing was asked (≤: at most, ~: by estimate)", columns, rows)
 
 
 def _many(count: int) -> str:

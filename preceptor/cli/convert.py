@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -27,11 +28,16 @@ def convert(
     from preceptor.prompts.columns import mapping_of
     from preceptor.prompts.layouts import conversion
     from preceptor.prompts.layouts.recognition import pairs_in
+    from preceptor.prompts.rows import carrying_bytes
 
-    how = pairs_in(source, form, mapping_of(columns or []))
+    named = mapping_of(columns or [])
+    with carrying_bytes(source) if conversion.carries_bytes(source, out) else nullcontext():
+        how = pairs_in(source, form, named)
     made = conversion.convert(source, out, to, how)
     for reason, count in made.set_aside.items():
         console.say(f"{count} set aside: {reason}")
+    if made.carried:
+        console.say(f"carried along: {', '.join(made.carried)}")
     console.say(f"{made.written} written to {out} as {to}")
     if as_json:
         console.result({"out": str(out), "written": made.written, "set_aside": made.set_aside})

@@ -69,6 +69,8 @@ def evaluate(
         str | None, typer.Option("--prompts", help="A shipped pool's name or a file of prompts.")
     ] = None,
     constitution: options.MaybeConstitution = None,
+    columns: options.ColumnsOption = None,
+    truncated: options.TruncatedOption = "keep",
     limit: options.Limit = None,
     plan: options.PlanOption = False,
     as_json: options.JsonOption = False,
@@ -77,6 +79,7 @@ def evaluate(
     from preceptor.constitution.files import load
     from preceptor.evaluation.head_to_head import HeadToHeadSettings as Compared
     from preceptor.evaluation.probes import Sides
+    from preceptor.prompts.columns import mapping_of
     from preceptor.prompts.pool import prompts_from
 
     given = {"--prompts": prompts, "--judge": judge.name, "--constitution": constitution}
@@ -87,10 +90,11 @@ def evaluate(
             baseline=against.baseline,
             judge=judge.needed,
             oracle=against.oracle,
+            truncated=truncated,
             respond=replies,
             label=judging,
         )
-        rows = list(islice(prompts_from(str(prompts)), limit))
+        rows = list(islice(prompts_from(str(prompts), mapping_of(columns or [])), limit))
         comparison = _Comparison(rows, load(str(constitution)), settings)
     if against.probes:
         probing = _Probing(Sides(against.policy, against.baseline, replies), probe_settings)

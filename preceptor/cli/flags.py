@@ -49,6 +49,7 @@ METAVARS: Mapping[str, str] = MappingProxyType(
         "canaries": "SHARE",
         "clamp": "LOW,HIGH",
         "fail_if": "EXPR",
+        "map": "COLUMN=FIELD",
         "prices": "[MODEL=]IN,OUT",
         "recheck": "SHARE",
         "timeout_s": "SECONDS",

@@ -34,7 +34,7 @@ class HeadToHeadSettings(Record):
     baseline: str
     judge: str
     oracle: str = "checks"
-    truncated: stages.Truncated = "drop"
+    truncated: stages.Truncated = "keep"
     """Whether replies that were cut off at their length are compared; else their prompts have no comparison."""
     respond: RespondSettings
     """One sample a prompt; more are not compared."""
@@ -73,6 +73,7 @@ def evaluate(
     left = asking.less(cost_before)
     after, cost_after = _replies("policy", settings.policy, prompts, settings.respond, left, bar)
     left = left.less(cost_after)
+    stages.tell_cut([*before, *after], settings.truncated)
     pairs = [
         _pair(old, new)
         for old, new in zip(before, after, strict=True)

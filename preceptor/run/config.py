@@ -19,6 +19,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from preceptor.asking.stages import SamplePairing, Truncated
 from preceptor.constitution.errors import UserError
 from preceptor.judge.settings import LabelSettings, RespondSettings, ReviseSettings
+from preceptor.prompts.columns import mapping_of
 from preceptor.prompts.records import Record, Settings
 from preceptor.run import outside
 from preceptor.run.guard import GuardSettings
@@ -40,6 +41,23 @@ class PromptSettings(Settings):
     """The share that is kept for the comparison, where there is no second file."""
     held_out_limit: int | None = Field(default=None, gt=0)
     """Only the first of those kept for the comparison."""
+    map: tuple[str, ...] = Field(default=(), exclude_if=lambda value: not value)
+    """COLUMN=FIELD, such as prompt=question: columns of a file of prompts, also of those held out and of the guard's,
+    under another name."""
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Names of ours -> the files' own."""
+        return mapping_of(self.map)
+
+    @field_validator("map")
+    @classmethod
+    def _readable(cls, pairs: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            mapping_of(pairs)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return pairs
 
 
 class EvaluateSettings(Settings):

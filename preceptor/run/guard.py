@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,9 +57,15 @@ class Parted(NamedTuple):
     end."""
 
 
-def part(prompts: Sequence[Prompt], held_out: Sequence[Prompt], settings: GuardSettings, seed: int) -> Parted:
+def part(
+    prompts: Sequence[Prompt],
+    held_out: Sequence[Prompt],
+    settings: GuardSettings,
+    seed: int,
+    columns: Mapping[str, str] | None = None,
+) -> Parted:
     """Keep the guard's prompts from training, and those of the last measurement from the guard, which chooses a policy
-    by what it sees.
+    by what it sees. columns: names of ours -> those of the guard's file.
 
     Raises UserError where either is left without any.
     """
@@ -70,7 +76,7 @@ def part(prompts: Sequence[Prompt], held_out: Sequence[Prompt], settings: GuardS
         left_out = 0
     else:
         measured = {prompt.messages for prompt in held_out}
-        every = list(prompts_from(settings.prompts))
+        every = list(prompts_from(settings.prompts, columns))
         unmeasured = [prompt for prompt in every if prompt.messages not in measured]
         looked_at, left_out = unmeasured[: settings.limit], len(every) - len(unmeasured)
         seen = {prompt.messages for prompt in looked_at}

@@ -62,6 +62,7 @@ def _train(config: RunConfig, chosen: RunPpoSettings) -> Stage:
         if guarded is not None:
             dumped["guard"] = guarded.model_dump(mode="json") | {"constitution": run.constitution.identity}
             dumped["guard"]["content"] = content_of(guarded.prompts) if guarded.prompts else None
+            dumped["guard"] |= {"map": config.prompts.map} if config.prompts.map else {}
         return dumped
 
     def work(run: Run) -> StageOutcome:
@@ -70,7 +71,8 @@ def _train(config: RunConfig, chosen: RunPpoSettings) -> Stage:
         with run.screen.training("ppo") as watch:
             if guarded is None:
                 return outcome_of(train_ppo(prompts, settings, out, reward=reward, watch=watch))
-            parted = part(prompts, run.read(HELD_OUT_PROMPTS, Prompt), guarded, config.seed)
+            held_out, columns = run.read(HELD_OUT_PROMPTS, Prompt), config.prompts.columns
+            parted = part(prompts, held_out, guarded, config.seed, columns)
             judge = guard_judge(guarded.judge, run.constitution, run.asking)
             guard = HeldOutGuard(parted.looked_at, judge, rules_from(guarded.rules), settings)
             trained = train_ppo(parted.train, settings, out, reward=reward, guard=guard, watch=watch)
@@ -97,7 +99,7 @@ def _guarding(chosen: RunPpoSettings, cast: Cast) -> Iterator[Dialogue[Any]]:
     if guarded is None or guarded.judge == CHECKS or guarded.judge.startswith(ORACLE):
         return
     judge = cast.config.open_judge(guarded.judge)
-    parted = part(cast.train, cast.held_out, guarded, cast.config.seed)
+    parted = part(cast.train, cast.held_out, guarded, cast.config.seed, cast.config.prompts.columns)
     steps = drawings(
         len(parted.train), epochs=chosen.epochs, samples=chosen.samples, batch_size=chosen.batch_size
     )

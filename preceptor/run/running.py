@@ -169,12 +169,12 @@ class RunPrompts(NamedTuple):
 def chosen_prompts(config: RunConfig) -> RunPrompts:
     """Which prompts a run trains on and which it is judged by. Raises UserError where there are none of either."""
     settings = config.prompts
-    every = list(prompts_from(settings.file))
+    every = list(prompts_from(settings.file, settings.columns))
     if settings.held_out is None:
         parts = split(every, settings.held_out_share, config.seed)
         train, held_out = list(parts.train), list(parts.held_out)
     else:
-        train, held_out = every, list(prompts_from(settings.held_out))
+        train, held_out = every, list(prompts_from(settings.held_out, settings.columns))
     held_out = held_out[: settings.held_out_limit]
     kept_back = {prompt.messages for prompt in held_out}
     unseen = [prompt for prompt in train if prompt.messages not in kept_back]

@@ -23,7 +23,7 @@ from preceptor.judge.models.reply_limits import billed_tokens
 from preceptor.prompts.records import Message
 from tests.preceptor.conftest import AtHome, Preceptor
 from tests.servers.llm import serve
-from tests.servers.today import MODELS, THOUGHT, TodayServer, effort_of_body
+from tests.servers.today import MODELS, NO_CHAT, THOUGHT, TodayServer, effort_of_body
 
 NAMES = [f"{rules.protocol}/{model}" for model, rules in MODELS.items()]
 PAIRS = 3
@@ -59,7 +59,8 @@ def usd(model: str, server: TodayServer) -> float:
     total = 0.0
     for usage in server.billed:
         if model.startswith("openai/"):
-            total += usage["prompt_tokens"] * price.input + usage["completion_tokens"] * price.output
+            read, wrote = ("input", "output") if "input_tokens" in usage else ("prompt", "completion")
+            total += usage[f"{read}_tokens"] * price.input + usage[f"{wrote}_tokens"] * price.output
         else:
             assert price.cached_input is not None
             assert price.cache_write is not None
@@ -76,7 +77,8 @@ def result(ended: Any) -> dict[str, Any]:
 
 
 def room(body: dict[str, Any]) -> int:
-    found = body.get("max_completion_tokens") or body["max_tokens"]
+    names = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+    found = next(body[name] for name in names if name in body)
     assert isinstance(found, int)
     return found
 
@@ -186,8 +188,54 @@ def test_every_level_that_can_be_wished_is_taken_and_has_room(model: str, level:
     codec = openai if model.startswith("openai/") else anthropic
     for request in (asked, asked.model_copy(update={"menu": {"a": "A", "b": "B"}, "reasoning": False})):
         body = codec.body_of(request)
-        taken = effort_of_body(body)
+        taken = effort_of_body(body, by_responses="input" in body)
         assert THOUGHT[taken] < room(body) == billed_tokens(request)
         rules = MODELS[model.partition("/")[2]]
-        if level in (rules.chat_efforts or rules.efforts):
+        if level in rules.efforts:
             assert taken == level
+
+
+def test_what_chat_completions_cannot_do_is_asked_through_responses_and_nothing_else_is(
+    preceptor: Preceptor, server: TodayServer, at_home: AtHome
+) -> None:
+    """`max` of gpt-6.1-sol, by the model's entry, directly and in batches; what is kept at the provider is nothing."""
+    at_home(server)
+    words = ("label", "pairs.jsonl", "-c", "style", "--judge", "openai/gpt-6.1-sol", "--concurrency", 1)
+    for level, way in (("max", ()), ("max", ("--batch", "--structured")), ("xhigh", ())):
+        server.paths.clear()
+        server.bodies.clear()
+        out = f"out-{level}-{len(way)}"
+        result(preceptor(*words, "--effort", level, *way, "--out", out, "--json"))
+        assert [row["status"] for row in rows_of(f"{out}/labels.jsonl")] == ["ok"] * PAIRS
+        place = "/v1/responses" if level == "max" else "/v1/chat/completions"
+        assert set(server.paths) == {place}
+        assert all(body.get("store", False) is False for body in server.bodies)
+    assert server.refused == []
+
+
+def test_a_server_that_names_responses_in_its_refusal_is_asked_there_from_then_on(
+    preceptor: Preceptor, server: TodayServer
+) -> None:
+    """label with probabilities, --structured, score, respond and batches, of a model that no table knows."""
+    model = f"openai/{NO_CHAT}"
+    asked = ("--base-url", server.url, "--concurrency", 1, "--price", "1,5")
+    judge = ("-c", "style", "--judge", model, *asked)
+    result(preceptor("label", "pairs.jsonl", *judge, "--effort", "none", "--out", "plain", "--json"))
+    labels = rows_of("plain/labels.jsonl")
+    assert labels[0]["probability"] == pytest.approx(1 / (1 + math.exp(-0.9)), abs=1e-3), "of its tokens"
+    assert [path for path in server.paths if not path.endswith("/responses")] == []
+    assert [body["model"] for body in server.refused] == [NO_CHAT], "one refusal is enough"
+    result(preceptor("label", "pairs.jsonl", *judge, "--structured", "--out", "structured", "--json"))
+    batch = ("--effort", "none", "--seed", 1, "--batch", "--out", "batch")
+    result(preceptor("label", "pairs.jsonl", *judge, *batch, "--json"))
+    for folder in ("plain", "structured", "batch"):
+        assert [row["status"] for row in rows_of(f"{folder}/labels.jsonl")] == ["ok"] * PAIRS
+    sampling = ("--model", model, "--samples", 1, "--temperature", 0.7)
+    result(preceptor("respond", "prompts.jsonl", *sampling, *asked, "--out", "replies.jsonl", "--json"))
+    assert [row["status"] for row in rows_of("replies.jsonl")] == ["ok"] * PAIRS
+    server.verdict = "Score: 7"
+    server.billed.clear()
+    told = result(preceptor("score", "replies.jsonl", *judge, "--out", "scores.jsonl", "--json"))
+    assert [row["score"] for row in rows_of("scores.jsonl")] == [7.0] * PAIRS
+    billed = sum(usage["input_tokens"] + 5 * usage["output_tokens"] for usage in server.billed) / 1e6
+    assert told["calls"]["cost_usd"] == pytest.approx(billed)

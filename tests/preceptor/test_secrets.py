@@ -162,6 +162,8 @@ def test_what_is_no_address_is_told_without_what_it_carries(
         ("https://u:p@host/v1?api-version=1&api_key=x", "https://host/v1?api-version=1"),
         ("http://[::1]:80/v1?sig=x", "http://[::1]:80/v1"),
         ("https://host?subscription-key=x&Authorization=y&access_token=z&a=1", "https://host?a=1"),
+        ("host:80/v1?token=x", "host:80/v1"),
+        ("folder/what?.db", "folder/what?.db"),
     ],
 )
 def test_an_address_is_shown_without_what_is_secret(address: str, shown: str) -> None:

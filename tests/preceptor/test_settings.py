@@ -76,7 +76,25 @@ def test_what_no_model_has_a_use_for_is_refused() -> None:
 def test_one_server_for_all_and_another_for_one() -> None:
     access = Access.model_validate({"base_url": ["http://all/v1", "openai/a=http://one/v1"]})
     assert access.base_url == {"": "http://all/v1", "openai/a": "http://one/v1"}
-    assert Access.model_validate({"base_url": "http://all/v1?a=b"}).base_url == {"": "http://all/v1?a=b"}
+
+
+ADDRESSES = ("https://host/v1", "http://[::1]:8000", "HTTP://host", "http://host/openai/deployments/m=1/v1")
+QUERIES = ("", "?token=K", "?api-version=1&key=a%3Db", "?next=https://other/v1", "?a==")
+
+
+@pytest.mark.parametrize("address", [base + query for base in ADDRESSES for query in QUERIES])
+@pytest.mark.parametrize("name", ["", "openai/gpt-oss:20b", "openai/org/model:free", "anthropic/a"])
+def test_an_address_is_known_by_its_scheme_whatever_stands_in_it(name: str, address: str) -> None:
+    said = f"{name}={address}" if name else address
+    assert Access.model_validate({"base_url": [said]}).base_url == {name: address}
+
+
+@pytest.mark.parametrize("slip", ["host:8000/v1?token=K", "http:/host/v1?token=K", "openai/m=host:80/v1"])
+def test_what_was_meant_as_an_address_is_not_taken_for_a_models_name(slip: str) -> None:
+    """It would be passed over in silence, and another server be asked."""
+    access = Access.model_validate({"base_url": slip})
+    with pytest.raises(UserError, match="is no address; wanted an address such as http"):
+        access.open("openai/m")
 
 
 @pytest.mark.parametrize(

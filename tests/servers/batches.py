@@ -35,7 +35,8 @@ class Plan(NamedTuple):
     batch all of them."""
     undone: tuple[int, ...] = ()
     faults: Mapping[int, str] = {}
-    """Number of a request -> `400`, `500`, `lost` (no line comes back), `broken` (its line is not JSON), `refuses NAME`
+    """Number of a request -> `400`, `500`, `lost` (no line comes back), `broken` (its line is not JSON),
+    `long` (its line has a megabyte), `refuses NAME`
     (a 400 about that parameter where the body has it)."""
     looks: int = 2
     """Looks until it has ended."""
@@ -179,7 +180,8 @@ class BatchServer(LLMServer):
                 "failed", message="Enqueued token limit reached", code="token_limit_exceeded", looks=0
             )
         requests = [(line["custom_id"], line["body"]) for line in lines]
-        results = await self._done("openai", requests, plan)
+        assert {line["url"] for line in lines} == {body["endpoint"]}
+        results = await self._done("openai", requests, plan, body["endpoint"])
         made = self._keep("openai", lines, plan, results, body.get("metadata") or {}, body["input_file_id"])
         return Answer(200, self._shown(made), {})
 
@@ -199,7 +201,11 @@ class BatchServer(LLMServer):
         return self.plans[len(self.made)] if len(self.made) < len(self.plans) else Plan()
 
     async def _done(
-        self, kind: str, requests: list[tuple[str, dict[str, Any]]], plan: Plan
+        self,
+        kind: str,
+        requests: list[tuple[str, dict[str, Any]]],
+        plan: Plan,
+        path: str = "/v1/messages",
     ) -> list[tuple[str, Any]]:
         """The results that there are, in an order of their own."""
         results: list[tuple[str, Any]] = []
@@ -223,7 +229,9 @@ class BatchServer(LLMServer):
             if fault == "broken":
                 results.append((name, None))
                 continue
-            path = "/v1/chat/completions" if kind == "openai" else "/v1/messages"
+            if fault == "long":
+                results.append((name, {"response" if kind == "openai" else "type": "x" * 10**6}))
+                continue
             answer = await self.answer(path, json.dumps(body).encode()) if fault == "ok" else None
             results.append((name, _result(kind, answer, fault, said)))
         return sorted(results, key=lambda result: hashlib.sha256(result[0].encode()).digest())
@@ -311,7 +319,7 @@ def _result(kind: str, answer: Answer | None, fault: str, said: str) -> dict[str
 
 
 def _failed(result: dict[str, Any]) -> bool:
-    return result["response"] is None or result["response"]["status_code"] != 200
+    return not isinstance(result["response"], dict) or result["response"]["status_code"] != 200
 
 
 def _jsonl(results: list[tuple[str, Any]]) -> bytes:

@@ -181,7 +181,7 @@ class LLMServer:
         self._tokens_in += len(text) // 4 + 1
         self._tokens_out += len(said.text) // 4 + 1
         usage = (len(text) // 4 + 1, len(said.text) // 4 + 1)
-        made = anthropic_body if path.partition("?")[0].endswith("/messages") else openai_body
+        made = BODIES[path.partition("?")[0].rpartition("/")[2]]
         return Answer(200, {**made(body, said, reason, usage), **self.extra}, {})
 
     def _fail(self, fault: str, body: dict[str, Any]) -> Answer | None:
@@ -245,7 +245,9 @@ class LLMServer:
             return Answer(200, self.stats(), {})
         if method == "GET" and path.partition("?")[0] == "/v1/models" and self.models is not None:
             return self._page_of_models(path)
-        if method == "POST" and path.partition("?")[0].endswith(("/chat/completions", "/messages")):
+        if method == "POST" and path.partition("?")[0].endswith(
+            ("/chat/completions", "/responses", "/messages")
+        ):
             self._running += 1
             self._peak = max(self._peak, self._running)
             try:
@@ -298,7 +300,8 @@ class LLMServer:
 
 def conversation(body: dict[str, Any]) -> str:
     """All texts of a request, system prompt first."""
-    texts = [body.get("system") or "", *(message["content"] for message in body.get("messages", ()))]
+    messages = body.get("messages") or body.get("input") or ()
+    texts = [body.get("system") or "", *(message["content"] for message in messages)]
     return "\n".join(
         text if isinstance(text, str) else " ".join(part["text"] for part in text) for text in texts
     )
@@ -334,6 +337,36 @@ def openai_body(body: dict[str, Any], said: Said, reason: str, usage: tuple[int,
     return {**shell, "choices": [choice], "usage": counts}
 
 
+def responses_body(body: dict[str, Any], said: Said, reason: str, usage: tuple[int, int]) -> dict[str, Any]:
+    """A response of OpenAI's Responses API."""
+    wanted = {
+        "logprobs": "message.output_text.logprobs" in body.get("include", ()),
+        "model": body.get("model"),
+    }
+    (choice,) = openai_body(wanted, said, reason, usage)["choices"]
+    tokens = (choice.get("logprobs") or {}).get("content", [])
+    part = {"type": "output_text", "text": said.text, "annotations": [], "logprobs": tokens}
+    if reason == "refused":
+        part = {"type": "refusal", "refusal": said.text}
+    message = {
+        "type": "message",
+        "id": "msg_1",
+        "role": "assistant",
+        "status": "completed",
+        "content": [part],
+    }
+    return {
+        "id": "resp_1",
+        "object": "response",
+        "model": body.get("model"),
+        "status": "incomplete" if reason == "length" else "completed",
+        "incomplete_details": {"reason": "max_output_tokens"} if reason == "length" else None,
+        "error": None,
+        "output": [message],
+        "usage": {"input_tokens": usage[0], "output_tokens": usage[1], "total_tokens": sum(usage)},
+    }
+
+
 def anthropic_body(body: dict[str, Any], said: Said, reason: str, usage: tuple[int, int]) -> dict[str, Any]:
     """A message."""
     stop = {"stop": "end_turn", "length": "max_tokens", "refused": "refusal"}[reason]
@@ -347,6 +380,10 @@ def anthropic_body(body: dict[str, Any], said: Said, reason: str, usage: tuple[i
         "stop_sequence": None,
         "usage": {"input_tokens": usage[0], "output_tokens": usage[1]},
     }
+
+
+BODIES = {"completions": openai_body, "responses": responses_body, "messages": anthropic_body}
+"""End of a path -> the form of its answers."""
 
 
 def _squeeze(text: str) -> str:

@@ -34,6 +34,8 @@ class Rules(NamedTuple):
     """Anthropic's kind of thinking that is none; empty: it always thinks."""
     chat_efforts: tuple[str, ...] = ()
     """Levels that Chat Completions takes, where those are not all."""
+    chat: bool = True
+    """Whether Chat Completions serves it."""
 
 
 MODELS: Mapping[str, Rules] = {
@@ -44,14 +46,18 @@ MODELS: Mapping[str, Rules] = {
     "gpt-6.1-terra": Rules("openai", ("none", *LEVELS), "medium"),
     "gpt-6.1-sol": Rules("openai", LEVELS, "medium", chat_efforts=LEVELS[:-1]),
 }
+NO_CHAT = "of-tomorrow"
+"""A model that nobody knows by its name, which the Responses API serves alone, as it does some of OpenAI's."""
+RULES = {**MODELS, NO_CHAT: Rules("openai", ("none", *LEVELS), "medium", chat=False)}
 
 
 class Refused(Exception):
     """A body against the rules."""
 
-    def __init__(self, message: str, param: str = "") -> None:
+    def __init__(self, message: str, param: str = "", status: int = 400) -> None:
         super().__init__(message)
         self.param = param
+        self.status = status
 
 
 class TodayServer(BatchServer):
@@ -65,16 +71,18 @@ class TodayServer(BatchServer):
 
     async def answer(self, path: str, raw: bytes) -> Answer:
         body = json.loads(raw)
-        rules = MODELS[body["model"]]
+        rules = RULES[body["model"]]
+        by_responses = path.partition("?")[0].endswith("/responses")
         try:
-            effort = effort_of_body(body)
+            effort = effort_of_body(body, by_responses=by_responses)
         except Refused as exc:
             self.refused.append(body)
             error = {"message": str(exc), "type": "invalid_request_error", "param": exc.param or None}
-            return Answer(400, {"type": "error", "error": error}, {})
+            return Answer(exc.status, {"type": "error", "error": error}, {})
         plain = await super().answer(path, raw)
         assert isinstance(plain.body, dict)
         made = self._openai if rules.protocol == "openai" else self._anthropic
+        made = self._responses if by_responses else made
         answer = made(body, plain.body, THOUGHT[effort])
         self.billed.append(answer["usage"])
         return plain._replace(body=answer)
@@ -94,6 +102,27 @@ class TodayServer(BatchServer):
         }
         tier = body.get("service_tier", "default")
         return answer | {"usage": usage, "service_tier": tier}
+
+    def _responses(self, body: dict[str, Any], answer: dict[str, Any], thought: int) -> dict[str, Any]:
+        """As a chat; thoughts are an item without words."""
+        (part,) = answer["output"][0]["content"]
+        text, spent, ended = _fitted(_in_schema(body, part["text"]), thought, body["max_output_tokens"])
+        part["text"] = text
+        thoughts = [{"type": "reasoning", "id": "rs_1", "summary": []}] if thought else []
+        read = answer["usage"]["input_tokens"]
+        return answer | {
+            "status": "completed" if ended else "incomplete",
+            "incomplete_details": None if ended else {"reason": "max_output_tokens"},
+            "output": [*thoughts, *(answer["output"] if text else [])],
+            "service_tier": body.get("service_tier", "default"),
+            "usage": {
+                "input_tokens": read,
+                "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+                "output_tokens": spent,
+                "output_tokens_details": {"reasoning_tokens": min(thought, spent)},
+                "total_tokens": read + spent,
+            },
+        }
 
     def _anthropic(self, body: dict[str, Any], answer: dict[str, Any], thought: int) -> dict[str, Any]:
         """Thoughts are a block without words, and counted among the output; the system's words are cached."""
@@ -120,13 +149,33 @@ class TodayServer(BatchServer):
         return answer
 
 
-def effort_of_body(body: dict[str, Any]) -> str:
+def effort_of_body(body: dict[str, Any], by_responses: bool = False) -> str:
     """The level at which a model answers this body. Raises Refused where it is against its rules."""
-    rules = MODELS[body["model"]]
+    rules = RULES[body["model"]]
+    if by_responses:
+        return _responses_effort(body, rules)
     return _openai_effort(body, rules) if rules.protocol == "openai" else _anthropic_effort(body, rules)
 
 
+def _responses_effort(body: dict[str, Any], rules: Rules) -> str:
+    known = {"model", "input", "store", "max_output_tokens", "reasoning", "text", "include", "service_tier"}
+    for name in body.keys() - known - {"temperature", "top_p", "top_logprobs"}:
+        raise Refused(f"Unknown parameter: '{name}'.", name)
+    if body["max_output_tokens"] < 16:
+        raise Refused("Expected a value >= 16 for 'max_output_tokens'.", "max_output_tokens")
+    effort = str(body.get("reasoning", {}).get("effort", rules.default))
+    if effort not in rules.efforts:
+        raise Refused(f"Unsupported value: '{effort}' is not supported with this model.", "reasoning.effort")
+    for name in ("temperature", "top_p", "top_logprobs", "include"):
+        if effort != "none" and name in body:
+            raise Refused(f"Unsupported parameter: '{name}' is not supported with this model.", name)
+    return effort
+
+
 def _openai_effort(body: dict[str, Any], rules: Rules) -> str:
+    if not rules.chat:
+        said = "This model is only supported in v1/responses and not in v1/chat/completions."
+        raise Refused(said, "model", status=404)
     if "max_tokens" in body:
         raise Refused(
             "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens'.",
@@ -166,7 +215,8 @@ def _anthropic_effort(body: dict[str, Any], rules: Rules) -> str:
 def _in_schema(body: dict[str, Any], text: str) -> str:
     """The reply as the schema wants it, where one came: its last field is the verdict, the words of the last line."""
     openai, anthropic = body.get("response_format") or {}, body.get("output_config") or {}
-    form = openai.get("json_schema") or anthropic.get("format")
+    other = body.get("text") or {}
+    form = openai.get("json_schema") or other.get("format") or anthropic.get("format")
     if not form:
         return text
     fields = dict.fromkeys(form["schema"]["properties"], "so it is")

@@ -365,14 +365,14 @@ class _Files:
         made = self._world.provider.batches[place.removeprefix("results_")]
         lines = await self._client.request(lambda: made.results)
 
-        async def iter_lines() -> AsyncIterator[str]:
+        async def iter_bytes() -> AsyncIterator[bytes]:
             for line in lines:
                 await asyncio.sleep(0.001)
                 if self._world.fault(("dropped",)):
                     raise dropped(ConnectionResetError("reset by peer"))
-                yield line
+                yield f"{line}\n".encode()
 
-        yield SimpleNamespace(iter_lines=iter_lines)
+        yield SimpleNamespace(iter_bytes=iter_bytes)
 
 
 class _Batches:

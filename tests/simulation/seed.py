@@ -39,7 +39,6 @@ from tests.simulation.provider import (
     MOST_TOKENS,
     NAME,
     PRICES,
-    URL,
     Provider,
     SimulatedClient,
     is_refused,
@@ -185,7 +184,7 @@ class _Seed:
     def _model(self) -> HttpModel:
         process = self.machine.current
         assert process is not None
-        line = ServerAddress("https://provider.test/v1", URL, "", {})
+        line = ServerAddress("https://provider.test/v1", "", {})
         return HttpModel(NAME, SimulatedClient(process), cast(Codec, codec), codec.asked_of(NAME), line, CAN)
 
     async def _direct(self, worker: _Worker, name: str) -> bool:

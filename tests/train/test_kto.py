@@ -94,10 +94,12 @@ def test_verdicts_are_read_from_scores_and_from_trls_rows(tmp_path: Path) -> Non
         },
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert [(row.completion, row.good) for row in read_unpaired(path).rows] == [
-        ("Hello.", True),
-        ("No.", False),
-    ]
+    plain = read_unpaired(path).rows
+    assert [(row.completion, row.good) for row in plain] == [("Hello.", True), ("No.", False)]
+    columns = {"prompt": "question", "completion": "answer", "label": "thumbs_up"}
+    named = [{theirs: row[ours] for ours, theirs in columns.items()} for row in rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in named))
+    assert read_unpaired(path, columns).rows == plain
 
 
 def test_an_export_names_the_judge_of_the_scores(tiny: Path, tmp_path: Path) -> None:

@@ -112,6 +112,27 @@ def test_a_plan_counts_the_steps_and_former_spellings_say_their_new_ones(
     assert not Path("out").exists()
 
 
+@pytest.mark.parametrize("kind", ["grpo", "rloo", "ppo"])
+def test_prompts_may_stand_in_columns_of_other_names(
+    kind: str, tiny: Path, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The plan is that of the same prompts under our names."""
+    monkeypatch.chdir(place)
+    monkeypatch.syspath_prepend(str(place))
+    rows = [json.loads(line) for line in PROMPTS.splitlines()]
+    named = [{"id": row.get("id"), "question": row["prompt"], "prompt": 1} for row in rows]
+    Path("named.jsonl").write_text("".join(json.dumps(row) + "\n" for row in named))
+    plans = []
+    for source in ("prompts.jsonl", "named.jsonl --map prompt=question"):
+        words = f"{kind} {source} --reward rewarding:short --model hf/{tiny} --batch-size 4 --samples 2"
+        more = "--max-new-tokens 6 --max-length 64 --rank 4 --out out --plan --json"
+        more += " --minibatches 1" if kind == "ppo" else ""
+        app(f"{words} {more}".split(), standalone_mode=False)
+        plan = json.loads(capsys.readouterr().out)
+        plans.append((plan["stage"], plan["steps"], plan["rows"]))
+    assert plans[0] == plans[1]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

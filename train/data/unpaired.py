@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import Field, ValidationError
 
 from preceptor.judge.records import Score
+from preceptor.prompts.columns import renamed
 from preceptor.prompts.pool import Ids, messages_of
 from preceptor.prompts.records import Message, Record, content_id
 from preceptor.prompts.rows import BadRowError, RawRow, kind_of, parsed_rows
@@ -36,16 +37,17 @@ class UnpairedExamples(NamedTuple):
     """Reason -> number of rows."""
 
 
-def read_unpaired(source: str | Path) -> UnpairedExamples:
+def read_unpaired(source: str | Path, columns: Mapping[str, str] | None = None) -> UnpairedExamples:
     """Verdicts of a file: what `preceptor score` writes, or TRL's rows of `prompt`, `completion` and `label`.
 
     A score is good above the middle of its scale and bad below; one without a grade, and one on the middle,
-    is set aside.
+    is set aside. `columns` are names of ours -> the file's own.
     Raises RowsError with file and lines for rows that cannot be read, TrainDataError where none is usable.
     """
     rows: list[UnpairedExample] = []
     aside: dict[str, int] = {}
-    for row in parsed_rows(source, _reader()):
+    read = _reader()
+    for row in parsed_rows(source, lambda row: read(row._replace(fields=renamed(row.fields, columns or {})))):
         if isinstance(row, UnpairedExample):
             rows.append(row)
         else:

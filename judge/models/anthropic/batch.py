@@ -10,10 +10,12 @@ import anthropic
 from anthropic.types.messages import MessageBatch
 
 from preceptor.judge.errors import Transient
+from preceptor.judge.models import door
 from preceptor.judge.models.anthropic import codec
 from preceptor.judge.models.batch_protocol import SLOW_S, BatchLimits, BatchResult, Remote, parts_of
 from preceptor.judge.models.http.faults import error_of, fault_of, status_in
 from preceptor.judge.models.http.model import HttpModel
+from preceptor.judge.models.http.result_lines import result_lines
 from preceptor.judge.models.learned import warn_of_lost_effort
 from preceptor.judge.models.protocol import Completion, Request
 
@@ -70,24 +72,24 @@ class AnthropicBatches:
         if not remote.places:
             return
         with codec.faults(self._model.asked, self._model.line.address):
-            reading = await self._client.messages.batches.results(remote.id, timeout=SLOW_S)
-            try:
-                async for line in reading:
-                    yield BatchResult(line.custom_id, {"result": line.result})
-            finally:
-                await reading.close()
+            batches = self._client.messages.batches.with_streaming_response
+            async with batches.results(remote.id, timeout=SLOW_S) as answer:
+                async for result in result_lines(answer.iter_bytes(), "anthropic"):
+                    yield result
 
     def read(self, result: BatchResult, request: Request) -> Completion:
         """The answer; the model learns which optional parameter it refuses."""
-        came = result.body["result"]
-        if came.type == "succeeded":
-            answer = came.message.to_dict(mode="json")
-            completion = codec.completion_of(answer, request, self._model.asked)
+        if result.too_long:
+            raise door.too_long("anthropic", request)
+        came = result.body.get("result")
+        came = came if isinstance(came, Mapping) else {}
+        if came.get("type") == "succeeded":
+            completion = codec.completion_of(came.get("message"), request, self._model.asked)
             self._model.learned = self._model.learned.after(completion)
             return completion
-        if came.type != "errored":
-            raise Transient(f"anthropic: the request {came.type} in its batch")
-        body = came.error.to_dict(mode="json")
+        if came.get("type") != "errored":
+            raise Transient(f"anthropic: the request {str(came.get('type'))[:100]} in its batch")
+        body = came.get("error")
         fault = fault_of(self._model.asked, status_in(body), body)
         if fault.status == 400:
             lesson = codec.lesson(fault, codec.body_of(request), self._model.learned)

@@ -72,9 +72,14 @@ def body_of(request: Request, learned: Learned = NOTHING) -> dict[str, Any]:
     return {name: value for name, value in body.items() if name not in learned.refused}
 
 
+def path_of(_body: Mapping[str, Any]) -> str:
+    """Where a body is sent, behind the server's address."""
+    return "/v1/messages"
+
+
 def lesson(fault: HttpFault, body: Mapping[str, Any], learned: Learned) -> RefusalLesson | None:
     """What is known of the model after it turned this body away; None: nothing that another body could mend."""
-    if fault.status >= 500 or TOO_LONG.search(fault.message):
+    if fault.status == 404 or fault.status >= 500 or TOO_LONG.search(fault.message):
         return None
     for name in OPTIONAL:
         if name in body and re.search(rf"\b{name}\b", fault.message):

@@ -16,7 +16,7 @@ from preceptor.judge.models.learned import NOTHING, Learned, RefusalLesson, warn
 from preceptor.judge.models.protocol import Capabilities, Completion, ListedModel, OnHeaders, Request
 from preceptor.judge.models.reply_limits import billed_tokens
 
-TEACHING = frozenset({400, 422, 500})
+TEACHING = frozenset({400, 404, 422, 500})
 """Statuses by which servers say that they cannot take a part of a request."""
 MOST_PAGES = 100
 """Of a list of models, however long a server says that it is."""
@@ -32,6 +32,8 @@ class Codec(Protocol):
 
     def body_of(self, request: Request, learned: Learned = NOTHING) -> dict[str, Any]: ...
 
+    def path_of(self, body: Mapping[str, Any]) -> str: ...
+
     def lesson(self, fault: HttpFault, body: Mapping[str, Any], learned: Learned) -> RefusalLesson | None: ...
 
     def completion_of(self, answer: object, request: Request, asked: FaultContext) -> Completion: ...
@@ -46,8 +48,6 @@ class ServerAddress(NamedTuple):
 
     address: str
     """Its base, as the SDK has it."""
-    url: str
-    """Of a reply; whole, because the SDKs take their time to join a path to their address, at every call."""
     endpoint: str
     """Empty: the provider's own."""
     options: dict[str, Any]
@@ -97,8 +97,12 @@ class HttpModel:
             try:
                 # the SDKs' typed methods check the parameters against their types once more and make an object of
                 # every token in the reply: a third of a call's CPU time (docs/labelling.md)
+                # an address is whole, because they take their time to join a path to theirs
                 response = await self.client.post(
-                    self.line.url, cast_to=httpx2.Response, body=body, options=self._options()
+                    self.line.address + self._codec.path_of(body),
+                    cast_to=httpx2.Response,
+                    body=body,
+                    options=self._options(),
                 )
             except self._codec.ERRORS as exc:
                 fault = self._codec.fault_in(exc, self.asked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from importlib.util import find_spec
@@ -10,10 +11,10 @@ from typing import Any
 import httpx2
 
 from preceptor.judge.errors import ProviderStopped, Transient
-from preceptor.judge.models.door import LARGEST_BODY
+from preceptor.judge.models.door import LARGEST_BODY, LARGEST_RESULTS
 
-REPLIES = ("/chat/completions", "/messages")
-"""Ends of the paths whose answers are one reply; results of batches are as large as they are."""
+RESULTS = re.compile(r"/files/[^/]+/content$|/batches/[^/]+/results$")
+"""Paths whose answers are the results of a batch; every other answer is no larger than a reply."""
 
 BY_GET = frozenset({301, 302, 303})
 """Redirects that are followed without what was sent."""
@@ -26,12 +27,13 @@ BLOCK = 2**16
 
 
 class _Bounded(httpx2.AsyncByteStream):
-    """A body of which no more is read, and no more unpacked, than a reply may have."""
+    """A body of which no more is read, and no more unpacked, than it may have."""
 
-    def __init__(self, stream: Any, url: str, encoding: str = "") -> None:
-        """encoding: one of `COMPRESSED`, or empty."""
+    def __init__(self, stream: Any, url: str, encoding: str, most: int) -> None:
+        """encoding: one of `COMPRESSED`, or empty. most: bytes."""
         self._stream = stream
         self._url = url
+        self._most = most
         self._encoding = encoding
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -41,8 +43,8 @@ class _Bounded(httpx2.AsyncByteStream):
             read += len(block)
             for part in unpacking.parts(block) if unpacking else (block,):
                 made += len(part)
-                if max(read, made) > LARGEST_BODY:
-                    raise _too_large(self._url)
+                if max(read, made) > self._most:
+                    raise _too_large(self._url, self._most)
                 yield part
         if unpacking is not None and not unpacking.whole:
             raise Transient(f"{self._url} sent a broken body: its {self._encoding} data is cut short")
@@ -102,25 +104,25 @@ async def _look(response: Any) -> None:
             f"{url.scheme}://{url.netloc.decode()} answers {response.status_code}, by which a question becomes the "
             "fetching of a page; name the address that it sends on to with --base-url"
         )
-    if url.path.endswith(REPLIES):
-        size = response.headers.get("content-length", "")
-        if size.isdigit() and int(size[:20]) > LARGEST_BODY:
-            raise _too_large(url.host)
-        # unpacked here: the library would unpack without a bound, behind the one on what comes over the line
-        encoding = response.headers.get("content-encoding", "").strip().lower()
-        if encoding in ("", "identity"):
-            encoding = ""
-        elif encoding in COMPRESSED:
-            del response.headers["content-encoding"]
-        else:
-            raise Transient(
-                f"{url.host} sent a reply packed as {encoding!r}, which was not asked for and is not read"
-            )
-        response.stream = _Bounded(response.stream, url.host, encoding)
+    most = LARGEST_RESULTS if RESULTS.search(url.path) else LARGEST_BODY
+    size = response.headers.get("content-length", "")
+    if size.isdigit() and int(size[:20]) > most:
+        raise _too_large(url.host, most)
+    # unpacked here: the library would unpack without a bound, behind the one on what comes over the line
+    encoding = response.headers.get("content-encoding", "").strip().lower()
+    if encoding in ("", "identity"):
+        encoding = ""
+    elif encoding in COMPRESSED:
+        del response.headers["content-encoding"]
+    else:
+        raise Transient(
+            f"{url.host} sent a reply packed as {encoding!r}, which was not asked for and is not read"
+        )
+    response.stream = _Bounded(response.stream, url.host, encoding, most)
 
 
-def _too_large(url: str) -> Transient:
-    return Transient(f"{url} sent a reply of more than {LARGEST_BODY // 2**20} MiB, which is not read")
+def _too_large(url: str, most: int) -> Transient:
+    return Transient(f"{url} sent a reply of more than {most // 2**20:,} MiB, which is not read")
 
 
 def fast_transport() -> bool:

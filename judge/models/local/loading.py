@@ -11,6 +11,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -194,6 +195,27 @@ def open_checkpoint(name: str, source: str, place: Placement) -> Checkpoint:
         raise UserError(f"{_called(name, source)} has no usable tokenizer: {_first_line(exc)}") from exc
     check_tokenizer(_called(name, source), tokenizer, model.get_input_embeddings().weight.shape[0])
     return Checkpoint(model if place.spread else model.to(place.device), tokenizer, source)
+
+
+@cache
+def tokenizer_at_hand(path: str) -> Any:
+    """The tokenizer of a folder, an adapter folder or a hub id, without its weights; None where it is not on this
+    machine, or would have to be made first, as that of a GGUF file."""
+    if is_gguf(path):
+        return None
+    folder = Path(path).expanduser()
+    own = (folder / "tokenizer_config.json").is_file() or not (folder / ADAPTER).is_file()
+    try:
+        from transformers import AutoTokenizer
+
+        with quiet_loading():
+            return AutoTokenizer.from_pretrained(
+                str(folder) if own and folder.is_dir() else path if own else base_source(folder),
+                trust_remote_code=False,
+                local_files_only=True,
+            )
+    except Exception:  # whatever it is, it is told when the model is loaded
+        return None
 
 
 @contextlib.contextmanager

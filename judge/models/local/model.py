@@ -29,6 +29,7 @@ from preceptor.judge.models.local.loading import (
     check_placement,
     identity_of,
     load,
+    tokenizer_at_hand,
 )
 from preceptor.judge.models.local.microbatch import Microbatcher
 from preceptor.judge.models.protocol import (
@@ -87,6 +88,17 @@ class LocalModel:
         cannot be loaded.
         """
         return await self._batcher.ask(request)
+
+    def count_tokens(self, requests: Sequence[Request]) -> list[int] | None:
+        """Of each, by the tokenizer alone; None where that is not at hand."""
+        tokenizer = tokenizer_at_hand(self.source)
+        if tokenizer is None:
+            return None
+        alone: Any = None
+        loaded = Loaded(alone, tokenizer, frozenset({tokenizer.eos_token_id} - {None}), 0, alone)
+        return [
+            len(ask.tokens) if isinstance(ask, TokenisedRequest) else 0 for ask in encode(loaded, requests)
+        ]
 
     async def close(self) -> None:
         """End the worker and let go of the weights."""

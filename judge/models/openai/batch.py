@@ -14,8 +14,9 @@ from preceptor.judge.models import door
 from preceptor.judge.models.batch_protocol import SLOW_S, BatchLimits, BatchResult, Remote
 from preceptor.judge.models.http.faults import FaultContext, HttpFault, Throttled, error_of, fault_of
 from preceptor.judge.models.http.model import HttpModel
-from preceptor.judge.models.learned import warn_of_lost_effort
-from preceptor.judge.models.openai import codec
+from preceptor.judge.models.http.result_lines import result_lines
+from preceptor.judge.models.learned import NOTHING, RefusalLesson, warn_of_lost_effort
+from preceptor.judge.models.openai import codec, responses
 from preceptor.judge.models.protocol import Completion, Request
 
 ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
@@ -38,10 +39,11 @@ class OpenAIBatches:
     def line(self, custom_id: str, request: Request) -> dict[str, Any]:
         """A request as it stands in the file."""
         body = codec.body_of(request, self._model.learned)
-        return {"custom_id": custom_id, "method": "POST", "url": "/v1/chat/completions", "body": body}
+        return {"custom_id": custom_id, "method": "POST", "url": f"/v1{codec.path_of(body)}", "body": body}
 
     async def submit(self, token: str, run: str, lines: Sequence[Mapping[str, Any]]) -> Remote:
         """Upload and make the batch, with our token in the file's name and in the batch's metadata."""
+        lines = _of_one_kind(lines)
         file = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
         with codec.faults(self._model.asked, self._model.line.address):
             uploaded = await self._client.files.create(
@@ -49,7 +51,7 @@ class OpenAIBatches:
             )
             made = await self._client.batches.create(
                 input_file_id=uploaded.id,
-                endpoint="/v1/chat/completions",
+                endpoint=lines[0]["url"],
                 completion_window="24h",
                 metadata={MARK: token, "preceptor_run": run[:512]},
             )
@@ -92,26 +94,33 @@ class OpenAIBatches:
             with codec.faults(self._model.asked, self._model.line.address):
                 reading = self._client.files.with_streaming_response.content(place, timeout=SLOW_S)
                 async with reading as answer:
-                    async for text in answer.iter_lines():
-                        line = _line(text)
-                        if line is not None:
-                            yield line
+                    async for result in result_lines(answer.iter_bytes(), "openai"):
+                        yield result
 
     def read(self, result: BatchResult, request: Request) -> Completion:
         """The answer; the model learns which optional parameter its server refuses."""
+        if result.too_long:
+            raise door.too_long("openai", request)
         answer = result.body.get("response") or {}
         body = answer.get("body")
         status = int(answer.get("status_code") or 0)
         if 200 <= status < 300:
             return self._learning(codec.completion_of(body, request, self._model.asked))
         fault = fault_of(self._model.asked, status, body or result.body)
-        if status in (400, 422):
-            lesson = codec.lesson(fault, codec.body_of(request), self._model.learned)
+        if status in (400, 404, 422):
+            lesson = self._lesson(fault, request)
             if lesson is not None:
                 warn_of_lost_effort(request, self._model.learned, lesson, fault.message)
                 self._model.learned = lesson.learned
                 raise Transient(f"openai refused {lesson.change} from now on: {fault.message}")
         raise _error_of(fault)
+
+    def _lesson(self, fault: HttpFault, request: Request) -> RefusalLesson | None:
+        """What a refusal teaches of a body with all that may be refused, of either API: another line of the batch may
+        have taught which of them is asked by now."""
+        learned = self._model.learned
+        bodies = (codec.body_of(request, NOTHING._replace(responses=by)) for by in (False, learned.responses))
+        return next(filter(None, (codec.lesson(fault, body, learned) for body in bodies)), None)
 
     def _learning(self, completion: Completion) -> Completion:
         self._model.learned = self._model.learned.after(completion)
@@ -136,6 +145,17 @@ class OpenAIBatches:
         )
 
 
+def _of_one_kind(lines: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """A batch is of one API: where a request needs Responses, all go there."""
+    other = f"/v1{responses.PATH}"
+    if len({line["url"] for line in lines}) == 1:
+        return lines
+    return [
+        line if line["url"] == other else {**line, "url": other, "body": responses.body_of(line["body"])}
+        for line in lines
+    ]
+
+
 def _fault(asked: FaultContext, problem: str, faults: Sequence[BatchError]) -> HttpFault:
     code = " ".join(fault.code or "" for fault in faults)
     return HttpFault(asked.provider, asked.model, 400, problem, code, key_variable=asked.key_variable)
@@ -147,14 +167,6 @@ def _error_of(fault: HttpFault) -> ModelError:
     if not fault.status or any(mark in fault.code for mark in AGAIN):
         return Transient(f"openai: {fault.message}")
     return error_of(fault)
-
-
-def _line(text: str) -> BatchResult | None:
-    try:
-        line = door.json_of(text.encode())
-        return BatchResult(str(line["custom_id"]), line)
-    except (ValueError, KeyError, TypeError):
-        return None
 
 
 def _file_name(token: str) -> str:

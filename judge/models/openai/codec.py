@@ -28,7 +28,14 @@ from preceptor.judge.models.http.faults import (
 )
 from preceptor.judge.models.http.verdict_schema import verdict_schema
 from preceptor.judge.models.learned import NOTHING, Learned, RefusalLesson
-from preceptor.judge.models.openai.provider import PROVIDER, effort, hidden_tokens, reply_tokens
+from preceptor.judge.models.openai import responses
+from preceptor.judge.models.openai.provider import (
+    PROVIDER,
+    by_responses,
+    effort,
+    hidden_tokens,
+    reply_tokens,
+)
 from preceptor.judge.models.protocol import Completion, ModelName, Request
 from preceptor.judge.models.verdict_tokens import TokenChoice
 
@@ -65,8 +72,8 @@ def asked_of(name: str) -> FaultContext:
 
 
 def body_of(request: Request, learned: Learned = NOTHING) -> dict[str, Any]:
-    """The request's parameters, but for those that the server is known to refuse. Seed and sample go in, so that two
-    samples are two bodies."""
+    """The request's parameters, but for those that the server is known to refuse: a chat's, or those of the Responses
+    API where a chat cannot do it. Seed and sample go into a chat's, so that two samples are two bodies."""
     room = reply_tokens(request) + hidden_tokens(request) + learned.hidden_tokens(request)
     body: dict[str, Any] = {
         "model": ModelName.of(request.model).model,
@@ -92,14 +99,25 @@ def body_of(request: Request, learned: Learned = NOTHING) -> dict[str, Any]:
     kept = {name: value for name, value in body.items() if name not in refused}
     if "max_tokens" in body and "max_tokens" in refused:
         kept["max_completion_tokens"] = body["max_tokens"]
-    return kept
+    return responses.body_of(kept) if learned.responses or by_responses(request) else kept
+
+
+def path_of(body: Mapping[str, Any]) -> str:
+    """Where a body is sent, behind the server's address."""
+    return responses.PATH if responses.is_body(body) else "/chat/completions"
 
 
 def lesson(fault: HttpFault, body: Mapping[str, Any], learned: Learned) -> RefusalLesson | None:
     """What is known of the server after it turned this body away; None: nothing that another body could mend."""
     if TOO_LONG.search(fault.message):
         return None
-    roles = {message["role"] for message in body["messages"]}
+    other = responses.is_body(body)
+    if not other and fault.status < 500 and responses.WANTED.search(fault.message):
+        change = "chat completions for it, which is asked through the Responses API"
+        return RefusalLesson(learned._replace(responses=True), change)
+    if fault.status == 404:
+        return None
+    roles = {message["role"] for message in (body["input"] if other else body["messages"])}
     about_roles = fault.param.endswith("role") or NO_SYSTEM.search(fault.message)
     if "system" in roles and not learned.no_system and about_roles:
         return RefusalLesson(
@@ -108,7 +126,13 @@ def lesson(fault: HttpFault, body: Mapping[str, Any], learned: Learned) -> Refus
     if fault.status >= 500:
         return None
     for name in OPTIONAL:
-        if name in body and (fault.param == name or re.search(rf"\b{name}\b", fault.message)):
+        here = responses.NAMES.get(name, name) if other else name
+        if here == responses.LIMIT:
+            continue  # a reply without a bound is not asked for
+        top = here.partition(".")[0]
+        if top in body and (
+            fault.param in (here, top) or re.search(rf"\b{re.escape(here)}\b", fault.message)
+        ):
             fewer = _allowed(fault.message, body) if "logprobs" in name else None
             if fewer is not None:
                 return RefusalLesson(
@@ -133,6 +157,8 @@ def completion_of(answer: object, request: Request, asked: FaultContext) -> Comp
     answer = answer[0] if isinstance(answer, list) and len(answer) == 1 else answer
     if not isinstance(answer, Mapping):
         raise door.unreadable("openai", f"not an object but {type(answer).__name__}", request)
+    if responses.is_answer(answer):
+        answer = responses.chat_of(answer)
     counts = _counts(answer.get("usage"))
     choice = _choice(answer.get("choices"))
     error = answer.get("error") or (choice or {}).get("error")

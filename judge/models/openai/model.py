@@ -47,7 +47,5 @@ def open_model(
             ) from exc
     base = server.address.base
     fields = {"service_tier": FLEX} if flex else {}
-    line = ServerAddress(
-        base, f"{base}/chat/completions", server.endpoint, AUTH, server.near, f"{base}/models", fields
-    )
+    line = ServerAddress(base, server.endpoint, AUTH, server.near, f"{base}/models", fields)
     return HttpModel(name, client, cast(Codec, codec), codec.asked_of(name), line, CAN)

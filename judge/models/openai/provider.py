@@ -14,8 +14,9 @@ READ = "2026-11-30"
 ALL = ("none", "low", "medium", "high", "xhigh", "max")
 PROFILES = (
     Profile(re.compile(r"gpt-6(-luna|-sol)|gpt-6\.1-terra"), ALL, checked=READ, source=DOCS),
-    # Chat Completions, through which all is asked, takes `max` of the others alone
-    Profile(re.compile(r"gpt-6\.1-sol"), ALL[1:-1], checked=READ, source=f"{DOCS}/gpt-6.1-sol"),
+    Profile(
+        re.compile(r"gpt-6\.1-sol"), ALL[1:], responses=ALL[-1:], checked=READ, source=f"{DOCS}/gpt-6.1-sol"
+    ),
     Profile(re.compile(r"gpt-6"), ALL[1:], checked=READ, source=DOCS),
     Profile(re.compile(r"(gpt-[5-9]|o\d)(?!.*-chat)"), ("low", "medium", "high"), checked=READ, source=DOCS),
 )
@@ -29,6 +30,12 @@ def effort(request: Request) -> str | None:
     """How much the model thinks for this request; None: it is none that thinks."""
     profile = profile_of(PROFILES, request)
     return None if profile is None else effort_of(profile, request)
+
+
+def by_responses(request: Request) -> bool:
+    """Whether this is known to be for the Responses API alone."""
+    profile = profile_of(PROFILES, request)
+    return profile is not None and effort_of(profile, request) in profile.responses
 
 
 def reply_tokens(request: Request) -> int:

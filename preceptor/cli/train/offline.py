@@ -113,12 +113,14 @@ def kto(
     out: Out,
     settings: Annotated[KtoSettings, training("pass_tokens")],
     launch: Launch,
+    columns: ColumnsOption = None,
 ) -> None:
     """Train a policy on single replies that are good or bad. The same command again goes on where it stopped."""
     settings = settled(settings)
+    from preceptor.prompts.columns import SINGLE_REPLIES, mapping_of
     from preceptor.train.data.unpaired import read_unpaired
 
-    read = read_unpaired(rows)
+    read = read_unpaired(rows, mapping_of(columns or [], SINGLE_REPLIES))
     from preceptor.train.kto import plan_kto, train_kto
 
     said = source_of(rows, read.set_aside)

@@ -9,6 +9,7 @@ from preceptor.cli import console, runs
 from preceptor.cli.flags import Flags, given
 from preceptor.cli.judging import JUDGING, OneJudge
 from preceptor.cli.options import (
+    ColumnsOption,
     ConstitutionName,
     JsonOption,
     Out,
@@ -38,11 +39,12 @@ def grpo(
     settings: Annotated[GrpoSettings, training()],
     asking: JudgeAsking,
     former: Former,
+    columns: ColumnsOption = None,
     plan: TrainingPlanOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train a policy by GRPO against a reward. The same command again goes on where it stopped."""
-    _train_online("grpo", prompts, out, settings, rewarding, asking, former, plan, as_json)
+    _train_online("grpo", prompts, out, settings, rewarding, asking, former, columns, plan, as_json)
 
 
 def rloo(
@@ -52,11 +54,12 @@ def rloo(
     settings: Annotated[RlooSettings, training()],
     asking: JudgeAsking,
     former: Former,
+    columns: ColumnsOption = None,
     plan: TrainingPlanOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train a policy by RLOO against a reward. The same command again goes on where it stopped."""
-    _train_online("rloo", prompts, out, settings, rewarding, asking, former, plan, as_json)
+    _train_online("rloo", prompts, out, settings, rewarding, asking, former, columns, plan, as_json)
 
 
 def _train_online(
@@ -67,13 +70,15 @@ def _train_online(
     rewarding: Rewarding,
     asking: Asking,
     former: FormerFlags,
+    columns: list[str] | None,
     plan: bool,
     as_json: bool,
 ) -> None:
     settings = settled(settings)
+    from preceptor.prompts.columns import mapping_of
     from preceptor.prompts.pool import prompts_from
 
-    rows = list(prompts_from(prompts))
+    rows = list(prompts_from(prompts, mapping_of(columns or [])))
     sources = sources_of(rewarding, asking, former, settings.seed)
     from preceptor.train.grpo.train import plan_group, train_grpo, train_rloo
 

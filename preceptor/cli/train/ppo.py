@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from preceptor.cli import console
 from preceptor.cli.flags import Flags, given
-from preceptor.cli.options import JsonOption, Out, PromptsArgument, TrainingPlanOption
+from preceptor.cli.options import ColumnsOption, JsonOption, Out, PromptsArgument, TrainingPlanOption
 from preceptor.cli.train.options import PLACES, training
 from preceptor.cli.train.planned import tell_plan
 from preceptor.cli.train.rewards import Former, JudgeAsking, Rewarding, sources_of
@@ -45,16 +46,19 @@ def ppo(
     guard: Annotated[GuardOptions, Flags("GuardOptions")],
     asking: JudgeAsking,
     former: Former,
+    columns: ColumnsOption = None,
     plan: TrainingPlanOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train a policy by PPO against a reward. The same command again goes on where it stopped."""
     settings = settled(settings)
+    from preceptor.prompts.columns import mapping_of
     from preceptor.prompts.pool import prompts_from
 
-    rows = list(prompts_from(prompts))
+    named = mapping_of(columns or [])
+    rows = list(prompts_from(prompts, named))
     sources = sources_of(rewarding, asking, former, settings.seed, _guard_goes_by(guard.guard_judge))
-    looking = _guard(guard, settings, rewarding, sources.asking)
+    looking = _guard(guard, settings, rewarding, sources.asking, named)
     if plan:
         from preceptor.train.ppo.plan import plan_ppo
 
@@ -86,9 +90,16 @@ def _guard_goes_by(judge: str | None) -> tuple[str, ...]:
 
 
 def _guard(
-    guard: GuardOptions, settings: PpoSettings, rewarding: Rewarding, asking: Asking
+    guard: GuardOptions,
+    settings: PpoSettings,
+    rewarding: Rewarding,
+    asking: Asking,
+    columns: Mapping[str, str],
 ) -> HeldOutGuard | None:
-    """The guard that the flags describe. Raises UserError where they do not go together."""
+    """The guard that the flags describe; `columns` holds for its file of prompts too.
+
+    Raises UserError where they do not go together.
+    """
     if guard.guard_judge is None:
         said = [*given(guard), *(["guard_every"] if "guard_every" in settings.model_fields_set else [])]
         if said:
@@ -110,7 +121,7 @@ def _guard(
     rules = rules_from(guard.guard_rule)
     constitution = None if rewarding.constitution is None else load(rewarding.constitution)
     judge = guard_judge(guard.guard_judge, constitution, asking)
-    prompts = list(prompts_from(guard.guard_prompts))
+    prompts = list(prompts_from(guard.guard_prompts, columns))
     return HeldOutGuard(prompts, judge, rules, settings, guard.guard_text or PLAIN_TEXT)
 
 

@@ -21,8 +21,10 @@ from preceptor.judge.errors import BudgetReached, ProviderStopped
 from preceptor.judge.ledger import batches as books
 from preceptor.judge.ledger.ledger import Ledger, open_ledger
 from preceptor.judge.models.batch_protocol import BatchLimits
+from preceptor.judge.models.http import result_lines
 from preceptor.judge.models.protocol import Completion, Dialogue, Failure, Outcome, Request
 from preceptor.judge.models.registry import open_batches, open_model
+from preceptor.judge.models.reply_limits import billed_tokens
 from preceptor.judge.models.scripted import ScriptedModel
 from preceptor.judge.settings import Price
 from preceptor.prompts.records import Message
@@ -214,11 +216,40 @@ async def test_a_line_that_is_lost_is_asked_again(name: str) -> None:
         assert [len(made.requests) for made in here.made.values()] == [3, 1]
 
 
-async def test_a_line_that_is_broken_is_asked_again() -> None:
+@BOTH
+async def test_a_line_that_is_broken_is_asked_again(name: str) -> None:
     with server(plans=[Plan(faults={1: "broken"})]) as here:
-        rows = await rows_of(here, 3)
+        rows = await rows_of(here, 3, name)
         assert not [row for row in rows if isinstance(row[1], Failure)]
         assert [len(made.requests) for made in here.made.values()] == [3, 1]
+
+
+@BOTH
+async def test_a_line_that_is_too_long_is_paid_for_and_asked_once_more(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows what it cost: what it can have cost at most is on the bill."""
+    monkeypatch.setattr(result_lines, "LARGEST_BODY", 10**5)
+    with server(plans=[Plan(faults={1: "long"}), Plan(faults={0: "long"})]) as here:
+        async with asker(here, name) as (batches, _):
+            rows = [row async for row in batches.run(make(here, name, 3))]
+            progress = batches.progress
+        failures = [row[1] for row in rows if isinstance(row[1], Failure)]
+        assert len(failures) == 1
+        assert "a line of more than 32 MiB, which is not read" in failures[0].problem
+        assert [len(made.requests) for made in here.made.values()] == [3, 1]
+        assert progress.estimated == 2
+        assert progress.tokens_out >= 2 * billed_tokens(request(here, name, "question 1"))
+
+
+@BOTH
+async def test_no_more_is_read_of_a_file_of_results_than_it_may_have(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("preceptor.judge.models.http.transport.LARGEST_RESULTS", 10**5)
+    said = "MiB, which is not read; they run on"
+    with server(plans=[Plan(faults={0: "long"})]) as here, pytest.raises(ProviderStopped, match=said):
+        await rows_of(here, 1, name)
 
 
 @BOTH

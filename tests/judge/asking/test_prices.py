@@ -225,6 +225,10 @@ def test_what_is_written_for_longer_costs_more_and_flex_costs_less() -> None:
     assert prices.cost(
         "anthropic/claude-opus-5-5", answer.model_copy(update={"tier": "flex"})
     ) == prices.cost("anthropic/claude-opus-5-5", answer), "it has no such tier"
+    for tier in ("priority", "of which nobody has heard"):
+        dear = answer.model_copy(update={"tier": tier})
+        assert prices.cost(terra, dear) == pytest.approx(2 * plain)
+        assert prices.cost("openai/mine", dear) is None
     assert prices.flex_worst("openai/gpt-4o", 10, 10) is None
     assert prices.flex_worst(terra, 10, 10) == pytest.approx((prices.worst(terra, 10, 10) or 0) / 2)
 

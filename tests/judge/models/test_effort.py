@@ -55,11 +55,15 @@ def test_a_model_that_always_thinks_is_asked_for_the_least(model: str) -> None:
 def test_sampling_and_probabilities_go_with_no_thoughts_alone(model: str, level: str) -> None:
     for asked in (request(f"openai/{model}", effort=level), verdict(f"openai/{model}", effort=level)):
         body = openai.body_of(asked)
-        thinks = body["reasoning_effort"] != "none"
-        assert bool({"logprobs", "temperature", "top_p"} & body.keys()) is not thinks
-        assert billed_tokens(asked) == body["max_completion_tokens"]
-        if level in ("low", "medium", "high"):
-            assert body["reasoning_effort"] == level
+        by_responses = "input" in body
+        assert by_responses is (model == "gpt-6.1-sol" and level == "max")
+        effort = body["reasoning"]["effort"] if by_responses else body["reasoning_effort"]
+        sampling = {"logprobs", "include", "temperature", "top_p"}
+        assert bool(sampling & body.keys()) is (effort == "none")
+        limit = "max_output_tokens" if by_responses else "max_completion_tokens"
+        assert billed_tokens(asked) == body[limit]
+        if level in ("low", "medium", "high") or by_responses:
+            assert effort == level
 
 
 def test_at_another_address_a_name_says_nothing_and_a_wish_is_passed_on() -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from tests.preceptor.conftest import Preceptor
 
@@ -58,3 +61,54 @@ def test_a_csv_file_gives_a_spreadsheet_no_formula_and_loses_no_word(preceptor: 
     assert "'=HYPERLINK" in Path("out.csv").read_text()
     assert preceptor("convert", "out.csv", "back.jsonl", "--to", "trl-text").code == 0
     assert row.items() <= json.loads(Path("back.jsonl").read_text()).items()
+
+
+def parquet_of(path: Path, *rows: dict[str, Any]) -> Path:
+    parquet.write_table(pyarrow.Table.from_pylist(list(rows)), path)
+    return path
+
+
+def test_images_and_sounds_go_along_with_their_rows_from_parquet_into_parquet(preceptor: Preceptor) -> None:
+    """Byte by byte beside the right row, whatever was set aside and however many rows are read at a time; into any
+    other kind of file they are named and left out."""
+    held = [
+        {"bytes": number.to_bytes(2, "big"), "path": None if number % 3 else f"{number}.png"}
+        for number in range(2500)
+    ]
+    rows = [
+        {**PKU, "prompt": f"{number}?", "better_response_id": -1 if number % 7 == 0 else 1, "image": image}
+        | {"sounds": [image] * (number % 3), "raw": b"x" * (number % 5)}
+        for number, image in enumerate(held)
+    ]
+    parquet_of(Path("in.parquet"), *rows)
+    ended = preceptor("convert", "in.parquet", "out.parquet", "--to", "trl")
+    assert ended.code == 0, ended.err
+    assert "carried along: image, sounds, raw" in ended.err
+    assert "left out" not in ended.err
+    kept = [row for number, row in enumerate(rows) if number % 7]
+    came = parquet.read_table("out.parquet").to_pylist()
+    assert [row["prompt"][0]["content"] for row in came] == [row["prompt"] for row in kept]
+    for name in ("image", "sounds", "raw"):
+        assert [row[name] for row in came] == [row[name] for row in kept]
+    ended = preceptor("convert", "in.parquet", "out.jsonl", "--to", "trl")
+    assert ended.code == 0, ended.err
+    assert "left out because JSON cannot hold it: image, sounds, raw" in ended.err
+    assert "carried along" not in ended.err
+
+
+def test_columns_that_not_every_row_has_are_written_to_parquet(preceptor: Preceptor) -> None:
+    rows = [
+        {"prompt": "a", "chosen": "b", "rejected": "c"},
+        {"prompt": "d", "chosen": "e", "rejected": "f", "tags": ["t"]},
+    ]
+    file_of(Path("in.jsonl"), *rows)
+    assert preceptor("convert", "in.jsonl", "out.parquet", "--to", "trl").code == 0
+    assert [row["tags"] for row in parquet.read_table("out.parquet").to_pylist()] == [None, ["t"]]
+
+
+def test_bytes_under_a_name_of_the_layouts_are_refused_and_nothing_is_written(preceptor: Preceptor) -> None:
+    parquet_of(Path("in.parquet"), {**PKU, "chosen": b"x"})
+    ended = preceptor("convert", "in.parquet", "out.parquet", "--to", "trl")
+    assert ended.code == 2
+    assert "chosen holds bytes, and the layout has a column of that name; rename it" in ended.err
+    assert not Path("out.parquet").exists()

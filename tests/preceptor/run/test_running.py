@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from pydantic import ValidationError
 
 from preceptor import folder
 from preceptor.constitution.files import load
 from preceptor.run.config import RunConfig
-from preceptor.run.running import FIRST_NAMES, Run, held_out_replies
+from preceptor.run.guard import GuardSettings, part
+from preceptor.run.running import FIRST_NAMES, Run, chosen_prompts, held_out_replies
 from preceptor.train.settings import DpoSettings
 
 
@@ -44,3 +47,26 @@ def test_what_is_compared_may_have_another_system_message_than_what_is_learned_f
         }
     )
     assert held_out_replies(config).system == asked
+
+
+def test_columns_of_every_file_of_prompts_may_have_other_names(tmp_path: Path) -> None:
+    """Those to train on, those held out and the guard's; a shipped pool has ours. A name that is none is told."""
+    values = {"out": "run", "model": "embedded", "judge": "checks", "constitution": "brief"}
+
+    def config(name: str, *columns: str, held_out: str = "") -> RunConfig:
+        prompts = {"file": f"{tmp_path}/{name}", "held_out": held_out or f"{tmp_path}/held-{name}"}
+        return RunConfig.model_validate({**values, "prompts": {**prompts, "map": columns}})
+
+    for start, texts in (("", ("a", "b")), ("held-", ("c",))):
+        for name, column in (("plain.jsonl", "prompt"), ("named.jsonl", "question")):
+            rows = [json.dumps({column: text}) + "\n" for text in texts]
+            (tmp_path / f"{start}{name}").write_text("".join(rows))
+    named = config("named.jsonl", "prompt=question")
+    assert chosen_prompts(named) == chosen_prompts(config("plain.jsonl"))
+    assert chosen_prompts(config("named.jsonl", "prompt=question", held_out="everyday")).held_out
+    guard = GuardSettings(judge="checks", prompts=str(tmp_path / "held-named.jsonl"))
+    looked_at = part(chosen_prompts(named).train, [], guard, 0, named.prompts.columns).looked_at
+    assert [prompt.messages[0].content for prompt in looked_at] == ["c"]
+    assert "map" not in config("plain.jsonl").model_dump()["prompts"]
+    with pytest.raises(ValidationError, match="neither is a column of ours"):
+        config("named.jsonl", "one=two")

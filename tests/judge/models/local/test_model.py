@@ -15,10 +15,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from preceptor.constitution.errors import UserError
+from preceptor.judge.asking.plan import plan
+from preceptor.judge.asking.prices import Prices
 from preceptor.judge.errors import Rejected
 from preceptor.judge.models.local.chat_tokens import TokenisedRequest, encode, questions
 from preceptor.judge.models.local.model import LocalModel, load, pick
-from preceptor.judge.models.protocol import Completion, Request
+from preceptor.judge.models.protocol import Completion, Dialogue, Request
+from preceptor.judge.models.token_estimates import planned_tokens_in
 from preceptor.prompts.records import Message
 
 MENU = {"a": "Verdict: A", "b": "Verdict: B", "tie": "Verdict: tie"}
@@ -347,3 +350,41 @@ def test_a_folder_without_its_tokenizer_is_refused_and_gives_no_labels(tmp_path:
     (place / "tokenizer.json").unlink()
     with pytest.raises(UserError, match="tokenizer"):
         load("hf/empty", str(place))
+
+
+@pytest.mark.filterwarnings(
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+)  # peft 0.21's own
+async def test_tokens_are_counted_as_they_will_be_read_and_without_the_weights(
+    folder: Path, tmp_path: Path
+) -> None:
+    """Of a folder, and of an adapter that has no tokenizer of its own."""
+    whole = LlamaForCausalLM.from_pretrained(folder)
+    adapter = tmp_path / "adapter"
+    get_peft_model(whole, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(adapter)
+    for place in (folder, adapter):
+        model = LocalModel("hf/tiny", str(place))
+        counted = model.count_tokens(MIXED)
+        assert model._loaded is None
+        answers = await asyncio.gather(*map(model.complete, MIXED))
+        assert counted == [answer.tokens_in for answer in answers]
+        await model.close()
+    assert LocalModel("hf/none", "nobody/nothing-of-this-name").count_tokens(MIXED) is None
+
+
+async def test_a_plan_counts_where_a_tokenizer_is_at_hand_and_says_so(folder: Path) -> None:
+    """Later rounds, of which nobody knows the words, are estimated all the same."""
+
+    def asked(name: str) -> Dialogue[None]:
+        (answer,) = yield [request("which " * 9, model=name, menu=MENU, reasoning=False)]
+        assert isinstance(answer, Completion)
+        yield [request(answer.text, model=name)]
+
+    local, opened = "hf/tiny", {"hf/tiny": LocalModel("hf/tiny", str(folder))}
+    made = await plan([asked(local), asked("openai/m")], None, Prices.load(), opened.get)
+    lines = {line.model: line for line in made.lines}
+    (exact,) = opened[local].count_tokens([request("which " * 9)]) or []
+    later = lines["openai/m"].tokens_in - planned_tokens_in(request("which " * 9))
+    assert (lines[local].counted, lines["openai/m"].counted) == (True, False)
+    assert lines[local].tokens_in == exact + later
+    assert exact > planned_tokens_in(request("which " * 9)), "a token of this tokenizer is a byte"

@@ -212,6 +212,27 @@ async def test_a_schema_holds_the_answer_where_it_is_wanted(model: At, start_ser
     assert "response_format" not in server.bodies[1]
 
 
+@pytest.mark.parametrize(
+    ("said", "tier", "usage"),
+    [
+        ("default", "", "reported"),
+        ("on_demand", "", "reported"),
+        (None, "", "reported"),
+        ("priority", "priority", "reported"),
+        ("Priority", "priority", "reported"),
+        ("turbo", "turbo", "estimated"),
+    ],
+)
+async def test_what_a_tier_of_unknown_price_cost_is_marked_as_estimated(
+    said: str | None, tier: str, usage: str, start_server: Start
+) -> None:
+    server = start_server(extra={"service_tier": said})
+    model = open_model("openai/m", base_url=server.url)
+    got = await model.complete(request())
+    assert (got.tier, got.usage) == (tier, usage)
+    await model.close()
+
+
 async def test_the_flex_tier_is_asked_for_and_billed_as_the_server_says(start_server: Start) -> None:
     server = start_server(extra={"service_tier": "flex"})
     opened = open_model("openai/m", base_url=server.url, flex=True)
