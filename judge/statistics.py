@@ -125,6 +125,68 @@ def kappa(table: Sequence[Sequence[float]]) -> float | None:
     return float(cohen_kappa_score(truth, verdicts, sample_weight=counts))
 
 
+class Corrected(NamedTuple):
+    """A share as a judge has it, and as gold corrects it, with the 95 % interval of the latter."""
+
+    naive: float
+    share: float
+    low: float
+    high: float
+    gold: int
+    """Rows with gold behind the correction."""
+
+
+def rogan_gladen(said: Any, found: Any) -> Corrected | None:
+    """The share of wins behind a judge who is right about either side equally often.
+
+    said: (N,) what the judge says of the rows: 1 a win, 0.5 a tie, 0 a loss. found: (M,) what it says, in the same way,
+    of the replies that gold finds the better. theta = (f + g - 1) / (2 g - 1) with f, g their means (Rogan & Gladen
+    1978, Am. J. Epidemiology 107:71, with sensitivity = specificity = g, as holds where a and b are names alone). The
+    interval is by the delta method, counts the gold rows' own chance, and adds a success and a failure to both
+    samples, so that few rows do not claim too much (Lang & Reiczigel 2014, Prev. Vet. Med. 113:13; for judges Lee et
+    al. 2025, arXiv 2511.21140). None without rows, or where g is not above 0.5 by its own 95 % interval: such a judge
+    tells nothing.
+    """
+    import numpy as np
+
+    if not len(said) or not len(found):
+        return None
+    f, g = (np.append(np.asarray(one, float), (0.0, 1.0)) for one in (said, found))
+    spread_f, spread_g = f.var() / len(f), g.var() / len(g)
+    gain = 2 * g.mean() - 1
+    if g.mean() - Z95 * math.sqrt(spread_g) <= 0.5:
+        return None
+    theta = (f.mean() + g.mean() - 1) / gain
+    half = Z95 * math.sqrt(spread_f + (1 - 2 * theta) ** 2 * spread_g) / gain
+    raw = (np.mean(said) + np.mean(found) - 1) / (2 * np.mean(found) - 1)
+    share, low, high = (float(min(1.0, max(0.0, one))) for one in (raw, theta - half, theta + half))
+    return Corrected(float(np.mean(said)), share, min(low, share), max(high, share), len(found))
+
+
+def prediction_powered(rows: Any, predicted: Any, found: Any) -> Corrected | None:
+    """A mean over rows that have a prediction alone, corrected by rows that have the truth beside it.
+
+    rows: (N,) predictions; predicted, found: (M,) predictions and truths of the gold rows, which must be of the same
+    kind as the rows. theta = w mean(rows) + mean(found - w predicted), with the weight w that makes the interval the
+    least (Angelopoulos et al. 2023, arXiv 2311.01453, eq. 3 and 6: PPI++ of a mean). The interval adds the variances of
+    both samples, by Student's t for M - 1. None without rows, or with fewer than two gold rows.
+    """
+    import numpy as np
+    from scipy.stats import t
+
+    f, g, y = (np.asarray(one, float) for one in (rows, predicted, found))
+    if not len(f) or len(y) < 2:
+        return None
+    every = np.concatenate([f, g])
+    spread = every.var()
+    weight = float(np.cov(g, y)[0, 1] / spread / (1 + len(y) / len(f))) if spread else 0.0
+    share = weight * f.mean() + (y - weight * g).mean()
+    variance = weight**2 * f.var() / len(f) + (y - weight * g).var(ddof=1) / len(y)
+    half = float(t.ppf(0.975, len(y) - 1)) * math.sqrt(variance)
+    low, high = max(0.0, float(share) - half), min(1.0, float(share) + half)
+    return Corrected(float(f.mean()), float(min(1.0, max(0.0, share))), low, high, len(y))
+
+
 def bootstrap(n: int, statistic: Callable[[Any], float | None]) -> list[float] | None:
     """The middle 95 % of a statistic over samples of n rows with replacement (Efron 1979), from a fixed seed.
 
