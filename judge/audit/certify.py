@@ -40,9 +40,39 @@ class Found(NamedTuple):
 class Refused(NamedTuple):
     """Why no set passed."""
 
-    reason: str
-    needed: int | None
-    """Gold rows that would be enough at the agreement found; None: no number would."""
+    total: int
+    """Gold rows."""
+    n: int
+    """Those in the first set tested; with too few to test any, those whose label has a winner."""
+    right: int
+    target: float
+    level: float
+
+    @property
+    def needed(self) -> int | None:
+        """Gold rows that would be about enough at the agreement found; None: no number would."""
+        least = fewest(self.target, self.level)
+        if self.n < least:
+            return math.ceil(least * self.total / self.n) if self.n else least
+        rows = needed(self.target, self.right / self.n, self.level)
+        return None if rows is None else math.ceil(rows * self.total / self.n)
+
+    @property
+    def reason(self) -> str:
+        """In words."""
+        least = fewest(self.target, self.level)
+        if self.n < least:
+            return (
+                f"{self.n} of {self.total} gold rows have a label with a winner, and {least} are the fewest that "
+                f"certify {self.target:g}"
+            )
+        said = f"of the {self.n} surest labels with gold {self.right / self.n:.3f} agree with it"
+        if self.needed is None:
+            return f"{said}, which does not pass {self.target:g}; no number of gold rows would be enough"
+        return (
+            f"{said}, which is too few to certify {self.target:g}; about {self.needed} gold rows would be enough if "
+            "it stays so"
+        )
 
 
 def fewest(target: float, level: float = LEVEL) -> int:
@@ -73,20 +103,24 @@ def lower_bound(right: int, n: int, level: float = LEVEL) -> float:
 
 
 def needed(target: float, agreement: float, level: float = LEVEL) -> int | None:
-    """The fewest rows from which on sets of this agreement are certified; None where it does not pass the target."""
-    import numpy as np
+    """The number of rows at which a set of this agreement is certified, to a few rows; None where it does not pass the
+    target."""
+    from scipy.stats import binom
 
-    if agreement <= target:
+    if agreement <= target + 1e-4:  # a hair above it would take millions
         return None
-    most = fewest(target, level)
-    while True:
-        sizes = np.arange(most + 1)
-        passes = np.floor(sizes * (1 - agreement) + 1e-9) <= forgiven(most, target, level)
-        if passes[fewest(target, level) :].any() and most >= 2 * (first := int(np.argmax(passes))):
-            return first
-        if most > 10_000_000:
-            return None
-        most *= 2
+
+    def passes(n: int) -> bool:
+        return bool(binom.cdf(math.floor(n * (1 - agreement) + 1e-9), n, 1 - target) <= level)
+
+    high = fewest(target, level)
+    while not passes(high):
+        high *= 2
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if passes(middle) else (middle, high)
+    return max(high, fewest(target, level))
 
 
 def certify(confidence: Any, right: Any, target: float, level: float = LEVEL) -> Found | Refused:
@@ -107,10 +141,7 @@ def certify(confidence: Any, right: Any, target: float, level: float = LEVEL) ->
     order = named[np.argsort(-sure[named], kind="stable")]
     sure, correct = sure[order], correct[order]
     if len(sure) < least:
-        return Refused(
-            f"{len(sure)} gold rows have a label with a winner, and {least} are the fewest that certify {target:g}",
-            least,
-        )
+        return Refused(total, len(sure), int(correct.sum()), target, level)
     marks = np.arange(min(FIRST * least, len(sure)), len(sure) + 1, max(1, len(sure) // STEPS))
     # labels of one confidence are in the set together
     n = np.searchsorted(-sure, -sure[marks - 1], side="right")
@@ -118,7 +149,7 @@ def certify(confidence: Any, right: Any, target: float, level: float = LEVEL) ->
     passed = n - agreeing <= forgiven(total, target, level)[n]
     last = len(n) if passed.all() else int(np.argmin(passed))
     if not last:
-        return _refused(n, agreeing, total, target, level)
+        return Refused(total, int(n[0]), int(agreeing[0]), target, level)
     at = last - 1
     return Found(
         threshold=float(sure[marks[at] - 1]),
@@ -126,22 +157,6 @@ def certify(confidence: Any, right: Any, target: float, level: float = LEVEL) ->
         right=int(agreeing[at]),
         low=lower_bound(int(agreeing[at]), int(n[at]), level),
         coverage=float(n[at]) / total,
-    )
-
-
-def _refused(n: Any, agreeing: Any, total: int, target: float, level: float) -> Refused:
-    agreement = float(agreeing[0] / n[0])
-    sentence = f"of the {n[0]} surest labels with gold {agreement:.3f} agree with it"
-    rows = needed(target, agreement, level)
-    if rows is None:
-        return Refused(
-            f"{sentence}, which does not pass {target:g}; no number of gold rows would be enough", None
-        )
-    whole = math.ceil(rows * total / int(n[0]))
-    return Refused(
-        f"{sentence}, which is too few of them to certify {target:g}; about {whole} gold rows would be enough if it "
-        "stays so",
-        whole,
     )
 
 
