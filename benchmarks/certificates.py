@@ -21,6 +21,7 @@ from recorded_judges import ORDERS, SUBSETS, rows
 
 from preceptor.judge.audit.certify import Found, Refused, certify, shift
 from preceptor.judge.statistics import prediction_powered, rogan_gladen, wilson
+from preceptor.judge.voting.choice import Recordings, choose, correctness
 from preceptor.judge.voting.confidence import effective_votes, error_correlation
 
 TARGETS = (0.7, 0.8, 0.9)
@@ -308,6 +309,43 @@ def panel_table(folder: Path) -> list[str]:
     return [*lines, ""]
 
 
+def choice_table(folder: Path, resplits: int) -> list[str]:
+    """Panels chosen on one half of the rows, on the other half beside the members that looked best."""
+    tables, gold = llmbar_verdicts(folder)
+    lines = [
+        "| judges | resplits | one judge | a panel | the panel loses | members |",
+        "|---|---:|---:|---:|---:|---|",
+    ]
+    drawn = np.random.default_rng(0)
+    for prompt in ("Vanilla", "CoT"):
+        names = sorted(judge for judge, asked in tables if asked == prompt)
+        said = np.stack([both_orders(tables[name, prompt]) for name in names], axis=1)
+        some = ~np.isnan(said).all(axis=1)
+        known = Recordings(tuple(names), said[some], gold[some])
+        panels = lost = 0
+        seen: dict[tuple[str, ...], int] = {}
+        for _ in range(resplits):
+            order = drawn.permutation(len(known.gold))
+            one, other = (
+                known._replace(said=known.said[half], gold=known.gold[half])
+                for half in np.array_split(order, 2)
+            )
+            chosen = choose(one)
+            who = tuple(names[at] for at in chosen)
+            seen[who] = seen.get(who, 0) + 1
+            if len(chosen) > 1:
+                panels += 1
+                best = max(chosen, key=lambda at: correctness(one.said[:, [at]], one.gold).mean())
+                held_out = [correctness(other.said[:, at], other.gold).mean() for at in (chosen, [best])]
+                lost += bool(held_out[0] < held_out[1])
+        most = max(seen, key=seen.__getitem__)
+        lines.append(
+            f"| six, {prompt} | {resplits} | {resplits - panels} | {panels} | {lost} | {', '.join(most)} in "
+            f"{seen[most]} |"
+        )
+    return [*lines, ""]
+
+
 def cascade_table(folder: Path) -> list[str]:
     """A cheap judge is kept where its orders agree: what that keeps, and what the certificate says of it at 0.8."""
     tables, gold = llmbar_verdicts(folder)
@@ -385,6 +423,7 @@ def main() -> None:
     if (options.data / "llmbar").is_dir():
         lines += ["### Cascades", "", *cascade_table(options.data / "llmbar")]
         lines += ["### Votes", "", *panel_table(options.data / "llmbar")]
+        lines += ["### Panels", "", *choice_table(options.data / "llmbar", 200)]
     if (options.data / "cje").is_dir():
         lines += ["### A policy that fools its judge", "", *cje_table(options.data / "cje")]
     above = options.out.read_text(encoding="utf-8").partition(MEASURED)[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -108,7 +108,10 @@ def label(
         _show_asks(dialogues_of(islice(rows, 1), job, opened(job)))
         return
     if plan:
-        show_plan(dialogues_of(rows, job, opened(job)), asking, as_json)
+        asks = dialogues_of(rows, job, opened(job))
+        if gold is not None:
+            asks = chain(dialogues_of(gold.rows, job, opened(job)), asks)
+        show_plan(asks, asking, as_json)
         return
     assert out is not None
     tell_of_batches(asking)

@@ -38,6 +38,7 @@ from preceptor.label.certified import Calibrated, by_people, calibrate, require_
 from preceptor.label.finished import InputFile, finished, input_facts, stamp
 from preceptor.preflight import check_folder
 from preceptor.prompts.manifest import file_hash
+from preceptor.prompts.records import content_id
 from preceptor.prompts.rows import write_rows, writing
 from preceptor.prompts.secrets import shown_address
 from preceptor.settings import Access, Asking, in_this_process
@@ -73,6 +74,8 @@ class Job(NamedTuple):
     """Share of comparisons that are asked again, past the ledger."""
     certified: tuple[float, ...] = ()
     """The confidence, step by step, under which a label abstains; none: nothing was certified."""
+    certified_by: str = ""
+    """Target and gold rows of the certificate, so that another target or other gold is another job."""
 
     @property
     def judges(self) -> str:
@@ -106,7 +109,7 @@ class Job(NamedTuple):
             "template_sha256": file_hash(Path(self.settings.template)) if self.settings.template else None,
         }
         if self.certified:
-            chosen["certified"] = list(self.certified)
+            chosen |= {"certified": list(self.certified), "certified_by": self.certified_by}
         return self.settings.model_dump(mode="json") | chosen
 
 
@@ -133,6 +136,11 @@ class Gold(NamedTuple):
     rows: Sequence[Pair]
     target: float
     """The least agreement that the labels kept must have."""
+
+    @property
+    def identity(self) -> str:
+        """The same for the same rows and target."""
+        return content_id("gold", self.target, [row.line() for row in self.rows])
 
 
 class Labelled(NamedTuple):
@@ -251,7 +259,8 @@ def label_folder(
     if gold is not None:
         found, paid = calibrated(gold, job, asking, bar)
         require_steps(found, gold.target)
-        job, asking = found.job, asking.less(paid.progress.cost_usd)
+        job, asking = found.job._replace(certified_by=gold.identity), asking.less(paid.progress.cost_usd)
+        found = found._replace(job=job)
     wanted = {"constitution": job.constitution.identity, "judge": job.judges, "settings": job.resolved}
     if job.schedule is None and job.lasting and (manifest := finished(out, wanted, source)) is not None:
         return Labelled(manifest, AskingResult(manifest["rows"]["in"], paid.progress, None))

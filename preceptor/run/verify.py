@@ -374,7 +374,8 @@ class _LabelProof(_Proof):
         with self.calls() as calls:
             rules = self.rules(settings)
             for name in self.judged_files():
-                yield from self.judged(name, self.rows(name, Label), rules, calls)
+                own = rules._replace(certified=()) if name == CANARIES else rules  # which are never kept back
+                yield from self.judged(name, self.rows(name, Label), own, calls)
             if calls is not None:
                 yield from self.cost(calls)
 
@@ -428,6 +429,10 @@ class _LabelProof(_Proof):
         for name, own in (("constitution", said.constitution), ("judge", said.judge)):
             if own != self.manifest[name]:
                 yield f"{MANIFEST}: its certificate is void: it is of the {name} {own}, not {self.manifest[name]}"
+        if said.granted and [step.threshold for step in said.steps] != self.manifest["settings"].get(
+            "certified"
+        ):
+            yield f"{MANIFEST}: its certificate has other thresholds than its settings"
         gold, rows = list(self.rows(GOLD, Label)), list(self.rows(LABEL_ROWS, Label))
         yield from (f"{MANIFEST}: its certificate: {fault}" for fault in certificate_faults(said, gold, rows))
 

@@ -123,3 +123,22 @@ def test_what_cannot_be_certified_is_said_before_anybody_is_asked(place: Path, p
         assert ended.code == 2
         assert word in ended.err
     assert not (place / "out").exists()
+
+
+@pytest.mark.usefixtures("place")
+def test_a_win_rate_is_corrected_by_gold(preceptor: Preceptor, start_server: Callable[..., LLMServer]) -> None:
+    url = ("--base-url", start_server().url)
+    words = ("evaluate", "--policy", "openai/p", "--baseline", "openai/b", "--judge", "openai/x", *url)
+    more = ("--prompts", "everyday", "-c", "helpful-harmless", "--limit", "6", "--json")
+    made = preceptor(*words, *more, "--gold", "gold.jsonl")
+    assert made.code == 0, made.err
+    found = json.loads(made.out)
+    assert found["corrected"]["gold"] == 40
+    assert found["corrected"]["judge_accuracy"] == 1.0
+    assert found["corrected"]["win_rate"] == pytest.approx(found["win_rate"])
+    unknown = json.loads(preceptor(*words, *more, "--gold", "wrong.jsonl").out)
+    assert unknown["corrected"]["win_rate"] is None
+    assert unknown["corrected"]["judge_accuracy"] == 0.0
+    alone = preceptor(*words[:5], *url, "--probes", "--gold", "gold.jsonl")
+    assert alone.code == 2
+    assert "--gold" in alone.err
