@@ -203,7 +203,7 @@ def _sections(figures: Mapping[str, Any]) -> Iterator[str]:
     if steps := figures.get("steps"):
         keys = ("pairs", "accuracy", "added", "cost_usd", "added_per_usd")
         rows = [(one["step"] + 1, *(one[key] for key in keys)) for one in steps]
-        names = (
+        columns = (
             "step",
             "pairs that it saw",
             "accuracy had it ended there",
@@ -211,7 +211,7 @@ def _sections(figures: Mapping[str, Any]) -> Iterator[str]:
             "USD",
             "added for a dollar",
         )
-        yield _table("Escalation: accuracy against cost", names, rows)
+        yield _table("Escalation: accuracy against cost", columns, rows)
     if canaries := figures.get("canaries"):
         yield _table(
             "Canaries: attacks planted in the worse reply",

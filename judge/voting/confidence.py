@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from preceptor.judge.aggregate import deciding, winner
@@ -56,7 +57,7 @@ def confidence(label: Label) -> float | None:
     ]
     share = verdicts.count(side) / len(verdicts) if verdicts else 1.0
     found = max(label.probability, 1 - label.probability) * share
-    return 0.5 + (found - 0.5) * _turnout(label) ** 0.5
+    return 0.5 + (found - 0.5) * math.sqrt(_turnout(label))
 
 
 def _turnout(label: Label) -> float:

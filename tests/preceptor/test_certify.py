@@ -72,20 +72,15 @@ def test_from_gold_to_the_verified_folder(
     assert again.code == 0, again.err
     assert server.stats()["requests"] == asked, "everything is in the ledger"
 
-    for fault in ({"constitution": "other@1"}, {"kept": 29}, {"target": 0.95}):
-        reseal(place / "out", lambda facts, fault=fault: facts["certificate"].update(fault))
-        assert preceptor("verify", "out").code == 1, fault
-        reseal(place / "out", lambda facts: facts["certificate"].update(found))
-    assert preceptor("verify", "out").code == 0
+    reseal(place / "out", lambda facts: facts["certificate"].update({"constitution": "other@1", "kept": 29}))
+    wrong = preceptor("verify", "out")
+    assert wrong.code == 1
+    assert "void" in wrong.out + wrong.err
 
     few = preceptor(*WORDS, *url, "--certify", "0.9", "--gold", "few.jsonl", "--out", "few")
     assert few.code == 2
     assert "29" in few.err
     assert not (place / "few").exists()
-
-    bad = preceptor(*WORDS, *url, "--certify", "0.9", "--gold", "wrong.jsonl", "--out", "bad")
-    assert bad.code == 2
-    assert "no number of gold rows" in " ".join(bad.err.split())
 
     unlike = preceptor(
         "label", "long.jsonl", *WORDS[2:], *url, "--certify", "0.9", "--gold", "gold.jsonl", "--out", "unlike"
@@ -126,7 +121,9 @@ def test_what_cannot_be_certified_is_said_before_anybody_is_asked(place: Path, p
 
 
 @pytest.mark.usefixtures("place")
-def test_a_win_rate_is_corrected_by_gold(preceptor: Preceptor, start_server: Callable[..., LLMServer]) -> None:
+def test_a_win_rate_is_corrected_by_gold(
+    preceptor: Preceptor, start_server: Callable[..., LLMServer]
+) -> None:
     url = ("--base-url", start_server().url)
     words = ("evaluate", "--policy", "openai/p", "--baseline", "openai/b", "--judge", "openai/x", *url)
     more = ("--prompts", "everyday", "-c", "helpful-harmless", "--limit", "6", "--json")
