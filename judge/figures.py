@@ -83,6 +83,38 @@ class VoteFigures(TypedDict):
     matrix: dict[str, dict[str, Agreement]]
     alpha: float | None
     """Krippendorff's."""
+    error_correlation: NotRequired[float | None]
+    """Mean correlation of being wrong, over all pairs of the first step's judges; where no row has gold, of naming a,
+    which is more."""
+    effective_votes: NotRequired[float | None]
+    """How many independent judges they amount to by it."""
+
+
+class MemberFigures(TypedDict):
+    """What one judge of a panel is worth."""
+
+    judge: str
+    accuracy: float
+    adds: float | None
+    """Accuracy of all together less that of all but this one."""
+    cost_usd: float | None
+    adds_per_usd: float | None
+
+
+class PanelFigures(TypedDict):
+    """What recorded judges are worth together, as `panel choose` has it."""
+
+    n: int
+    """Pairs with gold."""
+    judges: int
+    accuracy: float
+    """Of all judges together; a pair without a winner counts half."""
+    error_correlation: float | None
+    effective_votes: float | None
+    members: list[MemberFigures]
+    chosen: list[str]
+    """One name: one judge is enough."""
+    chosen_accuracy: float
 
 
 class WonOver(TypedDict):
@@ -121,6 +153,10 @@ class PricedStep(StepFigures):
     """And what the calls behind it cost."""
 
     cost_usd: float | None
+    added: float | None
+    """By how much the accuracy rose over the step before; None for the first, and without gold."""
+    added_per_usd: float | None
+    """None where a cost is not known, or 0."""
 
 
 class DriftFigures(TypedDict):
@@ -152,6 +188,38 @@ class FurtherFigures(TypedDict, total=False):
     steps: list[PricedStep]
 
 
+class CertifiedSet(TypedDict):
+    """Which labels of one step's judges gold vouches for, as `judge.records.CertifiedStep` has it."""
+
+    judge: str
+    threshold: float
+    seen: int
+    n: int
+    right: int
+    low: float
+    coverage: float
+    """Share of the gold rows that came to the step."""
+    when: str
+    """Which pairs go on from here: what `--when` would be."""
+
+
+class RefusedSet(TypedDict):
+    """Judges of whose labels none can be certified."""
+
+    judge: str
+    reason: str
+    needed: int | None
+
+
+class CertifiedFigures(TypedDict):
+    """What `audit --certify` finds."""
+
+    target: float
+    level: float
+    steps: list[CertifiedSet]
+    refused: list[RefusedSet]
+
+
 class WholeFigures(VerdictFigures):
     """Those of every audit."""
 
@@ -167,5 +235,6 @@ class AuditFigures(WholeFigures, FurtherFigures):
 
     votes: NotRequired[VoteFigures]
     alpha: NotRequired[float | None]
+    certified: NotRequired[CertifiedFigures]
     audited: NotRequired[float]
     """The share of the labels that the figures rest on, where there were very many."""

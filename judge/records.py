@@ -14,8 +14,9 @@ from pydantic import Field
 
 from preceptor.prompts.records import Message, Prompt, Record
 
-Status = Literal["ok", "tie", "inconsistent", "refused", "unparsed", "failed"]
-"""What became of a comparison. Only `ok` rows become preferences; no status stands for a number."""
+Status = Literal["ok", "tie", "inconsistent", "refused", "unparsed", "failed", "abstained"]
+"""What became of a comparison. Only `ok` rows become preferences; no status stands for a number. `abstained`: there
+is a winner, and no certificate stands behind it."""
 
 ReplyStatus = Literal["ok", "refused", "truncated", "empty", "failed"]
 JudgementFault = Literal["", "refused", "off-topic", "truncated", "empty", "failed"]
@@ -202,6 +203,67 @@ class Label(Record):
     constitution: str
     judge: str
     """Who made the label: one judge, or those of the last step joined by ` + `."""
+
+
+class CertifiedStep(Record):
+    """One step's judges, and the labels of theirs that are kept."""
+
+    judge: str
+    """As labels name it."""
+    threshold: float
+    """Labels of at least this confidence are kept."""
+    seen: int
+    """Gold rows that came to the step."""
+    n: int
+    """Those of them that are kept."""
+    right: int
+    """Those that agree with gold."""
+    low: float
+    """Lower end of the agreement, by the exact binomial bound at the step's part of the level."""
+
+
+class RefusedStep(Record):
+    """One step's judges, of whose labels none can be certified: they are not asked about the rows."""
+
+    judge: str
+    reason: str
+    needed: int | None = None
+    """Gold rows that would be about enough; None: no number would."""
+
+
+class Certificate(Record):
+    """That the labels kept agree with gold in at least `target`, at confidence 1 - `level`; or why it is not said."""
+
+    target: float
+    level: float
+    granted: bool
+    reason: str = ""
+    """Why it is not granted."""
+    steps: tuple[CertifiedStep, ...]
+    refused: tuple[RefusedStep, ...] = ()
+    gold: int
+    """Gold rows."""
+    labels: int
+    """Rows that were labelled."""
+    kept: int
+    """Those whose label the certificate is about."""
+    people: int = 0
+    """Those that people decided; it is not about them."""
+    shift_p: float
+    """Of the test whether gold and labels are alike, all features together."""
+    shift_feature: str
+    """In which they are least alike."""
+    shift_level: float
+    """At or below which they are unlike, and nothing is certified."""
+    agreement_naive: float | None = None
+    """Mean confidence of the labels with a winner: what the judge would have one believe."""
+    agreement: float | None = None
+    """Of all of them, corrected by gold (`judge.statistics.prediction_powered`)."""
+    agreement_ci95: tuple[float, float] | None = None
+    constitution: str
+    judge: str
+    date: str
+    """YYYY-MM-DD."""
 
 
 class Opinion(Record):

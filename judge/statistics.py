@@ -23,7 +23,7 @@ class Interval(NamedTuple):
     n: int
 
 
-def wilson(successes: float, n: int, z: float = Z95) -> Interval:
+def wilson(successes: float, n: float, z: float = Z95) -> Interval:
     """Share of successes with Wilson's score interval (Wilson 1927), which holds for small n and near 0 and 1.
 
     z: how many standard errors, at 95 % unless told.
@@ -36,7 +36,7 @@ def wilson(successes: float, n: int, z: float = Z95) -> Interval:
     share = successes / n
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n * n)) / (1 + z**2 / n)
-    return Interval(share, max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)), n)
+    return Interval(share, max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)), int(n))
 
 
 class Difference(NamedTuple):
@@ -123,6 +123,70 @@ def kappa(table: Sequence[Sequence[float]]) -> float | None:
     cells = [(i, j, count) for i, row in enumerate(table) for j, count in enumerate(row)]
     truth, verdicts, counts = zip(*cells, strict=True)
     return float(cohen_kappa_score(truth, verdicts, sample_weight=counts))
+
+
+class Corrected(NamedTuple):
+    """A share as a judge has it, and as gold corrects it, with the 95 % interval of the latter."""
+
+    naive: float
+    share: float
+    low: float
+    high: float
+    gold: int
+    """Rows with gold behind the correction."""
+
+
+def rogan_gladen(said: Any, found: Any) -> Corrected | None:
+    """The share of wins behind a judge who is right about either side equally often.
+
+    said: (N,) what the judge says of the rows: 1 a win, 0.5 a tie, 0 a loss. found: (M,) what it says, in the same way,
+    of the replies that gold finds the better. theta = (f + g - 1) / (2 g - 1) with f, g their means (Rogan, Gladen
+    1978, Am. J. Epidemiology 107:71, with sensitivity = specificity = g, as holds where a and b are names alone; for
+    judges Lee et al. 2025, arXiv 2511.21140). The interval counts the gold rows' own chance by Fieller's theorem
+    (1954, J. R. Stat. Soc. B 16:175): all theta in 0..1 with
+
+        (f + g - 1 - theta (2 g - 1))^2 <= z^2 (var f / N + (1 - 2 theta)^2 var g / M).
+
+    None without rows, or where g is not above 0.5 by its own 95 % interval: such a judge tells nothing.
+    """
+    import numpy as np
+
+    if not len(said) or not len(found):
+        return None
+    f, g = np.asarray(said, float), np.asarray(found, float)
+    spread_f, spread_g = (Z95**2 * float(one.var()) / len(one) for one in (f, g))
+    gain, excess = 2 * float(g.mean()) - 1, float(f.mean() + g.mean()) - 1
+    square = gain**2 - 4 * spread_g
+    if gain <= 0 or square <= 0:
+        return None
+    middle = (gain * excess - 2 * spread_g) / square
+    half = math.sqrt(max(0.0, middle**2 - (excess**2 - spread_f - spread_g) / square))
+    share, low, high = (min(1.0, max(0.0, one)) for one in (excess / gain, middle - half, middle + half))
+    return Corrected(float(f.mean()), share, low, high, len(g))
+
+
+def prediction_powered(rows: Any, predicted: Any, found: Any) -> Corrected | None:
+    """A mean over rows that have a prediction alone, corrected by rows that have the truth beside it.
+
+    rows: (N,) predictions; predicted, found: (M,) predictions and truths of the gold rows, which must be of the same
+    kind as the rows. theta = w mean(rows) + mean(found - w predicted), with the weight w that makes the interval the
+    least (Angelopoulos et al. 2023, arXiv 2311.01453: PPI++ of a mean). The interval is Wilson's for as many rows as
+    have the variance of theta, which is that of both samples together, so that it also holds near 0 and 1. None
+    without rows, or with fewer than two gold rows.
+    """
+    import numpy as np
+
+    f, g, y = (np.asarray(one, float) for one in (rows, predicted, found))
+    if not len(f) or len(y) < 2:
+        return None
+    every = np.concatenate([f, g])
+    spread = every.var()
+    weight = float(np.cov(g, y)[0, 1] / spread / (1 + len(y) / len(f))) if spread else 0.0
+    share = min(1.0, max(0.0, float(weight * f.mean() + (y - weight * g).mean())))
+    variance = float(weight**2 * f.var() / len(f) + (y - weight * g).var(ddof=1) / len(y))
+    worth = share * (1 - share) / variance if variance and 0 < share < 1 else len(y)
+    interval = wilson(share * worth, worth)
+    return Corrected(float(f.mean()), share, interval.low, interval.high, len(y))
 
 
 def bootstrap(n: int, statistic: Callable[[Any], float | None]) -> list[float] | None:

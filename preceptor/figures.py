@@ -82,9 +82,22 @@ class ProbesAlone(TypedDict):
     probes: ProbedAndLost
 
 
+class CorrectedFigures(TypedDict):
+    """The win rate as gold corrects it (`judge.statistics.rogan_gladen`)."""
+
+    win_rate: float | None
+    """None where the judge is not surely better than a coin, so that it tells none."""
+    ci95: Bounds | None
+    judge_accuracy: float
+    """On the gold pairs; a comparison without a winner counts half."""
+    gold: int
+
+
 class EvaluationFigures(ComparisonFigures):
     """What `evaluate --json` prints."""
 
+    corrected: NotRequired[CorrectedFigures]
+    """With `--gold`."""
     probes: NotRequired[ProbedAndLost]
 
 

@@ -17,10 +17,12 @@ from preceptor.judge.figures import (
     DriftFigures,
     GoldFigures,
     VerdictFigures,
+    VoteFigures,
     WholeFigures,
 )
 from preceptor.judge.records import Judgement, Label, Letter, Order, Pair
 from preceptor.judge.statistics import BINS, bootstrap, calibration_error, kappa, reliability, wilson
+from preceptor.judge.voting.choice import effective
 from preceptor.judge.voting.panel import agreement, ballots
 
 ORDERS: tuple[Order, Order] = ("original", "swapped")
@@ -103,7 +105,13 @@ def audit(labels: Iterable[Label], constitution: Constitution, cost_usd: float |
     }
     figures = cast("AuditFigures", whole)
     if voted:
-        figures["votes"] = agreement(ballots(voted))
+        correlation, votes = effective(voted)
+        own: VoteFigures = {
+            "error_correlation": correlation,
+            "effective_votes": votes,
+            **agreement(ballots(voted)),
+        }
+        figures["votes"] = own
         figures["alpha"] = figures["votes"]["alpha"]
     return figures
 

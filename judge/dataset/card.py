@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from preceptor.constitution.principle import Constitution
 from preceptor.judge.figures import AttackFigures, AuditFigures, FurtherFigures
-from preceptor.judge.records import Status
+from preceptor.judge.records import Certificate, Status
 from preceptor.prompts.shown import markdown, markdown_code
 
 RELIABILITY = "reliability.svg"
@@ -21,6 +21,7 @@ MEANINGS: Mapping[str, str] = {
     "refused": "the judge declined",
     "unparsed": "the judge gave no verdict that could be read",
     "failed": "the judge could not be asked, or no principle applied",
+    "abstained": "there is a winner, and no certificate stands behind it",
 }
 
 AUDIT = (
@@ -84,7 +85,7 @@ ones as `prompt`, `chosen`, `rejected` with `probability` (that the chosen reply
 
 A figure stands at – where the rows do not give it: agreement needs gold labels, flips need both orders. Brackets
 hold 95 % intervals.
-{sections}
+{certificate}{sections}
 ## Principles
 
 `decided` counts the labels that would have another winner, or none, without the principle.
@@ -105,6 +106,7 @@ def card(
     settings: Mapping[str, Any],
     counts: Mapping[str, int],
     figures: AuditFigures | FurtherFigures,
+    certificate: Certificate | None = None,
 ) -> str:
     """The card in Markdown, with the header that dataset hubs read."""
     total = counts.get("ok", 0)
@@ -116,12 +118,13 @@ def card(
         judge=markdown_code(judge),
         size=next((name for limit, name in SIZES if total < limit), "n>1M"),
         counts="\n".join(
-            f"| {name} | {counts.get(name, 0)} | {MEANINGS[name]} |" for name in get_args(Status)
+            f"| {name} | {counts.get(name, 0)} | {MEANINGS[name]} |" for name in statuses_of(certificate)
         ),
         figures="\n".join(
             f"| {key} | {_number(known.get(key))}{_interval(known.get(INTERVALS.get(key, '')))} | {words} |"
             for key, words in AUDIT
         ),
+        certificate="" if certificate is None else certified(certificate),
         sections="".join(_sections(known)),
         cost="–" if cost is None else f"{cost:.4f}",
         principles="\n".join(_principle_rows(constitution, known.get("by_principle", {}))),
@@ -129,6 +132,45 @@ def card(
             f"- {markdown(key)}: {markdown_code(value)}" for key, value in sorted(settings.items())
         )
         or "- none",
+    )
+
+
+def statuses_of(certificate: Certificate | None) -> list[str]:
+    """Those that labels can have: `abstained` only where one was asked for."""
+    return [name for name in get_args(Status) if certificate is not None or name != "abstained"]
+
+
+def certified(one: Certificate) -> str:
+    """The certificate in words and a table, or why there is none."""
+    share = one.kept / one.labels if one.labels else 0.0
+    if one.granted:
+        said = (
+            f"{one.kept} of {one.labels} labels ({share:.1%}) are kept, which agree with gold like these in at least "
+            f"{one.target:.1%}, at {1 - one.level:.0%} confidence. It is about rows like the gold ones, about this "
+            "constitution and these judges; with others it is void."
+        )
+    else:
+        said = f"**Not granted**: {markdown(one.reason)}. No label of a judge is kept."
+    rows = [
+        (step.judge, step.threshold, step.seen, step.n, step.right / step.n, step.low) for step in one.steps
+    ]
+    table = _table(
+        "What is kept",
+        ("judge", "confidence from", "gold rows seen", "of them kept", "agreement", "at least"),
+        rows,
+    )
+    refused = "".join(
+        f"- not used: {markdown(step.judge)}: {markdown(step.reason)}\n" for step in one.refused
+    )
+    people = f" People decided {one.people} of the rows." if one.people else ""
+    agreement = (
+        f"Agreement of all labels with a winner, kept or not: {_number(one.agreement_naive)} by the judge's own "
+        f"confidence, {_number(one.agreement)}{_interval(one.agreement_ci95)} as gold corrects it.\n"
+    )
+    return (
+        f"\n## Certificate\n\n{said}{people}\n\nDated {one.date}; {one.gold} gold rows; test of likeness "
+        f"p = {one.shift_p:.3g} ({markdown(one.shift_feature)}), refused from {one.shift_level:g} down.\n{table}\n"
+        f"{refused}\n{agreement}"
     )
 
 
@@ -153,10 +195,23 @@ def _sections(figures: Mapping[str, Any]) -> Iterator[str]:
         yield _table(
             "Agreement between the judges: share of equal verdicts (pairs)", ("judge", *matrix), rows
         )
+        if votes.get("effective_votes") is not None:
+            yield (
+                f"\nThe judges of the first step are worth {votes['effective_votes']:.1f} independent votes: their "
+                f"errors correlate by {votes['error_correlation']:.2f}.\n"
+            )
     if steps := figures.get("steps"):
-        rows = [(one["step"] + 1, one["pairs"], one["accuracy"], one["cost_usd"]) for one in steps]
-        names = ("step", "pairs that it saw", "accuracy had it ended there", "USD")
-        yield _table("Escalation: accuracy against cost", names, rows)
+        keys = ("pairs", "accuracy", "added", "cost_usd", "added_per_usd")
+        rows = [(one["step"] + 1, *(one[key] for key in keys)) for one in steps]
+        columns = (
+            "step",
+            "pairs that it saw",
+            "accuracy had it ended there",
+            "added",
+            "USD",
+            "added for a dollar",
+        )
+        yield _table("Escalation: accuracy against cost", columns, rows)
     if canaries := figures.get("canaries"):
         yield _table(
             "Canaries: attacks planted in the worse reply",

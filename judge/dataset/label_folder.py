@@ -13,16 +13,17 @@ from preceptor.judge.records import Label, Preference, Ranking
 from preceptor.prompts.manifest import SIGNATURE, SUMS, file_hash
 from preceptor.prompts.rows import read_records
 
-LABELS, CANARIES, RANKINGS, PREFERENCES, PARQUET, CARD, MANIFEST = (
+LABELS, CANARIES, GOLD, RANKINGS, PREFERENCES, PARQUET, CARD, MANIFEST = (
     "labels.jsonl",
     "canaries.jsonl",
+    "gold.jsonl",
     "rankings.jsonl",
     "preferences.jsonl",
     "preferences.parquet",
     "card.md",
     "manifest.json",
 )
-FILES = (LABELS, CANARIES, RANKINGS, PREFERENCES, PARQUET, CARD, RELIABILITY)
+FILES = (LABELS, CANARIES, GOLD, RANKINGS, PREFERENCES, PARQUET, CARD, RELIABILITY)
 """What a folder can hold beside its manifest."""
 
 
@@ -40,6 +41,11 @@ class LabelFolder(NamedTuple):
     def canaries(self) -> Path:
         """Labels of planted comparisons."""
         return self.path / CANARIES
+
+    @property
+    def gold(self) -> Path:
+        """Labels of the gold pairs on which a certificate rests."""
+        return self.path / GOLD
 
     @property
     def rankings(self) -> Path:
@@ -88,6 +94,10 @@ class LabelFolder(NamedTuple):
     def read_canaries(self) -> Iterator[Label]:
         """As `read_labels`."""
         return _rows(self.canaries)
+
+    def read_gold(self) -> Iterator[Label]:
+        """As `read_labels`."""
+        return _rows(self.gold)
 
     def read_rankings(self) -> Iterator[Ranking]:
         """One for each group."""

@@ -54,6 +54,8 @@ class LabelManifest(TypedDict):
     input: InputFacts | NoInput
     calls_failed: int
     files: dict[str, FileFacts]
+    certificate: NotRequired[dict[str, Any]]
+    """A [Certificate](#certificate), with `label --certify`."""
     audit: AuditFigures | FurtherFigures
     """Of no labels: only what does not rest on labels."""
     prices: dict[str, Any]

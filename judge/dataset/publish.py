@@ -12,18 +12,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Any, Literal, NamedTuple, cast
 
 from preceptor.constitution.principle import Constitution
 from preceptor.judge.aggregate import opinions, winner
 from preceptor.judge.audit.audit import audit
 from preceptor.judge.audit.calibration import picture
-from preceptor.judge.dataset.card import card
+from preceptor.judge.dataset.card import card, statuses_of
 from preceptor.judge.dataset.label_folder import LabelFolder
 from preceptor.judge.dataset.manifest import InputFacts, LabelManifest, NoInput
 from preceptor.judge.errors import PairsError
 from preceptor.judge.figures import AuditFigures, FurtherFigures
-from preceptor.judge.records import Label, Letter, Opinion, Preference, Status
+from preceptor.judge.records import Certificate, Label, Letter, Opinion, Preference
 from preceptor.judge.settings import RankingPairing
 from preceptor.judge.voting.ranking import preferences_of
 from preceptor.prompts.manifest import versions, write_manifest, write_text
@@ -59,6 +59,8 @@ class LabelRun(NamedTuple):
     """The input file and its hash."""
     prices: Mapping[str, Any] = MappingProxyType({})
     """Those given with the command, by model, `""` for all: what is asked again later costs the same."""
+    certificate: Certificate | None = None
+    """Of the labels, where one was asked for; its gold labels lie beside them."""
     extra: FurtherFigures = {}  # noqa: RUF012
     """Figures that labels alone do not hold: canaries, drift, cost of each step."""
 
@@ -101,7 +103,11 @@ def publish(out: str | Path, run: LabelRun) -> LabelManifest:
     PairsError where rows were lost or came twice, so that rows in = rows out by status, always.
     """
     folder = LabelFolder(Path(out))
-    used = ((folder.rankings, run.pairing), (folder.canaries, "canaries" in run.extra))
+    used = (
+        (folder.rankings, run.pairing),
+        (folder.canaries, "canaries" in run.extra),
+        (folder.gold, run.certificate),
+    )
     for stale in (
         folder.manifest,
         folder.sums,
@@ -128,7 +134,7 @@ def publish(out: str | Path, run: LabelRun) -> LabelManifest:
     known: AuditFigures | FurtherFigures = run.extra
     if counts.total():
         known = cast("AuditFigures", {**figures, **run.extra})
-    write_text(folder.card, card(run.constitution, run.judge, run.settings, counts, known))
+    write_text(folder.card, card(run.constitution, run.judge, run.settings, counts, known, run.certificate))
     manifest: LabelManifest = {
         "schema": 1,
         "command": "label",
@@ -140,7 +146,7 @@ def publish(out: str | Path, run: LabelRun) -> LabelManifest:
         "rows": {
             "in": run.rows_in,
             "out": counts.total(),
-            "by_status": {status: counts[status] for status in get_args(Status)},
+            "by_status": {status: counts[status] for status in statuses_of(run.certificate)},
             "preferences": preferred,
         },
         "versions": versions(*LIBRARIES),
@@ -151,6 +157,8 @@ def publish(out: str | Path, run: LabelRun) -> LabelManifest:
         "prices": dict(run.prices),
         "cost_usd": run.cost_usd,
     }
+    if run.certificate is not None:
+        manifest["certificate"] = run.certificate.model_dump(mode="json", exclude_none=True)
     hashes = {name: facts["sha256"] for name, facts in manifest["files"].items()}
     write_manifest(folder.path, manifest, tuple(hashes), hashes)
     return manifest

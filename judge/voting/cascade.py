@@ -13,10 +13,11 @@ from preceptor.judge.label import label
 from preceptor.judge.models.protocol import Dialogue, Model, Outcome, Request, RowT
 from preceptor.judge.records import Judgement, Label, Pair, Vote
 from preceptor.judge.settings import CHECKS, LabelSettings
+from preceptor.judge.voting.confidence import confidence
 from preceptor.prompts.template import Template
 
 VotingRule = Literal["mean", "majority"]
-FACTS = ("status", "probability", "margin")
+FACTS = ("status", "probability", "margin", "confidence")
 """What `when` can ask about the label so far."""
 JOINED = " + "
 
@@ -87,7 +88,7 @@ def label_by_steps(
     votes: list[Vote] = []
     judgements: list[Judgement] = []
     for number, step in enumerate(steps):
-        if made is not None and not gate(step.when, facts(made)):
+        if made is not None and not gate(step.when, facts(made.model_copy(update={"votes": tuple(votes)}))):
             break
         ones = yield from together(
             [label(pair, constitution, judge.model, judge.template, settings) for judge in step.judges]
@@ -119,9 +120,14 @@ def label_by_steps(
 
 
 def facts(made: Label) -> dict[str, float | str]:
-    """What a `when` sees of a label."""
+    """What a `when` sees of a label, which has the votes so far; one without a winner has confidence 0."""
     probability = 0.5 if made.probability is None else made.probability
-    return {"status": made.status, "probability": probability, "margin": abs(2 * probability - 1)}
+    return {
+        "status": made.status,
+        "probability": probability,
+        "margin": abs(2 * probability - 1),
+        "confidence": confidence(made) or 0.0,
+    }
 
 
 def combined(votes: Sequence[Vote], rule: VotingRule) -> Sum:

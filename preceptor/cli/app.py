@@ -31,6 +31,7 @@ COMMANDS = {
     "label": Entry(f"{CLI}.label:label", DATA),
     "score": Entry(f"{CLI}.feedback:score", DATA),
     "audit": Entry(f"{CLI}.audit:audit", DATA),
+    "panel": Entry(f"{CLI}.panel:app", DATA),
     "convert": Entry(f"{CLI}.convert:convert", DATA),
     "train": Entry(f"{CLI}.train.app:app", LEARN),
     "evaluate": Entry(f"{CLI}.evaluate:evaluate", LEARN),

@@ -11,13 +11,13 @@ import typer
 from preceptor.cli import console, options
 from preceptor.cli.asking import show_plan, tell_of_batches
 from preceptor.cli.flags import Flags
-from preceptor.cli.judging import JUDGING, Judges
+from preceptor.cli.judging import JUDGING, Certifying, Judges
 from preceptor.judge.settings import LabelSettings
 from preceptor.prompts.records import Settings
 from preceptor.settings import Asking, Share
 
 if TYPE_CHECKING:
-    from preceptor.judge.figures import AuditFigures
+    from preceptor.judge.figures import AuditFigures, CertifiedFigures
 
 SECTIONS: Mapping[str, Sequence[str]] = {
     "against gold": (
@@ -58,6 +58,7 @@ def audit(
     judges: Annotated[Judges, Flags("Judging", omit=("human",))],
     settings: Annotated[LabelSettings, Flags("Judging", omit=JUDGING)],
     beyond: Annotated[Beyond, Flags("Comparing", old={"attacks": "--canaries"})],
+    certifying: Annotated[Certifying, Flags("Comparing", omit=("gold",))],
     asking: Annotated[Asking, Flags(omit=("engine", "address", "gpus", "workers"))],
     form: options.FormatOption = "rows",
     columns: options.ColumnsOption = None,
@@ -73,7 +74,8 @@ def audit(
     from preceptor.judge.audit.audit import require_gold
     from preceptor.judge.audit.canaries import from_gold
     from preceptor.judge.conditions import gate
-    from preceptor.label.run import Job, audit_rows, dialogues_of, opened, require
+    from preceptor.label import certified
+    from preceptor.label.run import Gold, Job, audit_rows, calibrated, dialogues_of, opened, require
     from preceptor.preflight import check_gate
     from preceptor.prompts.columns import mapping_of
 
@@ -91,6 +93,9 @@ def audit(
         recheck=beyond.recheck,
     )
     require(job)
+    target = certifying.certify
+    if target is not None:
+        certified.require_certifiable(job, bool(judges.when))
     if fail_if:
         check_gate(fail_if, job, canaries=beyond.attacks, gold=True, planting="--attacks")
     rows = [
@@ -104,7 +109,14 @@ def audit(
         show_plan(dialogues_of([*rows, *planted], job, opened(job)), asking, as_json)
         return
     tell_of_batches(asking)
-    figures, work = audit_rows(rows, job, asking, console.progress, planted)
+    found, paid_usd = None, 0.0
+    if target is not None:
+        found, paid = calibrated(Gold(rows, target), job, asking, console.progress)
+        job, paid_usd = found.job, paid.progress.cost_usd
+    figures, work = audit_rows(rows, job, asking.less(paid_usd), console.progress, planted)
+    if found is not None and target is not None:
+        figures["certified"] = certified.figures(found, target)
+        figures["cost_usd"] = paid_usd + work.progress.cost_usd
     if as_json:
         console.result(figures)
     else:
@@ -133,13 +145,40 @@ def _show(audited: AuditFigures, title: str) -> None:
     if canaries := audited.get("canaries"):
         rows = [[_figure(cell) for cell in attack_row(kind, own)] for kind, own in canaries.items()]
         console.table("attacks planted in the worse reply", ATTACKS, rows)
+    if (votes := figures.get("votes")) and votes["effective_votes"] is not None:
+        console.say(
+            f"{len(votes['matrix'])} judges are worth {votes['effective_votes']:.1f} independent votes (their errors "
+            f"correlate by {votes['error_correlation']:.2f})"
+        )
     if steps := figures.get("steps"):
-        rows = [[_figure(one[key]) for key in ("step", "pairs", "accuracy", "cost_usd")] for one in steps]
-        console.table("steps", ["step", "pairs", "accuracy had it ended there", "USD"], rows)
+        keys = ("step", "pairs", "accuracy", "added", "cost_usd", "added_per_usd")
+        names = ["step", "pairs", "accuracy had it ended there", "added", "USD", "added for a dollar"]
+        console.table("steps", names, [[_figure(one[key]) for key in keys] for one in steps])
+    if certified := audited.get("certified"):
+        _show_certified(certified)
     if drift := audited.get("drift"):
         console.table(
             "asked again, past the ledger", list(drift), [[_figure(value) for value in drift.values()]]
         )
+
+
+def _show_certified(found: CertifiedFigures) -> None:
+    """What could be certified of each step, and why not of the others."""
+    keys = ("judge", "threshold", "coverage", "n", "right", "low", "when")
+    names = [
+        "judge",
+        "confidence from",
+        "kept",
+        "gold rows kept",
+        "right",
+        "agreement at least",
+        "the rest: --when",
+    ]
+    rows = [[_figure(one[key]) for key in keys] for one in map(dict, found["steps"])]
+    if rows:
+        console.table(f"certified at {found['target']:g}, {1 - found['level']:.0%} confidence", names, rows)
+    for one in found["refused"]:
+        console.say(f"nothing of {one['judge']} is certified: {one['reason']}")
 
 
 def _figure(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, cast
 
@@ -20,8 +20,15 @@ if TYPE_CHECKING:
     from preceptor.constitution.principle import Constitution
     from preceptor.evaluation.head_to_head import HeadToHeadSettings as Compared
     from preceptor.evaluation.probes import Sides
-    from preceptor.figures import ComparisonFigures, EvaluationFigures, ProbedAndLost, ProbesAlone
+    from preceptor.figures import (
+        ComparisonFigures,
+        CorrectedFigures,
+        EvaluationFigures,
+        ProbedAndLost,
+        ProbesAlone,
+    )
     from preceptor.judge.models.protocol import Dialogue
+    from preceptor.judge.records import Pair
     from preceptor.prompts.records import Prompt
 
 
@@ -31,6 +38,8 @@ class _Comparison(NamedTuple):
     prompts: list[Prompt]
     constitution: Constitution
     settings: Compared
+    gold: Sequence[Pair] = ()
+    """By which the win rate is corrected."""
 
 
 class _Probing(NamedTuple):
@@ -71,11 +80,15 @@ def evaluate(
     constitution: options.MaybeConstitution = None,
     columns: options.ColumnsOption = None,
     truncated: options.TruncatedOption = "keep",
+    gold: Annotated[
+        str | None, typer.Option("--gold", help="Pairs whose better reply is known: corrects the win rate.")
+    ] = None,
     limit: options.Limit = None,
     plan: options.PlanOption = False,
     as_json: options.JsonOption = False,
 ) -> None:
     """Compare a policy with a baseline: judged on prompts in both orders, or by --probes for what tuning broke."""
+    from preceptor.constitution.errors import UserError
     from preceptor.constitution.files import load
     from preceptor.evaluation.head_to_head import HeadToHeadSettings as Compared
     from preceptor.evaluation.probes import Sides
@@ -95,7 +108,11 @@ def evaluate(
             label=judging,
         )
         rows = list(islice(prompts_from(str(prompts), mapping_of(columns or [])), limit))
-        comparison = _Comparison(rows, load(str(constitution)), settings)
+        comparison = _Comparison(rows, load(str(constitution)), settings, _gold(gold))
+    elif gold is not None:
+        raise UserError(
+            "--gold corrects a win rate, and nothing is compared; leave it out, or give --prompts"
+        )
     if against.probes:
         probing = _Probing(Sides(against.policy, against.baseline, replies), probe_settings)
     asking.require_use(filter(None, [against.policy, against.baseline, judge.name]))
@@ -110,8 +127,21 @@ def evaluate(
         return
     if "win_rate" in figures:
         _show_comparison(figures)
+        _show_corrected(figures.get("corrected"))
     if probing is not None:
         _show_probes(figures["probes"], probing.sides)
+
+
+def _gold(source: str | None) -> list[Pair]:
+    """The pairs whose better reply is known, and no tie. Raises UserError where a file has none."""
+    from preceptor.asking import stages
+    from preceptor.judge.audit.audit import require_gold
+
+    if source is None:
+        return []
+    rows = [pair for pair in stages.pairs_from(source, "rows") if pair.preferred in ("a", "b")]
+    require_gold(rows)
+    return rows
 
 
 def _compares(given: Mapping[str, str | None], probes: bool) -> bool:
@@ -131,13 +161,16 @@ def _compares(given: Mapping[str, str | None], probes: bool) -> bool:
 def _asks(
     comparison: _Comparison | None, probing: _Probing | None, asking: Asking
 ) -> Iterator[Dialogue[Any]]:
+    from preceptor.asking import stages
     from preceptor.evaluation import head_to_head
     from preceptor.evaluation import probes as probe_stage
 
     if comparison is not None:
         settings = comparison.settings
         sides = (asking.open(settings.baseline), asking.open(settings.policy))
-        yield from head_to_head.asks(*comparison, sides, asking.open_judge(settings.judge))
+        judge = asking.open_judge(settings.judge)
+        yield from head_to_head.asks(*comparison[:3], sides, judge)
+        yield from stages.labelling(comparison.gold, comparison.constitution, judge, settings.label)
     if probing is not None:
         baseline, policy = (asking.open(name) for name in (probing.sides.baseline, probing.sides.policy))
         yield from probe_stage.asks((baseline, policy), *probing)
@@ -153,9 +186,14 @@ def _evaluate(
     left = asking
     compared: EvaluationFigures | None = None
     if comparison is not None:
-        made = head_to_head.evaluate(*comparison, asking, console.progress)
+        made = head_to_head.evaluate(*comparison[:3], asking, console.progress)
         compared = cast("EvaluationFigures", head_to_head.figures(made.rows))
         left = asking.less(made.cost_usd)
+        if comparison.gold:
+            rest = (comparison.constitution, comparison.settings, left, console.progress)
+            labels, cost_usd = head_to_head.against_gold(comparison.gold, *rest)
+            compared["corrected"] = head_to_head.corrected(made.rows, labels)
+            left = left.less(cost_usd)
     if probing is None:
         assert compared is not None, "one of the two was asked for"
         return compared
@@ -176,6 +214,19 @@ def _show_comparison(figures: ComparisonFigures) -> None:
         [name, f"{figures['before'][name]:.1%}", f"{share:.1%}"] for name, share in figures["after"].items()
     ]
     console.table("replies that satisfy each principle", columns, shares)
+
+
+def _show_corrected(found: CorrectedFigures | None) -> None:
+    if found is None:
+        return
+    about = f"by {found['gold']} gold pairs, on which the judge is right in {found['judge_accuracy']:.1%}"
+    if found["win_rate"] is None or found["ci95"] is None:
+        console.say(
+            f"corrected: unknown {about}: not surely more than a coin, so that its win rate tells nothing"
+        )
+        return
+    low, high = found["ci95"]
+    console.say(f"corrected: {found['win_rate']:.1%} (95 %: {low:.1%} to {high:.1%}) {about}")
 
 
 def _show_probes(probed: ProbedAndLost, sides: Sides) -> None:

@@ -33,6 +33,7 @@ walk from a preference to its label, from there to its judgements, and from ther
 | `preferences.jsonl`, `preferences.parquet`, `5-preferences.jsonl` | `label`, `run` | [Preference](#preference) | `train reward`, `train dpo`, TRL, `datasets` |
 | scores (`--out` of `score`) | `score` | [Score](#score) | you |
 | `canaries.jsonl` | `label --canaries` | [Label](#label) of a planted attack | the card |
+| `gold.jsonl` | `label --certify` | [Label](#label) of a gold pair | the certificate, `verify` |
 | `card.md` | `label` | the dataset card: where the labels come from and what the judge is worth | people |
 | `8-heldout.jsonl` | `run` | [HeldOut](#heldout) | the report |
 | `metrics/stages.jsonl` | `run` | [StageRecord](#stagerecord) | `run`, `verify` |
@@ -56,6 +57,7 @@ reason: rows in = rows out + rows set aside.
 | `refused` | the judge would not answer | no |
 | `unparsed` | it answered without a verdict on offer | no |
 | `failed` | no answer came | no |
+| `abstained` | there is a winner, and no certificate stands behind it (`label --certify`) | no |
 
 A reply has the statuses `ok`, `refused`, `truncated`, `empty` and `failed`.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from preceptor.constitution.errors import UserError
 from preceptor.judge.settings import Combine
@@ -26,7 +26,7 @@ class Judges(Settings):
     escalate_to: tuple[str, ...] = ()
     """A judge for the pairs that --when names; several are further steps."""
     when: tuple[str, ...] = ()
-    """Which pairs go on, over status, probability and margin; else those that are not ok."""
+    """Which pairs go on, over status, probability, margin and confidence; else those that are not ok."""
     human: bool = False
     """Ask a person here, as the last step."""
 
@@ -56,6 +56,21 @@ class Judges(Settings):
     def names(self) -> list[str]:
         """Every judge, by name."""
         return [name for names, _ in self.panels for name in names]
+
+
+class Certifying(Settings):
+    """What labels are held to."""
+
+    certify: float | None = Field(default=None, gt=0.5, lt=1)
+    """Keep only labels whose agreement with gold is at least this, at 95 % confidence: 0.90."""
+    gold: str | None = None
+    """With --certify: pairs whose better reply is known, like the rows."""
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if self.gold is not None and self.certify is None:
+            raise ValueError("--gold without --certify; say what agreement is wanted: --certify 0.90")
+        return self
 
 
 class OneJudge(Settings):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,16 +12,23 @@ import typer
 from preceptor.cli import console, options
 from preceptor.cli.asking import finish, show_plan, tell_of_batches
 from preceptor.cli.flags import Flags
-from preceptor.cli.judging import JUDGING, Judges
+from preceptor.cli.judging import JUDGING, Certifying, Judges
 from preceptor.constitution.errors import UserError
 from preceptor.judge.settings import LabelSettings, RankingPairing, Schedule
 from preceptor.prompts.records import Settings
 from preceptor.settings import Asking, Share
 
 if TYPE_CHECKING:
+    from preceptor.judge.dataset.manifest import LabelManifest
     from preceptor.judge.models.protocol import Dialogue
     from preceptor.label.finished import InputFile
-    from preceptor.label.run import Job
+    from preceptor.label.run import Gold, Job
+
+
+UNCHECKED = (
+    "which pairs go on is decided by a rule that no gold has checked: a judge whose two orders agree can still be "
+    "right as often as a coin; --certify 0.90 --gold GOLD finds the rule from gold"
+)
 
 
 class Comparing(Settings):
@@ -43,6 +50,7 @@ def label(
     judges: Annotated[Judges, Flags("Judging")],
     settings: Annotated[LabelSettings, Flags("Judging", omit=JUDGING)],
     comparing: Annotated[Comparing, Flags("Comparing", old={"preferences": "--pairs"})],
+    certifying: Annotated[Certifying, Flags("Comparing")],
     asking: Asking,
     out: Annotated[
         Path | None,
@@ -91,23 +99,63 @@ def label(
     source = InputFile(pairs, f"groups {form}" if comparing.groups else form, limit, mapped, truncated)
     require(job)
     _check_gate(fail_if, job, source)
+    gold = _gold(certifying, job, bool(judges.when))
+    if gold is None and judges.escalate_to:
+        console.say(UNCHECKED)
     rows = rows_of(source)
     if show:
         _show_asks(dialogues_of(islice(rows, 1), job, opened(job)))
         return
     if plan:
-        show_plan(dialogues_of(rows, job, opened(job)), asking, as_json)
+        asks = dialogues_of(rows, job, opened(job))
+        if gold is not None:
+            asks = chain(dialogues_of(gold.rows, job, opened(job)), asks)
+        show_plan(asks, asking, as_json)
         return
     assert out is not None
     tell_of_batches(asking)
     bar = console.quiet if judges.human else console.progress
-    made = label_folder(out, rows, job, asking, bar, source)
+    made = label_folder(out, rows, job, asking, bar, source, gold)
     by_status = made.manifest["rows"]["by_status"]
     named = "groups" if comparing.groups else "pairs"
     finish({"out": str(out), named: made.asked.rows, **by_status}, made.asked, as_json)
+    _tell_certificate(made.manifest)
     if fail_if and gate(fail_if, made.manifest["audit"]):
         console.say(f"the gate failed: {fail_if}")
         raise typer.Exit(1)
+
+
+def _gold(certifying: Certifying, job: Job, given_when: bool) -> Gold | None:
+    """What the labels are certified by; None where nobody asked for that. Raises UserError."""
+    from preceptor.asking import stages
+    from preceptor.judge.audit.audit import require_gold
+    from preceptor.label.certified import require_certifiable
+    from preceptor.label.run import Gold
+
+    if certifying.certify is None:
+        return None
+    if certifying.gold is None:
+        raise UserError("--certify needs pairs whose better reply is known; name them with --gold")
+    require_certifiable(job, given_when)
+    rows = [pair for pair in stages.pairs_from(certifying.gold, "rows") if pair.preferred]
+    require_gold(rows)
+    return Gold(rows, certifying.certify)
+
+
+def _tell_certificate(manifest: LabelManifest) -> None:
+    """What became of the certificate. Raises typer.Exit where it is not granted."""
+    if (found := manifest.get("certificate")) is None:
+        return
+    if found["granted"]:
+        console.say(
+            f"certified: {found['kept']} of {found['labels']} labels agree with gold in "
+            f"at least {found['target']:.1%}, at {1 - found['level']:.0%} confidence"
+        )
+        return
+    console.say(
+        f"not certified: {found['reason']}; every label abstains, and without --certify they stand as they are"
+    )
+    raise typer.Exit(1)
 
 
 def _check_gate(expression: str | None, job: Job, source: InputFile) -> None:

@@ -13,18 +13,20 @@ from preceptor.asking.work import whole
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution
 from preceptor.evaluation.oracles import open_oracle
-from preceptor.figures import ComparisonFigures
+from preceptor.figures import ComparisonFigures, CorrectedFigures
+from preceptor.judge.aggregate import winner
 from preceptor.judge.asking.fanout import Progress
 from preceptor.judge.label import template_for
 from preceptor.judge.models.protocol import Dialogue, Model
 from preceptor.judge.records import Label, Pair, Response
 from preceptor.judge.respond import respond
 from preceptor.judge.settings import LabelSettings, RespondSettings
+from preceptor.judge.statistics import rogan_gladen
 from preceptor.judge.voting.cascade import together
 from preceptor.prompts.records import Prompt, Record, content_id
 from preceptor.records import HeldOut
 from preceptor.settings import Access, Asking
-from preceptor.train.evaluation.compare import distinct_n, satisfied, win_rate
+from preceptor.train.evaluation.compare import UNJUDGED, distinct_n, satisfied, win_rate
 
 
 class HeadToHeadSettings(Record):
@@ -101,6 +103,43 @@ def evaluate(
         for label in labels
     ]
     return Compared(rows, len(prompts) - len(rows), cost_before + cost_after + asked.progress.cost_usd)
+
+
+def against_gold(
+    gold: Sequence[Pair],
+    constitution: Constitution,
+    settings: HeadToHeadSettings,
+    asking: Asking,
+    bar: OpenComparisonBar,
+) -> tuple[list[Label], float]:
+    """The same judge's labels of pairs whose better reply is known, and USD. Raises what stopped the asking."""
+    labels: list[Label] = []
+    to_label = partial(stages.to_label, settings.judge, asking, constitution, settings.label)
+    with bar("gold") as watch:
+        asked = whole(stages.AskJob(gold, to_label), asking, labels.append, watch)
+    return labels, asked.progress.cost_usd
+
+
+def corrected(rows: Sequence[HeldOut], gold: Sequence[Label]) -> CorrectedFigures:
+    """The win rate behind what a judge says who is as often right as it is on the gold pairs."""
+    said = [won for row in rows if (won := _won(row.label)) is not None]
+    found = [won if label.preferred == "a" else 1 - won for label in gold if (won := _won(label)) is not None]
+    made = rogan_gladen(said, found)
+    return {
+        "win_rate": made.share if made else None,
+        "ci95": [made.low, made.high] if made else None,
+        "judge_accuracy": sum(found) / len(found) if found else 0.5,
+        "gold": len(found),
+    }
+
+
+def _won(label: Label) -> float | None:
+    """1 where response a won, 0 where b did, 0.5 where neither; None where nothing was judged, as `win_rate` has it."""
+    if label.status in UNJUDGED:
+        return None
+    if label.status != "ok" or label.probability is None:
+        return 0.5
+    return {"a": 1.0, "b": 0.0, "tie": 0.5}[winner(label.probability)]
 
 
 def require_judge(name: str, access: Access, constitution: Constitution, settings: LabelSettings) -> None:

@@ -16,9 +16,12 @@ from preceptor.asking import stages
 from preceptor.asking.stages import AskingResult, OnProgress, WorkerContext
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution
+from preceptor.judge.asking import prices
+from preceptor.judge.asking.fanout import Progress
 from preceptor.judge.asking.shared import NOTHING_DONE
 from preceptor.judge.audit.audit import audit, drift
 from preceptor.judge.audit.canaries import add_rates, attack_rates, from_constitution, is_canary, mixed
+from preceptor.judge.audit.certificate import NEVER, certificate, evidence, settled
 from preceptor.judge.dataset.label_folder import LabelFolder
 from preceptor.judge.dataset.manifest import LabelManifest
 from preceptor.judge.dataset.publish import LabelRun, publish
@@ -26,15 +29,17 @@ from preceptor.judge.figures import AuditFigures, FurtherFigures, LookFigures, P
 from preceptor.judge.ledger.ledger import open_ledger
 from preceptor.judge.ledger.looks import LookDialogues, next_look
 from preceptor.judge.models.protocol import Dialogue, Model
-from preceptor.judge.records import Group, Label, Pair
+from preceptor.judge.records import Certificate, Group, Label, Pair
 from preceptor.judge.settings import Combine, LabelSettings, RankingPairing, Schedule
 from preceptor.judge.voting.cascade import JOINED, Step, VotingRule, require_panels
 from preceptor.judge.voting.panel import DAWID_SKENE, accuracy_by_step, recombine, require_dawid_skene
 from preceptor.judge.voting.ranking import Ranked
+from preceptor.label.certified import Calibrated, by_people, calibrate, require_steps
 from preceptor.label.finished import InputFile, finished, input_facts, stamp
 from preceptor.preflight import check_folder
 from preceptor.prompts.manifest import file_hash
-from preceptor.prompts.rows import writing
+from preceptor.prompts.records import content_id
+from preceptor.prompts.rows import write_rows, writing
 from preceptor.prompts.secrets import shown_address
 from preceptor.settings import Access, Asking, in_this_process
 
@@ -67,6 +72,10 @@ class Job(NamedTuple):
     """Share of planted comparisons among those that are judged."""
     recheck: float = 0.0
     """Share of comparisons that are asked again, past the ledger."""
+    certified: tuple[float, ...] = ()
+    """The confidence, step by step, under which a label abstains; none: nothing was certified."""
+    certified_by: str = ""
+    """Target and gold rows of the certificate, so that another target or other gold is another job."""
 
     @property
     def judges(self) -> str:
@@ -99,6 +108,8 @@ class Job(NamedTuple):
             "recheck": self.recheck,
             "template_sha256": file_hash(Path(self.settings.template)) if self.settings.template else None,
         }
+        if self.certified:
+            chosen |= {"certified": list(self.certified), "certified_by": self.certified_by}
         return self.settings.model_dump(mode="json") | chosen
 
 
@@ -117,6 +128,19 @@ def job_of_folder(manifest: LabelManifest, constitution: Constitution) -> Job:
         access=Access(base_url=settings["base_urls"], **settings["local"]),
         combine=settings["combine"],
     )
+
+
+class Gold(NamedTuple):
+    """Pairs whose better reply is known, against which labels are certified."""
+
+    rows: Sequence[Pair]
+    target: float
+    """The least agreement that the labels kept must have."""
+
+    @property
+    def identity(self) -> str:
+        """The same for the same rows and target."""
+        return content_id("gold", self.target, [row.line() for row in self.rows])
 
 
 class Labelled(NamedTuple):
@@ -213,11 +237,13 @@ def label_folder(
     asking: Asking,
     bar: OpenLabelBar,
     source: InputFile | None = None,
+    gold: Gold | None = None,
 ) -> Labelled:
     """Judge the rows and write the folder that the contract describes; a run that must stop leaves a valid one.
     source: where the rows come from; none of them is read where the folder holds just what they would give.
 
-    Raises UserError for canaries that have nowhere to be planted.
+    gold: what the labels are certified by, before any row is asked about. Raises UserError for canaries that have
+    nowhere to be planted, and where no label could be certified.
     """
     if job.canaries and job.schedule is not None:
         raise UserError(
@@ -229,13 +255,22 @@ def label_folder(
         )
     require(job)
     check_folder(out, [source.path] if source else [])
+    found, paid = None, AskingResult(0, NOTHING_DONE, None)
+    if gold is not None:
+        found, paid = calibrated(gold, job, asking, bar)
+        require_steps(found, gold.target)
+        job, asking = found.job._replace(certified_by=gold.identity), asking.less(paid.progress.cost_usd)
+        found = found._replace(job=job)
     wanted = {"constitution": job.constitution.identity, "judge": job.judges, "settings": job.resolved}
     if job.schedule is None and job.lasting and (manifest := finished(out, wanted, source)) is not None:
-        return Labelled(manifest, AskingResult(manifest["rows"]["in"], NOTHING_DONE, None))
+        return Labelled(manifest, AskingResult(manifest["rows"]["in"], paid.progress, None))
     folder, before = LabelFolder(out), stamp(source)
     asked, counted = _judged(folder, rows, job, asking, bar, source)
     if job.combine == DAWID_SKENE:
         recombine(folder.labels)
+    certified = None
+    if found is not None and gold is not None:
+        job, certified = _certified(folder, found, gold, asking, bar)
     extra: FurtherFigures = {}
     if job.canaries:
         add_rates(extra, attack_rates(folder.read_canaries()))
@@ -245,6 +280,7 @@ def label_folder(
         _add_drift(extra, found)
     if len(job.panels) > 1:
         extra["steps"] = _worth(folder.read_labels, job, asking)
+    asked = AskingResult(asked.rows, _sum(paid.progress, asked.progress), asked.stopped)
     run = LabelRun(
         constitution=job.constitution,
         judge=job.judges,
@@ -256,6 +292,7 @@ def label_folder(
         failed=asked.progress.failed,
         source=input_facts(source, before),
         prices={name: price.model_dump(mode="json") for name, price in asking.prices.items()},
+        certificate=certified,
         extra=extra,
     )
     return Labelled(publish(out, run), asked)
@@ -287,13 +324,58 @@ def _judged(
                 if job.canaries and is_canary(label):
                     to_canaries(label)
                 else:
-                    to_labels(label)
+                    to_labels(settled(label, job.certified))
                     counted += 1
 
         asked = carry_out(write, watch)
         if asked.stopped is not None and not asked.rows:
             raise asked.stopped  # nothing was done, so nothing is left behind
     return asked, counted
+
+
+def calibrated(gold: Gold, job: Job, asking: Asking, bar: OpenLabelBar) -> tuple[Calibrated, AskingResult]:
+    """What the gold rows say of the job's judges. Raises what stopped the asking."""
+    paid = AskingResult(0, NOTHING_DONE, None)
+
+    def ask(rows: Sequence[Pair], alone: Job) -> list[Label]:
+        nonlocal paid
+        made, paid = _more(rows, alone, asking, bar("gold"), paid)
+        if paid.stopped is not None:
+            raise paid.stopped
+        by_id = {label.id: label for label in made}
+        return [by_id[row.id] for row in rows]
+
+    return calibrate(gold.rows, job, gold.target, ask), paid
+
+
+def _certified(
+    folder: LabelFolder, found: Calibrated, gold: Gold, asking: Asking, bar: OpenLabelBar
+) -> tuple[Job, Certificate]:
+    """The certificate of the labels that lie in the folder, its gold labels beside them, and the job with the
+    thresholds that hold: where it is not granted, every label of a judge abstains.
+    """
+    job = found.job
+    judges = [panel for panel in job.panels if not by_people(panel[0])]
+    # every answer is in the ledger already
+    alone = job._replace(panels=judges, canaries=0.0, recheck=0.0)
+    proof, asked = _asked(gold.rows, alone, asking, bar("gold"))
+    if asked.stopped is not None:
+        raise asked.stopped
+    made = certificate(
+        gold.target,
+        found.steps,
+        found.refused,
+        evidence(proof),
+        evidence(folder.read_labels()),
+        constitution=job.constitution.identity,
+        judge=job.judges,
+        date=prices.today().isoformat(),
+    )
+    if not made.granted:
+        job = job._replace(certified=(NEVER,) * len(job.certified))
+        write_rows(folder.labels, (settled(label, job.certified) for label in list(folder.read_labels())))
+    write_rows(folder.gold, (settled(label, job.certified) for label in proof))
+    return job, made
 
 
 def audit_rows(
@@ -375,14 +457,16 @@ def _more(
 ) -> tuple[list[Label], AskingResult]:
     """`_asked` under what is left of the cap, its counts added to those before."""
     made, asked = _asked(rows, job, asking.less(before.progress.cost_usd), bar)
-    one, other = before.progress, asked.progress
-    spent = one._replace(
+    return made, AskingResult(before.rows, _sum(before.progress, asked.progress), asked.stopped)
+
+
+def _sum(one: Progress, other: Progress) -> Progress:
+    return one._replace(
         asked=one.asked + other.asked,
         from_ledger=one.from_ledger + other.from_ledger,
         failed=one.failed + other.failed,
         cost_usd=one.cost_usd + other.cost_usd,
     )
-    return made, AskingResult(before.rows, spent, asked.stopped)
 
 
 def _drift(
@@ -433,7 +517,14 @@ def pair_of(label: Label) -> Pair:
 def _worth(labels: Callable[[], Iterable[Label]], job: Job, asking: Asking) -> list[PricedStep]:
     """What each step was worth, and what the calls behind its judgements cost, whenever they were made."""
     costs = asyncio.run(_cost_by_step(labels(), job, asking))
-    return [{**step, "cost_usd": costs[step["step"]]} for step in accuracy_by_step(labels())]
+    made: list[PricedStep] = []
+    for step in accuracy_by_step(labels()):
+        cost = costs[step["step"]]
+        before, now = (made[-1]["accuracy"] if made else None), step["accuracy"]
+        added = None if before is None or now is None else now - before
+        per_usd = added / cost if added is not None and cost else None
+        made.append({**step, "cost_usd": cost, "added": added, "added_per_usd": per_usd})
+    return made
 
 
 async def _cost_by_step(labels: Iterable[Label], job: Job, asking: Asking) -> dict[int, float | None]:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from preceptor.constitution.principle import Constitution
 from preceptor.judge.aggregate import Sum
+from preceptor.judge.audit.certificate import settled
 from preceptor.judge.compare import check, read
 from preceptor.judge.conditions import gate
 from preceptor.judge.label import summed
@@ -41,6 +42,8 @@ class Rules(NamedTuple):
     clamp: tuple[float, float] | None
     own_template: bool
     """Whether the judge was asked by a template that is not shipped."""
+    certified: Sequence[float] = ()
+    """The confidence, step by step, under which a label abstains."""
     over_all: Mapping[str, float] | None = None
     """Label -> probability, where votes were added up over all labels together; None: they were not."""
 
@@ -66,6 +69,8 @@ def label_faults(label: Label, rules: Rules) -> Iterator[str]:
         yield f"its judge is {label.judge!r}, its judgements are by {judge!r}"
     if rules.over_all is not None and len(last_votes(label)) > 1 and label.id in rules.over_all:
         made = _over_all(rules.over_all[label.id], made)
+    as_made = label.model_copy(update={"status": made.status, "probability": made.probability})
+    made = made._replace(status=settled(as_made, rules.certified).status)
     if (made.status, made.probability) != (label.status, label.probability):
         yield (
             f"it is {label.status} with probability {label.probability}, its judgements say {made.status} with "
@@ -81,7 +86,7 @@ def _stepwise(label: Label, rules: Rules) -> tuple[Sum, tuple[Vote, ...], str]:
     made = Sum("failed", None, ())
     judge = ""
     for number, (names, when) in enumerate(rules.panels):
-        if number and not gate(when, facts(label.model_copy(update=made._asdict() | {"incomplete": ()}))):
+        if number and not gate(when, _facts_so_far(label, made, votes)):
             break
         sums = [_of_judge(label, name, rules.constitution) for name in names]
         fresh = [
@@ -93,6 +98,11 @@ def _stepwise(label: Label, rules: Rules) -> tuple[Sum, tuple[Vote, ...], str]:
         made = combined(fresh, rules.rule)._replace(incomplete=incomplete)
         judge = JOINED.join(names)
     return made, tuple(votes) if len(votes) > 1 else (), judge
+
+
+def _facts_so_far(label: Label, made: Sum, votes: Sequence[Vote]) -> dict[str, float | str]:
+    so_far = {"status": made.status, "probability": made.probability, "votes": tuple(votes)}
+    return facts(label.model_copy(update=so_far))
 
 
 def _of_judge(label: Label, name: str, constitution: Constitution) -> Sum:

@@ -29,7 +29,8 @@ from preceptor.evaluation import head_to_head
 from preceptor.evaluation.oracles import open_oracle
 from preceptor.figures import RunManifest
 from preceptor.judge.audit.audit import audit
-from preceptor.judge.dataset.label_folder import CANARIES, PARQUET, RANKINGS
+from preceptor.judge.audit.certificate import faults as certificate_faults
+from preceptor.judge.dataset.label_folder import CANARIES, GOLD, PARQUET, RANKINGS
 from preceptor.judge.dataset.label_folder import FILES as LABEL_FILES
 from preceptor.judge.dataset.label_folder import LABELS as LABEL_ROWS
 from preceptor.judge.dataset.label_folder import PREFERENCES as PREFERENCE_ROWS
@@ -37,7 +38,7 @@ from preceptor.judge.dataset.manifest import FileFacts, LabelManifest, LabelRows
 from preceptor.judge.dataset.publish import BATCH, audited, preference
 from preceptor.judge.ledger.location import there
 from preceptor.judge.ledger.raw_replies import RawReplies, raw_replies
-from preceptor.judge.records import Label, Preference, Ranking, Response, Revision
+from preceptor.judge.records import Certificate, Label, Preference, Ranking, Response, Revision
 from preceptor.judge.voting.panel import DAWID_SKENE, ballots, dawid_skene, last_votes
 from preceptor.judge.voting.ranking import preferences_of
 from preceptor.prompts.manifest import MANIFEST, SEALS, SIGNATURE, SUMS, file_hash, files_in, sum_line
@@ -322,16 +323,19 @@ class _LabelProof(_Proof):
         said = self.manifest["audit"]
         if rows["out"] and any(said.get(name) != value for name, value in _as_json(figures).items()):
             yield f"{MANIFEST}: its audit is not that of {LABEL_ROWS}"
+        if (certificate := self.manifest.get("certificate")) is not None:
+            yield from self.certified(Certificate.model_validate(certificate))
         with self.calls() as calls:
             rules = self.rules(settings)
             for name in self.judged_files():
-                yield from self.judged(name, self.rows(name, Label), rules, calls)
+                own = rules._replace(certified=()) if name == CANARIES else rules  # which are never kept back
+                yield from self.judged(name, self.rows(name, Label), own, calls)
             if calls is not None:
                 yield from self.cost(calls)
 
     def judged_files(self) -> list[str]:
         """Those that hold labels."""
-        return [name for name in (LABEL_ROWS, CANARIES) if (self.path / name).exists()]
+        return [name for name in (LABEL_ROWS, CANARIES, GOLD) if (self.path / name).exists()]
 
     @cached_property
     def called(self) -> list[str]:
@@ -362,6 +366,7 @@ class _LabelProof(_Proof):
             rule="majority" if settings["combine"] == "majority" else "mean",
             clamp=tuple(settings["clamp"]) if settings["clamp"] else None,
             own_template=bool(settings["template"]),
+            certified=settings.get("certified", ()),
         )
         if settings["combine"] != DAWID_SKENE:
             return rules
@@ -372,6 +377,18 @@ class _LabelProof(_Proof):
             self.found.notes.append(f"labels were not added up over all judges once more: {exc}")
             found = {row.id: row.probability or 0.5 for row in self.rows(LABEL_ROWS, Label)}
         return rules._replace(over_all=found)
+
+    def certified(self, said: Certificate) -> Iterator[str]:
+        """The certificate is of this constitution and these judges, and says what gold and rows say."""
+        for name, own in (("constitution", said.constitution), ("judge", said.judge)):
+            if own != self.manifest[name]:
+                yield f"{MANIFEST}: its certificate is void: it is of the {name} {own}, not {self.manifest[name]}"
+        if said.granted and [step.threshold for step in said.steps] != self.manifest["settings"].get(
+            "certified"
+        ):
+            yield f"{MANIFEST}: its certificate has other thresholds than its settings"
+        gold, rows = list(self.rows(GOLD, Label)), list(self.rows(LABEL_ROWS, Label))
+        yield from (f"{MANIFEST}: its certificate: {fault}" for fault in certificate_faults(said, gold, rows))
 
     def counts(self, rows: LabelRows) -> Iterator[str]:
         """Rows by status, rows out, preferences."""
@@ -412,7 +429,10 @@ class _LabelProof(_Proof):
     def cost(self, calls: RawReplies) -> Iterator[str]:
         """What the run spent is no more than what its calls cost."""
         spent, bill = self.manifest["cost_usd"], calls.spent_usd(self.called)
-        if spent is not None and not self.manifest["settings"]["recheck"] and spent > bill + WITHIN_USD:
+        elsewhere = self.manifest["settings"]["recheck"] or self.manifest.get("certificate", {}).get(
+            "refused"
+        )
+        if spent is not None and not elsewhere and spent > bill + WITHIN_USD:
             yield f"{MANIFEST}: says ${spent:.6f} for calls that cost ${bill:.6f}"
 
 
