@@ -13,9 +13,11 @@ from preceptor.serve.auth import Doorkeeper
 from preceptor.serve.config import ServeConfig
 from preceptor.serve.gate import Gate
 from preceptor.serve.keys import Keyring
+from preceptor.serve.native import router as native
 from preceptor.serve.operations import router as operations
+from preceptor.serve.service import open_service
 
-ROUTERS: tuple[APIRouter, ...] = (operations,)
+ROUTERS: tuple[APIRouter, ...] = (operations, native)
 """Every part of the service that has routes."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -28,7 +30,7 @@ def create_app(
     host: str = LOOPBACK[0],
     routers: Sequence[APIRouter] = ROUTERS,
 ) -> FastAPI:
-    """The service. `app.state` has `config`, `keys` and `doorkeeper`.
+    """The service. `app.state` has `config`, `keys`, `doorkeeper` and, once it runs, `service`.
 
     keys: else those in the configuration's database. open_without_keys: whether everybody may enter as long as no key
     was ever made, which is for loopback alone. host: the address that it listens at.
@@ -40,7 +42,9 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         try:
-            yield
+            async with open_service(config, keyring) as opened:
+                app.state.service = opened
+                yield
         finally:
             keyring.close()
 
