@@ -11,13 +11,14 @@ from preceptor import __version__
 from preceptor.serve import problems
 from preceptor.serve.auth import Doorkeeper
 from preceptor.serve.config import ServeConfig
+from preceptor.serve.doors import ROUTERS as DOORS
 from preceptor.serve.gate import Gate
 from preceptor.serve.keys import Keyring
 from preceptor.serve.native import router as native
 from preceptor.serve.operations import router as operations
-from preceptor.serve.service import open_service
+from preceptor.serve.service import Service, open_service
 
-ROUTERS: tuple[APIRouter, ...] = (operations, native)
+ROUTERS: tuple[APIRouter, ...] = (operations, native, *DOORS)
 """Every part of the service that has routes."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -26,14 +27,16 @@ def create_app(
     config: ServeConfig,
     *,
     keys: Keyring | None = None,
+    service: Service | None = None,
     open_without_keys: bool = True,
     host: str = LOOPBACK[0],
     routers: Sequence[APIRouter] = ROUTERS,
 ) -> FastAPI:
     """The service. `app.state` has `config`, `keys`, `doorkeeper` and, once it runs, `service`.
 
-    keys: else those in the configuration's database. open_without_keys: whether everybody may enter as long as no key
-    was ever made, which is for loopback alone. host: the address that it listens at.
+    keys, service: opened and closed by who calls; else opened and closed with the application. open_without_keys:
+    whether everybody may enter as long as no key was ever made, which is for loopback alone. host: the address that it
+    listens at.
 
     Raises LedgerError where the database cannot be used.
     """
@@ -41,6 +44,10 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if service is not None:
+            app.state.service = service
+            yield
+            return
         try:
             async with open_service(config, keyring) as opened:
                 app.state.service = opened

@@ -102,12 +102,17 @@ async def caller(request: Request) -> Caller:
     return found
 
 
+def require(asking: Caller, scope: str) -> Caller:
+    """The caller, where its key has the scope. Raises Problem 403."""
+    if not asking.may(scope):
+        raise Problem(403, "missing_scope", f"this key lacks the scope {scope}", "permission_error")
+    return asking
+
+
 def needs(scope: str) -> Callable[..., Caller]:
     """A dependency that gives the caller, where its key has the scope. Raises Problem 403."""
 
     def checked(asking: Annotated[Caller, Depends(caller)]) -> Caller:
-        if not asking.may(scope):
-            raise Problem(403, "missing_scope", f"this key lacks the scope {scope}", "permission_error")
-        return asking
+        return require(asking, scope)
 
     return checked

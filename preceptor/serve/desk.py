@@ -24,7 +24,7 @@ from preceptor.serve import metrics
 from preceptor.serve.auth import ANYBODY, Caller
 from preceptor.serve.config import ModelEntry, ServeConfig
 from preceptor.serve.keys import Keyring
-from preceptor.serve.problems import Problem, unavailable
+from preceptor.serve.problems import Problem, problem_of, unavailable
 from preceptor.settings import Access
 
 UNCAPPED = float("inf")
@@ -33,7 +33,7 @@ _payer: ContextVar[Caller] = ContextVar("payer", default=ANYBODY)
 """Whose key pays for what is asked in this context; of equal requests in flight, whoever came first."""
 
 
-class Way:
+class ServedModel:
     """A model of the configuration, and how it is asked."""
 
     def __init__(self, entry: ModelEntry, ledger: Ledger, purse: Purse) -> None:
@@ -189,8 +189,8 @@ class Desk:
 
     def __init__(self, config: ServeConfig, ledger: Ledger, purse: Purse) -> None:
         self._ledger, self._purse = ledger, purse
-        self._ways: dict[str, Way] = {}
-        self._put_away: list[Way] = []
+        self._ways: dict[str, ServedModel] = {}
+        self._put_away: list[ServedModel] = []
         self.take(config)
 
     def take(self, config: ServeConfig) -> None:
@@ -205,7 +205,7 @@ class Desk:
             same = entry.model_dump_json()
             try:
                 if same not in kept:
-                    kept[same] = Way(entry, self._ledger, self._purse)
+                    kept[same] = ServedModel(entry, self._ledger, self._purse)
             except Exception as error:
                 if not hasattr(error, "exit_code"):
                     raise
@@ -224,7 +224,7 @@ class Desk:
         self._config = config
         self._purse.cap(cap_usd)
 
-    def way(self, name: str | None) -> Way:
+    def way(self, name: str | None) -> ServedModel:
         """The model of this name; the only one where none is named. Raises Problem."""
         if name is None and len(self._ways) == 1:
             return next(iter(self._ways.values()))
@@ -235,8 +235,8 @@ class Desk:
             )
         return self._ways[name]
 
-    async def ask(self, way: Way, dialogues: Iterable[Dialogue[RowT]], caller: Caller) -> list[RowT]:
-        """The rows of the dialogues, in their order. Raises Problem, and what `Fanout.ask` raises.
+    async def ask(self, way: ServedModel, dialogues: Iterable[Dialogue[RowT]], caller: Caller) -> list[RowT]:
+        """The rows of the dialogues, in their order. Raises Problem.
 
         Where the deadline passes, what is in flight goes on, so that the same request finds it in the ledger.
         """
@@ -260,8 +260,10 @@ class Desk:
             metrics.IN_FLIGHT.dec(len(tasks))
         rows: list[RowT] = []
         for one in made:
+            if isinstance(one, UserError):  # of the judge: who asked did nothing wrong
+                raise unavailable("judge_unusable", str(one), 30)
             if isinstance(one, BaseException):
-                raise one
+                raise problem_of(one) or one
             rows.append(one)
         return rows
 

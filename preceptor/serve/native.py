@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Response
-from pydantic import Field
+from fastapi.responses import JSONResponse
+from pydantic import Discriminator, Field, Tag
 
 from preceptor.asking.stages import judging, ranking
 from preceptor.judge.label import template_for
@@ -14,15 +15,18 @@ from preceptor.judge.settings import LabelSettings, Schedule, ScoreSettings
 from preceptor.judge.voting.cascade import Judge, Step
 from preceptor.prompts.records import Record, Settings
 from preceptor.serve import metrics
-from preceptor.serve.auth import Caller, needs
+from preceptor.serve.auth import Caller, caller, needs, require
+from preceptor.serve.doors.scoring import PairsRequest
+from preceptor.serve.doors.scoring import score as score_pairs
 from preceptor.serve.problems import Problem
 from preceptor.serve.rewards import Reward, count, graded, require_some
 from preceptor.serve.rows import groups_in_request, pairs_in_request, replies_in
 from preceptor.serve.service import Served
 
 router = APIRouter(tags=["judging"])
-Judges = Annotated[Caller, Depends(needs("judge"))]
-Rewarded = Annotated[Caller, Depends(needs("reward"))]
+MayJudge = Annotated[Caller, Depends(needs("judge"))]
+MayReward = Annotated[Caller, Depends(needs("reward"))]
+WithKey = Annotated[Caller, Depends(caller)]
 Items = Annotated[list[dict[str, Any]], Field(min_length=1)]
 
 
@@ -68,7 +72,7 @@ class RewardAnswer(Record):
 
 
 @router.post("/v1/judge")
-async def judge(asked: JudgeRequest, served: Served, caller: Judges) -> Response:
+async def judge(asked: JudgeRequest, served: Served, caller: MayJudge) -> Response:
     """Labels as `preceptor label` writes them, in the order of the request; of groups also their rankings."""
     _require_own_template(asked.settings)
     way, rules = served.desk.way(asked.judge), served.rewards.constitution(asked.constitution)
@@ -91,9 +95,24 @@ async def judge(asked: JudgeRequest, served: Served, caller: Judges) -> Response
     return _as_written({"items": labels} if rankings is None else {"items": labels, "rankings": rankings})
 
 
+def _kind(body: Any) -> str:
+    """vLLM has a route of the same name, whose requests name what is asked and what is replied apart."""
+    return (
+        "pairs" if isinstance(body, Mapping) and {"queries", "text_1", "data_1"} & body.keys() else "replies"
+    )
+
+
+Scored = Annotated[
+    Annotated[ScoreRequest, Tag("replies")] | Annotated[PairsRequest, Tag("pairs")], Discriminator(_kind)
+]
+
+
 @router.post("/v1/score")
-async def score(asked: ScoreRequest, served: Served, caller: Judges) -> Response:
-    """Scores as `preceptor score` writes them, in the order of the request."""
+async def score(asked: Scored, served: Served, caller: WithKey) -> Response:
+    """Scores as `preceptor score` writes them, in the order of the request; or vLLM's, as `/score` answers."""
+    if isinstance(asked, PairsRequest):
+        return JSONResponse(await score_pairs(asked, served, require(caller, "reward")))
+    require(caller, "judge")
     _require_own_template(asked.settings)
     way, rules = served.desk.way(asked.judge), served.rewards.constitution(asked.constitution)
     replies = replies_in(asked.items, served.config.limits)
@@ -104,7 +123,7 @@ async def score(asked: ScoreRequest, served: Served, caller: Judges) -> Response
 
 
 @router.post("/v1/reward")
-async def reward(asked: RewardRequest, served: Served, caller: Rewarded) -> RewardAnswer:
+async def reward(asked: RewardRequest, served: Served, caller: MayReward) -> RewardAnswer:
     """A reward for each reply, or null with a status and the reason."""
     rewarder = served.rewards.named(asked.reward)
     rows = await rewarder.of(replies_in(asked.items, served.config.limits), caller)

@@ -1,4 +1,4 @@
-"""Replies -> rewards: by a judge under a constitution, or by a trained reward model. No reply without one gets a number."""
+"""Replies -> rewards, by a judge under a constitution or by a trained reward model. What has none gets no number."""
 
 from __future__ import annotations
 
@@ -19,12 +19,16 @@ from preceptor.prompts.records import Record
 from preceptor.serve import metrics
 from preceptor.serve.auth import Caller
 from preceptor.serve.config import RewardEntry, ServeConfig
-from preceptor.serve.desk import Desk, Way
+from preceptor.serve.desk import Desk, ServedModel
 from preceptor.serve.problems import Problem, unavailable
 
 if TYPE_CHECKING:
     from preceptor.train.evaluation.rating import Rated
     from preceptor.train.forward.reward_model import RewardModel
+
+
+AT_ONCE = 16
+"""Replies that a reward model's thread is handed together."""
 
 
 class Reward(Record):
@@ -55,7 +59,7 @@ class Rewarder(Protocol):
 class JudgedReward:
     """By a judge's grades, as `preceptor score --judge` makes them."""
 
-    def __init__(self, entry: RewardEntry, constitution: Constitution, way: Way, desk: Desk) -> None:
+    def __init__(self, entry: RewardEntry, constitution: Constitution, way: ServedModel, desk: Desk) -> None:
         """Raises UserError where the judge cannot grade."""
         assert entry.judge is not None
         self.constitution, self.way, self.judge = constitution, way, entry.judge
@@ -74,12 +78,12 @@ class JudgedReward:
 async def graded(
     replies: Sequence[ReplyToScore],
     constitution: Constitution,
-    way: Way,
+    way: ServedModel,
     settings: ScoreSettings,
     desk: Desk,
     caller: Caller,
 ) -> list[Score]:
-    """The rows that `preceptor score` would write. Raises Problem, and what `Desk.ask` raises."""
+    """The rows that `preceptor score` would write. Raises Problem."""
     model = _model(way)
     template = grading(model, settings)
     dialogues = [score(reply, constitution, model, template, settings) for reply in replies]
@@ -117,7 +121,8 @@ class TrainedReward:
     async def _score_waiting(self) -> None:
         loop = asyncio.get_running_loop()
         while self._waiting:
-            batch, self._waiting = self._waiting[: self._batch_size], self._waiting[self._batch_size :]
+            most = max(AT_ONCE, self._batch_size)
+            batch, self._waiting = self._waiting[:most], self._waiting[most:]
             try:
                 rows = await loop.run_in_executor(self._thread, self._rated, [reply for reply, _ in batch])
             except Exception as error:
@@ -140,8 +145,7 @@ class TrainedReward:
 
             self._model = RewardModel.load(self._folder)
             self._name = f"{self._folder}#{weights_hash(str(self._folder))[:12]}"
-        # each through the model alone: a batch's shape changes the last bits of its sums, and with them a reward
-        return list(rated(self._model, replies, self._name, batch_size=1))
+        return list(rated(self._model, replies, self._name, self._batch_size))
 
 
 def _copied(error: Exception) -> Exception:
@@ -158,7 +162,7 @@ class _Asked(NamedTuple):
 
     entry: RewardEntry
     constitution: Constitution | None
-    way: Way | None
+    way: ServedModel | None
 
 
 class Rewards:
@@ -233,21 +237,19 @@ def require_some(rows: Sequence[Reward | Score]) -> None:
     """Raises Problem 503 where no row was answered at all: that is an outage, and no property of the rows."""
     if rows and all(row.status == "failed" for row in rows):
         first = rows[0]
-        raise unavailable(
-            "judge_unavailable",
-            f"none of {len(rows)} rows was answered by the judge: {_reason(first) if isinstance(first, Score) else first.reason}",
-        )
+        why = _reason(first) if isinstance(first, Score) else first.reason
+        raise unavailable("judge_unavailable", f"the judge answered none of {len(rows)} rows: {why}")
 
 
 def _reason(row: Score) -> str:
     if not row.grades:
         return "no principle that a judge grades applies to this prompt"
-    return "; ".join(
-        f"{grade.principle}: {grade.reason}" if len(row.grades) > 1 else grade.reason for grade in row.grades
-    )
+    if len(row.grades) == 1:
+        return row.grades[0].reason
+    return "; ".join(f"{grade.principle}: {grade.reason}" for grade in row.grades)
 
 
-def _model(way: Way) -> Model:
+def _model(way: ServedModel) -> Model:
     if way.model is None:
         raise UserError("`checks` compares replies and grades none; name a model as the judge of a reward")
     return way.model

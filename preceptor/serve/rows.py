@@ -21,7 +21,10 @@ Item = Mapping[str, Any]
 
 
 def replies_in(items: Sequence[Item], limits: ServeLimits) -> list[ReplyToScore]:
-    """Rows with `prompt` or `messages`, `response`, and where they have them `id` and `tags`. Raises RowsError, Problem."""
+    """Rows with `prompt` or `messages`, `response`, and where they have them `id` and `tags`.
+
+    Raises RowsError, Problem.
+    """
     ids = Ids()
 
     def read(row: RawRow) -> ReplyToScore:
