@@ -304,13 +304,8 @@ def _prices() -> Iterator[Case]:
 
 def _serving() -> Iterator[Case]:
     """Configurations of a server: none of these files is one."""
-    for name in [
-        *(f"run-{name}.yaml" for name in RUNS),
-        *CONSTITUTIONS,
-        "gone.yaml",
-        "folder",
-        "/dev/zero",
-    ]:
+    runs = (f"run-{name}.yaml" for name in RUNS)
+    for name in dict.fromkeys([*runs, *CONSTITUTIONS, "gone.yaml", "folder", "/dev/zero"]):
         yield _case(f"serve: {name!r}", "serve --port 0 --config", name)
         yield _case(f"keys: list {name!r}", "keys list --config", name)
     for words in ("--port 70000", "--port x", "--host 0.0.0.0.0"):
