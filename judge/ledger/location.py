@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,8 @@ BUSY_S = 30.0
 CONNECT_S = 10
 """How long a database server may take to accept a connection."""
 WRITABLE = "name a writable place with --ledger"
+_open_here: Counter[Path] = Counter()
+"""Connections that this process has to each SQLite file."""
 
 
 class LedgerLocation(NamedTuple):
@@ -92,12 +95,8 @@ def open_engines(text: str) -> Engines:
             f"{place.shown}: the ledger's folder cannot be made ({exc.strerror}); {WRITABLE}"
         ) from exc
     with _alone(place.path.parent):
-        # before it is opened, which would already change the journal mode of another's database
-        if (other := recovery.foreign(place.path)) is not None:
-            raise LedgerError(f"{place.shown}: {other}; name another file with --ledger")
-        found = recovery.damage(place.path)
-        if found is not None:
-            recovery.set_aside(place.path, found)
+        if not _open_here[place.path.resolve()]:
+            _examine(place, place.path)
         try:
             return _connected(place, _sqlite(place, "IMMEDIATE"), _sqlite(place, "DEFERRED"))
         except DamagedLedger as exc:
@@ -105,6 +104,20 @@ def open_engines(text: str) -> Engines:
                 raise
             recovery.set_aside(place.path, str(exc.__cause__))
         return _connected(place, _sqlite(place, "IMMEDIATE"), _sqlite(place, "DEFERRED"))
+
+
+def _examine(place: LedgerLocation, path: Path) -> None:
+    """Move a damaged ledger aside. Raises LedgerError for a file of something else.
+
+    Not for a file that this process has open: to close a file that was opened past SQLite lets go of SQLite's locks on
+    it (POSIX), and another process would then take away the journal that is written here.
+    """
+    # before it is opened, which would already change the journal mode of another's database
+    if (other := recovery.foreign(path)) is not None:
+        raise LedgerError(f"{place.shown}: {other}; name another file with --ledger")
+    found = recovery.damage(path)
+    if found is not None:
+        recovery.set_aside(path, found)
 
 
 @contextmanager
@@ -195,7 +208,11 @@ def _postgres(place: LedgerLocation) -> Engine:
 
 
 def _sqlite(place: LedgerLocation, begin: str) -> Engine:
-    return _engine_of(place.url, begin)
+    assert place.path is not None
+    engine, path = _engine_of(place.url, begin), place.path.resolve()
+    sql.event.listen(engine, "connect", lambda *_: _open_here.update([path]))
+    sql.event.listen(engine, "close", lambda *_: _open_here.subtract([path]))
+    return engine
 
 
 def _engine_of(url: URL, begin: str) -> Engine:
