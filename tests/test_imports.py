@@ -58,7 +58,17 @@ FOLDERS = {
         "",
         "embedded",
     ),
-    "preceptor": ("", "asking", "label", "evaluation", "report", "run", "cli", "__main__.py"),
+    "preceptor": (
+        "",
+        "asking",
+        "label",
+        "evaluation",
+        "report",
+        "run",
+        "serve",
+        "cli",
+        "__main__.py",
+    ),
 }
 """The rooms of a package, from those that know less to those that know more. A room imports none after it. A file at
 the top of a package is a room of its own where it is named; the others there are together the room ""."""
@@ -68,7 +78,8 @@ ROOM_OF = (
     (TORCH, ("train/", "judge/models/local/")),
     (SDKS, ("judge/models/openai/", "judge/models/anthropic/")),
     ({"ray"}, ("preceptor/asking/",)),
-    ({"sqlalchemy", "psycopg"}, ("judge/ledger/",)),
+    ({"sqlalchemy", "psycopg"}, ("judge/ledger/", "preceptor/serve/")),
+    ({"fastapi", "starlette", "uvicorn", "prometheus_client"}, ("preceptor/serve/",)),
     ({"sqlite3"}, ("judge/ledger/", "train/forward/reference_cache.py")),
 )
 """Libraries, and the rooms that may import them."""
@@ -237,7 +248,11 @@ def test_help_of_a_training_needs_no_torch() -> None:
 
 def test_the_command_line_starts_without_torch_or_an_sdk() -> None:
     code = "import sys, preceptor.cli.app; print(sorted(set(sys.modules) & set(sys.argv[1:])))"
-    heavy = TORCH | SDKS | {"ray", "psycopg", "pydantic", "sqlalchemy", "sklearn", "scipy", "matplotlib"}
+    heavy = (
+        TORCH
+        | SDKS
+        | {"fastapi", "uvicorn", "ray", "psycopg", "pydantic", "sqlalchemy", "sklearn", "scipy", "matplotlib"}
+    )
     ran = subprocess.run(
         [sys.executable, "-c", code, *sorted(heavy)], capture_output=True, text=True, cwd=ROOT, check=True
     )

@@ -1,0 +1,1 @@
+"""The service: what the commands do, over HTTP. It makes no number of its own."""

@@ -1,0 +1,61 @@
+"""The application: the rooms of the service put together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from fastapi import APIRouter, FastAPI
+
+from preceptor import __version__
+from preceptor.serve import problems
+from preceptor.serve.auth import Doorkeeper
+from preceptor.serve.config import ServeConfig
+from preceptor.serve.gate import Gate
+from preceptor.serve.keys import Keyring
+from preceptor.serve.operations import router as operations
+
+ROUTERS: tuple[APIRouter, ...] = (operations,)
+"""Every part of the service that has routes."""
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def create_app(
+    config: ServeConfig,
+    *,
+    keys: Keyring | None = None,
+    open_without_keys: bool = True,
+    host: str = LOOPBACK[0],
+    routers: Sequence[APIRouter] = ROUTERS,
+) -> FastAPI:
+    """The service. `app.state` has `config`, `keys` and `doorkeeper`.
+
+    keys: else those in the configuration's database. open_without_keys: whether everybody may enter as long as no key
+    was ever made, which is for loopback alone. host: the address that it listens at.
+
+    Raises LedgerError where the database cannot be used.
+    """
+    keyring = keys or Keyring(config.database)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            keyring.close()
+
+    app = FastAPI(
+        title="Preceptor",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,  # its page would load scripts from a network of others
+        redoc_url=None,
+    )
+    app.state.config = config
+    app.state.keys = keyring
+    app.state.doorkeeper = Doorkeeper(keyring, open_without_keys=open_without_keys)
+    problems.install(app)
+    for router in routers:
+        app.include_router(router)
+    app.add_middleware(Gate, limits=config.limits, hosts=(*LOOPBACK, host, *config.hosts))
+    return app

@@ -1,0 +1,111 @@
+"""Who asks: the key of a request, what it may do, and how often."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import time
+from collections.abc import Callable
+from typing import Annotated, NamedTuple
+
+from fastapi import Depends, Request
+
+from preceptor.serve.keys import SCOPES, Key, Keyring
+from preceptor.serve.problems import Problem
+
+CHALLENGE = {"WWW-Authenticate": 'Bearer realm="preceptor", Basic realm="preceptor"'}
+
+
+class Caller(NamedTuple):
+    """Whoever sent a request."""
+
+    key: str
+    """The key's id; empty on loopback where no key was ever made."""
+    scopes: frozenset[str]
+    budget_usd: float | None = None
+    """What may be spent with the key, ever; None: no cap of its own."""
+
+    def may(self, scope: str) -> bool:
+        """Whether the scope is among those of the key."""
+        return scope in self.scopes or "admin" in self.scopes
+
+
+ANYBODY = Caller("", frozenset(SCOPES))
+"""Who asks on loopback where no key was ever made."""
+
+
+class Doorkeeper:
+    """Looks at keys, and counts what each asks for a minute."""
+
+    def __init__(self, keys: Keyring, *, open_without_keys: bool) -> None:
+        """open_without_keys: whether everybody may enter as long as no key was ever made."""
+        self._keys = keys
+        self._open = open_without_keys
+        self._left: dict[str, tuple[float, float]] = {}
+        """Of a key with a rate: (requests that it has left, when that was counted)."""
+
+    def caller(self, authorization: str | None) -> Caller:
+        """Who sends this header. Raises Problem 401 and 429."""
+        if self._open and self._keys.none_made:
+            return ANYBODY
+        shown = _shown(authorization)
+        key = self._keys.found(shown) if shown else None
+        if key is None:
+            said = "this key is not known, revoked or at its end" if shown else "no key came"
+            raise Problem(
+                401,
+                "invalid_api_key",
+                f"{said}; wanted `Authorization: Bearer KEY`, or Basic with the key as password",
+                "authentication_error",
+                headers=CHALLENGE,
+            )
+        self._count(key)
+        return Caller(key.id, key.scopes, key.budget_usd)
+
+    def _count(self, key: Key) -> None:
+        if key.per_minute is None:
+            return
+        now = time.monotonic()
+        left, counted_at = self._left.get(key.id, (float(key.per_minute), now))
+        left = min(float(key.per_minute), left + (now - counted_at) * key.per_minute / 60)
+        if left < 1:
+            wait_s = (1 - left) * 60 / key.per_minute
+            raise Problem(
+                429,
+                "rate_limit_exceeded",
+                f"this key may ask {key.per_minute} times a minute",
+                "rate_limit_error",
+                headers={"Retry-After": str(max(1, round(wait_s + 0.5)))},
+            )
+        self._left[key.id] = left - 1, now
+
+
+def _shown(authorization: str | None) -> str | None:
+    kind, _, value = (authorization or "").strip().partition(" ")
+    if kind.lower() == "bearer":
+        return value.strip()
+    if kind.lower() == "basic":
+        try:
+            return base64.b64decode(value.strip(), validate=True).decode().partition(":")[2]
+        except (binascii.Error, UnicodeDecodeError):
+            return None
+    return None
+
+
+async def caller(request: Request) -> Caller:
+    """Who asks, as a dependency of a route."""
+    doorkeeper: Doorkeeper = request.app.state.doorkeeper
+    found = doorkeeper.caller(request.headers.get("authorization"))
+    request.state.caller = found
+    return found
+
+
+def needs(scope: str) -> Callable[..., Caller]:
+    """A dependency that gives the caller, where its key has the scope. Raises Problem 403."""
+
+    def checked(asking: Annotated[Caller, Depends(caller)]) -> Caller:
+        if not asking.may(scope):
+            raise Problem(403, "missing_scope", f"this key lacks the scope {scope}", "permission_error")
+        return asking
+
+    return checked
