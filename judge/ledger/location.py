@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,10 @@ BUSY_S = 30.0
 CONNECT_S = 10
 """How long a database server may take to accept a connection."""
 WRITABLE = "name a writable place with --ledger"
+_held: Counter[Path] = Counter()
+"""Connections of this process to each SQLite file. While there are any, the file is read through them alone: POSIX
+takes a process's locks away when it closes any handle on the file, and the next to close it elsewhere would delete the
+log beneath them."""
 
 
 class LedgerLocation(NamedTuple):
@@ -91,6 +96,8 @@ def open_engines(text: str) -> Engines:
         raise LedgerError(
             f"{place.shown}: the ledger's folder cannot be made ({exc.strerror}); {WRITABLE}"
         ) from exc
+    if _held[place.path.absolute()]:
+        return _connected(place, _sqlite(place, "IMMEDIATE"), _sqlite(place, "DEFERRED"))
     with _alone(place.path.parent):
         # before it is opened, which would already change the journal mode of another's database
         if (other := recovery.foreign(place.path)) is not None:
@@ -195,7 +202,12 @@ def _postgres(place: LedgerLocation) -> Engine:
 
 
 def _sqlite(place: LedgerLocation, begin: str) -> Engine:
-    return _engine_of(place.url, begin)
+    engine = _engine_of(place.url, begin)
+    assert place.path is not None
+    path = place.path.absolute()
+    sql.event.listen(engine, "connect", lambda *_: _held.update([path]))
+    sql.event.listen(engine.pool, "close", lambda *_: _held.subtract([path]))
+    return engine
 
 
 def _engine_of(url: URL, begin: str) -> Engine:
