@@ -35,6 +35,7 @@ COMMANDS = {
     "train": Entry(f"{CLI}.train.app:app", LEARN),
     "evaluate": Entry(f"{CLI}.evaluate:evaluate", LEARN),
     "export": Entry(f"{CLI}.export:export", LEARN),
+    "work": Entry(f"{CLI}.work:work", LOOK),
     "run": Entry(f"{CLI}.runs:run", LOOK),
     "report": Entry(f"{CLI}.runs:report", LOOK),
     "verify": Entry(f"{CLI}.runs:verify", LOOK),

@@ -12,10 +12,15 @@ from preceptor.serve import problems
 from preceptor.serve.auth import Doorkeeper
 from preceptor.serve.config import ServeConfig
 from preceptor.serve.gate import Gate
+from preceptor.serve.jobs.chat import ModelHouse
+from preceptor.serve.jobs.chat import router as chat
+from preceptor.serve.jobs.crew import Crew
+from preceptor.serve.jobs.native import router as jobs
+from preceptor.serve.jobs.tuning import router as tuning
 from preceptor.serve.keys import Keyring
 from preceptor.serve.operations import router as operations
 
-ROUTERS: tuple[APIRouter, ...] = (operations,)
+ROUTERS: tuple[APIRouter, ...] = (operations, jobs, tuning, chat)
 """Every part of the service that has routes."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -37,11 +42,16 @@ def create_app(
     """
     keyring = keys or Keyring(config.database)
 
+    crew = Crew(config)
+    house = ModelHouse()
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         try:
-            yield
+            async with crew.working():
+                yield
         finally:
+            await house.close()
             keyring.close()
 
     app = FastAPI(
@@ -53,6 +63,8 @@ def create_app(
     )
     app.state.config = config
     app.state.keys = keyring
+    app.state.crew = crew
+    app.state.house = house
     app.state.doorkeeper = Doorkeeper(keyring, open_without_keys=open_without_keys)
     problems.install(app)
     for router in routers:

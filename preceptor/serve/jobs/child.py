@@ -1,7 +1,7 @@
 """`python -m preceptor.serve.jobs.child WORDS`: the command `preceptor WORDS`, for as long as whoever started it lives.
 
-The pipe on stdin is the other's: when it closes, the command is stopped as by SIGTERM, finishes what is in flight and can
-go on from there. So a killed worker leaves no process behind that spends money.
+The pipe on stdin is the other's: when it closes, the command is stopped as by SIGTERM, finishes what is in flight and
+can go on from there. So a killed worker leaves no process behind that spends money.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from sqlalchemy.engine import Connection
 from preceptor.constitution.errors import UserError
 from preceptor.judge.clock import SYSTEM, Clock
 from preceptor.judge.ledger.ledger import LEASE_S
-from preceptor.judge.ledger.location import ledger_error, location_of, open_engines
+from preceptor.judge.ledger.location import ledger_error, open_engines
 from preceptor.judge.ledger.owner import is_gone
 from preceptor.prompts.records import canonical_json
 from preceptor.prompts.secrets import redacted
@@ -94,6 +94,8 @@ DOING_S = 60.0
 """How long a creation may take before its key is anybody's again: whoever made it has been killed."""
 MOST_CRASHES = 3
 """How often a job's process may die of itself before the job has failed."""
+INTERNAL = "internal"
+"""Purpose of files that a client neither uploaded nor is told of."""
 OPEN = ("queued", "running", "cancelling")
 ENDED = ("succeeded", "failed", "cancelled")
 
@@ -191,6 +193,7 @@ class JobStore:
         self._clock = clock
         self._engines = open_engines(database)
         self._lock = threading.Lock()
+        self._reading = threading.Lock()
         self._server = self._engines.place.path is None
         for folder in (data / "files", data / "jobs"):
             folder.mkdir(parents=True, exist_ok=True)
@@ -227,7 +230,7 @@ class JobStore:
     def file(self, name: str, owner: str | None = None) -> StoredFile | None:
         """A file by its id; None where there is none, or it is another's."""
         wanted = sql.select(FILES).where(FILES.c.id == name)
-        rows = self._do(lambda connection: connection.execute(wanted).all())
+        rows = self._see(lambda connection: connection.execute(wanted).all())
         return next((StoredFile(*row) for row in rows if owner in (None, row.owner)), None)
 
     def files(self, owner: str | None, job: str | None = None) -> list[StoredFile]:
@@ -235,9 +238,10 @@ class JobStore:
         wanted = sql.select(FILES).order_by(FILES.c.created_at.desc(), FILES.c.id)
         if job is not None:
             wanted = sql.select(FILES).where(FILES.c.job == job).order_by(FILES.c.filename)
+        wanted = wanted.where(FILES.c.purpose != INTERNAL)
         if owner is not None:
             wanted = wanted.where(FILES.c.owner == owner)
-        return [StoredFile(*row) for row in self._do(lambda connection: connection.execute(wanted).all())]
+        return [StoredFile(*row) for row in self._see(lambda connection: connection.execute(wanted).all())]
 
     def path_of(self, file: StoredFile) -> Path:
         """Where its bytes lie."""
@@ -282,9 +286,16 @@ class JobStore:
             self._do(partial(self._settle_key, owner=owner, key=key, job=kept))
 
     def add_job(
-        self, owner: str, family: str, kind: str, request: Mapping[str, Any], work: Work, name: str
+        self,
+        owner: str,
+        family: str,
+        kind: str,
+        request: Mapping[str, Any],
+        work: Work,
+        name: str,
+        problem: str | None = None,
     ) -> JobRecord:
-        """A job that waits for a worker."""
+        """A job that waits for a worker; with a problem, one that has failed before it began."""
 
         def add(connection: Connection) -> str:
             connection.execute(
@@ -295,13 +306,18 @@ class JobStore:
                     kind=kind,
                     request=json.dumps(request),
                     work=json.dumps(work._asdict()),
-                    status="queued",
+                    status="queued" if problem is None else "failed",
                     wish="",
                     created_at=self._now(connection),
+                    finished_at=None if problem is None else self._now(connection),
+                    problem=problem,
                     crashes=0,
                 )
             )
-            self._tell(connection, name, "the job waits for a worker")
+            if problem is None:
+                self._tell(connection, name, "the job waits for a worker")
+            else:
+                self._tell(connection, name, f"the job has failed: {problem}", "error")
             return name
 
         made = self.job(self._do(add))
@@ -311,8 +327,13 @@ class JobStore:
     def job(self, name: str, owner: str | None = None) -> JobRecord | None:
         """A job by its id; None where there is none, or it is another's."""
         wanted = sql.select(JOBS).where(JOBS.c.id == name)
-        rows = self._do(lambda connection: connection.execute(wanted).all())
+        rows = self._see(lambda connection: connection.execute(wanted).all())
         return next((_job(row) for row in rows if owner in (None, row.owner)), None)
+
+    def any_open(self) -> bool:
+        """Whether a job waits or runs."""
+        wanted = sql.select(JOBS.c.id).where(JOBS.c.status.in_(OPEN)).limit(1)
+        return self._see(lambda connection: connection.execute(wanted).first()) is not None
 
     def jobs(
         self, owner: str | None, family: str, limit: int, after: JobRecord | None = None
@@ -323,7 +344,7 @@ class JobStore:
             wanted = wanted.where(JOBS.c.owner == owner)
         if after is not None:
             wanted = wanted.where(JOBS.c.number < after.number)
-        return [_job(row) for row in self._do(lambda connection: connection.execute(wanted).all())]
+        return [_job(row) for row in self._see(lambda connection: connection.execute(wanted).all())]
 
     def cancel(self, name: str) -> None:
         """Have a job end; one that has ended stays as it is."""
@@ -331,9 +352,7 @@ class JobStore:
         def end(connection: Connection) -> None:
             status = self._status(connection, name)
             if status in ("queued", "paused"):
-                self._set(
-                    connection, name, status="cancelled", wish="", finished_at=self._now(connection)
-                )
+                self._set(connection, name, status="cancelled", wish="", finished_at=self._now(connection))
                 self._tell(connection, name, "the job was cancelled")
             elif status == "running":
                 self._set(connection, name, status="cancelling", wish="cancel")
@@ -379,7 +398,7 @@ class JobStore:
             .order_by(EVENTS.c.number)
             .limit(limit)
         )
-        rows = self._do(lambda connection: connection.execute(wanted).all())
+        rows = self._see(lambda connection: connection.execute(wanted).all())
         return [JobEvent(*row[:-1], json.loads(row.data)) for row in rows]
 
     # A worker's side
@@ -398,9 +417,7 @@ class JobStore:
                     continue
                 status = "running" if row.status == "queued" else row.status
                 lease = {"worker": worker, "leased_until": now_s + LEASE_S}
-                self._set(
-                    connection, row.id, status=status, started_at=row.started_at or now_s, **lease
-                )
+                self._set(connection, row.id, status=status, started_at=row.started_at or now_s, **lease)
                 if row.status == "running":
                     self._tell(connection, row.id, "its worker is gone; another goes on", "warn")
                 else:
@@ -426,7 +443,7 @@ class JobStore:
     def wish(self, name: str) -> str:
         """What is wished of a job that runs."""
         wanted = sql.select(JOBS.c.wish).where(JOBS.c.id == name)
-        return str(self._do(lambda connection: connection.execute(wanted).scalar_one()))
+        return str(self._see(lambda connection: connection.execute(wanted).scalar_one()))
 
     def tell(
         self, name: str, message: str, level: str = "info", data: Mapping[str, Any] | None = None
@@ -452,7 +469,13 @@ class JobStore:
         def stopped(connection: Connection) -> None:
             ended = self._now(connection) if status == "cancelled" else None
             mine = sql.and_(JOBS.c.id == name, JOBS.c.worker == worker)
-            values = {"status": status, "wish": "", "finished_at": ended, "worker": None, "leased_until": None}
+            values = {
+                "status": status,
+                "wish": "",
+                "finished_at": ended,
+                "worker": None,
+                "leased_until": None,
+            }
             if connection.execute(JOBS.update().where(mine).values(**values)).rowcount:
                 self._tell(connection, name, f"the job was {status}")
 
@@ -508,6 +531,14 @@ class JobStore:
     def _do(self, work: Callable[[Connection], ResultT]) -> ResultT:
         try:
             with self._lock, self._engines.writer.begin() as connection:
+                return work(connection)
+        except sql.exc.SQLAlchemyError as exc:
+            raise ledger_error(self._engines.place, exc) from exc
+
+    def _see(self, work: Callable[[Connection], ResultT]) -> ResultT:
+        """What is only read waits for no writer."""
+        try:
+            with self._reading, self._engines.reader.begin() as connection:
                 return work(connection)
         except sql.exc.SQLAlchemyError as exc:
             raise ledger_error(self._engines.place, exc) from exc
@@ -587,25 +618,18 @@ class Creation:
         """The job; before `make`, that of an earlier request with the same key."""
 
     def make(
-        self, family: str, kind: str, request: Mapping[str, Any], work: Work, prefix: str
+        self,
+        family: str,
+        kind: str,
+        request: Mapping[str, Any],
+        work: Work,
+        prefix: str,
+        problem: str | None = None,
     ) -> JobRecord:
-        """Make it."""
+        """Make it; with a problem, as one that has failed."""
         name = f"{prefix}{secrets.token_hex(12)}"
-        self.made = self._store.add_job(self._owner, family, kind, request, work, name)
+        self.made = self._store.add_job(self._owner, family, kind, request, work, name, problem)
         return self.made
-
-
-def data_of(database: str, data: Path | None) -> Path:
-    """The folder of files and jobs: the one that was named, or `NAME.files` beside an SQLite file.
-
-    Raises UserError for a database server, beside which there is no folder.
-    """
-    if data is not None:
-        return data.absolute()
-    path = location_of(database).path
-    if path is None:
-        raise UserError("with PostgreSQL, name the folder that servers and workers share: data, or --data PATH")
-    return path.with_name(f"{path.stem}.files").absolute()
 
 
 def _job(row: Any) -> JobRecord:

@@ -25,12 +25,12 @@ from preceptor.prompts.manifest import files_in
 from preceptor.serve.jobs.process import alone, start
 from preceptor.serve.jobs.store import MOST_CRASHES, JobRecord, JobStore, Work
 
-LOOK_S = 0.1
-"""How often a worker looks at the process of its job."""
+LOOK_S = 0.2
+"""How often a worker looks at the process of its job, and what is wished of it."""
 IDLE_S = 0.5
 """How often it looks for a job."""
 TELL_S = 1.0
-"""How often it looks for what the command says, and what is wished of the job."""
+"""How often it looks for what the command says."""
 LONGEST = 2000
 """Characters of a line that becomes an event."""
 INTERRUPTED = 130
@@ -234,9 +234,10 @@ def lay_out(store: JobStore, work: Work, folder: Path) -> None:
         found = store.file(file)
         if found is None:
             continue  # the command says that it is missing
-        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as temporary, store.path_of(
-            found
-        ).open("rb") as source:
+        with (
+            tempfile.NamedTemporaryFile(dir=folder, delete=False) as temporary,
+            store.path_of(found).open("rb") as source,
+        ):
             shutil.copyfileobj(source, temporary)
         Path(temporary.name).replace(folder / name)
 

@@ -1,0 +1,160 @@
+"""Leases, keys of creations and owners in the table of jobs, without a server and by a clock of the test's."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from preceptor.judge.clock import SystemClock
+from preceptor.judge.ledger.ledger import LEASE_S
+from preceptor.judge.ledger.owner import new_owner
+from preceptor.serve.jobs.store import (
+    KEPT_S,
+    BodyChanged,
+    CreationRuns,
+    JobRecord,
+    JobStore,
+    Work,
+    WrongStatus,
+)
+
+NOTHING = Work(("label", "pairs.jsonl"), {}, {}, "labels")
+
+
+class Hands(SystemClock):
+    """A clock that the test turns."""
+
+    now_s = 1e9
+
+    def time(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Hands:
+    return Hands()
+
+
+@pytest.fixture
+def store(clock: Hands) -> Iterator[JobStore]:
+    made = JobStore("jobs.db", Path("data"), clock)
+    yield made
+    made.close()
+
+
+def job(store: JobStore, owner: str = "me") -> JobRecord:
+    with store.creation(owner, None, {}) as creation:
+        return creation.make("job", "label", {}, NOTHING, "job-")
+
+
+def test_a_job_is_one_workers_until_its_lease_has_run_out(store: JobStore, clock: Hands) -> None:
+    made, one, other = job(store), new_owner(), new_owner()
+    claimed = store.claim(one)
+    assert claimed is not None
+    assert (claimed.id, claimed.status) == (made.id, "running")
+    clock.now_s += LEASE_S / 2
+    assert store.claim(other) is None
+    assert store.renew(made.id, one) == ""
+    clock.now_s += LEASE_S - 1
+    assert store.claim(other) is None
+    clock.now_s += 2
+    taken = store.claim(other)
+    assert taken is not None
+    assert taken.id == made.id
+    assert store.renew(made.id, one) is None
+    store.finish(made, one, 0, None, {}, {})
+    store.give_back(made.id, one)
+    store.stop(made.id, one, "cancelled")
+    found = store.job(made.id)
+    assert found is not None
+    assert (found.status, found.worker) == ("running", other)
+
+
+def test_the_job_of_a_worker_that_has_ended_is_taken_over_at_once(store: JobStore) -> None:
+    made = job(store)
+    code = "from preceptor.judge.ledger.owner import new_owner; print(new_owner())"
+    gone = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    assert store.claim(gone) is not None
+    taken = store.claim(new_owner())
+    assert taken is not None
+    assert taken.id == made.id
+    assert "its worker is gone" in store.events(made.id)[-1].message
+
+
+def test_the_oldest_job_comes_first(store: JobStore) -> None:
+    made = [job(store) for _ in range(3)]
+    store.pause(made[0].id)
+    claimed = [store.claim(new_owner()) for _ in range(3)]
+    assert [one.id if one else None for one in claimed] == [made[1].id, made[2].id, None]
+    store.resume(made[0].id)
+    assert store.claim(new_owner()) is not None
+
+
+def test_a_key_creates_once(store: JobStore, clock: Hands) -> None:
+    with store.creation("me", "k", {"a": 1}) as creation:
+        with pytest.raises(CreationRuns), store.creation("me", "k", {"a": 1}):
+            pass
+        with pytest.raises(BodyChanged), store.creation("me", "k", {"a": 2}):
+            pass
+        made = creation.make("job", "label", {}, NOTHING, "job-")
+    with store.creation("me", "k", {"a": 1}) as again:
+        assert again.made is not None
+        assert again.made.id == made.id
+    with store.creation("another", "k", {"a": 2}) as others:
+        assert others.made is None
+    clock.now_s += KEPT_S + 1
+    with store.creation("me", "k", {"a": 2}) as later:
+        assert later.made is None
+
+
+def test_a_creation_that_failed_leaves_its_key_free(store: JobStore) -> None:
+    with pytest.raises(ZeroDivisionError), store.creation("me", "k", {}):
+        raise ZeroDivisionError
+    with store.creation("me", "k", {"other": 1}) as creation:
+        assert creation.made is None
+
+
+def test_files_and_jobs_are_their_owners(store: JobStore) -> None:
+    made = job(store)
+    file = store.add_file("me", "user_data", "x", iter([b"a", b"b"]))
+    assert store.path_of(file).read_bytes() == b"ab"
+    assert store.file(file.id, "you") is None
+    assert store.job(made.id, "you") is None
+    assert store.jobs("you", "job", 10) == store.files("you") == []
+    assert [one.id for one in store.jobs("me", "job", 10)] == [made.id]
+    assert store.jobs(None, "tuning", 10) == []
+
+
+def test_what_has_ended_stays_so(store: JobStore) -> None:
+    made = job(store)
+    worker = new_owner()
+    claimed = store.claim(worker)
+    assert claimed is not None
+    store.finish(claimed, worker, 3, "budget_exceeded: the cap", None, {})
+    store.cancel(made.id)
+    with pytest.raises(WrongStatus):
+        store.pause(made.id)
+    found = store.job(made.id)
+    assert found is not None
+    assert (found.status, found.exit_code) == ("failed", 3)
+    store.resume(made.id)
+    again = store.claim(worker)
+    assert again is not None
+    assert (again.status, again.problem, again.exit_code) == ("running", None, None)
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(store: JobStore) -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"half"
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        store.add_file("me", "user_data", "x", broken())
+    assert store.files(None) == []
+    assert list((store.data / "files").iterdir()) == []
