@@ -12,7 +12,7 @@ from preceptor.judge.records import Group, Letter, Pair, Response
 from preceptor.prompts.layouts.recognition import pairs_in, parsed_pairs
 from preceptor.prompts.pool import Ids, conversation, messages_of, meta_of, tags_of
 from preceptor.prompts.records import Prompt, content_id
-from preceptor.prompts.rows import BadRowError, RawRow, kind_of, parsed_rows, validated
+from preceptor.prompts.rows import BadRowError, RawRow, kind_of, parsed, parsed_rows, validated
 
 PAIR_COLUMNS = frozenset(
     {
@@ -87,22 +87,21 @@ def read_groups(source: str | Path) -> Iterator[Group]:
 
     Raises RowsError with up to ten faults, each with its line.
     """
-    ids = Ids()
+    return parsed_rows(source, _group_reader())
 
-    def read(row: RawRow) -> Group:
-        if row.fields.get("responses") is None:
-            raise BadRowError(
-                "no responses", "a list of at least two replies; groups are ranked from such rows"
-            )
-        prompt = _prompt(row)
-        texts = _replies(row.fields, "responses", prompt).texts
-        identity = ids.of(
-            row, content_id("group", [message.model_dump() for message in prompt.messages], texts)
-        )
-        sources = tuple(f"{identity}-{number}" for number in range(1, len(texts) + 1))
-        return Group(id=identity, prompt=prompt, responses=texts, sources=sources)
 
-    return parsed_rows(source, read)
+def pairs_of(rows: Iterable[RawRow], name: str) -> Iterator[Pair]:
+    """The pairs of rows in our own columns, as `read_pairs` makes them; `name` is what faults call the rows.
+
+    Raises RowsError with up to ten faults, each with its row.
+    """
+    for pairs in parsed(name, rows, _row_reader()):
+        yield from pairs
+
+
+def groups_in(rows: Iterable[RawRow], name: str) -> Iterator[Group]:
+    """The groups of rows, as `read_groups` makes them. Raises RowsError likewise."""
+    return parsed(name, rows, _group_reader())
 
 
 def groups_of(responses: Iterable[Response]) -> Iterator[Group]:
@@ -120,6 +119,25 @@ def groups_of(responses: Iterable[Response]) -> Iterator[Group]:
             )
 
 
+def _group_reader() -> Callable[[RawRow], Group]:
+    ids = Ids()
+
+    def read(row: RawRow) -> Group:
+        if row.fields.get("responses") is None:
+            raise BadRowError(
+                "no responses", "a list of at least two replies; groups are ranked from such rows"
+            )
+        prompt = prompt_of(row)
+        texts = _replies(row.fields, "responses", prompt).texts
+        identity = ids.of(
+            row, content_id("group", [message.model_dump() for message in prompt.messages], texts)
+        )
+        sources = tuple(f"{identity}-{number}" for number in range(1, len(texts) + 1))
+        return Group(id=identity, prompt=prompt, responses=texts, sources=sources)
+
+    return read
+
+
 def _row_reader() -> Callable[[RawRow], tuple[Pair, ...]]:
     ids = Ids()
 
@@ -131,14 +149,17 @@ def _row_reader() -> Callable[[RawRow], tuple[Pair, ...]]:
             raise BadRowError(columns or "no replies", f"{WANTED}, and one of these forms alone")
         if missing := [name for name in given[0] if fields.get(name) is None]:
             raise BadRowError(f"no {missing[0]}", f"{' and '.join(given[0])} together")
-        prompt = _prompt(row)
+        prompt = prompt_of(row)
         return _pairs(row, prompt, _replies(fields, given[0][0], prompt), ids)
 
     return read
 
 
-def _prompt(row: RawRow) -> Prompt:
-    """The row's prompt: text, messages, or one of our own Prompt rows."""
+def prompt_of(row: RawRow, columns: frozenset[str] = PAIR_COLUMNS) -> Prompt:
+    """The row's prompt: text, messages, or one of our own Prompt rows. What is in none of the columns is its meta.
+
+    Raises BadRowError.
+    """
     fields = row.fields
     if isinstance(fields.get("prompt"), Mapping):
         return validated(Prompt, fields["prompt"])
@@ -151,7 +172,7 @@ def _prompt(row: RawRow) -> Prompt:
         id=content_id("prompt", [message.model_dump() for message in messages]),
         messages=messages,
         tags=tags_of(fields),
-        meta=meta_of(fields, PAIR_COLUMNS),
+        meta=meta_of(fields, columns),
     )
 
 

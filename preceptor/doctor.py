@@ -13,6 +13,8 @@ from preceptor.constitution.errors import UserError
 LIBRARIES = ("torch", "transformers", "trl", "peft")
 NEEDED = (*LIBRARIES, "accelerate", "datasets", "safetensors")
 
+SERVING = ("fastapi", "prometheus_client", "python_multipart", "uvicorn")
+
 
 class Diagnosis(NamedTuple):
     """One thing that was looked at."""
@@ -28,6 +30,14 @@ def need_training() -> None:
     """Raise UserError where the training libraries are not installed."""
     if absent := [name for name in NEEDED if find_spec(name) is None]:
         raise UserError(f"training needs {', '.join(absent)}; install with: pip install 'preceptor[train]'")
+
+
+def need_serving() -> None:
+    """Raise UserError where the libraries of the service are not installed."""
+    if absent := [name for name in SERVING if find_spec(name) is None]:
+        raise UserError(
+            f"the service needs {', '.join(absent)}; install with: pip install 'preceptor[serve]'"
+        )
 
 
 def examine() -> list[Diagnosis]:

@@ -177,6 +177,11 @@ class Fanout:
         """Where the run stands now."""
         return self._progress
 
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing more is asked: what is not in the ledger raises."""
+        return self._stopped is not None
+
     async def ask(self, request: Request) -> Outcome:
         """The answer to one request, or a Failure that is this request's alone.
 

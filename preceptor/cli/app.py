@@ -13,10 +13,11 @@ from preceptor.cli.lazy import Entry, lazy
 from preceptor.prompts.secrets import redacted
 from preceptor.prompts.shown import printable
 
-START, DATA, LEARN, LOOK = (
+START, DATA, LEARN, SERVE, LOOK = (
     "Start here",
     "Judge and write",
     "Train and compare",
+    "Serve others",
     "Runs, records, constitutions",
 )
 CLI = "preceptor.cli"
@@ -35,7 +36,9 @@ COMMANDS = {
     "train": Entry(f"{CLI}.train.app:app", LEARN),
     "evaluate": Entry(f"{CLI}.evaluate:evaluate", LEARN),
     "export": Entry(f"{CLI}.export:export", LEARN),
-    "work": Entry(f"{CLI}.work:work", LOOK),
+    "serve": Entry(f"{CLI}.serve:serve", SERVE),
+    "work": Entry(f"{CLI}.work:work", SERVE),
+    "keys": Entry(f"{CLI}.keys:app", SERVE),
     "run": Entry(f"{CLI}.runs:run", LOOK),
     "report": Entry(f"{CLI}.runs:report", LOOK),
     "verify": Entry(f"{CLI}.runs:verify", LOOK),

@@ -11,16 +11,16 @@ from preceptor import __version__
 from preceptor.serve import problems
 from preceptor.serve.auth import Doorkeeper
 from preceptor.serve.config import ServeConfig
+from preceptor.serve.doors import ROUTERS as DOORS
 from preceptor.serve.gate import Gate
-from preceptor.serve.jobs.chat import ModelHouse
-from preceptor.serve.jobs.chat import router as chat
-from preceptor.serve.jobs.crew import Crew
-from preceptor.serve.jobs.native import router as jobs
-from preceptor.serve.jobs.tuning import router as tuning
+from preceptor.serve.jobs import ROUTERS as JOBS
+from preceptor.serve.jobs import working
 from preceptor.serve.keys import Keyring
+from preceptor.serve.native import router as native
 from preceptor.serve.operations import router as operations
+from preceptor.serve.service import Service, open_service
 
-ROUTERS: tuple[APIRouter, ...] = (operations, jobs, tuning, chat)
+ROUTERS: tuple[APIRouter, ...] = (operations, native, *JOBS, *DOORS)
 """Every part of the service that has routes."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -29,29 +29,34 @@ def create_app(
     config: ServeConfig,
     *,
     keys: Keyring | None = None,
+    service: Service | None = None,
     open_without_keys: bool = True,
     host: str = LOOPBACK[0],
     routers: Sequence[APIRouter] = ROUTERS,
 ) -> FastAPI:
-    """The service. `app.state` has `config`, `keys` and `doorkeeper`.
+    """The service. `app.state` has `config`, `keys`, `doorkeeper` and, once it runs, `service`.
 
-    keys: else those in the configuration's database. open_without_keys: whether everybody may enter as long as no key
-    was ever made, which is for loopback alone. host: the address that it listens at.
+    keys, service: opened and closed by who calls; else opened and closed with the application. open_without_keys:
+    whether everybody may enter as long as no key was ever made, which is for loopback alone. host: the address that it
+    listens at.
 
     Raises LedgerError where the database cannot be used.
     """
     keyring = keys or Keyring(config.database)
 
-    crew = Crew(config)
-    house = ModelHouse()
-
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        try:
-            async with crew.working():
+        if service is not None:
+            app.state.service = service
+            async with working(app, config):
                 yield
+            return
+        try:
+            async with open_service(config, keyring) as opened:
+                app.state.service = opened
+                async with working(app, config):
+                    yield
         finally:
-            await house.close()
             keyring.close()
 
     app = FastAPI(
@@ -63,8 +68,6 @@ def create_app(
     )
     app.state.config = config
     app.state.keys = keyring
-    app.state.crew = crew
-    app.state.house = house
     app.state.doorkeeper = Doorkeeper(keyring, open_without_keys=open_without_keys)
     problems.install(app)
     for router in routers:

@@ -24,6 +24,8 @@ class Caller(NamedTuple):
     scopes: frozenset[str]
     budget_usd: float | None = None
     """What may be spent with the key, ever; None: no cap of its own."""
+    spent_usd: float = 0.0
+    """What was spent with it so far, as it is written down."""
 
     def may(self, scope: str) -> bool:
         """Whether the scope is among those of the key."""
@@ -60,7 +62,7 @@ class Doorkeeper:
                 headers=CHALLENGE,
             )
         self._count(key)
-        return Caller(key.id, key.scopes, key.budget_usd)
+        return Caller(key.id, key.scopes, key.budget_usd, key.spent_usd)
 
     def _count(self, key: Key) -> None:
         if key.per_minute is None:
@@ -100,12 +102,17 @@ async def caller(request: Request) -> Caller:
     return found
 
 
+def require(asking: Caller, scope: str) -> Caller:
+    """The caller, where its key has the scope. Raises Problem 403."""
+    if not asking.may(scope):
+        raise Problem(403, "missing_scope", f"this key lacks the scope {scope}", "permission_error")
+    return asking
+
+
 def needs(scope: str) -> Callable[..., Caller]:
     """A dependency that gives the caller, where its key has the scope. Raises Problem 403."""
 
     def checked(asking: Annotated[Caller, Depends(caller)]) -> Caller:
-        if not asking.may(scope):
-            raise Problem(403, "missing_scope", f"this key lacks the scope {scope}", "permission_error")
-        return asking
+        return require(asking, scope)
 
     return checked

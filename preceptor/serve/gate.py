@@ -7,7 +7,6 @@ method, the route's own pattern, the status, sizes and times.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
 import time
@@ -78,18 +77,15 @@ class Gate:
             route = getattr(scope.get("route"), "path", "none")
             metrics.REQUESTS.labels(route, str(status)).inc()
             metrics.LATENCY.labels(route).observe(took_s)
-            access.info(
-                json.dumps(
-                    {
-                        "request": identity,
-                        "method": request.method if request.method in METHODS else "other",
-                        "route": route,
-                        "status": status,
-                        "ms": round(took_s * 1000, 1),
-                        "key": getattr(scope["state"].get("caller"), "key", ""),
-                    }
-                )
-            )
+            fields = {
+                "request": identity,
+                "method": request.method if request.method in METHODS else "other",
+                "route": route,
+                "status": status,
+                "ms": round(took_s * 1000, 1),
+                "key": getattr(scope["state"].get("caller"), "key", ""),
+            }
+            access.info("request", extra={"fields": fields})
 
     async def _let_in(self, request: Request, receive: Receive) -> Receive:
         """Where the body is read from. Raises Problem."""

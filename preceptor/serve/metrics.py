@@ -13,9 +13,6 @@ LATENCY = Histogram(
     registry=REGISTRY,
     buckets=(0.005, 0.02, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600),
 )
-CALLS = Counter("preceptor_calls", "Calls by what became of them", ["model", "outcome"], registry=REGISTRY)
-TOKENS = Counter("preceptor_tokens", "Tokens of calls", ["model", "direction"], registry=REGISTRY)
-DOLLARS = Counter("preceptor_cost_usd", "USD of the calls whose price is known", ["model"], registry=REGISTRY)
 ROWS = Counter("preceptor_rows", "Rows by status", ["kind", "status"], registry=REGISTRY)
 UNJUDGED = Counter("preceptor_door_unjudged", "Rows that a door gave no reward", ["door"], registry=REGISTRY)
 IN_FLIGHT = Gauge("preceptor_rows_in_flight", "Rows that are being judged", registry=REGISTRY)

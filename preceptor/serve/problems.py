@@ -49,7 +49,7 @@ def unavailable(code: str, message: str, retry_after_s: float | None = None) -> 
     return Problem(503, code, message, "server_error", headers={"Retry-After": str(wait_s)})
 
 
-def problem_of(error: Exception) -> Problem | None:
+def problem_of(error: BaseException) -> Problem | None:
     """The problem that an error of a stage is to who asked for it; None: it is a fault of ours."""
     match error:
         case Problem():

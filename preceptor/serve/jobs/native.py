@@ -38,8 +38,9 @@ RowT = TypeVar("RowT", StoredFile, JobRecord, JobEvent)
 
 
 def crew_of(request: Request) -> Crew:
-    """The jobs of this server."""
+    """The jobs of this server, under the configuration that holds now."""
     crew: Crew = request.app.state.crew
+    crew.config = request.app.state.service.config
     return crew
 
 

@@ -1,0 +1,298 @@
+"""The desk at which all models of the server are asked: one ledger, one budget, and each equal request once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from contextvars import ContextVar
+from typing import NamedTuple
+
+from preceptor.constitution.errors import UserError
+from preceptor.judge.asking.budget import Budget, left_usd
+from preceptor.judge.asking.fanout import Fanout, Limits, Progress, RunInterruptedError
+from preceptor.judge.asking.prices import Prices
+from preceptor.judge.errors import BudgetReached
+from preceptor.judge.ledger import queries
+from preceptor.judge.ledger.ledger import Ledger, open_ledger
+from preceptor.judge.ledger.location import reading
+from preceptor.judge.models.protocol import Dialogue, Model, RowT
+from preceptor.judge.settings import CHECKS, Price
+from preceptor.judge.user_prices import user_prices
+from preceptor.serve import metrics
+from preceptor.serve.auth import ANYBODY, Caller
+from preceptor.serve.config import ModelEntry, ServeConfig
+from preceptor.serve.keys import Keyring
+from preceptor.serve.problems import Problem, problem_of, unavailable
+from preceptor.settings import Access
+
+UNCAPPED = float("inf")
+_log = logging.getLogger(__name__)
+_payer: ContextVar[Caller] = ContextVar("payer", default=ANYBODY)
+"""Whose key pays for what is asked in this context; of equal requests in flight, whoever came first."""
+
+
+class ServedModel:
+    """A model of the configuration, and how it is asked."""
+
+    def __init__(self, entry: ModelEntry, ledger: Ledger, purse: Purse) -> None:
+        """Raises UserError and ProviderStopped where the model cannot be used."""
+        self.entry = entry
+        access = Access(
+            base_url={entry.model: entry.base_url} if entry.base_url else {},
+            timeout_s=entry.timeout_s,
+            flex=entry.flex,
+        )
+        self.model: Model | None = access.open_judge(entry.model)
+        if self.model is not None and self.model.capabilities.person:
+            raise UserError(f"{entry.model} is a person at a terminal, who cannot be served")
+        own: Mapping[str, Price] = {entry.model: entry.price} if entry.price else {}
+        self._prices = Prices.load({**user_prices(), **own})
+        self.priced = self.model is None or self._prices.worst(self.model.name, 1, 1) is not None
+        """Whether a cap can be held: the price is known, or there is none to pay."""
+        self._ledger, self._purse = ledger, purse
+        self._fanout: Fanout | None = None
+        self._before = Progress(0, None, 0, 0, 0, 0.0, 0, 0)
+
+    @property
+    def name(self) -> str:
+        """As rows name it."""
+        return CHECKS if self.model is None else self.model.name
+
+    def fanout(self) -> Fanout:
+        """Another one where the last was stopped by its provider: what was wrong may have been mended."""
+        if self._fanout is not None and self._fanout.stopped:
+            self._before, self._fanout = self.progress, None
+        if self._fanout is None:
+            limits = Limits(
+                concurrency=self.entry.concurrency,
+                max_cost_usd=UNCAPPED if self.priced else None,
+                rpm=self.entry.rpm,
+                tpm=self.entry.tpm,
+            )
+            models = {self.model.name: self.model} if self.model else {}
+            self._fanout = Fanout(models, self._ledger, limits, self._prices, spending=self._purse)
+        return self._fanout
+
+    @property
+    def progress(self) -> Progress:
+        """All that was asked of this model."""
+        if self._fanout is None:
+            return self._before
+        now, before = self._fanout.progress, self._before
+        names = ("asked", "from_ledger", "failed", "cost_usd", "tokens_in", "tokens_out", "estimated")
+        return now._replace(**{name: getattr(now, name) + getattr(before, name) for name in names})
+
+    async def close(self) -> None:
+        """Finish what is in flight, for a limited time, and let go of the model."""
+        if self._fanout is not None:
+            self._fanout.stop(KeyboardInterrupt())
+            with suppress(RunInterruptedError):
+                async for _ in self._fanout.run(()):
+                    pass
+        if self.model is not None:
+            await self.model.close()
+
+
+class Purse:
+    """What may be spent: by all together, and by each key that has a cap. Keys' spending is written down."""
+
+    def __init__(self, keys: Keyring, cap_usd: float | None, spent_usd: float) -> None:
+        """spent_usd: what all calls in the database have cost already, which is under the cap too."""
+        self._keys = keys
+        self._spent_before = spent_usd
+        self._all = Budget(left_usd(cap_usd, spent_usd))
+        self._by_key: dict[str, Budget] = {}
+        self._writing: set[asyncio.Future[None]] = set()
+
+    def cap(self, cap_usd: float | None) -> None:
+        """Another cap for all together, from now on."""
+        self._all.cap_usd = left_usd(cap_usd, self._spent_before)
+
+    async def reserve(self, worst_usd: float) -> None:
+        """As a fan-out's budget; raises Problem, which ends this request and not the fan-out."""
+        mine = self._mine()
+        try:
+            if mine is not None:
+                await mine.reserve(worst_usd)
+        except BudgetReached:
+            raise _over("the budget of this key", worst_usd) from None
+        try:
+            await self._all.reserve(worst_usd)
+        except BudgetReached:
+            if mine is not None:
+                mine.settle(worst_usd, 0.0)
+            raise _over("the server's budget", worst_usd) from None
+
+    async def try_reserve(self, worst_usd: float) -> bool:
+        """As a fan-out's budget."""
+        mine = self._mine()
+        if mine is not None and not await mine.try_reserve(worst_usd):
+            return False
+        if not await self._all.try_reserve(worst_usd):
+            if mine is not None:
+                mine.settle(worst_usd, 0.0)
+            return False
+        return True
+
+    def settle(self, worst_usd: float, cost_usd: float) -> None:
+        """As a fan-out's budget."""
+        self._all.settle(worst_usd, cost_usd)
+        payer = _payer.get()
+        if (mine := self._mine()) is not None:
+            mine.settle(worst_usd, cost_usd)
+        if payer.key and cost_usd:
+            # not on the loop: the database may be busy
+            writing = asyncio.get_running_loop().run_in_executor(None, self._keys.spend, payer.key, cost_usd)
+            self._writing.add(writing)
+            writing.add_done_callback(self._written)
+
+    async def close(self) -> None:
+        """Wait for what is being written."""
+        if self._writing:
+            await asyncio.wait(set(self._writing))
+
+    def _written(self, writing: asyncio.Future[None]) -> None:
+        self._writing.discard(writing)
+        if not writing.cancelled() and (error := writing.exception()) is not None:
+            _log.error("what a key has spent could not be written down: %s", error)
+
+    def _mine(self) -> Budget | None:
+        payer = _payer.get()
+        if payer.budget_usd is None:
+            return None
+        if payer.key not in self._by_key:
+            self._by_key[payer.key] = Budget(left_usd(payer.budget_usd, payer.spent_usd))
+        return self._by_key[payer.key]
+
+
+def _over(whose: str, worst_usd: float) -> Problem:
+    return Problem(
+        402,
+        "budget_exceeded",
+        f"{whose} has no room for a call that may cost {worst_usd:.4f} USD; what is answered already stays answered",
+        "insufficient_quota",
+    )
+
+
+class Asked(NamedTuple):
+    """What a model was asked and is, for metrics."""
+
+    model: str
+    """The configuration's name of it."""
+    progress: Progress
+
+
+class Desk:
+    """Asks the models of a configuration; made by `open_desk`."""
+
+    def __init__(self, config: ServeConfig, ledger: Ledger, purse: Purse) -> None:
+        self._ledger, self._purse = ledger, purse
+        self._ways: dict[str, ServedModel] = {}
+        self._put_away: list[ServedModel] = []
+        self.take(config)
+
+    def take(self, config: ServeConfig) -> None:
+        """Serve the models of this configuration from now on; what is unchanged stays open.
+
+        Raises UserError with everything that is wrong, and then nothing has changed.
+        """
+        cap_usd = config.limits.max_cost_usd
+        kept = {way.entry.model_dump_json(): way for way in self._ways.values()}
+        ways, faults = {}, []
+        for name, entry in config.models.items():
+            same = entry.model_dump_json()
+            try:
+                if same not in kept:
+                    kept[same] = ServedModel(entry, self._ledger, self._purse)
+            except Exception as error:
+                if not hasattr(error, "exit_code"):
+                    raise
+                faults.append(f"  models.{name}: {error}")
+                continue
+            if cap_usd is not None and not kept[same].priced:
+                faults.append(
+                    f"  models.{name}: the price of {entry.model} is not known, so max_cost_usd cannot be held; "
+                    "add price: {input: …, output: …}"
+                )
+            ways[name] = kept[same]
+        if faults:
+            raise UserError("\n".join(["the configuration cannot be served:", *faults]))
+        self._put_away += [way for way in set(self._ways.values()) if way not in ways.values()]
+        self._ways = ways
+        self._config = config
+        self._purse.cap(cap_usd)
+
+    def way(self, name: str | None) -> ServedModel:
+        """The model of this name; the only one where none is named. Raises Problem."""
+        if name is None and len(self._ways) == 1:
+            return next(iter(self._ways.values()))
+        if name is None or name not in self._ways:
+            came = "no model is named" if name is None else f"{name[:80]!r} is no model here"
+            raise Problem(
+                404 if name else 422, "unknown_model", f"{came}; wanted one of {', '.join(self._ways)}"
+            )
+        return self._ways[name]
+
+    async def ask(self, way: ServedModel, dialogues: Iterable[Dialogue[RowT]], caller: Caller) -> list[RowT]:
+        """The rows of the dialogues, in their order. Raises Problem.
+
+        Where the deadline passes, what is in flight goes on, so that the same request finds it in the ledger.
+        """
+        if caller.budget_usd is not None and not way.priced:
+            raise Problem(
+                402,
+                "price_unknown",
+                f"the price of {way.name} is not known, and this key has a budget to hold",
+            )
+        fanout = way.fanout()
+        token = _payer.set(caller)
+        tasks = [asyncio.ensure_future(fanout.run_dialogue(dialogue)) for dialogue in dialogues]
+        _payer.reset(token)
+        metrics.IN_FLIGHT.inc(len(tasks))
+        try:
+            async with asyncio.timeout(self._config.limits.deadline_s):
+                made = await asyncio.gather(*tasks, return_exceptions=True)
+        except TimeoutError:
+            raise unavailable("deadline", "not every row was judged in time; ask the same again") from None
+        finally:
+            metrics.IN_FLIGHT.dec(len(tasks))
+        rows: list[RowT] = []
+        for one in made:
+            if isinstance(one, UserError):  # of the judge: who asked did nothing wrong
+                raise unavailable("judge_unusable", str(one), 30)
+            if isinstance(one, BaseException):
+                raise problem_of(one) or one
+            rows.append(one)
+        return rows
+
+    def asked(self) -> list[Asked]:
+        """What every model was asked so far."""
+        return [Asked(name, way.progress) for name, way in self._ways.items()]
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the models."""
+        return tuple(self._ways)
+
+    async def close(self) -> None:
+        """Finish what is in flight, for a limited time."""
+        for way in {*self._ways.values(), *self._put_away}:
+            await way.close()
+        await self._purse.close()
+
+
+async def open_desk(config: ServeConfig, keys: Keyring, stack: AsyncExitStack) -> Desk:
+    """A desk over the configuration's database, closed with the stack. Raises UserError, LedgerError."""
+    ledger = await stack.enter_async_context(open_ledger(config.database))
+    spent_usd = await asyncio.to_thread(spent, config.database)
+    desk = Desk(config, ledger, Purse(keys, config.limits.max_cost_usd, spent_usd))
+    stack.push_async_callback(desk.close)
+    return desk
+
+
+def spent(database: str) -> float:
+    """USD of all calls in a database whose price is known."""
+    with reading(database) as connection:
+        return sum(line.cost_usd for line in queries.bill(connection, ()))
