@@ -10,7 +10,9 @@ from typing import Annotated, Any, TypeVar
 from fastapi import APIRouter, Depends, File, Form, Header, Query, Request, Response, UploadFile
 from fastapi.responses import FileResponse, StreamingResponse
 
+from preceptor.judge.asking.budget import left_usd
 from preceptor.serve.auth import Caller, caller
+from preceptor.serve.desk import spent
 from preceptor.serve.jobs import worker
 from preceptor.serve.jobs.commands import AskedJob, work_of
 from preceptor.serve.jobs.crew import Crew
@@ -33,6 +35,8 @@ LOOK_S = 0.25
 HEARTBEAT_S = 15.0
 """How often it says that it lives where there are none."""
 PURPOSES = ("fine-tune", "batch", "user_data", "evals", "assistants", "vision")
+UNPAID = frozenset({"sft", "dpo", "reward", "export"})
+"""Kinds of jobs that ask no model."""
 READ, WRITE = "jobs:read", "jobs:write"
 RowT = TypeVar("RowT", StoredFile, JobRecord, JobEvent)
 
@@ -178,16 +182,19 @@ def found_job(crew: Crew, name: str, owner: str | None, family: str = "job") -> 
     return job
 
 
-def capped(asked: AskedJob, asking: Caller) -> AskedJob:
-    """The job under the budget of the key with which it comes. Raises Problem where it spends and says no cap."""
-    if asking.budget_usd is None or asked.kind in ("sft", "dpo", "reward", "export"):
+def capped(crew: Crew, asked: AskedJob, asking: Caller) -> AskedJob:
+    """The job under what its key and the server may still spend. Raises Problem 402 where it asks for more."""
+    if asked.kind in UNPAID:
         return asked
-    if asked.max_cost_usd is None:
-        return asked.model_copy(update={"max_cost_usd": asking.budget_usd})
-    if asked.max_cost_usd > asking.budget_usd:
-        said = f"max_cost_usd is {asked.max_cost_usd}; this key may spend {asking.budget_usd}"
-        raise Problem(402, "budget_exceeded", said, "insufficient_quota")
-    return asked
+    key = left_usd(asking.budget_usd, asking.spent_usd)
+    cap = crew.config.limits.max_cost_usd
+    everybody = None if cap is None else left_usd(cap, spent(crew.config.database))
+    for left, whose in ((key, "this key"), (everybody, "this server")):
+        if left is not None and (asked.max_cost_usd or 0.0) > left:
+            said = f"{whose} may still spend {left:.4f} USD; name no more as max_cost_usd"
+            raise Problem(402, "budget_exceeded", said, "insufficient_quota")
+    caps = [usd for usd in (key, everybody, asked.max_cost_usd) if usd is not None]
+    return asked.model_copy(update={"max_cost_usd": min(caps)}) if caps else asked
 
 
 def replayed(error: Exception) -> Problem:
@@ -208,7 +215,7 @@ def create(
 ) -> dict[str, Any]:
     """Have a command carried out. `dry_run`: say what it would take, by its own `--plan`, and do nothing."""
     owner = owner_of(asking, WRITE)
-    asked = capped(body, asking)
+    asked = capped(crew, body, asking)
     request = asked.model_dump(mode="json", exclude_defaults=True)
     if dry_run:
         response.status_code = 200

@@ -10,18 +10,29 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from preceptor.judge.ledger.ledger import RUN_VARIABLE
+
 HOME = Path(__file__).resolve().parents[3]
 """Where our packages lie."""
 
 
 def start(
-    words: Sequence[str], folder: Path, out: IO[Any], err: IO[Any], ledger: str, keep: Sequence[int] = ()
+    words: Sequence[str],
+    folder: Path,
+    out: IO[Any],
+    err: IO[Any],
+    ledger: str,
+    *,
+    run: str = "",
+    keep: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
-    """`preceptor WORDS` in a folder. keep: descriptors that the process holds as long as it lives."""
+    """`preceptor WORDS` in a folder. run: names its calls on the bill. keep: descriptors that the process holds as long
+    as it lives."""
     there = os.environ.get("PYTHONPATH")
     environment = {
         **os.environ,
         "PRECEPTOR_LEDGER": ledger,
+        RUN_VARIABLE: run,
         "PYTHONPATH": os.pathsep.join([str(HOME), *([there] if there else [])]),
         "PYTHONSAFEPATH": "1",  # what lies in the job's folder is no code
     }

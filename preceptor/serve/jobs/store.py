@@ -27,6 +27,7 @@ from preceptor.judge.ledger.location import ledger_error, open_engines
 from preceptor.judge.ledger.owner import is_gone
 from preceptor.prompts.records import canonical_json
 from preceptor.prompts.secrets import redacted
+from preceptor.serve.keys import left_of, spend
 
 METADATA = sql.MetaData()
 FILES = sql.Table(
@@ -62,6 +63,7 @@ JOBS = sql.Table(
     sql.Column("exit_code", sql.Integer),
     sql.Column("problem", sql.Text),
     sql.Column("result", sql.Text),
+    sql.Column("booked_usd", sql.Float(53), nullable=False, server_default="0"),
     sqlite_autoincrement=True,
 )
 EVENTS = sql.Table(
@@ -154,6 +156,8 @@ class JobRecord(NamedTuple):
     problem: str | None
     result: dict[str, Any] | None
     """What the command printed."""
+    booked_usd: float
+    """What of its cost stands with its key already."""
 
 
 class JobEvent(NamedTuple):
@@ -459,7 +463,8 @@ class JobStore:
             if crashed:
                 values["crashes"] = JOBS.c.crashes + 1
             mine = sql.and_(JOBS.c.id == name, JOBS.c.worker == worker)
-            connection.execute(JOBS.update().where(mine).values(**values))
+            if connection.execute(JOBS.update().where(mine).values(**values)).rowcount:
+                self._book(connection, name)
 
         self._do(back)
 
@@ -478,6 +483,7 @@ class JobStore:
             }
             if connection.execute(JOBS.update().where(mine).values(**values)).rowcount:
                 self._tell(connection, name, f"the job was {status}")
+                self._book(connection, name)
 
         self._do(stopped)
 
@@ -508,6 +514,7 @@ class JobStore:
             }
             if not connection.execute(JOBS.update().where(mine).values(**values)).rowcount:
                 return  # its lease ran out, and another does the same
+            self._book(connection, job.id)
             connection.execute(FILES.delete().where(FILES.c.job == job.id))
             for name, path in results.items():
                 made = StoredFile(
@@ -526,6 +533,14 @@ class JobStore:
 
         self._do(end)
 
+    def cost_of(self, name: str) -> float:
+        """USD of the job's calls in the ledger, as far as prices are known."""
+        return self._see(partial(_cost, name=name))
+
+    def left_of_key(self, owner: str) -> float | None:
+        """USD that a job's key may still spend; None: it has no cap."""
+        return self._see(partial(left_of, identity=owner))
+
     # Inside a transaction
 
     def _do(self, work: Callable[[Connection], ResultT]) -> ResultT:
@@ -542,6 +557,16 @@ class JobStore:
                 return work(connection)
         except sql.exc.SQLAlchemyError as exc:
             raise ledger_error(self._engines.place, exc) from exc
+
+    def _book(self, connection: Connection, name: str) -> None:
+        """Put what the job has cost since the last time on its key."""
+        wanted = sql.select(JOBS.c.owner, JOBS.c.booked_usd).where(JOBS.c.id == name)
+        owner, booked = connection.execute(wanted).one()
+        cost = _cost(connection, name)
+        if cost > booked:
+            if owner:
+                spend(connection, owner, cost - booked)
+            self._set(connection, name, booked_usd=cost)
 
     def _make(self, connection: Connection) -> None:
         if self._server:
@@ -630,6 +655,11 @@ class Creation:
         name = f"{prefix}{secrets.token_hex(12)}"
         self.made = self._store.add_job(self._owner, family, kind, request, work, name, problem)
         return self.made
+
+
+def _cost(connection: Connection, name: str) -> float:
+    wanted = sql.text("SELECT COALESCE(SUM(cost_usd), 0) FROM charges WHERE run = :run")
+    return float(connection.execute(wanted, {"run": name}).scalar_one())
 
 
 def _job(row: Any) -> JobRecord:

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from preceptor.judge.asking.budget import left_usd
 from preceptor.judge.clock import SYSTEM, Clock
 from preceptor.judge.ledger.ledger import RENEW_S
 from preceptor.judge.ledger.location import location_of
@@ -102,7 +103,8 @@ def _run(
     lay_out(store, job.work, folder)
     said = _Said(store, job, folder)
     with (folder / "result.json").open("wb") as out, (folder / "log.txt").open("ab") as err:
-        running = start([*job.work.words, "--json"], folder, out, err, ledger_of(store), [handle])
+        words = [*under_cap(store, job), "--json"]
+        running = start(words, folder, out, err, ledger_of(store), run=job.id, keep=[handle])
         code = _watch(running, store, job, lease, said, stop)
     if code is None:
         return  # another has the job now
@@ -126,6 +128,18 @@ def _run(
             told = f"{name}: {problem or f'the process ended with {code}'}"
         result = _printed(folder / "result.json")
         store.finish(job, lease.owner, code, told, result, dict(results_of(folder, job.work)))
+
+
+def under_cap(store: JobStore, job: JobRecord) -> tuple[str, ...]:
+    """The command under what is left of the job's cap, of which its processes before have spent some, and of its
+    key's."""
+    cap = job.request.get("max_cost_usd")
+    if cap is None:
+        return job.work.words
+    left = left_usd(cap, store.cost_of(job.id)) or 0.0
+    of_key = store.left_of_key(job.owner)
+    said = f"--max-cost={left if of_key is None else min(left, of_key)!r}"
+    return tuple(said if word.startswith("--max-cost=") else word for word in job.work.words)
 
 
 def _watch(

@@ -15,11 +15,6 @@ from typing import Any
 import httpx
 
 ROOT = Path(__file__).parents[4]
-SERVE = (
-    "import sys, uvicorn; from pathlib import Path; from preceptor.serve.app import create_app; "
-    "from preceptor.serve.config import read_config; "
-    "uvicorn.run(create_app(read_config(Path(sys.argv[1]))), port=int(sys.argv[2]), log_level='warning')"
-)
 PATIENCE_S = 90.0
 
 
@@ -46,7 +41,7 @@ class Server:
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OPENAI_API_KEY": "none", "OMP_NUM_THREADS": "1"}
         with self.log.open("ab") as log:
             self.running = subprocess.Popen(
-                [sys.executable, "-c", SERVE, "serve.yaml", str(self.port)],
+                [sys.executable, "-m", "preceptor", "serve", "--config=serve.yaml", f"--port={self.port}"],
                 cwd=self.folder,
                 env=environment,
                 stdout=log,

@@ -199,6 +199,26 @@ def test_a_job_that_cannot_be_done_says_why(served: Served) -> None:
     assert "no layout of pairs that is known" in job["error"]["message"]
 
 
+def test_a_job_stops_at_its_budget_and_keeps_what_is_done(served: Served) -> None:
+    server, provider = served
+    before = provider.stats()["answered"]
+    cap = 0.0008
+    body = {
+        **LABEL,
+        "input": server.upload(pairs(20, "cap")),
+        "max_cost_usd": cap,
+        "settings": {"concurrency": 1},
+    }
+    job = server.ended(server.create(body)["id"])
+    assert (job["status"], job["error"]["code"]) == ("failed", "budget_exceeded")
+    answered = provider.stats()["answered"] - before
+    assert 0 < answered < 40
+    with reading(str(server.folder / "preceptor.db")) as connection:
+        line = next(line for line in bill(connection, ("run",)) if line.of["run"] == job["id"])
+    assert (line.calls, line.cost_usd <= cap) == (answered, True)
+    assert "labels.jsonl" in server.results(job)
+
+
 def worker_of(server: Server) -> int:
     """The process number of the worker that has a job; 0: none has."""
     with reading(str(server.folder / "preceptor.db")) as connection:

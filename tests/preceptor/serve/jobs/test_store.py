@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,8 @@ from preceptor.serve.jobs.store import (
     Work,
     WrongStatus,
 )
+from preceptor.serve.jobs.worker import under_cap
+from preceptor.serve.keys import Keyring
 
 NOTHING = Work(("label", "pairs.jsonl"), {}, {}, "labels")
 
@@ -158,3 +162,39 @@ def test_an_upload_that_breaks_off_leaves_nothing(store: JobStore) -> None:
         store.add_file("me", "user_data", "x", broken())
     assert store.files(None) == []
     assert list((store.data / "files").iterdir()) == []
+
+
+def charge(store: JobStore, run: str, usd: float) -> None:
+    with closing(sqlite3.connect(store.database)) as connection, connection:
+        connection.execute(
+            "INSERT INTO charges (key, run, model, stage, principle, outcome, ended_at, tokens_in, tokens_out, "
+            "tokens_cached, cost_usd) VALUES ('k', ?, 'm', 's', '', 'answered', 0, 1, 1, 0, ?)",
+            (run, usd),
+        )
+
+
+def test_a_job_goes_on_under_what_is_left_and_its_key_pays_once(store: JobStore) -> None:
+    """Its cap holds for all of its processes together, and what they have cost stands with the key, whatever ended
+    them."""
+    keys = Keyring(store.database)
+    mine, _ = keys.create("mine", ["jobs:write"], budget_usd=1.5)
+    capped = NOTHING._replace(words=("label", "pairs.jsonl", "--max-cost=1.0", "--out=labels"))
+    with store.creation(mine.id, None, {}) as creation:
+        made = creation.make("job", "label", {"max_cost_usd": 1.0}, capped, "job-")
+
+    def words() -> tuple[str, ...]:
+        found = store.job(made.id)
+        assert found is not None
+        return under_cap(store, found)
+
+    assert words() == capped.words
+    for worker, usd, left, spent in (("a:1:1:a", 0.25, 0.75, 0.25), ("b:1:1:b", 0.5, 0.25, 0.75)):
+        assert store.claim(worker) is not None
+        charge(store, made.id, usd)
+        charge(store, "another run", 9.0)
+        store.give_back(made.id, worker)
+        assert words()[2] == f"--max-cost={left}"
+        assert keys.all()[mine.id].spent_usd == spent
+    keys.spend(mine.id, 0.65)
+    assert float(words()[2].removeprefix("--max-cost=")) == pytest.approx(0.1)
+    keys.close()
