@@ -24,10 +24,8 @@ BUSY_S = 30.0
 CONNECT_S = 10
 """How long a database server may take to accept a connection."""
 WRITABLE = "name a writable place with --ledger"
-_held: Counter[Path] = Counter()
-"""Connections of this process to each SQLite file. While there are any, the file is read through them alone: POSIX
-takes a process's locks away when it closes any handle on the file, and the next to close it elsewhere would delete the
-log beneath them."""
+_open_here: Counter[Path] = Counter()
+"""Connections that this process has to each SQLite file."""
 
 
 class LedgerLocation(NamedTuple):
@@ -96,15 +94,9 @@ def open_engines(text: str) -> Engines:
         raise LedgerError(
             f"{place.shown}: the ledger's folder cannot be made ({exc.strerror}); {WRITABLE}"
         ) from exc
-    if _held[place.path.absolute()]:
-        return _connected(place, _sqlite(place, "IMMEDIATE"), _sqlite(place, "DEFERRED"))
     with _alone(place.path.parent):
-        # before it is opened, which would already change the journal mode of another's database
-        if (other := recovery.foreign(place.path)) is not None:
-            raise LedgerError(f"{place.shown}: {other}; name another file with --ledger")
-        found = recovery.damage(place.path)
-        if found is not None:
-            recovery.set_aside(place.path, found)
+        if not _open_here[place.path.resolve()]:
+            _examine(place, place.path)
         try:
             return _connected(place, _sqlite(place, "IMMEDIATE"), _sqlite(place, "DEFERRED"))
         except DamagedLedger as exc:
@@ -112,6 +104,20 @@ def open_engines(text: str) -> Engines:
                 raise
             recovery.set_aside(place.path, str(exc.__cause__))
         return _connected(place, _sqlite(place, "IMMEDIATE"), _sqlite(place, "DEFERRED"))
+
+
+def _examine(place: LedgerLocation, path: Path) -> None:
+    """Move a damaged ledger aside. Raises LedgerError for a file of something else.
+
+    Not for a file that this process has open: to close a file that was opened past SQLite lets go of SQLite's locks on
+    it (POSIX), and another process would then take away the journal that is written here.
+    """
+    # before it is opened, which would already change the journal mode of another's database
+    if (other := recovery.foreign(path)) is not None:
+        raise LedgerError(f"{place.shown}: {other}; name another file with --ledger")
+    found = recovery.damage(path)
+    if found is not None:
+        recovery.set_aside(path, found)
 
 
 @contextmanager
@@ -202,11 +208,10 @@ def _postgres(place: LedgerLocation) -> Engine:
 
 
 def _sqlite(place: LedgerLocation, begin: str) -> Engine:
-    engine = _engine_of(place.url, begin)
     assert place.path is not None
-    path = place.path.absolute()
-    sql.event.listen(engine, "connect", lambda *_: _held.update([path]))
-    sql.event.listen(engine.pool, "close", lambda *_: _held.subtract([path]))
+    engine, path = _engine_of(place.url, begin), place.path.resolve()
+    sql.event.listen(engine, "connect", lambda *_: _open_here.update([path]))
+    sql.event.listen(engine, "close", lambda *_: _open_here.subtract([path]))
     return engine
 
 

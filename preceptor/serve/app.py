@@ -13,8 +13,8 @@ from preceptor.serve.auth import Doorkeeper
 from preceptor.serve.config import ServeConfig
 from preceptor.serve.doors import ROUTERS as DOORS
 from preceptor.serve.gate import Gate
-from preceptor.serve.jobs import ROUTERS as JOBS
-from preceptor.serve.jobs import working
+from preceptor.serve.jobs.routes import ROUTERS as JOBS
+from preceptor.serve.jobs.routes import working
 from preceptor.serve.keys import Keyring
 from preceptor.serve.native import router as native
 from preceptor.serve.operations import router as operations

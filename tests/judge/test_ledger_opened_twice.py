@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
-from preceptor.judge.ledger.location import _held, open_engines, reading
+from preceptor.judge.ledger.location import open_engines, reading
 
 OPEN = """
 import sys
@@ -34,6 +33,5 @@ def test_a_second_opening_takes_no_locks_away() -> None:
     for engines in (first, second):
         engines.writer.dispose()
         engines.reader.dispose()
-    assert not _held[Path("ledger.db").absolute()]
     with reading("ledger.db") as connection:
         assert connection.exec_driver_sql("SELECT COUNT(*) FROM beside").scalar_one() == 2

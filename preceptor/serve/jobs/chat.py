@@ -37,7 +37,6 @@ MOST_OPEN = 4
 DEFAULT_TOKENS = 512
 """Longest reply where the client says none."""
 MOST_SAMPLES = 16
-CHECKPOINT = ":ckpt-step-"
 
 
 class ModelHouse:
@@ -177,14 +176,8 @@ def place_of(crew: Crew, asking: Caller, name: str) -> str:
             said = f"{name!r} is behind an address; ask that server, or judge with it over /v1/judge"
             raise Problem(400, "unsupported_model", said)
         return entry.model
-    tuned, mark, step = name.partition(CHECKPOINT)
-    job = trained_by(crew.store, _reader(asking), tuned)
-    if job is not None:
-        folder = crew.store.data / "jobs" / job.id / MODEL_FOLDER
-        if mark:
-            folder = folder / "checkpoints" / f"checkpoint-{step}"
-        if not mark or (step.isdecimal() and folder.is_dir()):
-            return f"hf/{folder}"
+    if (job := trained_by(crew.store, _reader(asking), name)) is not None:
+        return f"hf/{crew.store.data / 'jobs' / job.id / MODEL_FOLDER}"
     there = ", ".join(crew.config.models) or "(there are none)"
     said = f"there is no model {name!r}; wanted one of {there}, or a model that was tuned here"
     raise Problem(404, "model_not_found", said)

@@ -65,6 +65,8 @@ class Server:
         while time.monotonic() < end:
             if found := ready():
                 return found
+            if self.running is not None and self.running.poll() is not None:
+                break
             time.sleep(0.02)
         raise AssertionError(f"it did not come to that; the server said: {self.log.read_text()[-3000:]}")
 

@@ -50,6 +50,15 @@ def store(clock: Hands) -> Iterator[JobStore]:
     made.close()
 
 
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def either(request: pytest.FixtureRequest, clock: Hands) -> Iterator[JobStore]:
+    """On both databases; PostgreSQL goes by its own clock."""
+    place = "jobs.db" if request.param == "sqlite" else request.getfixturevalue("postgres_place")
+    made = JobStore(place, Path("data"), clock)
+    yield made
+    made.close()
+
+
 def job(store: JobStore, owner: str = "me") -> JobRecord:
     with store.creation(owner, None, {}) as creation:
         return creation.make("job", "label", {}, NOTHING, "job-")
@@ -78,26 +87,26 @@ def test_a_job_is_one_workers_until_its_lease_has_run_out(store: JobStore, clock
     assert (found.status, found.worker) == ("running", other)
 
 
-def test_the_job_of_a_worker_that_has_ended_is_taken_over_at_once(store: JobStore) -> None:
-    made = job(store)
+def test_the_job_of_a_worker_that_has_ended_is_taken_over_at_once(either: JobStore) -> None:
+    made = job(either)
     code = "from preceptor.judge.ledger.owner import new_owner; print(new_owner())"
     gone = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.strip()
-    assert store.claim(gone) is not None
-    taken = store.claim(new_owner())
+    assert either.claim(gone) is not None
+    taken = either.claim(new_owner())
     assert taken is not None
     assert taken.id == made.id
-    assert "its worker is gone" in store.events(made.id)[-1].message
+    assert "its worker is gone" in either.events(made.id)[-1].message
 
 
-def test_the_oldest_job_comes_first(store: JobStore) -> None:
-    made = [job(store) for _ in range(3)]
-    store.pause(made[0].id)
-    claimed = [store.claim(new_owner()) for _ in range(3)]
+def test_the_oldest_job_comes_first(either: JobStore) -> None:
+    made = [job(either) for _ in range(3)]
+    either.pause(made[0].id)
+    claimed = [either.claim(new_owner()) for _ in range(3)]
     assert [one.id if one else None for one in claimed] == [made[1].id, made[2].id, None]
-    store.resume(made[0].id)
-    assert store.claim(new_owner()) is not None
+    either.resume(made[0].id)
+    assert either.claim(new_owner()) is not None
 
 
 def test_a_key_creates_once(store: JobStore, clock: Hands) -> None:
@@ -117,38 +126,38 @@ def test_a_key_creates_once(store: JobStore, clock: Hands) -> None:
         assert later.made is None
 
 
-def test_a_creation_that_failed_leaves_its_key_free(store: JobStore) -> None:
-    with pytest.raises(ZeroDivisionError), store.creation("me", "k", {}):
+def test_a_creation_that_failed_leaves_its_key_free(either: JobStore) -> None:
+    with pytest.raises(ZeroDivisionError), either.creation("me", "k", {}):
         raise ZeroDivisionError
-    with store.creation("me", "k", {"other": 1}) as creation:
+    with either.creation("me", "k", {"other": 1}) as creation:
         assert creation.made is None
 
 
-def test_files_and_jobs_are_their_owners(store: JobStore) -> None:
-    made = job(store)
-    file = store.add_file("me", "user_data", "x", iter([b"a", b"b"]))
-    assert store.path_of(file).read_bytes() == b"ab"
-    assert store.file(file.id, "you") is None
-    assert store.job(made.id, "you") is None
-    assert store.jobs("you", "job", 10) == store.files("you") == []
-    assert [one.id for one in store.jobs("me", "job", 10)] == [made.id]
-    assert store.jobs(None, "tuning", 10) == []
+def test_files_and_jobs_are_their_owners(either: JobStore) -> None:
+    made = job(either)
+    file = either.add_file("me", "user_data", "x", iter([b"a", b"b"]))
+    assert either.path_of(file).read_bytes() == b"ab"
+    assert either.file(file.id, "you") is None
+    assert either.job(made.id, "you") is None
+    assert either.jobs("you", "job", 10) == either.files("you") == []
+    assert [one.id for one in either.jobs("me", "job", 10)] == [made.id]
+    assert either.jobs(None, "tuning", 10) == []
 
 
-def test_what_has_ended_stays_so(store: JobStore) -> None:
-    made = job(store)
+def test_what_has_ended_stays_so(either: JobStore) -> None:
+    made = job(either)
     worker = new_owner()
-    claimed = store.claim(worker)
+    claimed = either.claim(worker)
     assert claimed is not None
-    store.finish(claimed, worker, 3, "budget_exceeded: the cap", None, {})
-    store.cancel(made.id)
+    either.finish(claimed, worker, 3, "budget_exceeded: the cap", None, {})
+    either.cancel(made.id)
     with pytest.raises(WrongStatus):
-        store.pause(made.id)
-    found = store.job(made.id)
+        either.pause(made.id)
+    found = either.job(made.id)
     assert found is not None
     assert (found.status, found.exit_code) == ("failed", 3)
-    store.resume(made.id)
-    again = store.claim(worker)
+    either.resume(made.id)
+    again = either.claim(worker)
     assert again is not None
     assert (again.status, again.problem, again.exit_code) == ("running", None, None)
 

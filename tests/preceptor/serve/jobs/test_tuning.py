@@ -80,17 +80,19 @@ def test_from_a_dpo_file_to_a_tuned_model_that_answers(
     assert job.id in [one.id for one in client.fine_tuning.jobs.list(limit=1)]
 
 
-def test_a_checkpoint_answers_by_its_name(client: openai.OpenAI, page: dict[str, Any]) -> None:
-    checkpoints = client.fine_tuning.jobs.checkpoints.list(page["job"].id).data
-    assert checkpoints
-    for checkpoint in checkpoints:
-        assert checkpoint.fine_tuning_job_id == page["job"].id
-        answer = client.chat.completions.create(
-            model=checkpoint.fine_tuned_model_checkpoint,
-            messages=[{"role": "user", "content": "Where is room 5?"}],
-            max_tokens=4,
-        )
-        assert answer.usage is not None
+def test_checkpoints_are_those_that_the_training_keeps(
+    served: Served, client: openai.OpenAI, page: dict[str, Any]
+) -> None:
+    """After its end it keeps none; so this one lays some down."""
+    job = page["job"]
+    assert client.fine_tuning.jobs.checkpoints.list(job.id).data == []
+    kept = served.server.folder / "preceptor-serve/jobs" / job.id / "model/checkpoints"
+    for step in (2, 4):
+        (kept / f"checkpoint-{step}").mkdir(parents=True)
+    found = list(client.fine_tuning.jobs.checkpoints.list(job.id, limit=1))
+    assert [one.step_number for one in found] == [4, 2]
+    assert {one.fine_tuning_job_id for one in found} == {job.id}
+    assert all(one.metrics.train_loss is not None for one in found)
 
 
 def test_a_file_with_faults_makes_a_job_that_has_failed(served: Served, client: openai.OpenAI) -> None:
