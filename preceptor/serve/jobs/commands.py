@@ -114,38 +114,37 @@ class _Recipe(NamedTuple):
     """Whether it asks models, and so has a budget."""
 
 
-_ASKING = AskSettings
 _TRAINED = ("input", "model")
 RECIPES: Mapping[str, _Recipe] = MappingProxyType(
     {
         "respond": _Recipe(
             *(("respond",), "prompts", "responses.jsonl"),
-            (RespondSettings, RowSettings, _ASKING),
+            (RespondSettings, RowSettings, AskSettings),
             ("input", "model"),
             omit=("format", "truncated"),
         ),
         "revise": _Recipe(
             *(("revise",), "responses", "revisions.jsonl"),
-            (ReviseSettings, RowSettings, _ASKING),
+            (ReviseSettings, RowSettings, AskSettings),
             ("input", "model", "constitution"),
             omit=("format", "truncated"),
         ),
         "label": _Recipe(
             *(("label",), "pairs", "labels"),
-            (LabelSettings, RowSettings, PlantSettings, _ASKING),
+            (LabelSettings, RowSettings, PlantSettings, AskSettings),
             ("input", "judge", "constitution"),
             omit=("orders", "sample"),
         ),
         "score": _Recipe(
             *(("score",), "replies", "scores.jsonl"),
-            (ScoreSettings, RowSettings, _ASKING),
+            (ScoreSettings, RowSettings, AskSettings),
             ("input",),
             ("judge", "constitution", "reward"),
             omit=("sample",),
         ),
         "audit": _Recipe(
             *(("audit",), "gold", ""),
-            (LabelSettings, RowSettings, _ASKING),
+            (LabelSettings, RowSettings, AskSettings),
             ("input", "judge", "constitution"),
             omit=("orders", "sample", "truncated", "engine"),
         ),
@@ -173,14 +172,14 @@ RECIPES: Mapping[str, _Recipe] = MappingProxyType(
             (PpoSettings, AskSettings),
             _TRAINED,
             ("judge", "constitution", "reward"),
-            omit=("compile", "guard_every", "batch", "then_sync", "flex", "engine"),
+            omit=("compile", "guard_every", "dtype", "batch", "then_sync", "flex", "engine"),
         ),
         "grpo": _Recipe(
             *(("train", "grpo"), "prompts", "model"),
             (GrpoSettings, AskSettings),
             _TRAINED,
             ("judge", "constitution", "reward"),
-            omit=("batch", "then_sync", "flex", "engine"),
+            omit=("dtype", "batch", "then_sync", "flex", "engine"),
         ),
         "export": _Recipe(("export",), "", "export", (ExportSettings,), ("input",), spends=False),
     }

@@ -37,6 +37,8 @@ HEARTBEAT_S = 15.0
 PURPOSES = ("fine-tune", "batch", "user_data", "evals", "assistants", "vision")
 UNPAID = frozenset({"sft", "dpo", "reward", "export"})
 """Kinds of jobs that ask no model."""
+TRAINING = frozenset({"sft", "dpo", "reward", "ppo", "grpo", "run"})
+"""Kinds that the scope `train` is for."""
 READ, WRITE = "jobs:read", "jobs:write"
 RowT = TypeVar("RowT", StoredFile, JobRecord, JobEvent)
 
@@ -215,6 +217,8 @@ def create(
 ) -> dict[str, Any]:
     """Have a command carried out. `dry_run`: say what it would take, by its own `--plan`, and do nothing."""
     owner = owner_of(asking, WRITE)
+    if body.kind in TRAINING:
+        owner_of(asking, "train")
     asked = capped(crew, body, asking)
     request = asked.model_dump(mode="json", exclude_defaults=True)
     if dry_run:
