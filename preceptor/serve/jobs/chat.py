@@ -26,7 +26,7 @@ from preceptor.prompts.records import Message
 from preceptor.serve.auth import Caller
 from preceptor.serve.jobs.commands import MODEL_FOLDER, trained_by
 from preceptor.serve.jobs.crew import Crew
-from preceptor.serve.jobs.native import READ, Asking, Jobs, owner_of
+from preceptor.serve.jobs.native import READ, AskedBy, Jobs, owner_of
 from preceptor.serve.jobs.tuning import FAMILY, name_of
 from preceptor.serve.problems import Problem
 from preceptor.settings import in_this_process
@@ -137,7 +137,7 @@ class AskedChat(BaseModel):
 
 
 @router.get("/v1/models")
-def models(crew: Jobs, asking: Asking) -> dict[str, Any]:
+def models(crew: Jobs, asking: AskedBy) -> dict[str, Any]:
     """The configuration's models and those that were tuned here."""
     named = [
         {"id": name, "object": "model", "created": 0, "owned_by": "preceptor"} for name in crew.config.models
@@ -156,7 +156,7 @@ def models(crew: Jobs, asking: Asking) -> dict[str, Any]:
 
 
 @router.get("/v1/models/{name:path}")
-def model_of(crew: Jobs, asking: Asking, name: str) -> dict[str, Any]:
+def model_of(crew: Jobs, asking: AskedBy, name: str) -> dict[str, Any]:
     """One of them."""
     found = next((one for one in models(crew, asking)["data"] if one["id"] == name), None)
     if found is None:
@@ -185,7 +185,7 @@ def place_of(crew: Crew, asking: Caller, name: str) -> str:
 
 @router.post("/v1/chat/completions", response_model=None)
 async def chat(
-    crew: Jobs, asking: Asking, body: AskedChat, house: Annotated[ModelHouse, Depends(house_of)]
+    crew: Jobs, asking: AskedBy, body: AskedChat, house: Annotated[ModelHouse, Depends(house_of)]
 ) -> dict[str, Any] | StreamingResponse:
     """Replies of a model in this process."""
     if not asking.may("judge"):

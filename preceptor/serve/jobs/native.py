@@ -51,8 +51,8 @@ def crew_of(request: Request) -> Crew:
 
 
 Jobs = Annotated[Crew, Depends(crew_of)]
-Asking = Annotated[Caller, Depends(caller)]
-Limit = Annotated[int, Query(ge=1, le=100)]
+AskedBy = Annotated[Caller, Depends(caller)]
+PageSize = Annotated[int, Query(ge=1, le=100)]
 IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key", max_length=255)]
 
 
@@ -97,7 +97,7 @@ def found_file(crew: Crew, name: str, owner: str | None) -> StoredFile:
 @router.post("/v1/files")
 def upload(
     crew: Jobs,
-    asking: Asking,
+    asking: AskedBy,
     file: Annotated[UploadFile, File()],
     purpose: Annotated[str, Form(max_length=40)],
 ) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def upload(
 
 @router.get("/v1/files")
 def files(
-    crew: Jobs, asking: Asking, purpose: str | None = None, after: str | None = None, limit: int = 10_000
+    crew: Jobs, asking: AskedBy, purpose: str | None = None, after: str | None = None, limit: int = 10_000
 ) -> dict[str, Any]:
     """The files, the latest first."""
     rows = [row for row in crew.store.files(owner_of(asking, READ)) if purpose in (None, row.purpose)]
@@ -123,20 +123,20 @@ def files(
 
 
 @router.get("/v1/files/{name}")
-def file_of(crew: Jobs, asking: Asking, name: str) -> dict[str, Any]:
+def file_of(crew: Jobs, asking: AskedBy, name: str) -> dict[str, Any]:
     """What is known of a file."""
     return told_file(found_file(crew, name, owner_of(asking, READ)))
 
 
 @router.get("/v1/files/{name}/content")
-def content(crew: Jobs, asking: Asking, name: str) -> FileResponse:
+def content(crew: Jobs, asking: AskedBy, name: str) -> FileResponse:
     """Its bytes."""
     file = found_file(crew, name, owner_of(asking, READ))
     return FileResponse(crew.store.path_of(file), media_type="application/octet-stream")
 
 
 @router.delete("/v1/files/{name}")
-def delete(crew: Jobs, asking: Asking, name: str) -> dict[str, Any]:
+def delete(crew: Jobs, asking: AskedBy, name: str) -> dict[str, Any]:
     """Forget a file. 409 while a job that has not ended reads it."""
     file = found_file(crew, name, owner_of(asking, WRITE))
     try:
@@ -209,7 +209,7 @@ def replayed(error: Exception) -> Problem:
 @router.post("/v1/jobs", status_code=202)
 def create(
     crew: Jobs,
-    asking: Asking,
+    asking: AskedBy,
     body: AskedJob,
     response: Response,
     dry_run: bool = False,
@@ -252,7 +252,7 @@ def _plan(crew: Crew, asked: AskedJob, owner: str | None) -> dict[str, Any]:
 
 
 @router.get("/v1/jobs")
-def jobs(crew: Jobs, asking: Asking, after: str | None = None, limit: Limit = 20) -> dict[str, Any]:
+def jobs(crew: Jobs, asking: AskedBy, after: str | None = None, limit: PageSize = 20) -> dict[str, Any]:
     """The jobs, the latest first."""
     owner = owner_of(asking, READ)
     last = None if after is None else found_job(crew, after, owner)
@@ -261,27 +261,27 @@ def jobs(crew: Jobs, asking: Asking, after: str | None = None, limit: Limit = 20
 
 
 @router.get("/v1/jobs/{name}")
-def job_of(crew: Jobs, asking: Asking, name: str) -> dict[str, Any]:
+def job_of(crew: Jobs, asking: AskedBy, name: str) -> dict[str, Any]:
     """How a job stands."""
     return told_job(crew, found_job(crew, name, owner_of(asking, READ)))
 
 
 @router.post("/v1/jobs/{name}/cancel")
-def cancel(crew: Jobs, asking: Asking, name: str) -> dict[str, Any]:
+def cancel(crew: Jobs, asking: AskedBy, name: str) -> dict[str, Any]:
     """Have a job end; what is in flight is finished first. One that has ended stays as it is."""
     crew.store.cancel(found_job(crew, name, owner_of(asking, WRITE)).id)
     return job_of(crew, asking, name)
 
 
 @router.post("/v1/jobs/{name}/pause")
-def pause(crew: Jobs, asking: Asking, name: str) -> dict[str, Any]:
+def pause(crew: Jobs, asking: AskedBy, name: str) -> dict[str, Any]:
     """Have a job wait until it is resumed."""
     changed(crew.store.pause, found_job(crew, name, owner_of(asking, WRITE)))
     return job_of(crew, asking, name)
 
 
 @router.post("/v1/jobs/{name}/resume")
-def resume(crew: Jobs, asking: Asking, name: str) -> dict[str, Any]:
+def resume(crew: Jobs, asking: AskedBy, name: str) -> dict[str, Any]:
     """Have a job go on that was paused or has failed."""
     changed(crew.store.resume, found_job(crew, name, owner_of(asking, WRITE)))
     crew.wake()
@@ -312,10 +312,10 @@ def told_event(event: JobEvent) -> dict[str, Any]:
 @router.get("/v1/jobs/{name}/events", response_model=None)
 def events(
     crew: Jobs,
-    asking: Asking,
+    asking: AskedBy,
     name: str,
     after: Annotated[int, Query(ge=0)] = 0,
-    limit: Limit = 100,
+    limit: PageSize = 100,
     accept: Annotated[str, Header()] = "",
     last_event_id: Annotated[str, Header()] = "",
 ) -> dict[str, Any] | StreamingResponse:

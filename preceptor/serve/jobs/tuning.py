@@ -15,10 +15,10 @@ from preceptor.serve.jobs.crew import Crew
 from preceptor.serve.jobs.native import (
     READ,
     WRITE,
-    Asking,
+    AskedBy,
     IdempotencyKey,
     Jobs,
-    Limit,
+    PageSize,
     changed,
     found_job,
     owner_of,
@@ -138,7 +138,7 @@ def _method_of(asked: AskedTuning) -> TuningMethod:
 
 
 @router.post("/v1/fine_tuning/jobs")
-def create(crew: Jobs, asking: Asking, body: AskedTuning, key: IdempotencyKey = None) -> dict[str, Any]:
+def create(crew: Jobs, asking: AskedBy, body: AskedTuning, key: IdempotencyKey = None) -> dict[str, Any]:
     """Tune a model on an uploaded file. A file that cannot be used makes a job that has failed, as with OpenAI."""
     owner = owner_of(asking, WRITE)
     if not asking.may("train"):
@@ -215,7 +215,7 @@ def _settings_of(body: AskedTuning, method: TuningMethod, kind: type[LoopSetting
 
 
 @router.get("/v1/fine_tuning/jobs")
-def jobs(crew: Jobs, asking: Asking, after: str | None = None, limit: Limit = 20) -> dict[str, Any]:
+def jobs(crew: Jobs, asking: AskedBy, after: str | None = None, limit: PageSize = 20) -> dict[str, Any]:
     """The jobs, the latest first."""
     owner = owner_of(asking, READ)
     last = None if after is None else found_job(crew, after, owner, FAMILY)
@@ -224,27 +224,27 @@ def jobs(crew: Jobs, asking: Asking, after: str | None = None, limit: Limit = 20
 
 
 @router.get("/v1/fine_tuning/jobs/{name}")
-def job_of(crew: Jobs, asking: Asking, name: str) -> dict[str, Any]:
+def job_of(crew: Jobs, asking: AskedBy, name: str) -> dict[str, Any]:
     """How a job stands."""
     return told_tuning(crew, found_job(crew, name, owner_of(asking, READ), FAMILY))
 
 
 @router.post("/v1/fine_tuning/jobs/{name}/cancel")
-def cancel(crew: Jobs, asking: Asking, name: str) -> dict[str, Any]:
+def cancel(crew: Jobs, asking: AskedBy, name: str) -> dict[str, Any]:
     """Have a job end."""
     crew.store.cancel(found_job(crew, name, owner_of(asking, WRITE), FAMILY).id)
     return job_of(crew, asking, name)
 
 
 @router.post("/v1/fine_tuning/jobs/{name}/pause")
-def pause(crew: Jobs, asking: Asking, name: str) -> dict[str, Any]:
+def pause(crew: Jobs, asking: AskedBy, name: str) -> dict[str, Any]:
     """Have a job wait; it goes on from its last checkpoint."""
     changed(crew.store.pause, found_job(crew, name, owner_of(asking, WRITE), FAMILY))
     return job_of(crew, asking, name)
 
 
 @router.post("/v1/fine_tuning/jobs/{name}/resume")
-def resume(crew: Jobs, asking: Asking, name: str) -> dict[str, Any]:
+def resume(crew: Jobs, asking: AskedBy, name: str) -> dict[str, Any]:
     """Have a job go on."""
     job = found_job(crew, name, owner_of(asking, WRITE), FAMILY)
     if (job.problem or "").startswith(INVALID_FILE):
@@ -256,7 +256,7 @@ def resume(crew: Jobs, asking: Asking, name: str) -> dict[str, Any]:
 
 @router.get("/v1/fine_tuning/jobs/{name}/events")
 def events(
-    crew: Jobs, asking: Asking, name: str, after: str | None = None, limit: Limit = 20
+    crew: Jobs, asking: AskedBy, name: str, after: str | None = None, limit: PageSize = 20
 ) -> dict[str, Any]:
     """What has happened to a job, the latest first."""
     job = found_job(crew, name, owner_of(asking, READ), FAMILY)
@@ -282,7 +282,7 @@ def _told_event(event: JobEvent) -> dict[str, Any]:
 @router.get("/v1/fine_tuning/jobs/{name}/checkpoints")
 def checkpoints(
     crew: Jobs,
-    asking: Asking,
+    asking: AskedBy,
     name: str,
     after: str | None = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 10,

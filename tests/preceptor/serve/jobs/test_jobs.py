@@ -219,6 +219,35 @@ def test_a_job_stops_at_its_budget_and_keeps_what_is_done(served: Served) -> Non
     assert "labels.jsonl" in server.results(job)
 
 
+def test_the_result_of_a_job_is_the_next_one_s_input(served: Served) -> None:
+    """Replies, revised, graded; and an audit, whose figures are its result."""
+    server = served.server
+    judging = {"judge": "judge", "constitution": "style"}
+    prompts = server.upload("".join(json.dumps({"prompt": f"say {n}"}) + "\n" for n in range(2)))
+    replies = server.create(
+        {"kind": "respond", "input": prompts, "model": "judge", "settings": {"samples": 2}}
+    )
+    gold = "".join(json.dumps({**json.loads(row), "preferred": "a"}) + "\n" for row in pairs(2).splitlines())
+    audit = server.create({"kind": "audit", "input": server.upload(gold), **judging})
+    (responses,) = server.ended(replies["id"])["result_files"]
+    assert responses["filename"] == "responses.jsonl"
+    revise = {"kind": "revise", "model": "judge", "constitution": "style", "settings": {"rounds": 1}}
+    revised = server.create({**revise, "input": responses["id"]})
+    scored = server.create({"kind": "score", "input": responses["id"], **judging})
+    figures = server.ended(audit["id"])
+    assert figures["result"]["n"] == 2
+    (printed,) = server.results(figures).values()
+    assert json.loads(printed) == figures["result"]
+    ended = server.ended(revised["id"])
+    assert ended["status"] == "succeeded", ended["error"]
+    assert len(server.results(ended)["revisions.jsonl"].splitlines()) == 4
+    ended = server.ended(
+        scored["id"]
+    )  # the provider of the tests gives verdicts and no grades: no number is made up
+    assert (ended["status"], ended["error"]["code"]) == ("failed", "provider_stopped")
+    assert "no row is usable" in ended["error"]["message"]
+
+
 def worker_of(server: Server) -> int:
     """The process number of the worker that has a job; 0: none has."""
     with reading(str(server.folder / "preceptor.db")) as connection:
