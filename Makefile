@@ -4,7 +4,8 @@ PYTHON ?= python3
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 CODE   := constitution prompts judge train preceptor tests benchmarks examples
-PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
+# more than two cores' worth: many tests wait for servers and for processes of their own
+PARALLEL := --numprocesses 3 --dist loadfile
 DATA   ?= data
 PEERS  := build/peers
 CMAKE  ?= cmake
@@ -18,7 +19,7 @@ quickstart: $(VENV)/.train  ## the main job on the embedded default: no key, no 
 quickstart-real: $(VENV)/.smollm2  ## the same job on a real chat model of 135 million parameters
 	$(BIN)/preceptor quickstart --model smollm2
 
-test: $(VENV)/.dev  ## every test, a process for each core up to four
+test: $(VENV)/.dev  ## every test, in three processes
 	$(BIN)/python -m pytest $(PARALLEL) --durations 25
 
 coverage: $(VENV)/.dev  ## every test, with the share of lines that they pass through, and those that none does

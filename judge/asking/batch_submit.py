@@ -119,7 +119,8 @@ async def _listed(
     provider: BatchProvider, ledger: Ledger, batch: books.BatchRecord, clock: Clock
 ) -> Remote | None:
     """A batch of which we have no id, among those that the provider lists."""
-    known = {one.remote for one in await ledger.read(books.listed)}
+    # another process may have found this very batch and written its id down: it is still to be found here
+    known = {one.remote for one in await ledger.read(books.listed) if one.token != batch.token}
 
     async def listed() -> list[Remote]:
         return [one async for one in provider.recent(batch.intended_at - SKEW_S) if one.id not in known]

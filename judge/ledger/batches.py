@@ -149,14 +149,16 @@ def sent(connection: Connection, token: str, remote: str, now_s: float) -> None:
 
 
 def unsent(connection: Connection, token: str, problem: str, now_s: float) -> None:
-    """It never arrived: its calls can be asked by anybody."""
-    connection.execute(_UNSENT, {"token": token})
-    connection.execute(
+    """It never arrived: its calls can be asked by anybody. Nothing where another process has found it after all."""
+    changed = connection.execute(
         sql.text(
-            "UPDATE batches SET state = 'unsent', ended_at = :now, problem = :said WHERE token = :token"
+            "UPDATE batches SET state = 'unsent', ended_at = :now, problem = :said "
+            "WHERE token = :token AND state = 'intended'"
         ),
         {"token": token, "now": now_s, "said": problem},
     )
+    if changed.rowcount:
+        connection.execute(_UNSENT, {"token": token})
 
 
 def collect(

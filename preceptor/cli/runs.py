@@ -44,7 +44,7 @@ def quickstart(
     plan: options.PlanOption = False,
     as_json: options.JsonOption = False,
 ) -> None:
-    """The whole way on a model that a package carries: no key, no GPU, three to four minutes with the embedded one."""
+    """The whole way on a model that a package carries: no key, no GPU, minutes with the embedded one."""
     if model not in QUICKSTARTS:
         from preceptor.constitution.errors import UserError
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import multiprocessing
 import sys
 import time
 
 from tests.simulation.mutations import FAULTS, Fault, planted
-from tests.simulation.seed import Told, run_seed
+from tests.simulation.seed import Told, run_seed, swept
 
 SEEDS_A_FAULT = 600
 """So many are tried before a planted fault counts as not found."""
@@ -19,7 +20,9 @@ WANTED = 27
 
 def replay(number: int) -> int:
     """One seed, with what befell it."""
-    told = run_seed(number)
+    with swept():
+        told = run_seed(number)
+        gc.collect()
     print(told.plan)
     print(*told.trace, sep="\n")
     print(told.problem or "every property holds")

@@ -1,5 +1,5 @@
 """Every order in which two workers can go through the ledger, with one crash anywhere: `python -m
-tests.simulation.interleavings`.
+tests.simulation.interleavings [postgresql://… of an empty database]`.
 
 The statements are the ledger's own, on a real database. What is walked is the graph of all states, from which the
 number of orders follows without walking each of them. A worker that waits takes its turn when the ledger has changed.
@@ -197,13 +197,19 @@ def in_memory() -> Engine:
     return sql.create_engine("sqlite://", poolclass=sql.StaticPool)
 
 
+def on_postgres(address: str) -> Engine:
+    """An empty database, `postgresql://…`, through the driver that a ledger uses."""
+    return sql.create_engine(address.replace("postgresql:", "postgresql+psycopg:", 1))
+
+
 def main() -> int:
     """0 where no order pays twice or ends with one that waits for ever."""
     logging.disable(logging.CRITICAL)
-    counted = Interleavings(in_memory(), calls=3).count()
+    engine = on_postgres(sys.argv[1]) if sys.argv[1:] else in_memory()
+    counted = Interleavings(engine, calls=3).count()
     print(
-        f"{WORKERS} workers, 3 calls, 1 crash: {counted.orders:,} orders over {counted.states:,} states, "
-        f"{counted.double_payments} double payments, {counted.stuck} stuck"
+        f"{engine.dialect.name}: {WORKERS} workers, 3 calls, 1 crash: {counted.orders:,} orders over "
+        f"{counted.states:,} states, {counted.double_payments} double payments, {counted.stuck} stuck"
     )
     return 1 if counted.double_payments or counted.stuck else 0
 

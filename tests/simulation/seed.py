@@ -79,6 +79,8 @@ def request(question: str) -> Request:
 
 
 WORST_USD = worst_usd(request("odd q0 then answer 12345678"), 1.0, PRICES)
+LARGEST_USD = worst_usd(request("forbidden q0 then answer 12345678"), 1.0, PRICES)
+"""Of any call that a seed asks."""
 
 
 def dialogue(number: int, kind: str, first: str, second: str) -> Dialogue[Row]:
@@ -236,7 +238,7 @@ class _Seed:
         process = self.machine.current
         if booked > paid + ROUNDING or (booked < paid - ROUNDING and not (process and process.disturbed)):
             raise Broken(f"{name} paid {paid} and has {booked} booked on its budget")
-        if isinstance(stopped, BudgetReached) and fanout.budget.room_usd >= WORST_USD:
+        if isinstance(stopped, BudgetReached) and fanout.budget.room_usd >= LARGEST_USD:
             raise Broken(f"stopped at the budget with room for a call: {fanout.budget.room_usd}")
 
     async def _shared(self, worker: _Worker, name: str) -> bool:
@@ -515,8 +517,8 @@ def _expected(context: Mapping[str, Any]) -> bool:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """The dead are swept up: their coroutines end as they can."""
+def swept() -> Iterator[None]:
+    """Where the dead may be swept up: their coroutines end as they can, and what they raise is not told."""
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     enabled = gc.isenabled()
     gc.disable()
@@ -530,7 +532,7 @@ def _quiet() -> Iterator[None]:
 
 def run_seed(number: int) -> Told:
     """Carry one seed out and check it."""
-    with _quiet():
+    with swept():
         told = _run(number)
         gc.collect(1)
     return told

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sql
 
 from preceptor.judge.ledger import ledger as ledgers
-from tests.simulation.interleavings import Interleavings, in_memory
+from tests.simulation.interleavings import Interleavings, in_memory, on_postgres
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,7 @@ def test_three_calls() -> None:
 
 
 def test_one_call_on_postgres(postgres_place: str) -> None:
-    engine = sql.create_engine(postgres_place.replace("postgresql:", "postgresql+psycopg:"))
+    engine = on_postgres(postgres_place)
     try:
         counted = Interleavings(engine, calls=1).count()
     finally:
