@@ -181,18 +181,15 @@ def default_config() -> ServeConfig:
 
 def faults_of(config: ServeConfig) -> Iterator[Fault]:
     """What the types do not say: names that lead nowhere, models and constitutions that cannot be used."""
-    from preceptor.judge.models.registry import declared
+    from preceptor.judge.models.registry import find, forms
 
     for part in ("models", "constitutions", "rewards"):
         for name in getattr(config, part):
             if not _is_name(name):
                 yield Fault((part, name), f"{name!r} is no name; wanted letters, digits, . _ and -")
     for name, entry in config.models.items():
-        try:
-            if entry.model != CHECKS:
-                declared(entry.model)
-        except UserError as error:
-            yield Fault(("models", name, "model"), str(error))
+        if entry.model != CHECKS and find(entry.model) is None:
+            yield Fault(("models", name, "model"), f"no model answers to {entry.model!r}; wanted {forms()}")
     for name, source in config.constitutions.items():
         try:
             load(source)

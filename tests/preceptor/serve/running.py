@@ -22,6 +22,7 @@ SCRIPT = (
     {"match": "BAD.*GOOD", "text": "Verdict: B"},
     {"match": "GOOD", "text": "It is good.\nScore: 9"},
     {"match": "BAD", "text": "It is bad.\nScore: 2"},
+    {"match": "", "text": "It is what it is.\nScore: 5"},
 )
 """A judge that knows good words from bad ones, and has nothing to say of MUMBLE."""
 

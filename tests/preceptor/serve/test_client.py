@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from preceptor.client import (
     trl_reward,
     verl_compute_score,
 )
+from preceptor.train.embedded import WEIGHTS
 from tests.preceptor.serve.running import Running, running, write_script
 
 CONFIG = """
@@ -80,3 +82,35 @@ def test_a_wrong_request_raises_and_an_outage_is_none(server: Running) -> None:
         nowhere = f"http://127.0.0.1:{closed.getsockname()[1]}"
         reward = trl_reward(nowhere, patience_s=0.0)
         assert asyncio.run(reward(prompts=["p"], completions=["GOOD"])) == [None]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_trls_own_trainer_trains_with_it(server: Running, tmp_path: Path) -> None:
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import GRPOConfig, GRPOTrainer
+
+    config = GRPOConfig(
+        output_dir=str(tmp_path),
+        per_device_train_batch_size=2,
+        num_generations=2,
+        max_completion_length=8,
+        max_steps=1,
+        use_cpu=True,
+        report_to="none",
+        save_strategy="no",
+        logging_steps=1,
+        disable_tqdm=True,
+    )
+    trainer = GRPOTrainer(
+        model=AutoModelForCausalLM.from_pretrained(WEIGHTS),
+        reward_funcs=[trl_reward(server.url)],
+        args=config,
+        train_dataset=Dataset.from_list([{"prompt": TURNS}] * 2),
+        processing_class=AutoTokenizer.from_pretrained(WEIGHTS),
+    )
+    trainer.train()
+    logged = next(row for row in trainer.state.log_history if "rewards/preceptor_reward/mean" in row)
+    assert logged["rewards/preceptor_reward/mean"] == pytest.approx(
+        -1 / 9
+    )  # what the script says of other words

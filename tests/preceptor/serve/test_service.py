@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import threading
 import time
@@ -14,6 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
+from preceptor.constitution.errors import UserError
+from preceptor.serve.config import read_config
 from tests.preceptor.conftest import Preceptor
 from tests.preceptor.serve.running import Running, running, write_script
 from tests.servers.llm import LLMServer, serve
@@ -30,6 +33,7 @@ doors: {{openrlhf: [good], slime: [good], classify: [good], score: [good], reran
 fallback: {{slime: {{reward: -0.5, after: 1}}}}
 limits: {{max_items: 4, max_body_mb: 0.1, max_cost_usd: 5}}
 """
+PAGE = Path(__file__).parents[3] / "docs" / "service.md"
 ASKED = "What is your name?"
 PAIRS = [
     {"id": "one", "prompt": ASKED, "response_a": "GOOD", "response_b": "BAD"},
@@ -210,6 +214,44 @@ def test_the_log_holds_no_prompt_no_reply_and_no_key(server: Running) -> None:
     while not (mine := [line for line in server.log() if line.get("request") == "mine-1"]):
         assert time.monotonic() < until
     assert mine[0]["status"] == 200
+
+
+def test_the_requests_of_the_page_are_answered(server: Running) -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    asked = re.findall(r"`POST (/v1/\w+)`(?:(?!`POST ).)*?```json\n(.*?)```", page, re.DOTALL)
+    assert len(asked) == 4
+    for path, body in asked:
+        answer = server.post(path, json.loads(body))
+        assert answer.status_code == 200, (path, answer.text)
+
+
+def test_the_configuration_of_the_page_can_be_used(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "serve.yaml").write_text(text)
+    config = read_config(tmp_path / "serve.yaml")
+    assert config.doors["slime"] == ("good", "fast")
+
+
+def test_every_fault_of_a_configuration_has_its_line(tmp_path: Path) -> None:
+    (tmp_path / "serve.yaml").write_text(
+        "models:\n  a: {model: nobody/x}\nrewards:\n  r: {judge: b, constitution: c}\ndoors:\n  slime: [q]\n"
+    )
+    with pytest.raises(UserError) as raised:
+        read_config(tmp_path / "serve.yaml")
+    said = str(raised.value)
+    assert "4 faults" in said
+    for place in (
+        ":2: models.a.model",
+        ":4: rewards.r.judge",
+        ":4: rewards.r.constitution",
+        ":6: doors.slime",
+    ):
+        assert place in said, said
+    (tmp_path / "serve.yaml").write_text("models:\n  a: {model: embedded, base: x}\nlimits: {max_items: 0}\n")
+    with pytest.raises(UserError) as raised:
+        read_config(tmp_path / "serve.yaml")
+    assert ":2: models.a.base: unknown key" in str(raised.value)
+    assert ":3: limits.max_items" in str(raised.value)
 
 
 # --- doors -----------------------------------------------------------------------------------------------------------
