@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 ROOT = Path(__file__).parents[4]
-PATIENCE_S = 90.0
+PATIENCE_S = 180.0
 
 
 def free_port() -> int:
