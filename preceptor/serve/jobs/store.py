@@ -403,7 +403,7 @@ class JobStore:
             .limit(limit)
         )
         rows = self._see(lambda connection: connection.execute(wanted).all())
-        return [JobEvent(*row[:-1], json.loads(row.data)) for row in rows]
+        return [JobEvent(**{**row._asdict(), "data": json.loads(row.data)}) for row in rows]
 
     # A worker's side
 
