@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from preceptor.serve.jobs.commands import MODEL_FOLDER, AskedJob, work_of
+from preceptor.serve.jobs.commands import MODEL_FOLDER, AskedJob, JobKind, work_of
 from preceptor.serve.jobs.crew import Crew
 from preceptor.serve.jobs.native import (
     READ,
@@ -34,7 +34,7 @@ from preceptor.train.settings import DpoSettings, LoopSettings, SftSettings
 router = APIRouter(tags=["tuning"])
 FAMILY = "tuning"
 INVALID_FILE = "invalid_training_file"
-KINDS: dict[str, tuple[str, type[LoopSettings]]] = {
+KINDS: dict[str, tuple[JobKind, type[LoopSettings]]] = {
     "supervised": ("sft", SftSettings),
     "dpo": ("dpo", DpoSettings),
 }
@@ -165,7 +165,7 @@ def create(crew: Jobs, asking: AskedBy, body: AskedTuning, key: IdempotencyKey =
                     rows = crew.store.add_file(asking.key, INTERNAL, f"{file.id}.jsonl", chunks)
                 kind, kind_settings = KINDS[method.type]
                 asked = AskedJob(
-                    kind=kind,  # type: ignore[arg-type]
+                    kind=kind,
                     input=rows.id,
                     model=body.model,
                     settings=_settings_of(body, method, kind_settings),
