@@ -153,9 +153,8 @@ async def verl_compute_score(
 
     Raises NoReward where there is none, because verl takes nothing but numbers; RewardRefused; KeyError.
     """
-    found = next(
-        (extra_info[name] for name in ("messages", "prompt", "question") if name in (extra_info or {})), None
-    )
+    known = extra_info or {}
+    found = next((known[name] for name in ("messages", "prompt", "question") if name in known), None)
     if found is None:
         raise KeyError("extra_info has no question, prompt or messages; a judge must see what was asked")
     (made,) = await _Client(url, reward, key, patience_s).rewards([_item(found, solution_str)])

@@ -138,10 +138,10 @@ class Fault(NamedTuple):
 def read_config(path: Path) -> ServeConfig:
     """The configuration in a file. Paths in it are relative to its folder. Raises UserError with every fault, each
     with its line."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; docs/service.md shows one to start from")
     try:
         tree = parse(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; docs/service.md shows one to start from") from None
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise UserError(
@@ -183,6 +183,8 @@ def faults_of(config: ServeConfig) -> Iterator[Fault]:
     """What the types do not say: names that lead nowhere, models and constitutions that cannot be used."""
     from preceptor.judge.models.registry import find, forms
 
+    if not config.models and not config.rewards:
+        yield Fault((), "no models and no rewards: there is nothing to serve")
     for part in ("models", "constitutions", "rewards"):
         for name in getattr(config, part):
             if not _is_name(name):
@@ -245,7 +247,7 @@ def _shape_faults(error: ValidationError) -> Iterator[Fault]:
 def _unusable(path: Path, tree: CommentedMap, faults: Sequence[Fault]) -> UserError:
     def told(fault: Fault) -> str:
         place = ".".join(str(part) for part in fault.place if part != "[key]")
-        return f"  {path}:{line_of(tree, fault.place)}: {place}: {fault.said}"
+        return f"  {path}:{line_of(tree, fault.place)}: {place + ': ' if place else ''}{fault.said}"
 
     ordered = sorted(faults, key=lambda fault: line_of(tree, fault.place))
     count = "1 fault" if len(ordered) == 1 else f"{len(ordered)} faults"

@@ -249,7 +249,16 @@ def write_files(place: Path) -> None:
 
 def table() -> list[Case]:
     """Every case."""
-    return [*_rows(), *_constitutions(), *_values(), *_others(), *_folders(), *_ledgers(), *_prices()]
+    return [
+        *_rows(),
+        *_constitutions(),
+        *_values(),
+        *_others(),
+        *_folders(),
+        *_ledgers(),
+        *_prices(),
+        *_serving(),
+    ]
 
 
 def _case(name: str, words: str, *more: str, codes: tuple[int, ...] = (USAGE,)) -> Case:
@@ -291,6 +300,16 @@ def _prices() -> Iterator[Case]:
         yield _case(
             f"prices: add --input {value!r}", "prices add openai/x --output 1 --file p.yaml --input", value
         )
+
+
+def _serving() -> Iterator[Case]:
+    """Configurations of a server: none of these files is one."""
+    runs = (f"run-{name}.yaml" for name in RUNS)
+    for name in dict.fromkeys([*runs, *CONSTITUTIONS, "gone.yaml", "folder", "/dev/zero"]):
+        yield _case(f"serve: {name!r}", "serve --port 0 --config", name)
+        yield _case(f"keys: list {name!r}", "keys list --config", name)
+    for words in ("--port 70000", "--port x", "--host 0.0.0.0.0"):
+        yield _case(f"serve: {words}", f"serve --config serve.yaml {words}")
 
 
 def _constitutions() -> Iterator[Case]:
