@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -42,6 +43,8 @@ LEASE_S = 60.0
 """How long an intent is its owner's without being renewed."""
 RENEW_S = 15.0
 """How often leases are renewed."""
+RUN_VARIABLE = "PRECEPTOR_RUN"
+"""Environment variable that names the run on the bill."""
 
 _log = logging.getLogger(__name__)
 
@@ -372,5 +375,6 @@ async def open_ledger(
 
 @cache
 def this_run() -> str:
-    """The name of what this process asks: when it first did, and four letters of chance."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+    """The name of what this process asks: the one in `PRECEPTOR_RUN`, which a job's processes share; else when it first
+    did, and four letters of chance."""
+    return os.environ.get(RUN_VARIABLE) or f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"

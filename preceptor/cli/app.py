@@ -38,6 +38,7 @@ COMMANDS = {
     "evaluate": Entry(f"{CLI}.evaluate:evaluate", LEARN),
     "export": Entry(f"{CLI}.export:export", LEARN),
     "serve": Entry(f"{CLI}.serve:serve", SERVE),
+    "work": Entry(f"{CLI}.work:work", SERVE),
     "keys": Entry(f"{CLI}.keys:app", SERVE),
     "run": Entry(f"{CLI}.runs:run", LOOK),
     "report": Entry(f"{CLI}.runs:report", LOOK),

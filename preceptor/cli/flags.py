@@ -22,26 +22,11 @@ import typer
 
 from preceptor.cli import console
 from preceptor.constitution.errors import UserError
+from preceptor.spelling import spellings_of
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
     from pydantic.fields import FieldInfo
-
-SPELLED: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "center_rewards_coefficient": ("--center-rewards",),
-        "constitution": ("--constitution", "-c"),
-        "four_bit": ("--4bit",),
-        "judge": ("--judge", "-j"),
-        "as_json": ("--json",),
-        "max_cost_usd": ("--max-cost",),
-        "out": ("--out", "-o"),
-        "prices": ("--price",),
-        "then_sync": ("--batch-then-sync",),
-        "timeout_s": ("--timeout",),
-    }
-)
-"""Fields whose flags are not simply their names with hyphens."""
 
 METAVARS: Mapping[str, str] = MappingProxyType(
     {
@@ -136,7 +121,7 @@ class Flags:
         """The flag's spellings, the long one first."""
         if name in self.names:
             return (self.names[name],)
-        return SPELLED.get(name, (f"--{name.replace('_', '-')}",))
+        return spellings_of(name)
 
     def key(self, name: str) -> str:
         """What the flag is called inside: fields of one key are one flag."""

@@ -13,12 +13,14 @@ from preceptor.serve.auth import Doorkeeper
 from preceptor.serve.config import ServeConfig
 from preceptor.serve.doors import ROUTERS as DOORS
 from preceptor.serve.gate import Gate
+from preceptor.serve.jobs.routes import ROUTERS as JOBS
+from preceptor.serve.jobs.routes import working
 from preceptor.serve.keys import Keyring
 from preceptor.serve.native import router as native
 from preceptor.serve.operations import router as operations
 from preceptor.serve.service import Service, open_service
 
-ROUTERS: tuple[APIRouter, ...] = (operations, native, *DOORS)
+ROUTERS: tuple[APIRouter, ...] = (operations, native, *JOBS, *DOORS)
 """Every part of the service that has routes."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -46,12 +48,14 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         if service is not None:
             app.state.service = service
-            yield
+            async with working(app, config):
+                yield
             return
         try:
             async with open_service(config, keyring) as opened:
                 app.state.service = opened
-                yield
+                async with working(app, config):
+                    yield
         finally:
             keyring.close()
 

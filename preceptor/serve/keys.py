@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import sqlalchemy as sql
+from sqlalchemy.engine import Connection
 
 from preceptor.constitution.errors import UserError
+from preceptor.judge.asking.budget import left_usd
 from preceptor.judge.ledger.location import Engines, open_engines
 
 Scope = Literal["judge", "reward", "jobs:read", "jobs:write", "train", "constitutions:write", "admin"]
@@ -32,6 +34,7 @@ _ADD = sql.text(
 )
 _REVOKE = sql.text("UPDATE service_keys SET revoked_at = :now WHERE id = :id AND revoked_at IS NULL")
 _SPEND = sql.text("UPDATE service_keys SET spent_usd = spent_usd + :usd WHERE id = :id")
+_BUDGET = sql.text("SELECT budget_usd, spent_usd FROM service_keys WHERE id = :id")
 _ALL = sql.text("SELECT * FROM service_keys ORDER BY created_at, id")
 
 
@@ -111,7 +114,7 @@ class Keyring:
     def spend(self, identity: str, usd: float) -> None:
         """Write down what was spent with a key."""
         with self._lock, self._engines.writer.begin() as connection:
-            connection.execute(_SPEND, {"id": identity, "usd": usd})
+            spend(connection, identity, usd)
 
     def all(self) -> dict[str, Key]:
         """Every key by its id, those out of use among them, as they are in the database now."""
@@ -142,6 +145,19 @@ class Keyring:
 
     def _lately(self) -> dict[str, Key]:
         return self._seen if time.monotonic() < self._seen_at + FRESH_S else self.all()
+
+
+def spend(connection: Connection, identity: str, usd: float) -> None:
+    """Write down what was spent with a key, in the caller's transaction."""
+    connection.execute(_SPEND, {"id": identity, "usd": usd})
+
+
+def left_of(connection: Connection, identity: str) -> float | None:
+    """What may still be spent with a key; None: it has no cap, or there is no such key."""
+    if not sql.inspect(connection).has_table("service_keys"):
+        return None
+    row = connection.execute(_BUDGET, {"id": identity}).one_or_none()
+    return None if row is None or row.budget_usd is None else left_usd(row.budget_usd, row.spent_usd)
 
 
 def _hashed(secret: str) -> str:

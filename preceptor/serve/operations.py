@@ -50,12 +50,6 @@ async def figures(served: Served, _: Anyone) -> Response:
     return Response(generate_latest(REGISTRY) + generate_latest(asked), media_type=CONTENT_TYPE_LATEST)
 
 
-@router.get("/v1/models")
-async def models(served: Served, _: Anyone) -> dict[str, Any]:
-    """The models of the configuration, in the form of OpenAI's list."""
-    return {"object": "list", "data": [_listed(name) for name in served.desk.names]}
-
-
 @router.get("/v1/bill")
 async def bill(served: Served, _: Anyone, by: Literal["model", "stage", "run"] = "model") -> dict[str, Any]:
     """What every call in the database cost, dearest first."""
@@ -67,10 +61,6 @@ async def bill(served: Served, _: Anyone, by: Literal["model", "stage", "run"] =
         "cost_usd": total,
         "max_cost_usd": served.config.limits.max_cost_usd,
     }
-
-
-def _listed(name: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "preceptor"}
 
 
 def _bill(database: str, by: Literal["model", "stage", "run"] = "model") -> list[queries.BillLine]:

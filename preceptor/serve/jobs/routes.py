@@ -1,0 +1,26 @@
+"""What of jobs has routes, and what they need while the server runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from preceptor.serve.config import ServeConfig
+from preceptor.serve.jobs import chat, native, tuning
+from preceptor.serve.jobs.crew import Crew
+
+ROUTERS = (native.router, tuning.router, chat.router)
+
+
+@asynccontextmanager
+async def working(app: FastAPI, config: ServeConfig) -> AsyncIterator[None]:
+    """Have `app.state` hold the jobs and the models of chat while the server runs. Raises LedgerError."""
+    app.state.crew = Crew(config)
+    app.state.house = chat.ModelHouse()
+    try:
+        async with app.state.crew.working():
+            yield
+    finally:
+        await app.state.house.close()
