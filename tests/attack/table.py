@@ -277,6 +277,8 @@ def _rows() -> Iterator[Case]:
             "audit {} -c ok.yaml --judge checks --json",
             "convert {} out.jsonl --to trl",
             "prompts show {}",
+            "panel choose {}",
+            "label pairs.jsonl -c ok.yaml --judge checks --out out --certify 0.9 --gold {}",
         ):
             head, _, tail = command.partition(" {}")
             yield Case(
@@ -310,6 +312,8 @@ def _serving() -> Iterator[Case]:
         yield _case(f"keys: list {name!r}", "keys list --config", name)
     for words in ("--port 70000", "--port x", "--host 0.0.0.0.0"):
         yield _case(f"serve: {words}", f"serve --config serve.yaml {words}")
+    for place in ("http://x", "postgresql://127.0.0.1:9/x", "sqlite:///", "pairs.jsonl", "folder", ""):
+        yield _case(f"work: {place!r}", "work --data jobs --until-idle --database", place)
 
 
 def _constitutions() -> Iterator[Case]:
@@ -426,6 +430,7 @@ def _folders() -> Iterator[Case]:
         yield _case(f"folder: verify --json {name}", "verify --json", name, codes=(GATE, USAGE))
         yield _case(f"folder: label into {name}", "constitution ablate ok.yaml --judge checks --on", name,
                     codes=(USAGE,))  # fmt: skip
+        yield _case(f"folder: panel choose {name}", "panel choose", name)
 
 
 def _ledgers() -> Iterator[Case]:
