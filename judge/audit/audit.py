@@ -106,12 +106,12 @@ def audit(labels: Iterable[Label], constitution: Constitution, cost_usd: float |
     figures = cast("AuditFigures", whole)
     if voted:
         correlation, votes = effective(voted)
-        own: VoteFigures = {
+        together: VoteFigures = {
             "error_correlation": correlation,
             "effective_votes": votes,
             **agreement(ballots(voted)),
         }
-        figures["votes"] = own
+        figures["votes"] = together
         figures["alpha"] = figures["votes"]["alpha"]
     return figures
 

@@ -87,7 +87,8 @@ def choose(known: Recordings) -> tuple[int, ...]:
         for size in range(2, min(MOST_MEMBERS, len(known.judges)) + 1)
         for some in combinations(columns, size)
     ]
-    chosen, share = (best,), right[best].mean()
+    chosen: tuple[int, ...] = (best,)
+    share = right[best].mean()
     for panel in panels:
         own = correctness(known.said[:, panel], known.gold)
         better, worse = int((own > right[best]).sum()), int((own < right[best]).sum())

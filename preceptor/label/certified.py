@@ -53,7 +53,9 @@ def calibrate(gold: Sequence[Pair], job: Job, target: float, ask: AskGold) -> Ca
     """
     judges = [list(names) for names, _ in job.panels if not by_people(names)]
     people = [list(names) for names, _ in job.panels if by_people(names)]
-    left, steps, refused = list(gold), [], []
+    left = list(gold)
+    steps: list[CertifiedStep] = []
+    refused: list[RefusedStep] = []
     panels: list[tuple[list[str], str]] = []
     for names in judges:
         alone = job._replace(panels=[(names, "")], canaries=0.0, recheck=0.0)

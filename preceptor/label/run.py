@@ -97,7 +97,7 @@ class Job(NamedTuple):
     @property
     def resolved(self) -> dict[str, Any]:
         """Everything that can change a label, for the manifest."""
-        chosen = {
+        chosen: dict[str, Any] = {
             "combine": self.combine,
             "panels": [[list(names), when] for names, when in self.panels],
             "base_urls": {name: shown_address(url) for name, url in self.access.base_url.items()},
@@ -276,8 +276,8 @@ def label_folder(
         add_rates(extra, attack_rates(folder.read_canaries()))
     if job.recheck and asked.stopped is None:
         some = [label for label in folder.read_labels() if chosen(label.id, job.recheck)]
-        found, asked = _drift(some, job, asking, bar, asked)
-        _add_drift(extra, found)
+        looked, asked = _drift(some, job, asking, bar, asked)
+        _add_drift(extra, looked)
     if len(job.panels) > 1:
         extra["steps"] = _worth(folder.read_labels, job, asking)
     asked = AskingResult(asked.rows, _sum(paid.progress, asked.progress), asked.stopped)

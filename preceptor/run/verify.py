@@ -380,9 +380,12 @@ class _LabelProof(_Proof):
 
     def certified(self, said: Certificate) -> Iterator[str]:
         """The certificate is of this constitution and these judges, and says what gold and rows say."""
-        for name, own in (("constitution", said.constitution), ("judge", said.judge)):
-            if own != self.manifest[name]:
-                yield f"{MANIFEST}: its certificate is void: it is of the {name} {own}, not {self.manifest[name]}"
+        for name, own, labelled in (
+            ("constitution", said.constitution, self.manifest["constitution"]),
+            ("judge", said.judge, self.manifest["judge"]),
+        ):
+            if own != labelled:
+                yield f"{MANIFEST}: its certificate is void: it is of the {name} {own}, not {labelled}"
         if said.granted and [step.threshold for step in said.steps] != self.manifest["settings"].get(
             "certified"
         ):
