@@ -121,10 +121,10 @@ def read(text: str, file: str) -> ParsedConstitution:
 
 
 def _values(text: str) -> Any:
-    """The values without their places, which takes a tenth of the time; what the fast parser refuses is read by the
-    one whose words and places are told."""
+    """The values without their places, which takes a tenth of the time where ruamel's C parser is installed; what it
+    refuses is read by the one whose words and places are told."""
     try:
-        return YAML(typ="safe", pure=True).load(text)
+        return YAML(typ="safe").load(text)
     except (YAMLError, *MAKERS):
         return parse(text)
 
