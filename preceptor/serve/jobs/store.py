@@ -662,6 +662,17 @@ def _cost(connection: Connection, name: str) -> float:
     return float(connection.execute(wanted, {"run": name}).scalar_one())
 
 
+def unbooked(connection: Connection, owner: str) -> float:
+    """USD that jobs of a key have cost and that do not stand with the key yet."""
+    if not sql.inspect(connection).has_table(JOBS.name):
+        return 0.0
+    wanted = sql.select(JOBS.c.id, JOBS.c.booked_usd).where(
+        JOBS.c.owner == owner, JOBS.c.status.not_in(ENDED)
+    )
+    rows = connection.execute(wanted).all()
+    return sum(max(0.0, _cost(connection, row.id) - row.booked_usd) for row in rows)
+
+
 def _job(row: Any) -> JobRecord:
     work = json.loads(row.work)
     return JobRecord(
