@@ -187,7 +187,7 @@ def faults_of(config: ServeConfig) -> Iterator[Fault]:
         yield Fault((), "no models and no rewards: there is nothing to serve")
     for part in ("models", "constitutions", "rewards"):
         for name in getattr(config, part):
-            if not is_name(name):
+            if not _is_name(name):
                 yield Fault((part, name), f"{name!r} is no name; wanted letters, digits, . _ and -")
     for name, entry in config.models.items():
         if entry.model != CHECKS and find(entry.model) is None:
@@ -211,8 +211,7 @@ def faults_of(config: ServeConfig) -> Iterator[Fault]:
                 yield Fault(("doors", door), _nowhere(name, "rewards", config.rewards))
 
 
-def is_name(text: str) -> bool:
-    """Whether clients can call something so."""
+def _is_name(text: str) -> bool:
     import re
 
     return re.fullmatch(NAME, text) is not None

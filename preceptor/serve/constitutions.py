@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 
 from preceptor.constitution.diff import compare
 from preceptor.constitution.errors import ConstitutionError, UserError
@@ -14,7 +14,7 @@ from preceptor.constitution.files import dump, shipped, shipped_text
 from preceptor.constitution.principle import Constitution
 from preceptor.label.asked_again import asked_again
 from preceptor.serve.auth import Caller, needs
-from preceptor.serve.config import is_name
+from preceptor.serve.config import NAME
 from preceptor.serve.jobs.commands import trained_by
 from preceptor.serve.jobs.crew import Crew
 from preceptor.serve.jobs.native import READ, Jobs, owner_of
@@ -28,6 +28,7 @@ from preceptor.settings import Asking
 
 router = APIRouter(tags=["constitutions"], prefix="/v1/constitutions")
 Admin = Annotated[Caller, Depends(needs("admin"))]
+Name = Annotated[str, Path(pattern=NAME)]
 Reason = Annotated[str, Query(max_length=500)]
 Number = Annotated[int | None, Query(ge=1)]
 YAML = "application/yaml"
@@ -60,7 +61,7 @@ def constitutions(served: Served, _: Anyone) -> dict[str, Any]:
 
 @router.get("/{name}")
 def constitution(
-    served: Served, _: Anyone, name: str, response: Response, accept: Annotated[str, Header()] = ""
+    served: Served, _: Anyone, name: Name, response: Response, accept: Annotated[str, Header()] = ""
 ) -> Any:
     """One of them with its ETag: as JSON, or its YAML alone where that is accepted."""
     text = _existing(served, name)
@@ -74,7 +75,7 @@ def constitution(
 async def save(
     served: Served,
     asking: Admin,
-    name: str,
+    name: Name,
     text: Text,
     response: Response,
     reason: Reason = "",
@@ -96,14 +97,14 @@ async def save(
 
 
 @router.get("/{name}/versions")
-def versions(served: Served, _: Anyone, name: str) -> dict[str, Any]:
+def versions(served: Served, _: Anyone, name: Name) -> dict[str, Any]:
     """Every version that was saved, the latest first; none where it stands as the configuration has it."""
     _existing(served, name)
     return {"object": "list", "data": [_told_version(version) for version in served.versions.of(name)]}
 
 
 @router.get("/{name}/versions/{number}")
-def version_of(served: Served, _: Anyone, name: str, number: int) -> dict[str, Any]:
+def version_of(served: Served, _: Anyone, name: Name, number: int) -> dict[str, Any]:
     """One version with its content."""
     version = _version(served.versions.of(name), name, number)
     return _told_version(version) | _told(name, version.text)
@@ -113,7 +114,7 @@ def version_of(served: Served, _: Anyone, name: str, number: int) -> dict[str, A
 def diff(
     served: Served,
     _: Anyone,
-    name: str,
+    name: Name,
     old: Annotated[Number, Query(alias="from")] = None,
     new: Annotated[Number, Query(alias="to")] = None,
 ) -> dict[str, Any]:
@@ -129,7 +130,7 @@ def price(
     served: Served,
     crew: Jobs,
     asking: Anyone,
-    name: str,
+    name: Name,
     text: Text,
     job: Annotated[list[str] | None, Query(max_length=MOST_JOBS)] = None,
 ) -> dict[str, Any]:
@@ -191,9 +192,7 @@ def _existing(served: Service, name: str) -> str:
     text = _text(served, name)
     if text is None:
         there = ", ".join(served.rewards.constitutions) or "(there are none)"
-        raise Problem(
-            404, "unknown_constitution", f"{name[:80]!r} is no constitution here; wanted one of {there}"
-        )
+        raise Problem(404, "unknown_constitution", f"{name!r} is no constitution here; wanted one of {there}")
     return text
 
 
@@ -205,17 +204,15 @@ def _check(name: str, before: str | None, if_match: str | None, if_none_match: s
         )
         raise Problem(428, "precondition_required", said)
     if if_none_match is not None and (if_none_match.strip() != "*" or before is not None):
-        raise Problem(412, "precondition_failed", f"{name[:80]!r} is there already; change it with If-Match")
+        raise Problem(412, "precondition_failed", f"{name!r} is there already; change it with If-Match")
     if if_match is not None:
         tags = [tag.strip() for tag in if_match.split(",")]
         if before is None or not ({"*", etag_of(before)} & {*tags}):
             raise _changed(name)
-    if before is None and not is_name(name):
-        raise Problem(422, "invalid_request", f"{name[:80]!r} is no name; wanted letters, digits, . _ and -")
 
 
 def _changed(name: str) -> Problem:
-    said = f"{name[:80]!r} is not what this change was made of; get it anew, and change that"
+    said = f"{name!r} is not what this change was made of; get it anew, and change that"
     return Problem(412, "precondition_failed", said)
 
 
@@ -231,7 +228,7 @@ def _parsed(text: str, name: str) -> Constitution:
 def _version(kept: Sequence[Version], name: str, number: int) -> Version:
     found = next((version for version in kept if version.number == number), None)
     if found is None:
-        raise Problem(404, "not_found", f"{name[:80]!r} has no version {number}; it has {len(kept)}")
+        raise Problem(404, "not_found", f"{name!r} has no version {number}; it has {len(kept)}")
     return found
 
 

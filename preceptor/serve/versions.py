@@ -87,7 +87,7 @@ class Versions:
             if (None if latest is None else latest.text) != before:
                 raise OtherSavedError
             number = 1 if latest is None else latest.number + 1
-            made = Version(name, number, text, key, reason, time.time())
+            made = Version(name, number, text, key, reason.replace("\0", ""), time.time())
             connection.execute(VERSIONS.insert().values(made._asdict()))
             return made
 

@@ -73,11 +73,11 @@ async def test_what_others_spent_with_a_key_is_seen(till: Till) -> None:
 
 async def test_a_job_that_still_runs_counts(till: Till) -> None:
     store = JobStore(till.database, till.folder / "data")
-    store.add_job(till.key, "job", "label", {}, Work((), {}, {}, ""), "job-1")
+    job = store.add_job(till.key, "job", "label", {}, Work((), {}, {}, ""), "job-1")
     await pay(till.ledger, "job-1", "of the job", 0.7)
     assert not await till.purse.try_reserve(0.4)
     assert store.claim("me") is not None
-    store.stop("job-1", "me", "cancelled")  # by then it stands with the key
+    store.stop(job, "me", "cancelled")  # by then it stands with the key
     assert not await till.purse.try_reserve(0.4)
     assert await till.purse.try_reserve(0.3)
     till.purse.settle(0.3, 0.0)
