@@ -11,6 +11,7 @@ from preceptor import __version__
 from preceptor.serve import problems
 from preceptor.serve.auth import Doorkeeper
 from preceptor.serve.config import ServeConfig
+from preceptor.serve.constitutions import router as constitutions
 from preceptor.serve.doors import ROUTERS as DOORS
 from preceptor.serve.gate import Gate
 from preceptor.serve.jobs.routes import ROUTERS as JOBS
@@ -20,7 +21,7 @@ from preceptor.serve.native import router as native
 from preceptor.serve.operations import router as operations
 from preceptor.serve.service import Service, open_service
 
-ROUTERS: tuple[APIRouter, ...] = (operations, native, *JOBS, *DOORS)
+ROUTERS: tuple[APIRouter, ...] = (operations, native, constitutions, *JOBS, *DOORS)
 """Every part of the service that has routes."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from contextvars import ContextVar
@@ -23,7 +24,8 @@ from preceptor.judge.user_prices import user_prices
 from preceptor.serve import metrics
 from preceptor.serve.auth import ANYBODY, Caller
 from preceptor.serve.config import ModelEntry, ServeConfig
-from preceptor.serve.keys import Keyring
+from preceptor.serve.jobs.store import unbooked
+from preceptor.serve.keys import FRESH_S, Keyring
 from preceptor.serve.problems import Problem, problem_of, unavailable
 from preceptor.settings import Access
 
@@ -96,22 +98,34 @@ class ServedModel:
 
 
 class Purse:
-    """What may be spent: by all together, and by each key that has a cap. Keys' spending is written down."""
+    """What may be spent: by all together, and by each key that has a cap. Keys' spending is written down.
 
-    def __init__(self, keys: Keyring, cap_usd: float | None, spent_usd: float) -> None:
-        """spent_usd: what all calls in the database have cost already, which is under the cap too."""
-        self._keys = keys
-        self._spent_before = spent_usd
-        self._all = Budget(left_usd(cap_usd, spent_usd))
+    What others spend under the same caps, jobs and other servers, is read from the database, at most once a second.
+    """
+
+    def __init__(
+        self, keys: Keyring, cap_usd: float | None, database: str, run: str, fresh_s: float = FRESH_S
+    ) -> None:
+        """run: what this process's own calls are called on the bill. fresh_s: how old what is known of others may
+        be."""
+        self._keys, self._database, self._run, self._fresh_s = keys, database, run, fresh_s
+        self._cap_usd = cap_usd
+        self._all = Budget(cap_usd)
         self._by_key: dict[str, Budget] = {}
+        self._known_at: dict[str, float] = {}
+        """Key -> when it was read what others have spent with it; empty: of the server's bill."""
+        self._looking = asyncio.Lock()
         self._writing: set[asyncio.Future[None]] = set()
 
     def cap(self, cap_usd: float | None) -> None:
         """Another cap for all together, from now on."""
-        self._all.cap_usd = left_usd(cap_usd, self._spent_before)
+        self._cap_usd = cap_usd
+        self._all.cap_usd = cap_usd
+        self._known_at.pop("", None)
 
     async def reserve(self, worst_usd: float) -> None:
         """As a fan-out's budget; raises Problem, which ends this request and not the fan-out."""
+        await self._look()
         mine = self._mine()
         try:
             if mine is not None:
@@ -127,6 +141,7 @@ class Purse:
 
     async def try_reserve(self, worst_usd: float) -> bool:
         """As a fan-out's budget."""
+        await self._look()
         mine = self._mine()
         if mine is not None and not await mine.try_reserve(worst_usd):
             return False
@@ -158,13 +173,35 @@ class Purse:
         if not writing.cancelled() and (error := writing.exception()) is not None:
             _log.error("what a key has spent could not be written down: %s", error)
 
+    async def _look(self) -> None:
+        """Have the caps be what others have left of them. Raises LedgerError."""
+        payer = _payer.get()
+        mine = self._mine()
+        async with self._looking:
+            if self._cap_usd is not None and self._is_old(""):
+                others_usd = await asyncio.to_thread(spent, self._database, self._run)
+                self._all.cap_usd = left_usd(self._cap_usd, others_usd)
+                self._known_at[""] = time.monotonic()
+            if mine is not None and self._is_old(payer.key):
+                others_usd = await asyncio.to_thread(self._spent_with, payer.key)
+                mine.cap_usd = left_usd(payer.budget_usd, others_usd)
+                self._known_at[payer.key] = time.monotonic()
+
+    def _is_old(self, key: str) -> bool:
+        return time.monotonic() >= self._known_at.get(key, float("-inf")) + self._fresh_s
+
+    def _spent_with(self, key: str) -> float:
+        """USD that others have spent with a key; what its jobs have spent so far counts before they end."""
+        # a job that ends between the two looks counts twice until the next, and not never
+        with reading(self._database) as connection:
+            going_usd = unbooked(connection, key)
+        return self._keys.spent_elsewhere(key) + going_usd
+
     def _mine(self) -> Budget | None:
         payer = _payer.get()
         if payer.budget_usd is None:
             return None
-        if payer.key not in self._by_key:
-            self._by_key[payer.key] = Budget(left_usd(payer.budget_usd, payer.spent_usd))
-        return self._by_key[payer.key]
+        return self._by_key.setdefault(payer.key, Budget(payer.budget_usd))
 
 
 def _over(whose: str, worst_usd: float) -> Problem:
@@ -286,13 +323,12 @@ class Desk:
 async def open_desk(config: ServeConfig, keys: Keyring, stack: AsyncExitStack) -> Desk:
     """A desk over the configuration's database, closed with the stack. Raises UserError, LedgerError."""
     ledger = await stack.enter_async_context(open_ledger(config.database))
-    spent_usd = await asyncio.to_thread(spent, config.database)
-    desk = Desk(config, ledger, Purse(keys, config.limits.max_cost_usd, spent_usd))
+    desk = Desk(config, ledger, Purse(keys, config.limits.max_cost_usd, config.database, ledger.run))
     stack.push_async_callback(desk.close)
     return desk
 
 
-def spent(database: str) -> float:
-    """USD of all calls in a database whose price is known."""
+def spent(database: str, but: str | None = None) -> float:
+    """USD of all calls in a database whose price is known. but: except those of this run."""
     with reading(database) as connection:
-        return sum(line.cost_usd for line in queries.bill(connection, ()))
+        return sum(line.cost_usd for line in queries.bill(connection, ("run",)) if line.of["run"] != but)

@@ -70,6 +70,8 @@ class Keyring:
         self._lock = threading.Lock()
         self._seen: dict[str, Key] = {}
         self._seen_at = float("-inf")
+        self._spent_here: dict[str, float] = {}
+        """Of a key: USD that this process has written down."""
         with self._lock, self._engines.writer.begin() as connection:
             connection.exec_driver_sql(_MAKE)
 
@@ -113,8 +115,16 @@ class Keyring:
 
     def spend(self, identity: str, usd: float) -> None:
         """Write down what was spent with a key."""
-        with self._lock, self._engines.writer.begin() as connection:
-            spend(connection, identity, usd)
+        with self._lock:
+            with self._engines.writer.begin() as connection:
+                spend(connection, identity, usd)
+            self._spent_here[identity] = self._spent_here.get(identity, 0.0) + usd
+
+    def spent_elsewhere(self, identity: str) -> float:
+        """USD of a key that others have written down: jobs, other servers, this one before its start."""
+        with self._lock, self._engines.reader.begin() as connection:
+            row = connection.execute(_BUDGET, {"id": identity}).one_or_none()
+            return 0.0 if row is None else max(0.0, row.spent_usd - self._spent_here.get(identity, 0.0))
 
     def all(self) -> dict[str, Key]:
         """Every key by its id, those out of use among them, as they are in the database now."""

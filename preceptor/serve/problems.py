@@ -65,9 +65,13 @@ def problem_of(error: BaseException) -> Problem | None:
     return None
 
 
+def error_of(problem: Problem) -> dict[str, Any]:
+    """The problem in OpenAI's words."""
+    return {"message": problem.message, "type": problem.type, "param": None, "code": problem.code}
+
+
 def answer(problem: Problem, request: Request) -> JSONResponse:
     """The problem as it is sent."""
-    error = {"message": problem.message, "type": problem.type, "param": None, "code": problem.code}
     body = {
         "type": "about:blank",
         "title": HTTPStatus(problem.status).phrase,
@@ -75,7 +79,7 @@ def answer(problem: Problem, request: Request) -> JSONResponse:
         "detail": problem.message,
         "instance": request.url.path,
         **problem.more,
-        "error": error,
+        "error": error_of(problem),
     }
     return JSONResponse(body, problem.status, problem.headers, MEDIA_TYPE)
 

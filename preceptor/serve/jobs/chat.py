@@ -24,7 +24,7 @@ from preceptor.judge.models.protocol import Completion, Model, Request
 from preceptor.judge.models.registry import open_model
 from preceptor.prompts.records import Message
 from preceptor.serve.auth import Caller
-from preceptor.serve.jobs.commands import MODEL_FOLDER, trained_by
+from preceptor.serve.jobs.commands import MODEL_FOLDER, absolute, trained_by
 from preceptor.serve.jobs.crew import Crew
 from preceptor.serve.jobs.native import READ, AskedBy, Jobs, owner_of
 from preceptor.serve.jobs.tuning import FAMILY, name_of
@@ -175,7 +175,7 @@ def place_of(crew: Crew, asking: Caller, name: str) -> str:
         if not in_this_process(entry.model):
             said = f"{name!r} is behind an address; ask that server, or judge with it over /v1/judge"
             raise Problem(400, "unsupported_model", said)
-        return entry.model
+        return absolute(entry.model)
     if (job := trained_by(crew.store, _reader(asking), name)) is not None:
         return f"hf/{crew.store.data / 'jobs' / job.id / MODEL_FOLDER}"
     there = ", ".join(crew.config.models) or "(there are none)"
@@ -191,6 +191,15 @@ async def chat(
     if not asking.may("judge"):
         raise Problem(403, "missing_scope", "this key lacks the scope judge", "permission_error")
     place = await asyncio.to_thread(place_of, crew, asking, body.model)
+    made = await answered(house, place, body)
+    if body.stream:
+        usage = body.stream_options is not None and body.stream_options.include_usage
+        return StreamingResponse(_stream(made, usage), media_type="text/event-stream")
+    return made
+
+
+async def answered(house: ModelHouse, place: str, body: AskedChat) -> dict[str, Any]:
+    """The completion of the model at this place. Raises Problem."""
     seed = secrets.randbelow(2**31) if body.seed is None else body.seed
     asked = [
         Request(
@@ -210,13 +219,14 @@ async def chat(
     except ModelError as error:
         raise Problem(400, "invalid_request", str(error)) from None
     stops = [body.stop] if isinstance(body.stop, str) else body.stop or []
-    choices = [_choice(number, reply, stops) for number, reply in enumerate(replies)]
-    usage = _usage(replies)
-    shell = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": body.model}
-    if body.stream:
-        ending = usage if body.stream_options and body.stream_options.include_usage else None
-        return StreamingResponse(_stream(shell, choices, ending), media_type="text/event-stream")
-    return {**shell, "object": "chat.completion", "choices": choices, "usage": usage}
+    return {
+        "id": f"chatcmpl-{secrets.token_hex(12)}",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": body.model,
+        "choices": [_choice(number, reply, stops) for number, reply in enumerate(replies)],
+        "usage": _usage(replies),
+    }
 
 
 def _choice(number: int, reply: Completion, stops: Sequence[str]) -> dict[str, Any]:
@@ -237,19 +247,18 @@ def _usage(replies: Sequence[Completion]) -> dict[str, int]:
     return {"prompt_tokens": read, "completion_tokens": wrote, "total_tokens": read + wrote}
 
 
-async def _stream(
-    shell: dict[str, Any], choices: Sequence[dict[str, Any]], usage: dict[str, int] | None
-) -> AsyncIterator[str]:
-    """A reply in one piece, as it was written together with others; then how it ended."""
+async def _stream(made: dict[str, Any], usage: bool) -> AsyncIterator[str]:
+    """Each reply in one piece, as it was written together with others; then how it ended."""
+    shell = {name: made[name] for name in ("id", "created", "model")}
 
     def sent(choice: list[dict[str, Any]], **more: Any) -> str:
         chunk = {**shell, "object": "chat.completion.chunk", "choices": choice, **more}
         return f"data: {json.dumps(chunk)}\n\n"
 
-    for choice in choices:
+    for choice in made["choices"]:
         said = {"role": "assistant", "content": choice["message"]["content"]}
         yield sent([{"index": choice["index"], "delta": said, "finish_reason": None}])
         yield sent([{"index": choice["index"], "delta": {}, "finish_reason": choice["finish_reason"]}])
-    if usage is not None:
-        yield sent([], usage=usage)
+    if usage:
+        yield sent([], usage=made["usage"])
     yield "data: [DONE]\n\n"

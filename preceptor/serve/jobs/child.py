@@ -13,6 +13,8 @@ import sys
 import threading
 import time
 
+WORD = "chat-batch"
+"""The one thing that a job does and no command: `preceptor.serve.jobs.batch_run`."""
 PATIENCE_S = 60.0
 """How long a command may take to stop."""
 
@@ -25,6 +27,11 @@ def main() -> None:
     os.close(nothing)
     threading.Thread(target=_end_with, args=(pipe,), daemon=True).start()
     sys.argv[0] = "preceptor"
+    if sys.argv[1] == WORD:
+        from preceptor.serve.jobs import batch_run
+
+        batch_run.main()
+        return
     runpy.run_module("preceptor", run_name="__main__")
 
 

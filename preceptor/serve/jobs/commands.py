@@ -325,10 +325,15 @@ def _model(config: ServeConfig, name: str, pointer: str, named: list[str]) -> st
             {"pointer": f"/{pointer}", "detail": f"there is no model {name!r}; wanted one of {there}"}
         )
     named.append(name)
-    provider, _, place = entry.model.partition("/")
+    return absolute(entry.model)
+
+
+def absolute(model: str) -> str:
+    """`provider/model` as it is named in a job's folder, where a relative path would lead elsewhere."""
+    provider, _, place = model.partition("/")
     if provider in ("hf", "scripted") and Path(place).exists():
-        return f"{provider}/{Path(place).absolute()}"  # the job's folder is another
-    return entry.model
+        return f"{provider}/{Path(place).absolute()}"
+    return model
 
 
 def _replying(name: str, config: ServeConfig, store: JobStore, owner: str | None, named: list[str]) -> str:

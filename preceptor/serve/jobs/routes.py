@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from preceptor.serve.config import ServeConfig
-from preceptor.serve.jobs import chat, native, tuning
+from preceptor.serve.jobs import batches, chat, native, tuning
 from preceptor.serve.jobs.crew import Crew
 
-ROUTERS = (native.router, tuning.router, chat.router)
+ROUTERS = (native.router, tuning.router, chat.router, batches.router)
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sql
@@ -98,6 +99,9 @@ MOST_CRASHES = 3
 """How often a job's process may die of itself before the job has failed."""
 INTERNAL = "internal"
 """Purpose of files that a client neither uploaded nor is told of."""
+PURPOSES = {"tuning": "fine-tune-results", "batch": "batch_output"}
+"""Family of jobs -> purpose of their results, where OpenAI has a word for it."""
+NO_RESULTS: Mapping[str, Path] = MappingProxyType({})
 OPEN = ("queued", "running", "cancelling")
 ENDED = ("succeeded", "failed", "cancelled")
 
@@ -138,7 +142,7 @@ class JobRecord(NamedTuple):
     id: str
     owner: str
     family: str
-    """Whose language it is told in: `job`, or `tuning` for OpenAI's."""
+    """Whose language it is told in: `job`, or OpenAI's `tuning` and `batch`."""
     kind: str
     request: dict[str, Any]
     """What the client sent."""
@@ -468,12 +472,14 @@ class JobStore:
 
         self._do(back)
 
-    def stop(self, name: str, worker: str, status: str) -> None:
-        """A job that was told to stop has stopped: it is `paused` or `cancelled`."""
+    def stop(
+        self, job: JobRecord, worker: str, status: str, results: Mapping[str, Path] = NO_RESULTS
+    ) -> None:
+        """A job that was told to stop has stopped: it is `paused` or `cancelled`. results: as of `finish`."""
 
         def stopped(connection: Connection) -> None:
             ended = self._now(connection) if status == "cancelled" else None
-            mine = sql.and_(JOBS.c.id == name, JOBS.c.worker == worker)
+            mine = sql.and_(JOBS.c.id == job.id, JOBS.c.worker == worker)
             values = {
                 "status": status,
                 "wish": "",
@@ -482,8 +488,10 @@ class JobStore:
                 "leased_until": None,
             }
             if connection.execute(JOBS.update().where(mine).values(**values)).rowcount:
-                self._tell(connection, name, f"the job was {status}")
-                self._book(connection, name)
+                self._tell(connection, job.id, f"the job was {status}")
+                self._book(connection, job.id)
+                if results:
+                    self._keep(connection, job, results)
 
         self._do(stopped)
 
@@ -515,19 +523,7 @@ class JobStore:
             if not connection.execute(JOBS.update().where(mine).values(**values)).rowcount:
                 return  # its lease ran out, and another does the same
             self._book(connection, job.id)
-            connection.execute(FILES.delete().where(FILES.c.job == job.id))
-            for name, path in results.items():
-                made = StoredFile(
-                    f"file-{secrets.token_hex(12)}",
-                    job.owner,
-                    "fine-tune-results" if job.family == "tuning" else "results",
-                    name,
-                    path.stat().st_size,
-                    now_s,
-                    path.relative_to(self.data).as_posix(),
-                    job.id,
-                )
-                connection.execute(FILES.insert().values(made._asdict()))
+            self._keep(connection, job, results)
             words = "the job has succeeded" if problem is None else f"the job has failed: {problem}"
             self._tell(connection, job.id, words, "info" if problem is None else "error")
 
@@ -567,6 +563,22 @@ class JobStore:
             if owner:
                 spend(connection, owner, cost - booked)
             self._set(connection, name, booked_usd=cost)
+
+    def _keep(self, connection: Connection, job: JobRecord, results: Mapping[str, Path]) -> None:
+        """Have files of the job's folder be its results, and none beside them."""
+        connection.execute(FILES.delete().where(FILES.c.job == job.id))
+        for name, path in results.items():
+            made = StoredFile(
+                f"file-{secrets.token_hex(12)}",
+                job.owner,
+                PURPOSES.get(job.family, "results"),
+                name,
+                path.stat().st_size,
+                self._now(connection),
+                path.relative_to(self.data).as_posix(),
+                job.id,
+            )
+            connection.execute(FILES.insert().values(made._asdict()))
 
     def _make(self, connection: Connection) -> None:
         if self._server:
@@ -660,6 +672,17 @@ class Creation:
 def _cost(connection: Connection, name: str) -> float:
     wanted = sql.text("SELECT COALESCE(SUM(cost_usd), 0) FROM charges WHERE run = :run")
     return float(connection.execute(wanted, {"run": name}).scalar_one())
+
+
+def unbooked(connection: Connection, owner: str) -> float:
+    """USD that jobs of a key have cost and that do not stand with the key yet."""
+    if not sql.inspect(connection).has_table(JOBS.name):
+        return 0.0
+    wanted = sql.select(JOBS.c.id, JOBS.c.booked_usd).where(
+        JOBS.c.owner == owner, JOBS.c.status.not_in(ENDED)
+    )
+    rows = connection.execute(wanted).all()
+    return sum(max(0.0, _cost(connection, row.id) - row.booked_usd) for row in rows)
 
 
 def _job(row: Any) -> JobRecord:

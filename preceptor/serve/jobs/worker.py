@@ -98,7 +98,7 @@ def _run(
     store: JobStore, job: JobRecord, folder: Path, handle: int, lease: _Lease, stop: threading.Event
 ) -> None:
     if store.wish(job.id) == "cancel":
-        store.stop(job.id, lease.owner, "cancelled")
+        _stop(store, job, folder, lease, "cancelled")
         return
     lay_out(store, job.work, folder)
     said = _Said(store, job, folder)
@@ -113,11 +113,11 @@ def _run(
     wish = store.wish(job.id)
     if code in (INTERRUPTED, -signal.SIGTERM):
         if wish:
-            store.stop(job.id, lease.owner, {"pause": "paused", "cancel": "cancelled"}[wish])
+            _stop(store, job, folder, lease, {"pause": "paused", "cancel": "cancelled"}[wish])
         else:
             store.give_back(job.id, lease.owner)
     elif code < 0 and wish == "cancel":
-        store.stop(job.id, lease.owner, "cancelled")
+        _stop(store, job, folder, lease, "cancelled")
     elif code < 0 and job.crashes + 1 < MOST_CRASHES:
         store.tell(job.id, f"its process died ({signal.Signals(-code).name}) and is started again", "warn")
         store.give_back(job.id, lease.owner, crashed=True)
@@ -128,6 +128,12 @@ def _run(
             told = f"{name}: {problem or f'the process ended with {code}'}"
         result = _printed(folder / "result.json")
         store.finish(job, lease.owner, code, told, result, dict(results_of(folder, job.work)))
+
+
+def _stop(store: JobStore, job: JobRecord, folder: Path, lease: _Lease, status: str) -> None:
+    """Of a batch that is cancelled, the rows that are answered are results; of others there is nothing whole."""
+    kept = job.family == "batch" and status == "cancelled"
+    store.stop(job, lease.owner, status, dict(results_of(folder, job.work)) if kept else {})
 
 
 def under_cap(store: JobStore, job: JobRecord) -> tuple[str, ...]:

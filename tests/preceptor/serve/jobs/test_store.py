@@ -81,7 +81,7 @@ def test_a_job_is_one_workers_until_its_lease_has_run_out(store: JobStore, clock
     assert store.renew(made.id, one) is None
     store.finish(made, one, 0, None, {}, {})
     store.give_back(made.id, one)
-    store.stop(made.id, one, "cancelled")
+    store.stop(made, one, "cancelled")
     found = store.job(made.id)
     assert found is not None
     assert (found.status, found.worker) == ("running", other)
