@@ -125,7 +125,7 @@ async def test_a_packed_reply_is_read_and_a_bomb_is_not(
     ("encoding", "body", "said"),
     [
         ("gzip", b"no gzip at all", "broken body"),
-        ("gzip", gzip.compress(b"x" * 10_000)[:-9], "cut short"),
+        ("gzip", gzip.compress(b"x" * 10_000, mtime=0)[:-9], "cut short"),
         ("br", b"whatever", "packed as 'br', which was not asked for"),
         ("gzip, gzip", b"whatever", "which was not asked for"),
     ],
