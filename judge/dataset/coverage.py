@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, TypedDict
 
 from preceptor.constitution.checks import looks_refused
+from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution, Principle
 from preceptor.judge.aggregate import deciding, opinions, sum_up, weights, winner
 from preceptor.judge.compare import JOINT
-from preceptor.judge.errors import UserError
 from preceptor.judge.records import Judgement, Label
 from preceptor.prompts.records import Prompt
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution, Principle
 from preceptor.judge.aggregate import sum_up, weights
 from preceptor.judge.compare import JOINT
 from preceptor.judge.dataset.coverage import ALL, UNTAGGED, CoverageCell, CoverageFigures, coverage
-from preceptor.judge.errors import UserError
 from preceptor.judge.records import Judgement, Label, Letter
 from preceptor.prompts.records import Message, Prompt
 
