@@ -41,9 +41,10 @@ DOORS: dict[str, set[str]] = {
     "click.echo": set(),
     "sys.stdout.write": {
         "preceptor/cli/reference.py",
-        "preceptor/cli/formats.py",
-    },  # pages of docs, of our own words
-    "sys.stderr.write": TERMINAL,
+        "preceptor/cli/formats.py",  # pages of docs, of our own words
+        "preceptor/serve/jobs/batch_run.py",  # counts, which the server reads
+    },
+    "sys.stderr.write": TERMINAL | {"preceptor/serve/jobs/batch_run.py"},  # made printable, for a log file
     "Console": set(),  # but for the safe kind of `preceptor.cli.console`
     "Markup": {"prompts/shown.py"},
     "jinja2.Environment": {"prompts/shown.py"},

@@ -108,8 +108,10 @@ def dedupe(
                     f"{near.file}: {near.id} is {what} {near.of} of {near.of_file} (Jaccard {near.jaccard:.2f})"
                 )
 
-        sources = [[Source(name, prompts_from(name, named)) for name in some] for some in (files, apart)]
-        made = write_deduplicated(*sources, out, threshold, leakage, tell)
+        trained, kept_apart = (
+            [Source(name, prompts_from(name, named)) for name in some] for some in (files, apart)
+        )
+        made = write_deduplicated(trained, kept_apart, out, threshold, leakage, tell)
     if shown > SHOWN:
         console.say(f"and {shown - SHOWN} more; --dropped FILE writes all")
     keys = ["prompts", "kept", "duplicates", "leaks"]

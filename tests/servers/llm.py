@@ -143,7 +143,7 @@ class LLMServer:
             "tokens_out": self._tokens_out,
         }
 
-    def wait_for(self, requests: int, timeout_s: float = 60.0) -> bool:
+    def wait_for(self, requests: int, timeout_s: float = 600.0) -> bool:
         """Wait until so many requests have come; False where they do not come in time."""
         self.reached.clear()
         self._reach = requests

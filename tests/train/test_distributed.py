@@ -26,7 +26,7 @@ def preceptor(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     call = [sys.executable, "-m", "preceptor", "train", *map(str, words)]
     return subprocess.run(
-        call, capture_output=True, text=True, check=False, cwd=folder, env=environment, timeout=300
+        call, capture_output=True, text=True, check=False, cwd=folder, env=environment, timeout=900
     )
 
 

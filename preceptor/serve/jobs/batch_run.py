@@ -19,6 +19,7 @@ from typing import IO, Any
 from pydantic import ValidationError
 
 from preceptor.constitution.edit import write_text
+from preceptor.prompts.shown import printable
 from preceptor.serve.jobs.chat import AskedChat, ModelHouse, answered
 from preceptor.serve.jobs.tuning_rows import lines_of
 from preceptor.serve.problems import Problem, error_of
@@ -39,7 +40,7 @@ def main() -> None:
     except Exception as error:
         if (code := getattr(error, "exit_code", None)) is None:
             raise
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(printable(f"error: {error}") + "\n")
         sys.exit(code)
 
 

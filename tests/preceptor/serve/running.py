@@ -63,7 +63,7 @@ def running(folder: Path, config: str, *words: str) -> Iterator[Running]:
         assert process.stdout is not None
         url = process.stdout.readline().strip()
         assert url.startswith("http://"), (folder / "log").read_text()
-        with httpx.Client(base_url=url, timeout=60) as client:
+        with httpx.Client(base_url=url, timeout=600) as client:
             yield Running(url, process, folder, client)
     finally:
         process.send_signal(signal.SIGTERM)

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 ROOT = Path(__file__).parents[4]
-PATIENCE_S = 180.0
+PATIENCE_S = 900.0
 
 
 def free_port() -> int:
@@ -33,7 +33,7 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "serve.yaml").write_text(config, encoding="utf-8")
-        self.client = httpx.Client(base_url=self.url, timeout=60)
+        self.client = httpx.Client(base_url=self.url, timeout=600)
         self.log = folder / "server.log"
         self.running: subprocess.Popen[bytes] | None = None
 

@@ -38,7 +38,7 @@ def test_workers_share_jobs_out_between_them(postgres_place: str, tmp_path: Path
             )
             for _ in range(2)
         ]
-        told = [worker.communicate(timeout=120)[1] for worker in workers]
+        told = [worker.communicate(timeout=600)[1] for worker in workers]
         assert [worker.returncode for worker in workers] == [0, 0], told
         taken = [int(re.search(r"(\d+) jobs taken", one)[1]) for one in told]  # type: ignore[index]
         stats = provider.stats()
