@@ -682,7 +682,7 @@ def unbooked(connection: Connection, owner: str) -> float:
         JOBS.c.owner == owner, JOBS.c.status.not_in(ENDED)
     )
     rows = connection.execute(wanted).all()
-    return sum(max(0.0, _cost(connection, row.id) - row.booked_usd) for row in rows)
+    return float(sum(max(0.0, _cost(connection, row.id) - row.booked_usd) for row in rows))
 
 
 def _job(row: Any) -> JobRecord:

@@ -53,7 +53,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
     ring.close()
     with serve(LLMServer()) as provider, running(folder, CONFIG.format(url=provider.url)) as server:
         clients = [
-            httpx.Client(base_url=server.url, timeout=60, headers={"authorization": f"Bearer {key}"})
+            httpx.Client(base_url=server.url, timeout=600, headers={"authorization": f"Bearer {key}"})
             for key in (shown, judge)
         ]
         yield Opened(server, provider, *clients, admin.id)

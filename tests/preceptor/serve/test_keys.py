@@ -60,7 +60,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     with serve(LLMServer()) as provider:
         config = CONFIG.format(script=write_script(folder), url=provider.url, database=database)
         with running(folder, config, "--host", "0.0.0.0") as server:
-            client = httpx.Client(base_url=server.url.replace("0.0.0.0", "127.0.0.1"), timeout=60)
+            client = httpx.Client(base_url=server.url.replace("0.0.0.0", "127.0.0.1"), timeout=600)
             yield Guarded(server._replace(client=client), folder / "serve.yaml", made)
             client.close()
 

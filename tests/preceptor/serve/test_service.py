@@ -137,7 +137,7 @@ def test_equal_requests_in_flight_are_asked_once(server: Running, provider: LLMS
     rows = [{"prompt": "Count", "response_a": "one quality=5", "response_b": "other quality=9"}]
 
     async def together() -> list[httpx.Response]:
-        async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+        async with httpx.AsyncClient(base_url=server.url, timeout=600) as client:
             body = {"items": rows, "judge": "paid"}
             return await asyncio.gather(*(client.post("/v1/judge", json=body) for _ in range(8)))
 
