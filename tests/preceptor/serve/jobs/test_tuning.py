@@ -47,7 +47,8 @@ def wait(served: Served, client: openai.OpenAI, name: str) -> Any:
 @pytest.fixture(scope="module")
 def page(served: Served) -> Iterator[dict[str, Any]]:
     """What the page's example has made: from a DPO file to a tuned model that answers."""
-    (block,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    (block,) = (one for one in blocks if "fine_tuning" in one)
     there = "http://127.0.0.1:8080"
     assert there in block
     made: dict[str, Any] = {}
