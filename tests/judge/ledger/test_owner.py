@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sql
 
 from preceptor.judge.asking.fanout import Fanout, Limits
 from preceptor.judge.asking.prices import Prices
@@ -85,11 +84,6 @@ async def test_a_failure_takes_no_lease_from_another(place: str, monkeypatch: py
         assert await other.intend(request())
         await one.fail(request(), "said")
         assert not await third.intend(request())
-
-
-def leased_until(place: str) -> float:
-    with reading(place) as connection:
-        return float(connection.execute(sql.text("SELECT leased_until FROM calls")).scalar_one())
 
 
 async def test_a_lease_is_its_owners_for_a_minute_from_its_last_renewal(tmp_path: Path) -> None:
