@@ -129,6 +129,16 @@ def bill(
     ]
 
 
+def spent_usd(connection: Connection, but: str | None = None) -> float:
+    """USD of all calls whose price is known. but: except those of this run."""
+    where = "" if but is None else " WHERE run <> :run"
+    total = connection.execute(
+        sql.text(f"SELECT COALESCE(SUM(cost_usd), 0.0) FROM charges{where}"),
+        {} if but is None else {"run": but},
+    )
+    return float(total.scalar_one())
+
+
 def calls(connection: Connection, wanted: Wanted, limit: int | None = None) -> Iterator[Call]:
     """The calls with their whole request and answer, latest first."""
     where, values = _where(wanted)

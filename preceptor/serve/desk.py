@@ -331,4 +331,4 @@ async def open_desk(config: ServeConfig, keys: Keyring, stack: AsyncExitStack) -
 def spent(database: str, but: str | None = None) -> float:
     """USD of all calls in a database whose price is known. but: except those of this run."""
     with reading(database) as connection:
-        return sum(line.cost_usd for line in queries.bill(connection, ("run",)) if line.of["run"] != but)
+        return queries.spent_usd(connection, but)

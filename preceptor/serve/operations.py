@@ -36,7 +36,7 @@ async def healthz() -> dict[str, str]:
 async def readyz(served: Served) -> dict[str, str]:
     """Whether the database can be read, without which nothing is answered."""
     try:
-        await asyncio.to_thread(_bill, served.config.database)
+        await asyncio.to_thread(_read, served.config.database)
     except LedgerError as error:
         raise unavailable("not_ready", "the database cannot be read; the server's log has more") from error
     return {"status": "ready"}
@@ -61,6 +61,11 @@ async def bill(served: Served, _: Anyone, by: Literal["model", "stage", "run"] =
         "cost_usd": total,
         "max_cost_usd": served.config.limits.max_cost_usd,
     }
+
+
+def _read(database: str) -> None:
+    with reading(database):  # which looks whether it is a ledger of this version
+        pass
 
 
 def _bill(database: str, by: Literal["model", "stage", "run"] = "model") -> list[queries.BillLine]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from preceptor.serve.auth import Caller
+from preceptor.serve.auth import Caller, require
 from preceptor.serve.jobs.batch_run import ERRORS, OUT, OUTPUT, PLACE, PROGRESS, ROWS
 from preceptor.serve.jobs.chat import place_of
 from preceptor.serve.jobs.child import WORD
@@ -22,13 +22,13 @@ from preceptor.serve.jobs.native import (
     IdempotencyKey,
     Jobs,
     PageSize,
+    created,
     found_file,
     found_job,
     owner_of,
-    page_of,
-    replayed,
+    page_of_jobs,
 )
-from preceptor.serve.jobs.store import BodyChanged, CreationRuns, JobRecord, Work
+from preceptor.serve.jobs.store import JobRecord, Work
 from preceptor.serve.jobs.tuning_rows import lines_of
 from preceptor.serve.problems import Problem
 
@@ -111,27 +111,20 @@ def create(crew: Jobs, asking: AskedBy, body: AskedBatch, key: IdempotencyKey = 
     """Have the rows of an uploaded file answered. A file that cannot be used makes a batch that has failed, as with
     OpenAI."""
     owner = owner_of(asking, WRITE)
-    if not asking.may("judge"):
-        raise Problem(403, "missing_scope", "this key lacks the scope judge", "permission_error")
+    require(asking, "judge")
     file = found_file(crew, body.input_file_id, owner)
     if file.purpose != "batch":
         said = f"input_file_id: the file's purpose is {file.purpose!r}; wanted 'batch'"
         raise Problem(400, "invalid_purpose", said)
     request = body.model_dump(mode="json", exclude_none=True)
-    try:
-        with crew.store.creation(asking.key, key, request) as creation:
-            if creation.made is None:
-                faults = _Faults(crew, asking)
-                told = list(faults.of(crew.store.path_of(file)))
-                work = Work((WORD,), {ROWS: file.id}, {PLACE: faults.place}, OUT)
-                problem = "\n".join(told) if told else None
-                problem = None if problem is None else f"invalid_input_file: {problem}"
-                creation.make(FAMILY, KIND, {**request, "model": faults.model}, work, "batch_", problem)
-            made = creation.made
-    except (BodyChanged, CreationRuns) as error:
-        raise replayed(error) from None
-    assert made is not None
-    crew.wake()
+    with created(crew, asking, key, request) as creation:
+        made = creation.made
+        if made is None:
+            faults = _Faults(crew, asking)
+            told = "\n".join(faults.of(crew.store.path_of(file)))
+            work = Work((WORD,), {ROWS: file.id}, {PLACE: faults.place}, OUT)
+            problem = f"invalid_input_file: {told}" if told else None
+            made = creation.make(FAMILY, KIND, {**request, "model": faults.model}, work, "batch_", problem)
     return told_batch(crew, made)
 
 
@@ -188,10 +181,7 @@ class _Faults:
 @router.get("/v1/batches")
 def batches(crew: Jobs, asking: AskedBy, after: str | None = None, limit: PageSize = 20) -> dict[str, Any]:
     """The batches, the latest first."""
-    owner = owner_of(asking, READ)
-    last = None if after is None else found_job(crew, after, owner, FAMILY)
-    rows = crew.store.jobs(owner, FAMILY, limit + 1, last)
-    return page_of(rows, limit, lambda row: told_batch(crew, row))
+    return page_of_jobs(crew, asking, FAMILY, after, limit, told_batch)
 
 
 @router.get("/v1/batches/{name}")

@@ -23,7 +23,7 @@ from preceptor.judge.errors import ModelError
 from preceptor.judge.models.protocol import Completion, Model, Request
 from preceptor.judge.models.registry import open_model
 from preceptor.prompts.records import Message
-from preceptor.serve.auth import Caller
+from preceptor.serve.auth import Caller, require
 from preceptor.serve.jobs.commands import MODEL_FOLDER, absolute, trained_by
 from preceptor.serve.jobs.crew import Crew
 from preceptor.serve.jobs.native import READ, AskedBy, Jobs, owner_of
@@ -188,8 +188,7 @@ async def chat(
     crew: Jobs, asking: AskedBy, body: AskedChat, house: Annotated[ModelHouse, Depends(house_of)]
 ) -> dict[str, Any] | StreamingResponse:
     """Replies of a model in this process."""
-    if not asking.may("judge"):
-        raise Problem(403, "missing_scope", "this key lacks the scope judge", "permission_error")
+    require(asking, "judge")
     place = await asyncio.to_thread(place_of, crew, asking, body.model)
     made = await answered(house, place, body)
     if body.stream:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, File, Form, Header, Query, Request, Response, UploadFile
 from fastapi.responses import FileResponse, StreamingResponse
 
 from preceptor.judge.asking.budget import left_usd
-from preceptor.serve.auth import Caller, caller
+from preceptor.serve.auth import Caller, caller, require
 from preceptor.serve.desk import spent
 from preceptor.serve.jobs import worker
 from preceptor.serve.jobs.commands import AskedJob, work_of
@@ -19,6 +21,7 @@ from preceptor.serve.jobs.crew import Crew
 from preceptor.serve.jobs.store import (
     ENDED,
     BodyChanged,
+    Creation,
     CreationRuns,
     JobEvent,
     JobRecord,
@@ -58,9 +61,7 @@ IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key", max_lengt
 
 def owner_of(asking: Caller, scope: str) -> str | None:
     """Whose files and jobs a key may see: its own; None: everybody's. Raises Problem 403."""
-    if not asking.may(scope):
-        raise Problem(403, "missing_scope", f"this key lacks the scope {scope}", "permission_error")
-    return None if asking.may("admin") else asking.key
+    return None if require(asking, scope).may("admin") else asking.key
 
 
 def page_of(rows: Sequence[RowT], limit: int, told: Callable[[RowT], dict[str, Any]]) -> dict[str, Any]:
@@ -199,11 +200,34 @@ def capped(crew: Crew, asked: AskedJob, asking: Caller) -> AskedJob:
     return asked.model_copy(update={"max_cost_usd": min(caps)}) if caps else asked
 
 
-def replayed(error: Exception) -> Problem:
-    """The problem of an idempotency key that came before."""
-    if isinstance(error, BodyChanged):
-        return Problem(422, "idempotency_key_reused", str(error))
-    return Problem(409, "idempotency_key_in_use", str(error), headers={"Retry-After": "1"})
+@contextmanager
+def created(crew: Crew, asking: Caller, key: str | None, body: Any) -> Iterator[Creation]:
+    """Create a job within the block, at most once for an idempotency key, and see that a worker comes to it.
+
+    Raises Problem 422 and 409 where the key came before.
+    """
+    try:
+        with crew.store.creation(asking.key, key, body) as creation:
+            yield creation
+    except BodyChanged as error:
+        raise Problem(422, "idempotency_key_reused", str(error)) from None
+    except CreationRuns as error:
+        raise Problem(409, "idempotency_key_in_use", str(error), headers={"Retry-After": "1"}) from None
+    crew.wake()
+
+
+def page_of_jobs(
+    crew: Crew,
+    asking: Caller,
+    family: str,
+    after: str | None,
+    limit: int,
+    told: Callable[[Crew, JobRecord], dict[str, Any]],
+) -> dict[str, Any]:
+    """A page of a family's jobs, the latest first. Raises Problem."""
+    owner = owner_of(asking, READ)
+    last = None if after is None else found_job(crew, after, owner, family)
+    return page_of(crew.store.jobs(owner, family, limit + 1, last), limit, partial(told, crew))
 
 
 @router.post("/v1/jobs", status_code=202)
@@ -224,16 +248,10 @@ def create(
     if dry_run:
         response.status_code = 200
         return _plan(crew, asked, owner)
-    try:
-        with crew.store.creation(asking.key, key, body.model_dump(mode="json")) as creation:
-            if creation.made is None:
-                work = work_of(asked, crew.config, crew.store, owner)
-                creation.make("job", asked.kind, request, work, "job-")
-            made = creation.made
-    except (BodyChanged, CreationRuns) as error:
-        raise replayed(error) from None
-    assert made is not None
-    crew.wake()
+    with created(crew, asking, key, body.model_dump(mode="json")) as creation:
+        made = creation.made or creation.make(
+            "job", asked.kind, request, work_of(asked, crew.config, crew.store, owner), "job-"
+        )
     response.headers["Location"] = f"/v1/jobs/{made.id}"
     return told_job(crew, made)
 
@@ -254,10 +272,7 @@ def _plan(crew: Crew, asked: AskedJob, owner: str | None) -> dict[str, Any]:
 @router.get("/v1/jobs")
 def jobs(crew: Jobs, asking: AskedBy, after: str | None = None, limit: PageSize = 20) -> dict[str, Any]:
     """The jobs, the latest first."""
-    owner = owner_of(asking, READ)
-    last = None if after is None else found_job(crew, after, owner)
-    rows = crew.store.jobs(owner, "job", limit + 1, last)
-    return page_of(rows, limit, lambda row: told_job(crew, row))
+    return page_of_jobs(crew, asking, "job", after, limit, told_job)
 
 
 @router.get("/v1/jobs/{name}")

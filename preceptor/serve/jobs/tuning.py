@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
+from preceptor.serve.auth import require
 from preceptor.serve.jobs.commands import MODEL_FOLDER, AskedJob, JobKind, work_of
 from preceptor.serve.jobs.crew import Crew
 from preceptor.serve.jobs.native import (
@@ -20,12 +21,13 @@ from preceptor.serve.jobs.native import (
     Jobs,
     PageSize,
     changed,
+    created,
     found_job,
     owner_of,
     page_of,
-    replayed,
+    page_of_jobs,
 )
-from preceptor.serve.jobs.store import ENDED, INTERNAL, BodyChanged, CreationRuns, JobEvent, JobRecord
+from preceptor.serve.jobs.store import ENDED, INTERNAL, JobEvent, JobRecord
 from preceptor.serve.jobs.tuning_rows import demonstrations, faults_of
 from preceptor.serve.jobs.worker import rows_of
 from preceptor.serve.problems import Problem
@@ -141,8 +143,7 @@ def _method_of(asked: AskedTuning) -> TuningMethod:
 def create(crew: Jobs, asking: AskedBy, body: AskedTuning, key: IdempotencyKey = None) -> dict[str, Any]:
     """Tune a model on an uploaded file. A file that cannot be used makes a job that has failed, as with OpenAI."""
     owner = owner_of(asking, WRITE)
-    if not asking.may("train"):
-        raise Problem(403, "missing_scope", "this key lacks the scope train", "permission_error")
+    require(asking, "train")
     method = _method_of(body)
     _refuse(body, method)
     file = crew.store.file(body.training_file, owner)
@@ -153,30 +154,25 @@ def create(crew: Jobs, asking: AskedBy, body: AskedTuning, key: IdempotencyKey =
         said = f"invalid training_file: its purpose is {file.purpose!r}; wanted 'fine-tune'"
         raise Problem(400, INVALID_FILE, said)
     request = body.model_dump(mode="json", exclude_none=True)
-    try:
-        with crew.store.creation(asking.key, key, request) as creation:
-            if creation.made is None:
-                faults = faults_of(crew.store.path_of(file), method.type)
-                problem = f"{INVALID_FILE}: {'; '.join(faults)}" if faults else None
-                rows = file
-                if method.type == "supervised" and not faults:
-                    lines = demonstrations(crew.store.path_of(file))
-                    chunks: Iterator[bytes] = (json.dumps(line).encode() + b"\n" for line in lines)
-                    rows = crew.store.add_file(asking.key, INTERNAL, f"{file.id}.jsonl", chunks)
-                kind, kind_settings = KINDS[method.type]
-                asked = AskedJob(
-                    kind=kind,
-                    input=rows.id,
-                    model=body.model,
-                    settings=_settings_of(body, method, kind_settings),
-                )
-                work = work_of(asked, crew.config, crew.store, owner)
-                creation.make(FAMILY, kind, request, work, "ftjob-", problem)
-            made = creation.made
-    except (BodyChanged, CreationRuns) as error:
-        raise replayed(error) from None
-    assert made is not None
-    crew.wake()
+    with created(crew, asking, key, request) as creation:
+        made = creation.made
+        if made is None:
+            faults = faults_of(crew.store.path_of(file), method.type)
+            problem = f"{INVALID_FILE}: {'; '.join(faults)}" if faults else None
+            rows = file
+            if method.type == "supervised" and not faults:
+                lines = demonstrations(crew.store.path_of(file))
+                chunks: Iterator[bytes] = (json.dumps(line).encode() + b"\n" for line in lines)
+                rows = crew.store.add_file(asking.key, INTERNAL, f"{file.id}.jsonl", chunks)
+            kind, kind_settings = KINDS[method.type]
+            asked = AskedJob(
+                kind=kind,
+                input=rows.id,
+                model=body.model,
+                settings=_settings_of(body, method, kind_settings),
+            )
+            work = work_of(asked, crew.config, crew.store, owner)
+            made = creation.make(FAMILY, kind, request, work, "ftjob-", problem)
     return told_tuning(crew, made)
 
 
@@ -217,10 +213,7 @@ def _settings_of(body: AskedTuning, method: TuningMethod, kind: type[LoopSetting
 @router.get("/v1/fine_tuning/jobs")
 def jobs(crew: Jobs, asking: AskedBy, after: str | None = None, limit: PageSize = 20) -> dict[str, Any]:
     """The jobs, the latest first."""
-    owner = owner_of(asking, READ)
-    last = None if after is None else found_job(crew, after, owner, FAMILY)
-    rows = crew.store.jobs(owner, FAMILY, limit + 1, last)
-    return page_of(rows, limit, lambda row: told_tuning(crew, row))
+    return page_of_jobs(crew, asking, FAMILY, after, limit, told_tuning)
 
 
 @router.get("/v1/fine_tuning/jobs/{name}")
