@@ -133,7 +133,7 @@ def _cards(summary: RunSummary) -> list[ShownFigure]:
             f"win rate against the start; {low:.0%} to {high:.0%} with 95 % confidence",
         ),
         (f"{summary['kl_nats']:.1f}", "KL to the start, nats a reply"),
-        (f"{distinct['after'] / distinct['before']:.2f} ×", "distinct-2 of the start"),
+        (_times(distinct["after"], distinct["before"]), "distinct-2 of the start"),
         (f"{summary['wall_s']:.0f} s", "in all"),
         (f"${summary['cost_usd']:.2f}", "paid to providers"),
     ]
@@ -142,6 +142,11 @@ def _cards(summary: RunSummary) -> list[ShownFigure]:
         accuracy = f"{summary['reward_model']['accuracy']:.0%}"
         cards.insert(2, (accuracy, f"reward model on held-out pairs; {low:.0%} to {high:.0%}"))
     return [{"value": value, "meaning": meaning} for value, meaning in cards]
+
+
+def _times(after: float, before: float) -> str:
+    """A dash where there was nothing: of one word a reply, there are no two beside each other."""
+    return f"{after / before:.2f} ×" if before else "–"
 
 
 def _beside(summary: RunSummary) -> str:

@@ -374,8 +374,8 @@ def figures(run: Run, records: Sequence[StageRecord]) -> list[RoundFigures]:
     if run.config.reward is not None:
         card = folder.read_json(run.path / REWARD / "report_card.json")
         rows[1]["reward_model"] = {
-            "accuracy": card["accuracy"],
-            "accuracy_ci95": card["ci95"],
+            "accuracy": card.get("accuracy"),  # a card of no pairs has its n alone
+            "accuracy_ci95": card.get("ci95"),
             "n": card["n"],
         }
     return rows

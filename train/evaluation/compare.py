@@ -9,14 +9,15 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from preceptor.judge.records import Label, Status
 from preceptor.judge.statistics import Z95, Interval, wilson
 from preceptor.prompts.records import Message
 
 OVERALL = "overall"
-UNJUDGED: frozenset[Status] = frozenset({"refused", "unparsed", "failed"})
+JUDGED: frozenset[Status] = frozenset({"ok", "tie", "inconsistent"})
+UNJUDGED: frozenset[Status] = frozenset(get_args(Status)) - JUDGED
 
 
 class WinRate(NamedTuple):
@@ -36,7 +37,7 @@ class WinRate(NamedTuple):
     inconsistent: int
     """Part of `ties`: the orders disagree."""
     unjudged: dict[Status, int]
-    """Status -> comparisons that say nothing: refused, unparsed, failed."""
+    """Status -> comparisons that say nothing: of any status that is not in `JUDGED`."""
 
 
 class KlEstimate(NamedTuple):

@@ -88,18 +88,17 @@ async def test_a_failure_takes_no_lease_from_another(place: str, monkeypatch: py
 
 async def test_a_lease_is_its_owners_for_a_minute_from_its_last_renewal(tmp_path: Path) -> None:
     """By a clock that the test turns: of this machine's file alone, because a server has a clock of its own."""
-    place, clock = str(tmp_path / "ledger.db"), TurnedClock()
-    async with open_ledger(place, clock=clock) as one, open_ledger(place, clock=clock) as other:
+    # a clock each: an owner whose clock stands still renews no more
+    place, ours, theirs = str(tmp_path / "ledger.db"), TurnedClock(), TurnedClock()
+    async with open_ledger(place, clock=ours) as one, open_ledger(place, clock=theirs) as other:
         assert await one.intend(request())
         first = leased_until(place)
-        clock.now_s += RENEW_S + 1
-        while (
-            leased_until(place) == first
-        ):  # what is written next finds that it is time to renew, perhaps after it
+        ours.now_s += RENEW_S + 1
+        while leased_until(place) == first:  # it is renewed after what is written next
             await one.reconcile()
-        clock.now_s += LEASE_S - 1
+        theirs.now_s = ours.now_s + LEASE_S - 1
         assert not await other.intend(request())
-        clock.now_s += 2
+        theirs.now_s += 2
         assert await other.intend(request())
 
 

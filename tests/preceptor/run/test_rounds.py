@@ -145,7 +145,8 @@ def test_the_summary_has_a_row_a_round(twice: Path) -> None:
     assert rows[-1]["satisfied"] == summary(twice)["after"]["overall"]
     assert rows[-1]["win_rate"] == summary(twice)["win_rate"]
     assert rows[-1]["distinct_2"] == summary(twice)["distinct_2"]["after"]
-    assert rows[0]["reward_model"]["accuracy"] == summary(twice)["reward_model"]["accuracy"]
+    # which pairs there are hangs on what the tiny model samples here: perhaps none was kept from the reward model
+    assert rows[0]["reward_model"]["accuracy"] == summary(twice).get("reward_model", {}).get("accuracy")
     for row, place in zip(rows, (twice, twice / "rounds/2"), strict=True):
         labels = [row["status"] for row in lines(place / "4-labels.jsonl")]
         assert row["labels_ok"] == labels.count("ok") / len(labels)
