@@ -1,8 +1,8 @@
 """Every order in which two workers can go through the ledger, with one crash anywhere: `python -m
 tests.simulation.interleavings`.
 
-The statements are the ledger's own, on SQLite and on a PostgreSQL that is started for it. What is walked is the graph of
-all states, from which the number of orders follows without walking each of them. A worker that waits takes its turn
+The statements are the ledger's own, on SQLite and on a PostgreSQL that is started for it. What is walked is the graph
+of all states, from which the number of orders follows without walking each of them. A worker that waits takes its turn
 when the ledger has changed.
 """
 
