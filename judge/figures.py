@@ -174,6 +174,22 @@ class LookFigures(DriftFigures):
     look: int
 
 
+class PerturbedFigures(TypedDict):
+    """How often a verdict follows the form of the ask."""
+
+    n: int
+    """Pairs with a winner in both forms."""
+    flip_rate: float | None
+    """Share whose winner is another in the changed form."""
+    ci95: Bounds | None
+    unparsed: int
+    """Pairs without a winner in the changed form alone."""
+    accuracy: float | None
+    """In the changed form, of labels against gold."""
+    accuracy_change: float | None
+    accuracy_change_ci95: Bounds | None
+
+
 class FurtherFigures(TypedDict, total=False):
     """Those that only some runs have: with planted attacks, with a second look, with steps."""
 
@@ -185,6 +201,11 @@ class FurtherFigures(TypedDict, total=False):
     drift: LookFigures
     drift_rate: float | None
     drift_shift: float | None
+    perturbed: dict[str, PerturbedFigures]
+    """What was changed -> what came of it."""
+    options_flip_rate: float | None
+    principles_flip_rate: float | None
+    words_flip_rate: float | None
     steps: list[PricedStep]
 
 
@@ -238,3 +259,33 @@ class AuditFigures(WholeFigures, FurtherFigures):
     certified: NotRequired[CertifiedFigures]
     audited: NotRequired[float]
     """The share of the labels that the figures rest on, where there were very many."""
+
+
+class ChangeFigures(TypedDict):
+    """How often looks past the ledger found another outcome, and what that proves."""
+
+    n: int
+    """Rows looked at, over all looks."""
+    changed: float | None
+    last_changed: float | None
+    """At the last look."""
+    evidence: float
+    """The e-value; an alarm from the threshold up."""
+    at_least: float
+    """The changed share is above this, at the level; 0: nothing is proved."""
+    alarm: int | None
+    """The look at which the evidence first passed the threshold, from 1."""
+
+
+class ChangedFigures(ChangeFigures):
+    """What all looks at a label folder's judges say, as `preceptor drift` has it."""
+
+    looks: int
+    tolerance: float
+    """The share of other outcomes that the judge's own unsteadiness explains."""
+    level: float
+    """Of a false alarm over all looks and principles together, however long one looks."""
+    threshold: float
+    since: str | None
+    """YYYY-MM-DD of the first alarm; a certificate ends with it."""
+    by_principle: dict[str, ChangeFigures]

@@ -262,8 +262,29 @@ class Certificate(Record):
     agreement_ci95: tuple[float, float] | None = None
     constitution: str
     judge: str
+    floating: tuple[str, ...] = ()
+    """Judges behind whose name the provider can put other weights."""
     date: str
     """YYYY-MM-DD."""
+
+
+class DriftLook(Record):
+    """One look at a label folder's judges: some rows were asked again, past the ledger."""
+
+    date: str
+    """YYYY-MM-DD."""
+    look: int
+    """Its number in the ledger, which is in every request."""
+    tolerance: float
+    """The share of other outcomes that the judges' own unsteadiness explains."""
+    n: int
+    """Rows with an outcome both times."""
+    changed: int
+    """Those whose outcome is another."""
+    principles: dict[str, tuple[int, int]] = Field(default_factory=dict)
+    """The same of each principle, where each was asked about on its own."""
+    failed: int = 0
+    """Rows that got no answer; they prove nothing."""
 
 
 class Opinion(Record):

@@ -111,6 +111,7 @@ def certificate(
     constitution: str,
     judge: str,
     date: str,
+    floating: Sequence[str] = (),
 ) -> Certificate:
     """The certificate of these rows; not granted where they are unlike the gold ones."""
     by_judges = [row for row in rows if row.step < len(steps)]
@@ -142,6 +143,7 @@ def certificate(
         agreement_ci95=(corrected.low, corrected.high) if corrected else None,
         constitution=constitution,
         judge=judge,
+        floating=tuple(floating),
         date=date,
     )
 
@@ -173,6 +175,7 @@ def faults(said: Certificate, gold: Sequence[Label], rows: Sequence[Label]) -> I
         labelled,
         constitution=said.constitution,
         judge=said.judge,
+        floating=said.floating,
         date=said.date,
     )
     if again != said:

@@ -32,6 +32,7 @@ COMMANDS = {
     "label": Entry(f"{CLI}.label:label", DATA),
     "score": Entry(f"{CLI}.feedback:score", DATA),
     "audit": Entry(f"{CLI}.audit:audit", DATA),
+    "drift": Entry(f"{CLI}.drift:drift", DATA),
     "panel": Entry(f"{CLI}.panel:app", DATA),
     "convert": Entry(f"{CLI}.convert:convert", DATA),
     "train": Entry(f"{CLI}.train.app:app", LEARN),

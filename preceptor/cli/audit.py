@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +12,7 @@ from preceptor.cli import console, options
 from preceptor.cli.asking import show_plan, tell_of_batches
 from preceptor.cli.flags import Flags
 from preceptor.cli.judging import JUDGING, Certifying, Judges
-from preceptor.judge.settings import LabelSettings
+from preceptor.judge.settings import LabelSettings, Perturbation
 from preceptor.prompts.records import Settings
 from preceptor.settings import Asking, Share
 
@@ -50,6 +50,11 @@ class Beyond(Settings):
     """Plant attacks in the worse replies, too, and count their success."""
     recheck: Share = 0.0
     """Ask this share again past the ledger, to see drift: 1%."""
+    perturb: tuple[Perturbation, ...] = ()
+    """Ask once more in a changed form, to see whether verdicts follow it; repeatable.
+
+    options: the verdicts on offer from the last to the first; principles: likewise; words: verdicts in other words.
+    """
 
 
 def audit(
@@ -73,9 +78,19 @@ def audit(
     from preceptor.constitution.files import load
     from preceptor.judge.audit.audit import require_gold
     from preceptor.judge.audit.canaries import from_gold
+    from preceptor.judge.audit.perturb import require_perturbable
     from preceptor.judge.conditions import gate
     from preceptor.label import certified
-    from preceptor.label.run import Gold, Job, audit_rows, calibrated, dialogues_of, opened, require
+    from preceptor.label.run import (
+        Gold,
+        Job,
+        audit_rows,
+        calibrated,
+        changed_job,
+        dialogues_of,
+        opened,
+        require,
+    )
     from preceptor.preflight import check_gate
     from preceptor.prompts.columns import mapping_of
 
@@ -97,7 +112,9 @@ def audit(
     if target is not None:
         certified.require_certifiable(job, bool(judges.when))
     if fail_if:
-        check_gate(fail_if, job, canaries=beyond.attacks, gold=True, planting="--attacks")
+        check_gate(
+            fail_if, job, canaries=beyond.attacks, gold=True, planting="--attacks", perturbed=beyond.perturb
+        )
     rows = [
         pair
         for pair in islice(stages.pairs_from(gold, form, mapping_of(columns or [])), limit)
@@ -105,15 +122,20 @@ def audit(
     ]
     require_gold(rows)
     planted = list(from_gold(rows, settings.seed)) if beyond.attacks else []
+    if beyond.perturb:
+        require_perturbable(beyond.perturb, job.constitution, settings, opened(job))
     if plan:
-        show_plan(dialogues_of([*rows, *planted], job, opened(job)), asking, as_json)
+        jobs = [changed_job(job, kind) for kind in beyond.perturb]
+        changed = (dialogues_of(rows, one, opened(one)) for one in jobs)
+        asks = chain(dialogues_of([*rows, *planted], job, opened(job)), *changed)
+        show_plan(asks, asking, as_json)
         return
     tell_of_batches(asking)
     found, paid_usd = None, 0.0
     if target is not None:
         found, paid = calibrated(Gold(rows, target), job, asking, console.progress)
         job, paid_usd = found.job, paid.progress.cost_usd
-    figures, work = audit_rows(rows, job, asking.less(paid_usd), console.progress, planted)
+    figures, work = audit_rows(rows, job, asking.less(paid_usd), console.progress, planted, beyond.perturb)
     if found is not None and target is not None:
         figures["certified"] = certified.figures(found, target)
         figures["cost_usd"] = paid_usd + work.progress.cost_usd
@@ -156,6 +178,11 @@ def _show(audited: AuditFigures, title: str) -> None:
         console.table("steps", names, [[_figure(one[key]) for key in keys] for one in steps])
     if certified := audited.get("certified"):
         _show_certified(certified)
+    if perturbed := figures.get("perturbed"):
+        keys = ("n", "flip_rate", "ci95", "unparsed", "accuracy", "accuracy_change", "accuracy_change_ci95")
+        names = ["changed", "pairs", "winner changed", "", "no verdict", "accuracy", "changed by", ""]
+        cells = [[kind, *(_figure(own[key]) for key in keys)] for kind, own in perturbed.items()]
+        console.table("asked in another form", names, cells)
     if drift := audited.get("drift"):
         console.table(
             "asked again, past the ledger", list(drift), [[_figure(value) for value in drift.values()]]
