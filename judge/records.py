@@ -182,6 +182,29 @@ class Score(Record):
     judge: str
 
 
+class RubricScore(Record):
+    """What one reply is worth by a rubric."""
+
+    id: str
+    prompt: Prompt
+    text: str
+    status: Status
+    score: float | None = Field(default=None, ge=0, le=1)
+    """0 to 1; None where it cannot be said."""
+    reward: float | None = Field(default=None, ge=-1, le=1)
+    """The score on [-1, 1]."""
+    met: dict[str, float | None]
+    """Criterion -> how far it is met, 0 to 1; None where nobody could say."""
+    vetoed: tuple[str, ...] = ()
+    """Criteria with a veto that the reply breaks."""
+    unjudged: tuple[str, ...] = ()
+    """Criteria without an answer, which have no part in the score."""
+    grades: tuple[Grade, ...]
+    """What the judge said of each criterion."""
+    rubric: str
+    judge: str
+
+
 class Label(Record):
     """A comparison and what the judgements about it add up to."""
 
@@ -236,6 +259,8 @@ class Certificate(Record):
 
     target: float
     level: float
+    ways: int = 1
+    """Ways in which each step was asked before one was certified, each tested at an equal part of the level."""
     granted: bool
     reason: str = ""
     """Why it is not granted."""

@@ -34,6 +34,7 @@ COMMANDS = {
     "audit": Entry(f"{CLI}.audit:audit", DATA),
     "drift": Entry(f"{CLI}.drift:drift", DATA),
     "panel": Entry(f"{CLI}.panel:app", DATA),
+    "rubric": Entry(f"{CLI}.rubric:app", DATA),
     "convert": Entry(f"{CLI}.convert:convert", DATA),
     "train": Entry(f"{CLI}.train.app:app", LEARN),
     "evaluate": Entry(f"{CLI}.evaluate:evaluate", LEARN),

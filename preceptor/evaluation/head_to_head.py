@@ -16,6 +16,7 @@ from preceptor.evaluation.oracles import open_oracle
 from preceptor.figures import ComparisonFigures, CorrectedFigures
 from preceptor.judge.aggregate import winner
 from preceptor.judge.asking.fanout import Progress
+from preceptor.judge.audit.length_control import doublings, length_controlled
 from preceptor.judge.label import template_for
 from preceptor.judge.models.protocol import Dialogue, Model
 from preceptor.judge.records import Label, Pair, Response
@@ -200,6 +201,10 @@ def figures(rows: Sequence[HeldOut]) -> ComparisonFigures:
     holds their intervals. A figure that rests on nothing is None.
     """
     wins = win_rate([row.label for row in rows])
+    decided = [(row, won) for row in rows if (won := _won(row.label)) in (0.0, 1.0)]
+    controlled = length_controlled(
+        [won == 1.0 for _, won in decided], [doublings(row.after, row.before) for row, _ in decided]
+    )
     before = satisfied([row.satisfied_before for row in rows if row.satisfied_before])
     after = satisfied([row.satisfied_after for row in rows if row.satisfied_after])
     return {
@@ -219,6 +224,7 @@ def figures(rows: Sequence[HeldOut]) -> ComparisonFigures:
             "before": distinct_n([row.before for row in rows], 2),
             "after": distinct_n([row.after for row in rows], 2),
         },
+        **({"win_rate_lc": controlled} if controlled is not None else {}),
     }
 
 

@@ -22,7 +22,7 @@ from preceptor.judge.asking.fanout import Progress
 from preceptor.judge.asking.shared import NOTHING_DONE
 from preceptor.judge.audit.audit import audit, drift
 from preceptor.judge.audit.canaries import add_rates, attack_rates, from_constitution, is_canary, mixed
-from preceptor.judge.audit.certificate import NEVER, certificate, evidence, settled
+from preceptor.judge.audit.certificate import NEVER, certificate, corrected_agreement, evidence, settled
 from preceptor.judge.audit.perturb import perturbation, perturbed_constitution, perturbed_steps
 from preceptor.judge.dataset.label_folder import LabelFolder
 from preceptor.judge.dataset.manifest import LabelManifest
@@ -36,7 +36,7 @@ from preceptor.judge.settings import Combine, LabelSettings, Perturbation, Ranki
 from preceptor.judge.voting.cascade import JOINED, Step, VotingRule, require_panels
 from preceptor.judge.voting.panel import DAWID_SKENE, accuracy_by_step, recombine, require_dawid_skene
 from preceptor.judge.voting.ranking import Ranked
-from preceptor.label.certified import Calibrated, by_people, calibrate, require_steps
+from preceptor.label.certified import Calibrated, by_people, calibrate, require_steps, ways_of
 from preceptor.label.finished import InputFile, finished, input_facts, stamp
 from preceptor.preflight import check_folder
 from preceptor.prompts.manifest import file_hash
@@ -84,6 +84,10 @@ class Job(NamedTuple):
     """What of the form of the asks is changed, to see whether verdicts follow it."""
     certified: tuple[float, ...] = ()
     """The confidence, step by step, under which a label abstains; none: nothing was certified."""
+    adaptive: bool = False
+    """Whether the second order is asked only where it can change what is certified."""
+    single: tuple[int, ...] = ()
+    """Steps whose judges are certified by one order alone, and asked in no other."""
     certified_by: str = ""
     """Target and gold rows of the certificate, so that another target or other gold is another job."""
 
@@ -120,6 +124,8 @@ class Job(NamedTuple):
         }
         if self.certified:
             chosen |= {"certified": list(self.certified), "certified_by": self.certified_by}
+        if self.adaptive:
+            chosen |= {"adaptive": True, "single": list(self.single)}
         return self.settings.model_dump(mode="json") | chosen
 
 
@@ -137,6 +143,9 @@ def job_of_folder(manifest: LabelManifest, constitution: Constitution) -> Job:
         settings=LabelSettings.model_validate(known),
         access=Access(base_url=settings["base_urls"], **settings["local"]),
         combine=settings["combine"],
+        adaptive=settings.get("adaptive", False),
+        single=tuple(settings.get("single", ())),
+        certified=tuple(settings.get("certified", ())) if settings.get("adaptive") else (),
     )
 
 
@@ -163,6 +172,14 @@ class Labelled(NamedTuple):
 def opened(job: Job) -> tuple[Step, ...]:
     """The job's judges, opened for one round of asking: their connections end with it."""
     steps = stages.open_steps(job.panels, job.settings, job.access)
+    if job.adaptive:
+        steps = tuple(
+            step._replace(
+                one_order=number in job.single,
+                keep_from=job.certified[number] if number < len(job.certified) else None,
+            )
+            for number, step in enumerate(steps)
+        )
     return steps if job.perturb is None else perturbed_steps(steps, job.perturb)
 
 
@@ -395,6 +412,7 @@ def _certified(
         judge=job.judges,
         date=prices.today().isoformat(),
         floating=floating(job),
+        ways=ways_of(job),
     )
     if not made.granted:
         job = job._replace(certified=(NEVER,) * len(job.certified))
@@ -417,8 +435,11 @@ def audit_rows(
     bar: OpenLabelBar,
     planted: Sequence[Pair] = (),
     perturb: Sequence[Perturbation] = (),
+    others: Sequence[Pair] = (),
 ) -> tuple[AuditFigures, AskingResult]:
-    """Figures of the job's judges on pairs with gold, on the planted ones where there are any, and in changed forms."""
+    """Figures of the job's judges on pairs with gold, on the planted ones where there are any, in changed forms, and on
+    others that have no gold.
+    """
     labels, asked = _asked(rows, job, asking, bar("audit"))
     figures = audit(labels, job.constitution)
     if len(job.panels) > 1:
@@ -426,6 +447,9 @@ def audit_rows(
     if planted and asked.stopped is None:
         attacked, asked = _more(planted, job, asking, bar("canaries"), asked)
         add_rates(figures, attack_rates(attacked, labels))
+    if others and asked.stopped is None:
+        rated, asked = _more(others, job, asking, bar("rows"), asked)
+        figures["corrected"] = corrected_agreement(evidence(labels), evidence(rated))
     for kind in perturb:
         if asked.stopped is None:
             changed, asked = _more(rows, changed_job(job, kind), asking, bar(f"perturb {kind}"), asked)

@@ -450,9 +450,9 @@ class _LabelProof(_Proof):
     def cost(self, calls: RawReplies) -> Iterator[str]:
         """What the run spent is no more than what its calls cost."""
         spent, bill = self.manifest["cost_usd"], calls.spent_usd(self.called)
-        elsewhere = self.manifest["settings"]["recheck"] or self.manifest.get("certificate", {}).get(
-            "refused"
-        )
+        settings = self.manifest["settings"]
+        beside = self.manifest.get("certificate", {}).get("refused") or settings.get("adaptive")
+        elsewhere = settings["recheck"] or beside
         if spent is not None and not elsewhere and spent > bill + WITHIN_USD:
             yield f"{MANIFEST}: says ${spent:.6f} for calls that cost ${bill:.6f}"
 

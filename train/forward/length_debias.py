@@ -14,30 +14,47 @@ which is the least change of the rewards' differences, E[((w - w_quality) . h)^2
 length: the projection of Belrose et al. 2023 (LEACE, arXiv 2306.03819, theorem 4.2) for one readout. Pairs are
 differences, whose sign is arbitrary; so the moments are about 0.
 
-What it cannot know is whether length is a merit: where a principle asks for brevity, that goes too.
+Of several attributes at once, length among them or not, L = (l_1 ... l_A) of all pairs and
+
+    C = E[h h^T],  c = E[h L^T],  D = C^-1 c,  G = c^T D
+    w_quality = w - D G^+ c^T w                     so that E[(w_quality . h) l_a] = 0 for every a
+
+with G's pseudo-inverse, as attributes may depend on one another. Several columns can be functions of one thing: length
+and its logarithm take out what is linear in either (`train.forward.attributes`).
+
+What it cannot know is whether an attribute is a merit: where a principle asks for brevity, that goes too.
 """
 
 from __future__ import annotations
 
 from torch import Tensor, eye
-from torch.linalg import solve_ex
+from torch.linalg import pinv, solve_ex
 
 RIDGE = 1e-4
 """Of the mean of C's diagonal, added to it: with fewer pairs than dimensions C has no inverse."""
+NO_MORE = 1e-9
+"""Directions of G that are smaller than this share of its largest are none."""
+
+
+def attribute_part(weight: Tensor, gaps: Tensor, columns: Tensor) -> Tensor:
+    """The part (K, H) of a head's weight (K, H) that reads attributes.
+
+    gaps: (P, H), hidden state of the chosen minus that of the rejected reply; columns: (P, A), the same of their
+    attributes. Zero where no pair differs in any.
+    """
+    h, w = gaps.double(), weight.detach().cpu().double()
+    size = columns.double().square().mean(dim=0).sqrt()  # (A,)
+    if not size.any():
+        return weight.detach().cpu() * 0
+    attributes = columns.double()[:, size > 0] / size[size > 0]
+    c = h.T @ attributes / len(h)  # (H, A)
+    moments = h.T @ h / len(h)  # (H, H)
+    moments = moments + RIDGE * moments.diagonal().mean() * eye(len(c), dtype=h.dtype)
+    d: Tensor = solve_ex(moments, c, check_errors=True).result  # (H, A)
+    part = w @ c @ pinv(c.T @ d, hermitian=True, rtol=NO_MORE) @ d.T  # (K, H)
+    return part.to(weight.dtype)
 
 
 def length_part(weight: Tensor, gaps: Tensor, lengths: Tensor) -> Tensor:
-    """The part (K, H) of a head's weight (K, H) that reads length.
-
-    gaps: (P, H), hidden state of the chosen minus that of the rejected reply; lengths: (P,), the same of their
-    tokens. Zero where no pair differs in length.
-    """
-    h, lengths, w = gaps.double(), lengths.double(), weight.detach().cpu().double()
-    c = h.T @ lengths / len(h)  # (H,)
-    if not c.any():
-        return weight.detach().cpu() * 0
-    moments = h.T @ h / len(h)  # (H, H)
-    moments = moments + RIDGE * moments.diagonal().mean() * eye(len(c), dtype=h.dtype)
-    d: Tensor = solve_ex(moments, c, check_errors=True).result  # (H,)
-    part = (w @ c)[:, None] * d / (c @ d)  # (K, H)
-    return part.to(weight.dtype)
+    """`attribute_part` of length alone; lengths: (P,), tokens of the chosen reply less those of the rejected one."""
+    return attribute_part(weight, gaps, lengths[:, None])

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
@@ -15,6 +15,9 @@ from preceptor.judge.audit.drift import OutcomeCount, at_least, compared, eviden
 from preceptor.judge.records import DriftLook, Judgement, Label
 from tests.judge.canned import pair
 
+STEADY = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+"""For a machine that is busy."""
+
 RATE = 0.1
 
 
@@ -22,6 +25,7 @@ def looks_at(share: float, looks: int, rows: int, rng: np.random.Generator) -> l
     return [OutcomeCount(rows, int(rng.binomial(rows, share))) for _ in range(looks)]
 
 
+@STEADY
 @given(
     st.lists(st.tuples(st.integers(1, 30), st.integers(0, 30)), min_size=1, max_size=4),
     st.sampled_from([0.02, 0.1, 0.4]),

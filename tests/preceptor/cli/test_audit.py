@@ -32,6 +32,10 @@ def test_verdicts_are_held_against_another_form(
     assert set(found) == {"options", "principles"}
     assert all((one["n"], one["flip_rate"], one["accuracy"]) == (5, 0.0, 1.0) for one in found.values())
     assert server.stats()["requests"] == 30, "every form is another ask"
+    write(tmp_path / "more.jsonl", [pair(number) for number in range(20, 26)])
+    corrected = json.loads(preceptor(*words, "--rows", "more.jsonl", "--json").out)["corrected"]
+    assert (corrected["rows"], corrected["gold"], corrected["unlike"]) == (6, 5, "")
+    assert corrected["naive"] < corrected["agreement"] == 1.0, "it is surer than it says"
     table = preceptor(*words, *forms)
     assert "asked in another form" in table.out + table.err
     gate = preceptor(*words, "--fail-if", "words_flip_rate > 0")
