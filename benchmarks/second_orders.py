@@ -1,6 +1,6 @@
 """What a second order is worth: calls and certificates with and without it, over resplits of recorded judges.
 
-    python benchmarks/second_orders.py DATA [--resplits 1000] [--out docs/second-orders.md]
+    python benchmarks/second_orders.py DATA [--resplits 100] [--out docs/second-orders.md]
 
 DATA holds LLMBar's recordings (`recorded_judges.py` says from where): every judge was asked about every pair in both
 orders, and said letters alone. So a judge is as sure after one order as it can be, and the question is one of yes or
@@ -147,7 +147,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path)
-    parser.add_argument("--resplits", type=int, default=1000)
+    parser.add_argument("--resplits", type=int, default=100)
     parser.add_argument("--out", type=Path, default=Path("docs/second-orders.md"))
     given = parser.parse_args()
     above = given.out.read_text(encoding="utf-8").partition(MARK)[0] if given.out.exists() else ""

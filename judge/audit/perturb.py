@@ -102,11 +102,8 @@ def perturbation(first: Sequence[Label], again: Sequence[Label]) -> PerturbedFig
         if one.probability is not None and other.probability is not None
     ]
     flips = sum(one != other for one, other in named)
-    right = [
-        [_right(label) for label in side]
-        for side in zip(*((a, b) for a, b in both if a.preferred), strict=True)
-    ]
-    before, after = right or ([], [])
+    known = [(_right(one), _right(other)) for one, other in both if one.preferred]
+    before, after = [one for one, _ in known], [other for _, other in known]
     gap = newcombe(_share(before), _share(after), phi(before, after)) if before else None
     low_high = wilson(flips, len(named))
     return {

@@ -207,7 +207,7 @@ def figures(rows: Sequence[HeldOut]) -> ComparisonFigures:
     )
     before = satisfied([row.satisfied_before for row in rows if row.satisfied_before])
     after = satisfied([row.satisfied_after for row in rows if row.satisfied_after])
-    return {
+    found: ComparisonFigures = {
         "n": len(rows),
         "win_rate": wins.rate if wins.judged else None,
         "win_rate_ci95": [wins.low, wins.high],
@@ -224,8 +224,10 @@ def figures(rows: Sequence[HeldOut]) -> ComparisonFigures:
             "before": distinct_n([row.before for row in rows], 2),
             "after": distinct_n([row.after for row in rows], 2),
         },
-        **({"win_rate_lc": controlled} if controlled is not None else {}),
     }
+    if controlled is not None:
+        found["win_rate_lc"] = controlled
+    return found
 
 
 def _replies(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from preceptor.constitution.errors import UserError
 from preceptor.judge.audit.certificate import Evidence, evidence, first_step
 from preceptor.judge.audit.certify import LEVEL
-from preceptor.judge.figures import CertifiedFigures
+from preceptor.judge.figures import CertifiedFigures, CertifiedSet
 from preceptor.judge.models.registry import declared
 from preceptor.judge.records import CertifiedStep, Label, Pair, RefusedStep
 from preceptor.judge.settings import CHECKS
@@ -104,23 +104,25 @@ def below(threshold: float) -> str:
 
 def figures(found: Calibrated, target: float) -> CertifiedFigures:
     """As `audit --json` gives them."""
+    steps: list[CertifiedSet] = []
+    for number, step in enumerate(found.steps):
+        made: CertifiedSet = {
+            "judge": step.judge,
+            "threshold": step.threshold,
+            "seen": step.seen,
+            "n": step.n,
+            "right": step.right,
+            "low": step.low,
+            "coverage": step.n / step.seen,
+            "when": below(step.threshold),
+        }
+        if found.job.adaptive:
+            made["one_order"] = number in found.job.single
+        steps.append(made)
     return {
         "target": target,
         "level": LEVEL,
-        "steps": [
-            {
-                "judge": step.judge,
-                "threshold": step.threshold,
-                "seen": step.seen,
-                "n": step.n,
-                "right": step.right,
-                "low": step.low,
-                "coverage": step.n / step.seen,
-                "when": below(step.threshold),
-                **({"one_order": number in found.job.single} if found.job.adaptive else {}),
-            }
-            for number, step in enumerate(found.steps)
-        ],
+        "steps": steps,
         "refused": [
             {"judge": one.judge, "reason": one.reason, "needed": one.needed} for one in found.refused
         ],

@@ -331,11 +331,11 @@ def label_folder(
 def _require_no_drift(out: Path, job: Job) -> None:
     """Raises UserError where these judges are known not to be those any more whose answers the ledger holds."""
     manifest = LabelFolder(out).read_manifest()
-    since = (manifest or {}).get("drift", {}).get("since")
-    if manifest is not None and since and manifest["judge"] == job.judges:
+    looks = manifest.get("drift") if manifest is not None else None
+    if manifest is not None and looks and looks["since"] and manifest["judge"] == job.judges:
         raise UserError(
-            f"{out}: its judges have drifted, found on {since}, and the ledger holds their answers of before; certify "
-            "the judges of today into a new folder over a new ledger: --out NEW --ledger NEW"
+            f"{out}: its judges have drifted, found on {looks['since']}, and the ledger holds their answers of before; "
+            "certify the judges of today into a new folder over a new ledger: --out NEW --ledger NEW"
         )
 
 

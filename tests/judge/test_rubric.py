@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -43,7 +44,7 @@ def rubrics(draw: st.DrawFn, form: RubricForm) -> Rubric:
                 draw(st.lists(st.from_regex(r"\A[a-z]{1,6}\Z"), min_size=2, max_size=5, unique=True))
             )
         veto = "veto" not in lacks and sign > 0 and draw(st.booleans())
-        more = {}
+        more: dict[str, Any] = {}
         if form == "preceptor":
             more = {"applies_to": tuple(draw(st.lists(st.sampled_from("xyz"), unique=True)))}
         criteria.append(

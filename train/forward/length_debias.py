@@ -14,26 +14,32 @@ which is the least change of the rewards' differences, E[((w - w_quality) . h)^2
 length: the projection of Belrose et al. 2023 (LEACE, arXiv 2306.03819, theorem 4.2) for one readout. Pairs are
 differences, whose sign is arbitrary; so the moments are about 0.
 
-Of several attributes at once, length among them or not, L = (l_1 ... l_A) of all pairs and
+Of several attributes at once, length among them or not: with Q their columns made orthonormal over the pairs,
 
-    C = E[h h^T],  c = E[h L^T],  D = C^-1 c,  G = c^T D
-    w_quality = w - D G^+ c^T w                     so that E[(w_quality . h) l_a] = 0 for every a
+    c = E[h q^T],  D = C^-1 c,  G = c^T D
+    w_quality = w - D G^+ c^T w                     so that E[(w_quality . h) q] = 0
 
-with G's pseudo-inverse, as attributes may depend on one another. Several columns can be functions of one thing: length
-and its logarithm take out what is linear in either (`train.forward.attributes`).
+The eigenvalues of G are the squared canonical correlations of states and attributes. Chance gives each about H / P,
+with H dimensions and P pairs. What is no more than a few times that is no reading of an attribute, and is left alone:
+else every column would cost a direction. Several columns can be functions of one thing: length and its logarithm take
+out what is linear in either (`train.forward.attributes`).
 
 What it cannot know is whether an attribute is a merit: where a principle asks for brevity, that goes too.
 """
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor, eye
-from torch.linalg import pinv, solve_ex
+from torch.linalg import eigh, solve_ex, svd
 
 RIDGE = 1e-4
 """Of the mean of C's diagonal, added to it: with fewer pairs than dimensions C has no inverse."""
-NO_MORE = 1e-9
-"""Directions of G that are smaller than this share of its largest are none."""
+CHANCE = 3.0
+"""Times H / P, under which a canonical correlation squared is chance; but never more than half of the largest."""
+ALIKE = 1e-6
+"""Columns that differ by less than this share of the largest are the same."""
 
 
 def attribute_part(weight: Tensor, gaps: Tensor, columns: Tensor) -> Tensor:
@@ -46,12 +52,16 @@ def attribute_part(weight: Tensor, gaps: Tensor, columns: Tensor) -> Tensor:
     size = columns.double().square().mean(dim=0).sqrt()  # (A,)
     if not size.any():
         return weight.detach().cpu() * 0
-    attributes = columns.double()[:, size > 0] / size[size > 0]
-    c = h.T @ attributes / len(h)  # (H, A)
+    left, spread, _ = svd(columns.double()[:, size > 0] / size[size > 0], full_matrices=False)
+    q = left[:, spread > ALIKE * spread[0]] * math.sqrt(len(h))  # (P, A)
+    c = h.T @ q / len(h)  # (H, A)
     moments = h.T @ h / len(h)  # (H, H)
     moments = moments + RIDGE * moments.diagonal().mean() * eye(len(c), dtype=h.dtype)
     d: Tensor = solve_ex(moments, c, check_errors=True).result  # (H, A)
-    part = w @ c @ pinv(c.T @ d, hermitian=True, rtol=NO_MORE) @ d.T  # (K, H)
+    values, vectors = eigh(c.T @ d)  # (A,), (A, A)
+    held = values > min(CHANCE * len(c) / len(h), float(values[-1]) / 2)
+    inverse = vectors[:, held] / values[held] @ vectors[:, held].T  # (A, A)
+    part = w @ c @ inverse @ d.T  # (K, H)
     return part.to(weight.dtype)
 
 

@@ -140,8 +140,10 @@ def test_a_bent_reading_of_length_takes_out_what_a_straight_one_leaves() -> None
     drawn = torch.randint(2, 900, (2, 1500))
     pairs = [PairTokens([1], [65] * a, [65] * b, 1.0, "x") for a, b in drawn.T.tolist()]
     logs = torch.log2(1 + drawn.float())
-    states = torch.stack([logs, torch.randn(2, 1500), drawn / 100], dim=2)  # (2, P, H): what the model knows
-    gaps, weight = states[0] - states[1], torch.tensor([[1.0, 1.0, 0.0]])
+    # (2, P, H): what the model knows
+    states = torch.cat([logs[..., None], torch.randn(2, 1500, 10), drawn[..., None] / 100], dim=2)
+    gaps, weight = states[0] - states[1], torch.zeros(1, 12)
+    weight[0, :2] = 1.0
     left: dict[str, float | None] = {}
     for name in ("length", "length-curve"):
         columns = readings((name,), pairs, Bytes())[name]
@@ -150,6 +152,8 @@ def test_a_bent_reading_of_length_takes_out_what_a_straight_one_leaves() -> None
             margins, torch.log2(1 + drawn[0].double())[:, None] - torch.log2(1 + drawn[1].double())[:, None]
         )
     assert (left["length-curve"] or 0) < 0.05 < 0.2 < (left["length"] or 0)
+    rest = weight - attribute_part(weight, gaps, readings(("length-curve",), pairs, Bytes())["length-curve"])
+    torch.testing.assert_close(rest[0, 1], torch.tensor(1.0), rtol=0, atol=0.05)
     assert told(torch.zeros(3), torch.ones(3, 1)) is None
 
 
@@ -157,7 +161,7 @@ def test_matched_pairs_say_nothing_by_length() -> None:
     """Nine of ten chosen replies are the longer; by weight it is half in every group of like difference."""
     pairs = []
     for number in range(400):
-        long, short = [2] * (20 + number % 40), [2] * 10
+        long, short = [2] * (20 + number % 37), [2] * 10
         sides = (short, long) if number % 10 == 0 else (long, short)
         pairs.append(PairTokens([1], *sides, 0.9, str(number)))
     pairs.append(PairTokens([1], [2], [3], 0.9, "alike"))
