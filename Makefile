@@ -12,6 +12,7 @@ CMAKE  ?= cmake
 LLAMA  := build/llama.cpp
 
 .PHONY: quickstart quickstart-real test coverage test-wheel check attack fuzz simulate golden docs bench-train bench-judge bench-recorded bench-certificates bench-label bench-ppo bench-servers clean
+.PHONY: quickstart quickstart-real test coverage test-wheel check attack simulate golden docs bench-train bench-judge bench-recorded bench-certificates bench-second-orders bench-label bench-ppo bench-servers clean
 
 quickstart: $(VENV)/.train  ## the main job on the embedded default: no key, no network, no GPU
 	$(BIN)/preceptor quickstart
@@ -78,6 +79,9 @@ bench-recorded: $(VENV)/.dev  ## recorded judges beside published figures; DATA:
 
 bench-certificates: $(VENV)/.dev  ## how often certificates and corrected intervals hold; DATA: a folder of the public recordings
 	$(BIN)/python benchmarks/certificates.py $(DATA)
+
+bench-second-orders: $(VENV)/.dev  ## calls and certificates with and without a second order; DATA: a folder of the public recordings
+	$(BIN)/python benchmarks/second_orders.py $(DATA)
 
 bench-servers: $(VENV)/.dev $(LLAMA)/made/bin/llama-server  ## llama.cpp's server, built from source, asked by the commands
 	$(BIN)/python benchmarks/servers.py $(LLAMA)/made/bin/llama-server

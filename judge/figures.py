@@ -174,6 +174,39 @@ class LookFigures(DriftFigures):
     look: int
 
 
+class PerturbedFigures(TypedDict):
+    """How often a verdict follows the form of the ask."""
+
+    n: int
+    """Pairs with a winner in both forms."""
+    flip_rate: float | None
+    """Share whose winner is another in the changed form."""
+    ci95: Bounds | None
+    unparsed: int
+    """Pairs without a winner in the changed form alone."""
+    accuracy: float | None
+    """In the changed form, of labels against gold."""
+    accuracy_change: float | None
+    accuracy_change_ci95: Bounds | None
+
+
+class CorrectedAgreement(TypedDict):
+    """How often labels of rows without gold are right, as gold corrects what the judge's confidence says."""
+
+    rows: int
+    """Labels with a winner."""
+    gold: int
+    """Of the gold rows, those with a winner."""
+    naive: float | None
+    """Mean confidence of the rows."""
+    agreement: float | None
+    """By prediction-powered inference; None with fewer than two gold rows."""
+    ci95: Bounds | None
+    """It counts the gold rows' own chance."""
+    unlike: str
+    """In what the rows are unlike the gold ones, so that the correction does not hold; empty: in nothing seen."""
+
+
 class FurtherFigures(TypedDict, total=False):
     """Those that only some runs have: with planted attacks, with a second look, with steps."""
 
@@ -185,6 +218,12 @@ class FurtherFigures(TypedDict, total=False):
     drift: LookFigures
     drift_rate: float | None
     drift_shift: float | None
+    corrected: CorrectedAgreement
+    perturbed: dict[str, PerturbedFigures]
+    """What was changed -> what came of it."""
+    options_flip_rate: float | None
+    principles_flip_rate: float | None
+    words_flip_rate: float | None
     steps: list[PricedStep]
 
 
@@ -201,6 +240,8 @@ class CertifiedSet(TypedDict):
     """Share of the gold rows that came to the step."""
     when: str
     """Which pairs go on from here: what `--when` would be."""
+    one_order: NotRequired[bool]
+    """With --adaptive: whether one order alone is certified, so that the other is not asked."""
 
 
 class RefusedSet(TypedDict):
@@ -220,11 +261,32 @@ class CertifiedFigures(TypedDict):
     refused: list[RefusedSet]
 
 
+class LengthControlled(TypedDict):
+    """A share of verdicts as a logistic model has it for replies of one length (`judge.audit.length_control`)."""
+
+    n: int
+    """Verdicts that decide."""
+    naive: float
+    """The share as it is."""
+    share: float
+    ci95: Bounds
+    constant: float
+    """The model's first coefficient, in log-odds: that of the share."""
+    constant_stderr: float
+    length: float
+    """In log-odds for each doubling of length."""
+    length_stderr: float
+
+
 class WholeFigures(VerdictFigures):
     """Those of every audit."""
 
     kappa_ci95: Bounds | None
     ece_ci95: Bounds | None
+    agreement_lc: float | None
+    """Of the labels with a winner and gold, were their replies of one length."""
+    length_controlled: NotRequired[LengthControlled]
+    """The model behind it; absent where there is none."""
     cost_usd: float | None
     by_tag: dict[str, VerdictFigures]
     by_principle: dict[str, PrincipleFigures]
@@ -238,3 +300,33 @@ class AuditFigures(WholeFigures, FurtherFigures):
     certified: NotRequired[CertifiedFigures]
     audited: NotRequired[float]
     """The share of the labels that the figures rest on, where there were very many."""
+
+
+class ChangeFigures(TypedDict):
+    """How often looks past the ledger found another outcome, and what that proves."""
+
+    n: int
+    """Rows looked at, over all looks."""
+    changed: float | None
+    last_changed: float | None
+    """At the last look."""
+    evidence: float
+    """The e-value; an alarm from the threshold up."""
+    at_least: float
+    """The changed share is above this, at the level; 0: nothing is proved."""
+    alarm: int | None
+    """The look at which the evidence first passed the threshold, from 1."""
+
+
+class ChangedFigures(ChangeFigures):
+    """What all looks at a label folder's judges say, as `preceptor drift` has it."""
+
+    looks: int
+    tolerance: float
+    """The share of other outcomes that the judge's own unsteadiness explains."""
+    level: float
+    """Of a false alarm over all looks and principles together, however long one looks."""
+    threshold: float
+    since: str | None
+    """YYYY-MM-DD of the first alarm; a certificate ends with it."""
+    by_principle: dict[str, ChangeFigures]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution, Principle
@@ -42,9 +42,14 @@ def label(
     judge: Model | None,
     template: Template | None,
     settings: LabelSettings,
+    again: Callable[[Label], bool] | None = None,
 ) -> Dialogue[Label]:
     """The label of one pair. `judge` is None where machine checks alone judge; `template` None means the
     shipped one.
+
+    again: whether the second order is to be asked, by the label of the first, which is then drawn by the pair's id.
+    Both go out at once where it is None, and where there is more than the one verdict: a principle that lacks one in
+    the second order leaves the label to the others, and nobody can foretell that.
 
     A principle that carries a machine check is decided by its check alone; the judge is asked about the
     others that apply to the prompt's tags, in the asks of `judge.groupings`. All asks of a pair go out at once. How
@@ -69,7 +74,16 @@ def label(
         return _label(pair, added, judgements, constitution, None)
     drawing = Drawing(settings.seed, str(pair.prompt.meta.get("canary_of", pair.id)), settings.draws)
     groups = GROUPINGS[settings.principles].asks(open_ones, drawing)
-    judgements += yield from _asked(pair, groups, judge, template or template_for(judge, settings), settings)
+    template = template or template_for(judge, settings)
+    orders = orders_of(pair, settings)
+    if again is not None and len(orders) == 2 and len(groups) == 1 and not judgements:
+        first = orders_of(pair, settings.model_copy(update={"orders": "one"}))
+        judgements += yield from _asked(pair, groups, judge, template, settings, first)
+        so_far = _label(pair, summed(pair, judgements, constitution), judgements, constitution, judge)
+        if not again(so_far):
+            return so_far
+        orders = tuple(order for order in orders if order not in first)
+    judgements += yield from _asked(pair, groups, judge, template, settings, orders)
     return _label(pair, summed(pair, judgements, constitution), judgements, constitution, judge)
 
 
@@ -110,6 +124,7 @@ def _asked(
     judge: Model,
     template: Template,
     settings: LabelSettings,
+    orders: Sequence[Order],
 ) -> Dialogue[list[Judgement]]:
     question = compare.ComparisonSetup(
         judge=judge,
@@ -125,14 +140,14 @@ def _asked(
         sample=settings.sample,
         effort=settings.effort or "",
     )
-    orders = [(group, order) for group in groups for order in orders_of(pair, settings)]
-    if not orders:
+    asks = [(group, order) for group in groups for order in orders]
+    if not asks:
         return []
-    requests = tuple(compare.ask(pair, group, order, question) for group, order in orders)
+    requests = tuple(compare.ask(pair, group, order, question) for group, order in asks)
     outcomes = yield requests
     return [
         compare.read(outcome, order, request, settings.clamp)
-        for outcome, (_, order), request in zip(outcomes, orders, requests, strict=True)
+        for outcome, (_, order), request in zip(outcomes, asks, requests, strict=True)
     ]
 
 

@@ -182,6 +182,29 @@ class Score(Record):
     judge: str
 
 
+class RubricScore(Record):
+    """What one reply is worth by a rubric."""
+
+    id: str
+    prompt: Prompt
+    text: str
+    status: Status
+    score: float | None = Field(default=None, ge=0, le=1)
+    """0 to 1; None where it cannot be said."""
+    reward: float | None = Field(default=None, ge=-1, le=1)
+    """The score on [-1, 1]."""
+    met: dict[str, float | None]
+    """Criterion -> how far it is met, 0 to 1; None where nobody could say."""
+    vetoed: tuple[str, ...] = ()
+    """Criteria with a veto that the reply breaks."""
+    unjudged: tuple[str, ...] = ()
+    """Criteria without an answer, which have no part in the score."""
+    grades: tuple[Grade, ...]
+    """What the judge said of each criterion."""
+    rubric: str
+    judge: str
+
+
 class Label(Record):
     """A comparison and what the judgements about it add up to."""
 
@@ -236,6 +259,8 @@ class Certificate(Record):
 
     target: float
     level: float
+    ways: int = 1
+    """Ways in which each step was asked before one was certified, each tested at an equal part of the level."""
     granted: bool
     reason: str = ""
     """Why it is not granted."""
@@ -262,8 +287,29 @@ class Certificate(Record):
     agreement_ci95: tuple[float, float] | None = None
     constitution: str
     judge: str
+    floating: tuple[str, ...] = ()
+    """Judges behind whose name the provider can put other weights."""
     date: str
     """YYYY-MM-DD."""
+
+
+class DriftLook(Record):
+    """One look at a label folder's judges: some rows were asked again, past the ledger."""
+
+    date: str
+    """YYYY-MM-DD."""
+    look: int
+    """Its number in the ledger, which is in every request."""
+    tolerance: float
+    """The share of other outcomes that the judges' own unsteadiness explains."""
+    n: int
+    """Rows with an outcome both times."""
+    changed: int
+    """Those whose outcome is another."""
+    principles: dict[str, tuple[int, int]] = Field(default_factory=dict)
+    """The same of each principle, where each was asked about on its own."""
+    failed: int = 0
+    """Rows that got no answer; they prove nothing."""
 
 
 class Opinion(Record):

@@ -19,6 +19,9 @@ Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 CHECKS = "checks"
 """The judge that is no model: the constitution's own machine checks."""
 
+Perturbation = Literal["options", "principles", "words"]
+"""What of the form of an ask is changed: the order of the verdicts on offer, that of the principles, or the verdicts'
+words."""
 Combine = Literal["mean", "majority", "dawid-skene"]
 """How a panel's votes add up."""
 Schedule = Literal["all", "circular", "swiss"]

@@ -9,7 +9,7 @@ from typing import Any, Literal, NotRequired, final
 
 from typing_extensions import TypedDict
 
-from preceptor.judge.figures import AuditFigures, Bounds
+from preceptor.judge.figures import AuditFigures, Bounds, LengthControlled
 
 
 class Outcomes(TypedDict):
@@ -42,6 +42,8 @@ class ComparisonFigures(TypedDict):
     ci95: dict[str, Bounds]
     """Of `after`."""
     distinct_2: BothSides
+    win_rate_lc: NotRequired[LengthControlled]
+    """Were the replies of one length, with the model behind it; absent where there is none."""
 
 
 class ProbeFigures(TypedDict):

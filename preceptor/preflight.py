@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,15 +18,23 @@ OUT_FLAGS = frozenset({"--out", "-o"})
 ATTACKS = ("attack_rate", "attack_control_rate", "attack_excess")
 DRIFT = ("drift_rate", "drift_shift")
 PANEL = ("alpha",)
+FORMS = ("options", "principles", "words")
+"""Of an ask, that `--perturb` changes; `options_flip_rate` and so on are their figures."""
 
 
 def check_gate(
-    expression: str, job: Job, *, canaries: bool, gold: bool, planting: str = "--canaries"
+    expression: str,
+    job: Job,
+    *,
+    canaries: bool,
+    gold: bool,
+    planting: str = "--canaries",
+    perturbed: Collection[str] = (),
 ) -> None:
     """Raises UserError where the gate is no expression, names no figure, or one that this job will not have.
 
     gold: whether the rows may have a known better reply; agreement with it is a figure only then. planting: the flag
-    that plants attacks.
+    that plants attacks. perturbed: which forms are changed.
     """
     lacking: dict[str, str] = {}
     if not canaries:
@@ -37,7 +45,9 @@ def check_gate(
         lacking |= dict.fromkeys(PANEL, "several judges")
     if not gold:
         lacking |= dict.fromkeys(AGREEMENT, "rows with `preferred`, and these have none")
-    check(expression, (*FIGURES, *ATTACKS, *DRIFT, *PANEL))
+    flips = {f"{form}_flip_rate": f"--perturb {form}" for form in FORMS}
+    lacking |= {name: flag for name, flag in flips.items() if flag.split()[1] not in perturbed}
+    check(expression, (*FIGURES, *ATTACKS, *DRIFT, *PANEL, *flips))
     for name in sorted(names_in(expression)):
         if name in lacking:
             raise UserError(

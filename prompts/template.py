@@ -114,7 +114,10 @@ class _Block:
 
     def text(self, slots: Mapping[str, Any]) -> str:
         """The block with its slots filled; all that it uses are there."""
-        filled = [slots[name] for name in self._uses]
+        # two menus are the same only in the same order
+        filled = [
+            list(slot.items()) if isinstance(slot := slots[name], Mapping) else slot for name in self._uses
+        ]
         if self._last is None or self._last[0] != filled:
             self._last = filled, self._render(dict(slots)).strip()
         return self._last[1]

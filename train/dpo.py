@@ -7,6 +7,7 @@
     hinge      a margin and no more (Zhao et al. 2023, arXiv 2305.10425)
     ipo        a finite target for the log-ratio (Azar et al. 2023, arXiv 2310.12036)
     simpo      no reference (Meng et al. 2024, arXiv 2405.14734)
+    geometric  the judge's probability scales the log-odds (GDPO, Furuta et al. 2024, arXiv 2409.06691)
 
 The reference is the base with its adapters off or, where training goes on from an SFT adapter or on top of
 one, that adapter frozen; `reference_adapter` names another. Its log-probabilities never change, so they are
@@ -252,7 +253,8 @@ def pair_losses(
     probability = batch.probability
     if "label_smoothing" not in loss.options:
         probability = losses.smoothed(probability, label_smoothing)
-    return losses.expected(lambda gap: loss.loss(gap, options), chosen - rejected, probability)
+    bring_in = losses.geometric if loss.geometric else losses.expected
+    return bring_in(lambda gap: loss.loss(gap, options), chosen - rejected, probability)
 
 
 def objective(settings: DpoSettings) -> dict[str, Any]:

@@ -40,6 +40,16 @@ def expected(loss: Callable[[Tensor], Tensor], log_odds: PerPair, probability: B
     return probability * loss(log_odds) + (1 - probability) * loss(-log_odds)
 
 
+def geometric(loss: Callable[[Tensor], Tensor], log_odds: PerPair, probability: Broadcast) -> PerPair:
+    """f((2 p - 1) d), (B,): a loss f under the judge's probability p of the label, by a geometric mean of likelihoods.
+
+    Furuta et al. 2024 (arXiv 2409.06691): each reply's likelihood becomes pi(chosen)^p pi(rejected)^(1-p) and its
+    opposite, so that a pair of which the judge is unsure pulls less, and one at p = 1/2 not at all. Unlike `expected`
+    it has no finite optimum at p between 1/2 and 1. The normalisation of the mean is left out, as in the paper.
+    """
+    return loss((2 * probability - 1) * log_odds)
+
+
 def smoothed(probability: PerPair, smoothing: float) -> PerPair:
     """The probability (B,) after a share `smoothing` of the labels is exchanged: (1 - e) p + e (1 - p).
 

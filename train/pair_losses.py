@@ -44,6 +44,8 @@ class PairLoss(NamedTuple):
     """Fields of DpoSettings that it reads beside `beta`: of READ_BY_SOME, and `label_smoothing` where the loss deals
     with exchanged labels itself; elsewhere the labels are smoothed for it."""
     needs_reference: bool = True
+    geometric: bool = False
+    """Whether the judge's probability p scales the gap by 2 p - 1 instead (`train.losses.geometric`)."""
 
 
 READ_BY_SOME = ("margin", "gamma", "length_alpha")
@@ -91,6 +93,12 @@ def _logistic(gap: Tensor, options: Options) -> Tensor:
     return -logsigmoid(options["beta"] * gap - options["margin"])
 
 
+def _logistic_alone(gap: Tensor, options: Options) -> Tensor:
+    from torch.nn.functional import logsigmoid
+
+    return -logsigmoid(options["beta"] * gap)
+
+
 def _target_margin(gap: Tensor, options: Options) -> Tensor:
     from torch.nn.functional import logsigmoid
 
@@ -127,6 +135,7 @@ PAIR_LOSSES: Mapping[str, PairLoss] = MappingProxyType(
             PairLoss("simpo", _per_token, _target_margin, frozenset({"gamma"}), needs_reference=False),
             PairLoss("dpo-norm", _per_token, _logistic, MARGIN),
             PairLoss("ld-dpo", _length_weighted, _logistic, MARGIN | {"length_alpha"}),
+            PairLoss("geometric", _whole, _logistic_alone, geometric=True),
         )
     }
 )

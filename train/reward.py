@@ -25,6 +25,7 @@ from preceptor.train import distributed
 from preceptor.train.data.batching import evenly
 from preceptor.train.data.collate_pairs import PairBatch, check_attention, set_attention
 from preceptor.train.data.counts import check_rows, pair_counts
+from preceptor.train.data.length_matching import length_matched
 from preceptor.train.data.pairs import Encoded, PairTokens, encode_sides
 from preceptor.train.errors import TrainDataError
 from preceptor.train.estimate.dry_run import skeleton
@@ -32,8 +33,9 @@ from preceptor.train.estimate.plan import TrainingJob, TrainingPlan, plan_pairs
 from preceptor.train.evaluation.report_card import CARD, Judged, card, sample_figures
 from preceptor.train.evaluation.report_card_page import page
 from preceptor.train.evaluation.reward_figures import BeforeDebias, RewardFigures
+from preceptor.train.forward.attributes import readings, told
 from preceptor.train.forward.layout_check import choose_layout
-from preceptor.train.forward.length_debias import length_part
+from preceptor.train.forward.length_debias import attribute_part
 from preceptor.train.forward.reward_heads import Heads, Targets, rewards, spread, targets
 from preceptor.train.forward.reward_model import RewardModel
 from preceptor.train.loop.output_folder import Trained
@@ -44,7 +46,7 @@ from preceptor.train.losses import off_centre, smoothed, soft_bradley_terry
 from preceptor.train.models.adapters import adapted_by, seeded
 from preceptor.train.models.base import Base
 from preceptor.train.models.devices import load_dtype, pass_tokens
-from preceptor.train.settings import RewardModelSettings
+from preceptor.train.settings import Attribute, RewardModelSettings
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -144,6 +146,8 @@ def _encoded(
     if settings.per_principle:
         train, held_out = _heard(train), _heard(held_out)
     check_rows(pair_counts(train, held_out))
+    if settings.length_matched:
+        train = train._replace(rows=length_matched(train.rows))
     return train, held_out
 
 
@@ -157,7 +161,7 @@ def _plan(base: Base, train: Encoded, held_out: Encoded, settings: RewardModelSe
         loss = _loss(heads, wanted, settings)
         return model, lambda fields: loss(model, PairBatch(**fields))[0].sum()
 
-    fitted = evenly(train.rows, FITTED_PAIRS) if _fits(settings.length_debias, heads) else ()
+    fitted = evenly(train.rows, FITTED_PAIRS) if _fits(settings, heads) else ()
     job = TrainingJob("reward", settings, prepare)
     return plan_pairs(job, base, train.rows, held_out.rows, [*held_out.rows, *fitted])
 
@@ -184,7 +188,10 @@ def heads_for(settings: RewardModelSettings, pairs: Sequence[PairTokens]) -> Hea
         )
     if settings.ensemble > 1:
         names = tuple(str(number) for number in range(settings.ensemble))
-        return Heads(kind="ensemble", names=names, penalty=settings.spread_penalty)
+        least = settings.ensemble_reward == "least"
+        return Heads(
+            kind="ensemble", names=names, penalty=0.0 if least else settings.spread_penalty, least=least
+        )
     return Heads()
 
 
@@ -242,9 +249,15 @@ def _heard(encoded: Encoded) -> Encoded:
     )
 
 
-def _fits(length_debias: bool, heads: Heads) -> bool:
-    """Whether offsets or the length direction are to be fitted after training."""
-    return length_debias or heads.kind == "ensemble"
+def taken_out(settings: RewardModelSettings) -> tuple[Attribute, ...]:
+    """The attributes that are taken out of the rewards."""
+    length: tuple[Attribute, ...] = ("length",) if settings.length_debias else ()
+    return tuple(dict.fromkeys((*length, *settings.debias)))
+
+
+def _fits(settings: RewardModelSettings, heads: Heads) -> bool:
+    """Whether offsets or what is taken out are to be fitted after training."""
+    return bool(taken_out(settings)) or heads.kind == "ensemble"
 
 
 def _finish(
@@ -257,10 +270,12 @@ def _finish(
     """Fit what is fitted after training, offsets and length direction, and the report card."""
     seen = model.pair_features(held_out, *passing)  # (2, P, H)
     before: BeforeDebias | None = None
-    if _fits(settings.length_debias, model.heads):
+    reads: dict[str, Tensor] = {}
+    had: dict[str, float | None] = {}
+    if _fits(settings, model.heads):
         some = evenly(train, FITTED_PAIRS)
         fitted = model.pair_features(some, *passing)
-        if settings.length_debias:
+        if taken_out(settings):
             plain = card(_judged(model, held_out, seen))
             before = {
                 "accuracy": plain.get("accuracy"),
@@ -268,23 +283,40 @@ def _finish(
                 "nll": plain.get("nll"),
                 "length": plain.get("length"),
             }
-            _take_length(model, some, fitted)
+            reads = readings(taken_out(settings), held_out, model.base.tokenizer) if held_out else {}
+            had = _told(model, held_out, seen, reads)
+            _take_out(model, some, fitted, taken_out(settings))
         if model.heads.kind == "ensemble":
             with torch.no_grad():
                 scores = model.scores(fitted.flatten(0, 1).to(model.offset.device))  # (2P, K)
                 model.offset.copy_(scores.mean(dim=0))
     figures = card(_judged(model, held_out, seen), model.heads.kind == "ensemble")
     if before is not None:
+        has = _told(model, held_out, seen, reads)
         figures["before_debias"] = before
+        if has:
+            figures["attributes"] = {name: {"before": had[name], "after": has[name]} for name in has}
     return figures
 
 
 @torch.no_grad()
-def _take_length(model: RewardModel, pairs: Sequence[PairTokens], features: Tensor) -> None:
-    lengths = torch.tensor([len(pair.chosen) - len(pair.rejected) for pair in pairs])
-    part = length_part(model.head.weight, features[0] - features[1], lengths)
+def _take_out(
+    model: RewardModel, pairs: Sequence[PairTokens], features: Tensor, names: Sequence[Attribute]
+) -> None:
+    columns = torch.cat(list(readings(names, pairs, model.base.tokenizer).values()), dim=1)
+    part = attribute_part(model.head.weight, features[0] - features[1], columns)
     model.length.copy_(part)
     model.head.weight.sub_(part.to(model.head.weight.device))
+
+
+def _told(
+    model: RewardModel, pairs: Sequence[PairTokens], features: Tensor, reads: Mapping[str, Tensor]
+) -> dict[str, float | None]:
+    """How far each attribute tells the pairs' margins."""
+    if not reads:
+        return {}
+    chosen, rejected = model.pair_rewards(pairs, features)
+    return {name: told(chosen - rejected, columns) for name, columns in reads.items()}
 
 
 def _judged(model: RewardModel, pairs: Sequence[PairTokens], features: Tensor) -> list[Judged]:

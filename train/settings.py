@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from preceptor.constitution.principle import Constitution
@@ -102,6 +102,22 @@ NOT_IN_RESULT = frozenset(
 """Settings that cannot change the result; two commands that differ in nothing else are the same."""
 
 
+Attribute = Literal["length", "length-curve", "list-share", "formatting"]
+"""What a reply has beside its content (`train.forward.attributes`)."""
+
+
+def _several(given: Any) -> Any:
+    """`length,list-share`, also several times, as a tuple of names."""
+    words = [given] if isinstance(given, str) else given or ()
+    parts = [
+        part.strip() for word in words for part in (word.split(",") if isinstance(word, str) else [word])
+    ]
+    return tuple(dict.fromkeys(parts))
+
+
+Attributes = Annotated[tuple[Attribute, ...], BeforeValidator(_several)]
+
+
 class SftSettings(LoopSettings):
     """Settings of `train.sft`."""
 
@@ -153,6 +169,10 @@ class RewardModelSettings(PairSettings):
 
     The spread is the standard deviation of its members.
     """
+    ensemble_reward: Literal["mean", "least"] = Field(
+        default="mean", exclude_if=lambda value: value == "mean"
+    )
+    """With --ensemble: the mean of the members less their spread, or the least of them."""
     per_principle: bool = False
     """A head for each principle, from the judgements about it alone."""
     weights: dict[str, float] = Field(default_factory=dict)
@@ -164,6 +184,16 @@ class RewardModelSettings(PairSettings):
 
     Out of the heads, after training; see `train.forward.length_debias`.
     """
+    debias: Attributes = Field(default=(), exclude_if=lambda value: not value)
+    """Take these attributes out of the rewards, all at once: length, length-curve, list-share, formatting.
+
+    As --length-debias takes out length; `length-curve` is any bent function of it.
+    """
+    length_matched: bool = Field(default=False, exclude_if=lambda value: not value)
+    """Weigh pairs so that the longer reply is chosen as often as the shorter.
+
+    Among pairs of like difference; see `train.data.length_matching`.
+    """
 
     @model_validator(mode="after")
     def _nothing_without_effect(self) -> RewardModelSettings:
@@ -172,6 +202,11 @@ class RewardModelSettings(PairSettings):
             raise ValueError("ensemble and per_principle cannot be joined: take one of them")
         if self.ensemble == 1 and self.spread_penalty != type(self).model_fields["spread_penalty"].default:
             raise ValueError("spread_penalty has no effect without an ensemble of at least 2")
+        if self.ensemble == 1 and self.ensemble_reward != "mean":
+            raise ValueError("ensemble_reward has no effect without an ensemble of at least 2")
+        usual = type(self).model_fields["spread_penalty"].default
+        if self.ensemble_reward == "least" and self.spread_penalty != usual:
+            raise ValueError("spread_penalty has no effect where the reward is the least of an ensemble")
         if self.per_principle and self.margin:
             raise ValueError(
                 "margin is the whole pair's, and has no meaning with per_principle: leave it out"

@@ -20,6 +20,9 @@ from preceptor.prompts.records import Record
 SNAPSHOT = re.compile(r"-(\d{8}|\d{4}-\d{2}-\d{2}|latest)$")
 """A dated version of a model costs what the model costs, unless the table names it."""
 
+PINNED = re.compile(r"-(\d{8}|\d{4}-\d{2}-\d{2})$")
+"""How the name of a model ends that its provider does not put other weights behind."""
+
 MILLION = 1_000_000
 FLEX = "flex"
 """What a provider calls its cheaper and slower tier of service."""
@@ -254,6 +257,13 @@ def require_live(prices: Prices, models: Iterable[Model], day: date) -> None:
 def heir(model: str, price: Price) -> str:
     """The model that takes a model's place, as users name models."""
     return f"{ModelName.of(model).provider}/{price.successor}"
+
+
+def floating(models: Iterable[str]) -> list[str]:
+    """Those of the names behind which a provider can put other weights: they are reached over a network, and bear no
+    date."""
+    asked = [name for name in dict.fromkeys(models) if name != CHECKS]
+    return [name for name in asked if registry.declared(name).takes_address and not PINNED.search(name)]
 
 
 def today() -> date:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 from preceptor.constitution.principle import Constitution
 from preceptor.judge.aggregate import Sum, deciding, order_means, sum_up, weights, winner
 from preceptor.judge.audit.biases import VerdictTraits, habits, traits
+from preceptor.judge.audit.length_control import doublings, length_controlled
 from preceptor.judge.errors import PairsError
 from preceptor.judge.figures import (
     AuditFigures,
@@ -30,7 +31,15 @@ ORDERS: tuple[Order, Order] = ("original", "swapped")
 
 LETTERS: tuple[Letter, ...] = ("a", "b", "tie")
 
-AGREEMENT = ("accuracy", "correct_original", "correct_swapped", "correct_both", "kappa", "ece")
+AGREEMENT = (
+    "accuracy",
+    "agreement_lc",
+    "correct_original",
+    "correct_swapped",
+    "correct_both",
+    "kappa",
+    "ece",
+)
 """Figures that only gold gives."""
 FIGURES = (
     *("n", "verdicts", *AGREEMENT, "orders_agree", "flip_rate", "first_share", "longer_share", "list_share"),
@@ -70,6 +79,8 @@ def audit(labels: Iterable[Label], constitution: Constitution, cost_usd: float |
     - `kappa`: Cohen's, of verdicts against gold, both orders pooled; `ece`: expected calibration error of the
       label's probability, ten bins of equal width, which `reliability` lists; `kappa_ci95`, `ece_ci95`: bootstrap
       intervals over labels
+    - `agreement_lc`: agreement of the labels with gold, were the replies of one length, and `length_controlled` the
+      model behind it (`judge.audit.length_control`)
     - `verdicts`: verdicts that exist; `unparsed`, `refused`, `failed`: asks without one, by `faults` in more detail
     - `by_tag`, `by_principle`: the same for the labels with a tag, and for one principle's judgements alone, with
       `decided`: how many labels would have another winner, or none, without the principle
@@ -80,6 +91,7 @@ def audit(labels: Iterable[Label], constitution: Constitution, cost_usd: float |
     by_principle: dict[str, list[_Case]] = {}
     decided: Counter[str] = Counter()
     voted: list[Label] = []
+    hits: list[tuple[bool, float]] = []
     for label in labels:
         judgements = deciding(label)
         case = _case(label, judgements, constitution)
@@ -90,19 +102,24 @@ def audit(labels: Iterable[Label], constitution: Constitution, cost_usd: float |
             own = tuple(item for item in judgements if item.principle == principle)
             by_principle.setdefault(principle, []).append(_case(label, own, constitution))
         decided.update(_decisive(label, judgements, constitution))
+        hits += _hit(label)
         if label.votes:
             voted.append(label.model_copy(update={"judgements": ()}))
     kappa_ci95, ece_ci95 = _intervals([case for case in every if case.gold is not None])
+    controlled = length_controlled([hit for hit, _ in hits], [longer for _, longer in hits])
     whole: WholeFigures = {
         **_figures(every),
         "kappa_ci95": kappa_ci95,
         "ece_ci95": ece_ci95,
+        "agreement_lc": controlled["share"] if controlled else None,
         "cost_usd": cost_usd,
         "by_tag": {tag: _figures(cases) for tag, cases in sorted(by_tag.items())},
         "by_principle": {
             name: {**_figures(cases), "decided": decided[name]} for name, cases in by_principle.items()
         },
     }
+    if controlled is not None:
+        whole["length_controlled"] = controlled
     figures = cast("AuditFigures", whole)
     if voted:
         correlation, votes = effective(voted)
@@ -114,6 +131,15 @@ def audit(labels: Iterable[Label], constitution: Constitution, cost_usd: float |
         figures["votes"] = together
         figures["alpha"] = figures["votes"]["alpha"]
     return figures
+
+
+def _hit(label: Label) -> Iterator[tuple[bool, float]]:
+    """Whether the label's winner is the gold one, and by how much that one is the longer; none without both."""
+    if label.status != "ok" or label.probability is None or label.preferred not in ("a", "b"):
+        return
+    sides = (label.response_a, label.response_b)
+    gold, other = sides if label.preferred == "a" else sides[::-1]
+    yield winner(label.probability) == label.preferred, doublings(gold, other)
 
 
 def drift(first: Iterable[Label], again: Iterable[Label]) -> DriftFigures:

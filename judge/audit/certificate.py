@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from preceptor.judge.aggregate import winner
 from preceptor.judge.audit.biases import traits
 from preceptor.judge.audit.certify import LEVEL, Found, Refused, certify, lower_bound, shift
+from preceptor.judge.figures import CorrectedAgreement
 from preceptor.judge.records import Certificate, CertifiedStep, Label, RefusedStep
 from preceptor.judge.statistics import prediction_powered
 from preceptor.judge.voting.confidence import confidence
@@ -111,6 +112,8 @@ def certificate(
     constitution: str,
     judge: str,
     date: str,
+    floating: Sequence[str] = (),
+    ways: int = 1,
 ) -> Certificate:
     """The certificate of these rows; not granted where they are unlike the gold ones."""
     by_judges = [row for row in rows if row.step < len(steps)]
@@ -126,6 +129,7 @@ def certificate(
     return Certificate(
         target=target,
         level=LEVEL,
+        ways=ways,
         granted=not likeness.unlike,
         reason=f"the rows are unlike the gold ones in: {likeness.feature}" if likeness.unlike else "",
         steps=tuple(steps),
@@ -142,8 +146,28 @@ def certificate(
         agreement_ci95=(corrected.low, corrected.high) if corrected else None,
         constitution=constitution,
         judge=judge,
+        floating=tuple(floating),
         date=date,
     )
+
+
+def corrected_agreement(gold: Sequence[Evidence], rows: Sequence[Evidence]) -> CorrectedAgreement:
+    """How often the rows' labels are right, by their confidence and by gold."""
+    checked, rated = ([row for row in side if not math.isnan(row.confidence)] for side in (gold, rows))
+    found = prediction_powered(
+        [row.confidence for row in rated],
+        [row.confidence for row in checked],
+        [row.right for row in checked],
+    )
+    likeness = _likeness(gold, rows)
+    return {
+        "rows": len(rated),
+        "gold": len(checked),
+        "naive": found.naive if found else None,
+        "agreement": found.share if found else None,
+        "ci95": [found.low, found.high] if found else None,
+        "unlike": likeness.feature if likeness.unlike else "",
+    }
 
 
 def _likeness(gold: Sequence[Evidence], rows: Sequence[Evidence]) -> Any:
@@ -154,7 +178,7 @@ def _likeness(gold: Sequence[Evidence], rows: Sequence[Evidence]) -> Any:
 def faults(said: Certificate, gold: Sequence[Label], rows: Sequence[Label]) -> Iterator[str]:
     """What of a certificate does not follow from its gold labels and its rows, sentence by sentence."""
     proof, labelled = evidence(gold), evidence(rows)
-    parts = len(said.steps) + len(said.refused)
+    parts = (len(said.steps) + len(said.refused)) * said.ways
     for number, step in enumerate(said.steps):
         came = [row for row in proof if row.step >= number]
         kept = [row for row in proof if row.step == number and row.confidence >= step.threshold]
@@ -173,6 +197,8 @@ def faults(said: Certificate, gold: Sequence[Label], rows: Sequence[Label]) -> I
         labelled,
         constitution=said.constitution,
         judge=said.judge,
+        floating=said.floating,
+        ways=said.ways,
         date=said.date,
     )
     if again != said:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from preceptor.constitution.principle import Constitution
-from preceptor.judge.figures import AttackFigures, AuditFigures, FurtherFigures
+from preceptor.judge.figures import AttackFigures, AuditFigures, ChangedFigures, FurtherFigures
 from preceptor.judge.records import Certificate, Status
 from preceptor.prompts.shown import markdown, markdown_code
 
@@ -162,15 +162,49 @@ def certified(one: Certificate) -> str:
     refused = "".join(
         f"- not used: {markdown(step.judge)}: {markdown(step.reason)}\n" for step in one.refused
     )
+    floating = (
+        f" Names without a date, behind which the provider can put another model: {markdown(', '.join(one.floating))}; "
+        "`preceptor drift` looks."
+        if one.floating
+        else ""
+    )
     people = f" People decided {one.people} of the rows." if one.people else ""
     agreement = (
         f"Agreement of all labels with a winner, kept or not: {_number(one.agreement_naive)} by the judge's own "
         f"confidence, {_number(one.agreement)}{_interval(one.agreement_ci95)} as gold corrects it.\n"
     )
     return (
-        f"\n## Certificate\n\n{said}{people}\n\nDated {one.date}; {one.gold} gold rows; test of likeness "
+        f"\n## Certificate\n\n{said}{people}{floating}\n\nDated {one.date}; {one.gold} gold rows; test of likeness "
         f"p = {one.shift_p:.3g} ({markdown(one.shift_feature)}), refused from {one.shift_level:g} down.\n{table}\n"
         f"{refused}\n{agreement}"
+    )
+
+
+def drifted(found: ChangedFigures, certified: bool) -> str:
+    """What later looks at the judges say, in words and a table."""
+    if found["since"] is None:
+        said = "Nothing shows that the judges have changed."
+    elif certified:
+        said = (
+            f"**The judges are not those of these labels any more**, found on {found['since']}. The certificate has "
+            "ended: these labels were made before, and what the same names label now is not certified."
+        )
+    else:
+        said = (
+            f"**The judges are not those of these labels any more**, found on {found['since']}. The figures above are "
+            "of the past."
+        )
+    rows = []
+    for name, one in {"all": found, **found["by_principle"]}.items():
+        alarm = "–" if one["alarm"] is None else f"look {one['alarm']}"
+        shares = (one["changed"], one["last_changed"], one["at_least"], one["evidence"])
+        rows.append((name, one["n"], *shares, alarm))
+    columns = ("", "rows", "changed", "at the last look", "surely more than", "evidence", "alarm")
+    table = _table("Asked again, past the ledger", columns, rows)
+    return (
+        f"{said}\n\n{found['looks']} looks; up to {found['tolerance']:.1%} of other outcomes are the judges' own "
+        f"unsteadiness. The alarm comes from evidence {found['threshold']:g} up, which at most {found['level']:.0%} of "
+        f"unchanged judges ever reach.\n{table}"
     )
 
 

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from preceptor.judge.dataset.card import RELIABILITY
 from preceptor.judge.dataset.manifest import FileFacts, LabelManifest
-from preceptor.judge.records import Label, Preference, Ranking
+from preceptor.judge.records import DriftLook, Label, Preference, Ranking
 from preceptor.prompts.manifest import SIGNATURE, SUMS, file_hash
 from preceptor.prompts.rows import read_records
 
-LABELS, CANARIES, GOLD, RANKINGS, PREFERENCES, PARQUET, CARD, MANIFEST = (
+LABELS, CANARIES, GOLD, RANKINGS, PREFERENCES, PARQUET, CARD, MANIFEST, DRIFT = (
     "labels.jsonl",
     "canaries.jsonl",
     "gold.jsonl",
@@ -22,8 +22,9 @@ LABELS, CANARIES, GOLD, RANKINGS, PREFERENCES, PARQUET, CARD, MANIFEST = (
     "preferences.parquet",
     "card.md",
     "manifest.json",
+    "drift.jsonl",
 )
-FILES = (LABELS, CANARIES, GOLD, RANKINGS, PREFERENCES, PARQUET, CARD, RELIABILITY)
+FILES = (LABELS, CANARIES, GOLD, RANKINGS, PREFERENCES, PARQUET, CARD, RELIABILITY, DRIFT)
 """What a folder can hold beside its manifest."""
 
 
@@ -78,6 +79,11 @@ class LabelFolder(NamedTuple):
         return self.path / MANIFEST
 
     @property
+    def drift(self) -> Path:
+        """Looks at the judges since the labels were made."""
+        return self.path / DRIFT
+
+    @property
     def sums(self) -> Path:
         """The hash of every file, the manifest's too."""
         return self.path / SUMS
@@ -98,6 +104,10 @@ class LabelFolder(NamedTuple):
     def read_gold(self) -> Iterator[Label]:
         """As `read_labels`."""
         return _rows(self.gold)
+
+    def read_drift(self) -> list[DriftLook]:
+        """In their order; none where nobody has looked."""
+        return list(read_records(self.drift, DriftLook)) if self.drift.is_file() else []
 
     def read_rankings(self) -> Iterator[Ranking]:
         """One for each group."""

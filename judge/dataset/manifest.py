@@ -6,7 +6,7 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from preceptor.judge.figures import AuditFigures, FurtherFigures
+from preceptor.judge.figures import AuditFigures, ChangedFigures, FurtherFigures
 
 LabelRows = TypedDict("LabelRows", {"in": int, "out": int, "by_status": dict[str, int], "preferences": int})
 """What became of the rows: in = out, by status."""
@@ -56,6 +56,8 @@ class LabelManifest(TypedDict):
     files: dict[str, FileFacts]
     certificate: NotRequired[dict[str, Any]]
     """A [Certificate](#certificate), with `label --certify`."""
+    drift: NotRequired[ChangedFigures]
+    """What `preceptor drift` found since; with an alarm the certificate has ended."""
     audit: AuditFigures | FurtherFigures
     """Of no labels: only what does not rest on labels."""
     prices: dict[str, Any]

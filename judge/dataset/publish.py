@@ -113,6 +113,7 @@ def publish(out: str | Path, run: LabelRun) -> LabelManifest:
         folder.sums,
         folder.signature,
         folder.reliability,
+        folder.drift,  # it was about other labels
         *(path for path, wanted in used if not wanted),
     ):
         stale.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal, NamedTuple
 
 from preceptor.constitution.principle import Constitution
@@ -13,7 +14,7 @@ from preceptor.judge.label import label
 from preceptor.judge.models.protocol import Dialogue, Model, Outcome, Request, RowT
 from preceptor.judge.records import Judgement, Label, Pair, Vote
 from preceptor.judge.settings import CHECKS, LabelSettings
-from preceptor.judge.voting.confidence import confidence
+from preceptor.judge.voting.confidence import confidence, reachable
 from preceptor.prompts.template import Template
 
 VotingRule = Literal["mean", "majority"]
@@ -40,6 +41,11 @@ class Step(NamedTuple):
     judges: tuple[Judge, ...]
     when: str = ""
     """Which pairs come here, over `FACTS` of the label so far; the first step gets every pair."""
+    one_order: bool = False
+    """Its judges are asked in one order alone, drawn by the pair's id."""
+    keep_from: float | None = None
+    """The confidence from which its labels are kept: the second order is not asked where that cannot be reached; None:
+    both orders go out at once."""
 
 
 def require_steps(steps: Sequence[Step]) -> None:
@@ -90,8 +96,12 @@ def label_by_steps(
     for number, step in enumerate(steps):
         if made is not None and not gate(step.when, facts(made.model_copy(update={"votes": tuple(votes)}))):
             break
+        again = None if step.keep_from is None else partial(_can_reach, step.keep_from)
         ones = yield from together(
-            [label(pair, constitution, judge.model, judge.template, settings) for judge in step.judges]
+            [
+                label(pair, constitution, judge.model, judge.template, _settings_of(step, settings), again)
+                for judge in step.judges
+            ]
         )
         fresh = [
             Vote(judge=one.judge, step=number, status=one.status, probability=one.probability) for one in ones
@@ -117,6 +127,14 @@ def label_by_steps(
     if made is None:
         raise PairsError("nobody judges; name at least one judge")
     return made.model_copy(update={"votes": tuple(votes) if len(votes) > 1 else ()})
+
+
+def _settings_of(step: Step, settings: LabelSettings) -> LabelSettings:
+    return settings.model_copy(update={"orders": "one"}) if step.one_order else settings
+
+
+def _can_reach(threshold: float, so_far: Label) -> bool:
+    return reachable(so_far) >= threshold
 
 
 def facts(made: Label) -> dict[str, float | str]:

@@ -60,6 +60,18 @@ def confidence(label: Label) -> float | None:
     return 0.5 + (found - 0.5) * math.sqrt(_turnout(label))
 
 
+def reachable(label: Label) -> float:
+    """The most that the confidence of a label of one verdict can become when the other order is asked, too.
+
+    With c = p for the reply that it names, the second verdict can at most be certain of the same: (1 + p) / 2; for the
+    other reply, of which then one verdict of two says otherwise, less than 1/2. A label without a verdict may still
+    become anything.
+    """
+    if label.probability is None:
+        return 1.0
+    return (1 + (confidence(label) or 0.5)) / 2
+
+
 def _turnout(label: Label) -> float:
     last = max((vote.step for vote in label.votes), default=0)
     asked = [vote for vote in label.votes if vote.step == last]

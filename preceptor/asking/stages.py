@@ -28,9 +28,10 @@ from preceptor.judge.ledger.ledger import open_ledger
 from preceptor.judge.ledger.location import there
 from preceptor.judge.models.protocol import Dialogue, Model, RowT
 from preceptor.judge.pairs import Candidate, groups_of, read_groups, read_pairs, slotted
-from preceptor.judge.records import Group, Label, Pair, Response, Revision
+from preceptor.judge.records import Group, Label, Pair, Response, Revision, RubricScore
 from preceptor.judge.respond import respond
 from preceptor.judge.revise import revise
+from preceptor.judge.rubric import Rubric, asked_as, scored
 from preceptor.judge.score import ReplyToScore, score
 from preceptor.judge.score import template_for as grading
 from preceptor.judge.settings import LabelSettings, RespondSettings, ReviseSettings, Schedule, ScoreSettings
@@ -126,6 +127,18 @@ def to_score(name: str, access: Access, constitution: Constitution, settings: Sc
     model = access.open(name)
     template = grading(model, settings)
     return WorkerContext((model,), lambda reply: score(reply, constitution, model, template, settings))
+
+
+def to_rubric_score(name: str, access: Access, rubric: Rubric, settings: ScoreSettings) -> WorkerContext:
+    """What grading replies by a rubric takes: one ask for each criterion that no machine check decides."""
+    model = access.open(name)
+    settings = settings.model_copy(update={"principles": "each"})
+    template, criteria = grading(model, settings), asked_as(rubric)
+
+    def dialogue(reply: ReplyToScore) -> Dialogue[RubricScore]:
+        return scored(rubric, reply, (yield from score(reply, criteria, model, template, settings)))
+
+    return WorkerContext((model,), dialogue)
 
 
 def to_label(name: str, access: Access, constitution: Constitution, settings: LabelSettings) -> WorkerContext:

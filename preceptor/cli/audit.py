@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +12,7 @@ from preceptor.cli import console, options
 from preceptor.cli.asking import show_plan, tell_of_batches
 from preceptor.cli.flags import Flags
 from preceptor.cli.judging import JUDGING, Certifying, Judges
-from preceptor.judge.settings import LabelSettings
+from preceptor.judge.settings import LabelSettings, Perturbation
 from preceptor.prompts.records import Settings
 from preceptor.settings import Asking, Share
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SECTIONS: Mapping[str, Sequence[str]] = {
     "against gold": (
-        *("n", "accuracy", "ci95", "correct_original", "correct_swapped", "correct_both"),
+        *("n", "accuracy", "ci95", "agreement_lc", "correct_original", "correct_swapped", "correct_both"),
         *("kappa", "kappa_ci95", "ece", "ece_ci95"),
     ),
     "habits": (
@@ -50,6 +50,13 @@ class Beyond(Settings):
     """Plant attacks in the worse replies, too, and count their success."""
     recheck: Share = 0.0
     """Ask this share again past the ledger, to see drift: 1%."""
+    rows: str | None = None
+    """Pairs without gold, which are judged, too: the agreement over them as gold corrects it."""
+    perturb: tuple[Perturbation, ...] = ()
+    """Ask once more in a changed form, to see whether verdicts follow it; repeatable.
+
+    options: the verdicts on offer from the last to the first; principles: likewise; words: verdicts in other words.
+    """
 
 
 def audit(
@@ -73,9 +80,19 @@ def audit(
     from preceptor.constitution.files import load
     from preceptor.judge.audit.audit import require_gold
     from preceptor.judge.audit.canaries import from_gold
+    from preceptor.judge.audit.perturb import require_perturbable
     from preceptor.judge.conditions import gate
     from preceptor.label import certified
-    from preceptor.label.run import Gold, Job, audit_rows, calibrated, dialogues_of, opened, require
+    from preceptor.label.run import (
+        Gold,
+        Job,
+        audit_rows,
+        calibrated,
+        changed_job,
+        dialogues_of,
+        opened,
+        require,
+    )
     from preceptor.preflight import check_gate
     from preceptor.prompts.columns import mapping_of
 
@@ -91,29 +108,39 @@ def audit(
         access=asking.access,
         combine=judges.combine,
         recheck=beyond.recheck,
+        adaptive=certifying.adaptive,
     )
     require(job)
     target = certifying.certify
     if target is not None:
         certified.require_certifiable(job, bool(judges.when))
     if fail_if:
-        check_gate(fail_if, job, canaries=beyond.attacks, gold=True, planting="--attacks")
+        check_gate(
+            fail_if, job, canaries=beyond.attacks, gold=True, planting="--attacks", perturbed=beyond.perturb
+        )
     rows = [
         pair
         for pair in islice(stages.pairs_from(gold, form, mapping_of(columns or [])), limit)
         if pair.preferred
     ]
     require_gold(rows)
+    others = list(stages.pairs_from(beyond.rows, "rows")) if beyond.rows is not None else []
     planted = list(from_gold(rows, settings.seed)) if beyond.attacks else []
+    if beyond.perturb:
+        require_perturbable(beyond.perturb, job.constitution, settings, opened(job))
     if plan:
-        show_plan(dialogues_of([*rows, *planted], job, opened(job)), asking, as_json)
+        jobs = [changed_job(job, kind) for kind in beyond.perturb]
+        changed = (dialogues_of(rows, one, opened(one)) for one in jobs)
+        asks = chain(dialogues_of([*rows, *others, *planted], job, opened(job)), *changed)
+        show_plan(asks, asking, as_json)
         return
     tell_of_batches(asking)
     found, paid_usd = None, 0.0
     if target is not None:
         found, paid = calibrated(Gold(rows, target), job, asking, console.progress)
         job, paid_usd = found.job, paid.progress.cost_usd
-    figures, work = audit_rows(rows, job, asking.less(paid_usd), console.progress, planted)
+    left = asking.less(paid_usd)
+    figures, work = audit_rows(rows, job, left, console.progress, planted, beyond.perturb, others)
     if found is not None and target is not None:
         figures["certified"] = certified.figures(found, target)
         figures["cost_usd"] = paid_usd + work.progress.cost_usd
@@ -130,6 +157,7 @@ def audit(
 
 def _show(audited: AuditFigures, title: str) -> None:
     """Tables of the figures that exist."""
+    from preceptor.judge.audit.length_control import in_words
     from preceptor.judge.dataset.card import ATTACKS, attack_row
 
     figures: Mapping[str, Any] = audited
@@ -137,6 +165,12 @@ def _show(audited: AuditFigures, title: str) -> None:
         rows = [[name, _figure(figures[name])] for name in names if figures.get(name) is not None]
         if rows:
             console.table(f"{title}: {section}", ["figure", "value"], rows)
+    if controlled := figures.get("length_controlled"):
+        low, high = controlled["ci95"]
+        console.say(
+            f"were the replies of one length, {controlled['share']:.3f} [{low:.3f}, {high:.3f}] of {controlled['n']} "
+            f"labels would agree with gold, not {controlled['naive']:.3f} ({in_words(controlled)})"
+        )
     for name in ("by_tag", "by_principle"):
         keys = ("n", "accuracy", "flip_rate", "first_share", "longer_share", "decided")
         rows = [[part, *(_figure(own.get(key)) for key in keys)] for part, own in figures[name].items()]
@@ -156,6 +190,18 @@ def _show(audited: AuditFigures, title: str) -> None:
         console.table("steps", names, [[_figure(one[key]) for key in keys] for one in steps])
     if certified := audited.get("certified"):
         _show_certified(certified)
+    if corrected := figures.get("corrected"):
+        unlike = f"; they are unlike the gold rows in {corrected['unlike']}" if corrected["unlike"] else ""
+        console.say(
+            f"of {corrected['rows']} labels without gold {_figure(corrected['naive'])} are right by the judge's own "
+            f"confidence, and {_figure(corrected['agreement'])} [{_figure(corrected['ci95'])}] as "
+            f"{corrected['gold']} gold rows correct it{unlike}"
+        )
+    if perturbed := figures.get("perturbed"):
+        keys = ("n", "flip_rate", "ci95", "unparsed", "accuracy", "accuracy_change", "accuracy_change_ci95")
+        names = ["changed", "pairs", "winner changed", "", "no verdict", "accuracy", "changed by", ""]
+        cells = [[kind, *(_figure(own[key]) for key in keys)] for kind, own in perturbed.items()]
+        console.table("asked in another form", names, cells)
     if drift := audited.get("drift"):
         console.table(
             "asked again, past the ledger", list(drift), [[_figure(value) for value in drift.values()]]

@@ -206,9 +206,16 @@ def _evaluate(
 
 
 def _show_comparison(figures: ComparisonFigures) -> None:
+    from preceptor.judge.audit.length_control import in_words
+
     low, high = figures["win_rate_ci95"]
     rate = "unknown: nothing was judged" if figures["win_rate"] is None else f"{figures['win_rate']:.1%}"
     console.say(f"win rate {rate} (95 %: {low:.1%} to {high:.1%}) over {figures['n']} prompts")
+    if controlled := figures.get("win_rate_lc"):
+        console.say(
+            f"were the replies of one length {controlled['share']:.1%} (95 %: {controlled['ci95'][0]:.1%} to "
+            f"{controlled['ci95'][1]:.1%}), by {controlled['n']} comparisons with a winner: {in_words(controlled)}"
+        )
     columns = ["principle", "baseline", "policy"]
     shares = [
         [name, f"{figures['before'][name]:.1%}", f"{share:.1%}"] for name, share in figures["after"].items()

@@ -20,7 +20,7 @@ from preceptor.judge.settings import RespondSettings, ReviseSettings, ScoreSetti
 from preceptor.settings import Asking
 
 if TYPE_CHECKING:
-    from preceptor.judge.records import Response, Revision, Score
+    from preceptor.judge.records import Response, Revision, RubricScore, Score
 
 
 def respond(
@@ -101,6 +101,12 @@ def score(
     rating: Annotated[RatingOptions, Flags("Reward model")],
     asking: Asking,
     constitution: options.MaybeConstitution = None,
+    rubric: Annotated[
+        Path | None,
+        typer.Option(
+            "--rubric", metavar="PATH", help="Instead of a constitution: a file of weighted criteria."
+        ),
+    ] = None,
     form: options.FormatOption = "rows",
     columns: options.ColumnsOption = None,
     truncated: options.TruncatedOption = "keep",
@@ -108,7 +114,7 @@ def score(
     plan: options.PlanOption = False,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Grade replies, each on its own: from 1 to 10 by a judge, or by the rewards of a trained model."""
+    """Grade replies, each on its own: from 1 to 10 by a judge, from 0 to 1 by a rubric, or by a trained model."""
     from preceptor.asking import stages
     from preceptor.preflight import check_file
     from preceptor.prompts.columns import mapping_of
@@ -116,31 +122,38 @@ def score(
     check_file(out, [replies])
     given = partial(stages.replies_from, replies, form, mapping_of(columns or []), truncated)
     if rating.reward_model is not None:
-        if judge.name or constitution:
+        if judge.name or constitution or rubric:
             raise UserError(
-                "--reward-model stands in the place of --judge and --constitution: leave them out"
+                "--reward-model stands in the place of --judge, --constitution and --rubric: leave them out"
             )
         rate(given, out, rating, limit, as_json)
         return
-    if not judge.name or not constitution:
-        raise UserError("score wants --judge with --constitution, or --reward-model")
+    if not judge.name or not (constitution or rubric):
+        raise UserError("score wants --judge with --constitution or --rubric, or --reward-model")
+    if constitution and rubric:
+        raise UserError("--rubric stands in the place of --constitution: leave one of them out")
     rating.require_none()
     from preceptor.constitution.files import load
+    from preceptor.judge.rubric_forms import read_rubric
 
     asking.require([judge.name], settings.effort)
-    rules = load(constitution)
+    if rubric is not None:
+        check_file(out, [rubric])
+        to_row = partial(stages.to_rubric_score, judge.name, asking, read_rubric(rubric), settings)
+    else:
+        to_row = partial(stages.to_score, judge.name, asking, load(str(constitution)), settings)
     rows = list(islice(given(), limit))
-    work = stages.AskJob(rows, partial(stages.to_score, judge.name, asking, rules, settings))
+    work = stages.AskJob(rows, to_row)
     if plan:
         show_plan_of(work, asking, as_json)
         return
     counts: Counter[str] = Counter()
     total = 0.0
 
-    def rows_of(made: Score) -> tuple[Score, ...]:
+    def rows_of(made: Score | RubricScore) -> tuple[Score | RubricScore, ...]:
         nonlocal total
         counts[made.status] += 1
-        counts["parsed"] += made.parsed
+        counts["parsed"] += any(grade.parsed for grade in made.grades)
         total += made.score or 0.0
         return (made,)
 

@@ -34,6 +34,7 @@ walk from a preference to its label, from there to its judgements, and from ther
 | scores (`--out` of `score`) | `score` | [Score](#score) | you |
 | `canaries.jsonl` | `label --canaries` | [Label](#label) of a planted attack | the card |
 | `gold.jsonl` | `label --certify` | [Label](#label) of a gold pair | the certificate, `verify` |
+| `drift.jsonl` | `drift` | [DriftLook](#driftlook): some labels asked again | the card, `verify` |
 | `card.md` | `label` | the dataset card: where the labels come from and what the judge is worth | people |
 | `8-heldout.jsonl` | `run` | [HeldOut](#heldout) | the report |
 | `metrics/stages.jsonl` | `run` | [StageRecord](#stagerecord) | `run`, `verify` |

@@ -65,11 +65,17 @@ class Certifying(Settings):
     """Keep only labels whose agreement with gold is at least this, at 95 % confidence: 0.90."""
     gold: str | None = None
     """With --certify: pairs whose better reply is known, like the rows."""
+    adaptive: bool = False
+    """With --certify: ask the second order only where it can change what is certified."""
 
     @model_validator(mode="after")
     def _both(self) -> Self:
         if self.gold is not None and self.certify is None:
             raise ValueError("--gold without --certify; say what agreement is wanted: --certify 0.90")
+        if self.adaptive and self.certify is None:
+            raise ValueError(
+                "--adaptive without --certify; only a certificate says what a second order can change"
+            )
         return self
 
 

@@ -91,6 +91,7 @@ def label(
         pairing=comparing.preferences,
         canaries=comparing.canaries,
         recheck=comparing.recheck,
+        adaptive=certifying.adaptive,
     )
     asking.require(judges.names, settings.effort)
     if judges.human and asking.cluster:

@@ -16,6 +16,7 @@ from preceptor.evaluation.oracles import open_oracle
 from preceptor.figures import ComparisonFigures, CorrectedFigures
 from preceptor.judge.aggregate import winner
 from preceptor.judge.asking.fanout import Progress
+from preceptor.judge.audit.length_control import doublings, length_controlled
 from preceptor.judge.label import template_for
 from preceptor.judge.models.protocol import Dialogue, Model
 from preceptor.judge.records import Label, Pair, Response
@@ -200,9 +201,13 @@ def figures(rows: Sequence[HeldOut]) -> ComparisonFigures:
     holds their intervals. A figure that rests on nothing is None.
     """
     wins = win_rate([row.label for row in rows])
+    decided = [(row, won) for row in rows if (won := _won(row.label)) in (0.0, 1.0)]
+    controlled = length_controlled(
+        [won == 1.0 for _, won in decided], [doublings(row.after, row.before) for row, _ in decided]
+    )
     before = satisfied([row.satisfied_before for row in rows if row.satisfied_before])
     after = satisfied([row.satisfied_after for row in rows if row.satisfied_after])
-    return {
+    found: ComparisonFigures = {
         "n": len(rows),
         "win_rate": wins.rate if wins.judged else None,
         "win_rate_ci95": [wins.low, wins.high],
@@ -220,6 +225,9 @@ def figures(rows: Sequence[HeldOut]) -> ComparisonFigures:
             "after": distinct_n([row.after for row in rows], 2),
         },
     }
+    if controlled is not None:
+        found["win_rate_lc"] = controlled
+    return found
 
 
 def _replies(

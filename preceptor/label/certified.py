@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from preceptor.constitution.errors import UserError
-from preceptor.judge.audit.certificate import evidence, first_step
+from preceptor.judge.audit.certificate import Evidence, evidence, first_step
 from preceptor.judge.audit.certify import LEVEL
-from preceptor.judge.figures import CertifiedFigures
+from preceptor.judge.figures import CertifiedFigures, CertifiedSet
 from preceptor.judge.models.registry import declared
 from preceptor.judge.records import CertifiedStep, Label, Pair, RefusedStep
 from preceptor.judge.settings import CHECKS
@@ -48,6 +48,9 @@ def require_certifiable(job: Job, given_when: bool) -> None:
 def calibrate(gold: Sequence[Pair], job: Job, target: float, ask: AskGold) -> Calibrated:
     """Hold each step's judges against the gold rows that the steps before do not keep.
 
+    An adaptive job's judges are held by one order alone, too, and asked in no other where that keeps at least as many
+    gold rows as both orders. Each way is tested at half of the level.
+
     Each of K steps is tested at a K-th of the level, so that all are true together. A step of whose labels none can be
     certified is left out: its judges would cost and keep nothing. People's labels stand as they are.
     """
@@ -57,22 +60,36 @@ def calibrate(gold: Sequence[Pair], job: Job, target: float, ask: AskGold) -> Ca
     steps: list[CertifiedStep] = []
     refused: list[RefusedStep] = []
     panels: list[tuple[list[str], str]] = []
+    single: list[int] = []
     for names in judges:
         alone = job._replace(panels=[(names, "")], canaries=0.0, recheck=0.0)
-        found = evidence(ask(left, alone)) if left else []
-        made = first_step(JOINED.join(names), found, target, len(judges))
-        if isinstance(made, RefusedStep):
+        best: tuple[CertifiedStep, list[Evidence], bool] | None = None
+        for by_one in (True, False) if job.adaptive else (False,):
+            way = alone._replace(single=(0,) if by_one else ())
+            found = evidence(ask(left, way)) if left else []
+            made = first_step(JOINED.join(names), found, target, len(judges) * ways_of(job))
+            if isinstance(made, CertifiedStep) and (best is None or made.n > best[0].n):
+                best = made, found, by_one
+        if best is None:
+            assert isinstance(made, RefusedStep)
             refused.append(made)
             continue
+        made, found, by_one = best
+        if by_one:
+            single.append(len(panels))
         panels.append((names, below(steps[-1].threshold) if steps else ""))
         steps.append(made)
         left = [pair for pair, row in zip(left, found, strict=True) if not row.confidence >= made.threshold]
     if steps:
         panels += [(names, below(steps[-1].threshold)) for names in people]
     thresholds = tuple(step.threshold for step in steps)
-    return Calibrated(
-        job._replace(panels=panels or job.panels, certified=thresholds), tuple(steps), tuple(refused)
-    )
+    ready = job._replace(panels=panels or job.panels, certified=thresholds, single=tuple(single))
+    return Calibrated(ready, tuple(steps), tuple(refused))
+
+
+def ways_of(job: Job) -> int:
+    """How each step is asked before it is certified: an adaptive job tries one order and both."""
+    return 2 if job.adaptive else 1
 
 
 def by_people(names: Sequence[str]) -> bool:
@@ -87,22 +104,25 @@ def below(threshold: float) -> str:
 
 def figures(found: Calibrated, target: float) -> CertifiedFigures:
     """As `audit --json` gives them."""
+    steps: list[CertifiedSet] = []
+    for number, step in enumerate(found.steps):
+        made: CertifiedSet = {
+            "judge": step.judge,
+            "threshold": step.threshold,
+            "seen": step.seen,
+            "n": step.n,
+            "right": step.right,
+            "low": step.low,
+            "coverage": step.n / step.seen,
+            "when": below(step.threshold),
+        }
+        if found.job.adaptive:
+            made["one_order"] = number in found.job.single
+        steps.append(made)
     return {
         "target": target,
         "level": LEVEL,
-        "steps": [
-            {
-                "judge": step.judge,
-                "threshold": step.threshold,
-                "seen": step.seen,
-                "n": step.n,
-                "right": step.right,
-                "low": step.low,
-                "coverage": step.n / step.seen,
-                "when": below(step.threshold),
-            }
-            for step in found.steps
-        ],
+        "steps": steps,
         "refused": [
             {"judge": one.judge, "reason": one.reason, "needed": one.needed} for one in found.refused
         ],

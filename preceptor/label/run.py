@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from contextlib import ExitStack
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from preceptor.asking import stages
 from preceptor.asking.stages import AskingResult, OnProgress, WorkerContext
@@ -21,20 +22,21 @@ from preceptor.judge.asking.fanout import Progress
 from preceptor.judge.asking.shared import NOTHING_DONE
 from preceptor.judge.audit.audit import audit, drift
 from preceptor.judge.audit.canaries import add_rates, attack_rates, from_constitution, is_canary, mixed
-from preceptor.judge.audit.certificate import NEVER, certificate, evidence, settled
+from preceptor.judge.audit.certificate import NEVER, certificate, corrected_agreement, evidence, settled
+from preceptor.judge.audit.perturb import perturbation, perturbed_constitution, perturbed_steps
 from preceptor.judge.dataset.label_folder import LabelFolder
 from preceptor.judge.dataset.manifest import LabelManifest
 from preceptor.judge.dataset.publish import LabelRun, publish
-from preceptor.judge.figures import AuditFigures, FurtherFigures, LookFigures, PricedStep
+from preceptor.judge.figures import AuditFigures, FurtherFigures, LookFigures, PerturbedFigures, PricedStep
 from preceptor.judge.ledger.ledger import open_ledger
 from preceptor.judge.ledger.looks import LookDialogues, next_look
 from preceptor.judge.models.protocol import Dialogue, Model
 from preceptor.judge.records import Certificate, Group, Label, Pair
-from preceptor.judge.settings import Combine, LabelSettings, RankingPairing, Schedule
+from preceptor.judge.settings import Combine, LabelSettings, Perturbation, RankingPairing, Schedule
 from preceptor.judge.voting.cascade import JOINED, Step, VotingRule, require_panels
 from preceptor.judge.voting.panel import DAWID_SKENE, accuracy_by_step, recombine, require_dawid_skene
 from preceptor.judge.voting.ranking import Ranked
-from preceptor.label.certified import Calibrated, by_people, calibrate, require_steps
+from preceptor.label.certified import Calibrated, by_people, calibrate, require_steps, ways_of
 from preceptor.label.finished import InputFile, finished, input_facts, stamp
 from preceptor.preflight import check_folder
 from preceptor.prompts.manifest import file_hash
@@ -50,6 +52,12 @@ OpenLabelBar = Callable[[str], Any]
 LabelRow = Label | Ranked
 InT = TypeVar("InT")
 
+FLIPS: Mapping[Perturbation, Literal["options_flip_rate", "principles_flip_rate", "words_flip_rate"]] = (
+    MappingProxyType(
+        {"options": "options_flip_rate", "principles": "principles_flip_rate", "words": "words_flip_rate"}
+    )
+)
+"""Figure of a changed form, by what was changed."""
 AT_HAND = 5000
 """Rows of a file from which on it is streamed."""
 
@@ -72,8 +80,14 @@ class Job(NamedTuple):
     """Share of planted comparisons among those that are judged."""
     recheck: float = 0.0
     """Share of comparisons that are asked again, past the ledger."""
+    perturb: Perturbation | None = None
+    """What of the form of the asks is changed, to see whether verdicts follow it."""
     certified: tuple[float, ...] = ()
     """The confidence, step by step, under which a label abstains; none: nothing was certified."""
+    adaptive: bool = False
+    """Whether the second order is asked only where it can change what is certified."""
+    single: tuple[int, ...] = ()
+    """Steps whose judges are certified by one order alone, and asked in no other."""
     certified_by: str = ""
     """Target and gold rows of the certificate, so that another target or other gold is another job."""
 
@@ -110,6 +124,8 @@ class Job(NamedTuple):
         }
         if self.certified:
             chosen |= {"certified": list(self.certified), "certified_by": self.certified_by}
+        if self.adaptive:
+            chosen |= {"adaptive": True, "single": list(self.single)}
         return self.settings.model_dump(mode="json") | chosen
 
 
@@ -127,6 +143,9 @@ def job_of_folder(manifest: LabelManifest, constitution: Constitution) -> Job:
         settings=LabelSettings.model_validate(known),
         access=Access(base_url=settings["base_urls"], **settings["local"]),
         combine=settings["combine"],
+        adaptive=settings.get("adaptive", False),
+        single=tuple(settings.get("single", ())),
+        certified=tuple(settings.get("certified", ())) if settings.get("adaptive") else (),
     )
 
 
@@ -152,7 +171,16 @@ class Labelled(NamedTuple):
 
 def opened(job: Job) -> tuple[Step, ...]:
     """The job's judges, opened for one round of asking: their connections end with it."""
-    return stages.open_steps(job.panels, job.settings, job.access)
+    steps = stages.open_steps(job.panels, job.settings, job.access)
+    if job.adaptive:
+        steps = tuple(
+            step._replace(
+                one_order=number in job.single,
+                keep_from=job.certified[number] if number < len(job.certified) else None,
+            )
+            for number, step in enumerate(steps)
+        )
+    return steps if job.perturb is None else perturbed_steps(steps, job.perturb)
 
 
 def require(job: Job) -> None:
@@ -255,6 +283,8 @@ def label_folder(
         )
     require(job)
     check_folder(out, [source.path] if source else [])
+    if gold is not None:
+        _require_no_drift(out, job)
     found, paid = None, AskingResult(0, NOTHING_DONE, None)
     if gold is not None:
         found, paid = calibrated(gold, job, asking, bar)
@@ -296,6 +326,17 @@ def label_folder(
         extra=extra,
     )
     return Labelled(publish(out, run), asked)
+
+
+def _require_no_drift(out: Path, job: Job) -> None:
+    """Raises UserError where these judges are known not to be those any more whose answers the ledger holds."""
+    manifest = LabelFolder(out).read_manifest()
+    looks = manifest.get("drift") if manifest is not None else None
+    if manifest is not None and looks and looks["since"] and manifest["judge"] == job.judges:
+        raise UserError(
+            f"{out}: its judges have drifted, found on {looks['since']}, and the ledger holds their answers of before; "
+            "certify the judges of today into a new folder over a new ledger: --out NEW --ledger NEW"
+        )
 
 
 def _judged(
@@ -370,6 +411,8 @@ def _certified(
         constitution=job.constitution.identity,
         judge=job.judges,
         date=prices.today().isoformat(),
+        floating=floating(job),
+        ways=ways_of(job),
     )
     if not made.granted:
         job = job._replace(certified=(NEVER,) * len(job.certified))
@@ -378,10 +421,25 @@ def _certified(
     return job, made
 
 
+def floating(job: Job) -> list[str]:
+    """Judges behind whose name the provider can put other weights; at an address of one's own a name says nothing."""
+    addresses = job.access.base_url
+    names = [name for names, _ in job.panels for name in names]
+    return prices.floating(name for name in names if not addresses.get(name, addresses.get("")))
+
+
 def audit_rows(
-    rows: Sequence[Pair], job: Job, asking: Asking, bar: OpenLabelBar, planted: Sequence[Pair] = ()
+    rows: Sequence[Pair],
+    job: Job,
+    asking: Asking,
+    bar: OpenLabelBar,
+    planted: Sequence[Pair] = (),
+    perturb: Sequence[Perturbation] = (),
+    others: Sequence[Pair] = (),
 ) -> tuple[AuditFigures, AskingResult]:
-    """Figures of the job's judges on pairs with gold, and on the planted ones where there are any."""
+    """Figures of the job's judges on pairs with gold, on the planted ones where there are any, in changed forms, and on
+    others that have no gold.
+    """
     labels, asked = _asked(rows, job, asking, bar("audit"))
     figures = audit(labels, job.constitution)
     if len(job.panels) > 1:
@@ -389,12 +447,31 @@ def audit_rows(
     if planted and asked.stopped is None:
         attacked, asked = _more(planted, job, asking, bar("canaries"), asked)
         add_rates(figures, attack_rates(attacked, labels))
+    if others and asked.stopped is None:
+        rated, asked = _more(others, job, asking, bar("rows"), asked)
+        figures["corrected"] = corrected_agreement(evidence(labels), evidence(rated))
+    for kind in perturb:
+        if asked.stopped is None:
+            changed, asked = _more(rows, changed_job(job, kind), asking, bar(f"perturb {kind}"), asked)
+            _add_perturbed(figures, kind, perturbation(labels, changed))
     if job.recheck and asked.stopped is None:
         some = [label for label in labels if chosen(label.id, job.recheck)]
         found, asked = _drift(some, job, asking, bar, asked)
         _add_drift(figures, found)
     figures["cost_usd"] = asked.progress.cost_usd
     return figures, asked
+
+
+def changed_job(job: Job, kind: Perturbation) -> Job:
+    """The same judges asked the same in a changed form."""
+    rules = perturbed_constitution(job.constitution, kind)
+    return job._replace(constitution=rules, perturb=kind, canaries=0.0, recheck=0.0)
+
+
+def _add_perturbed(figures: FurtherFigures, kind: Perturbation, found: PerturbedFigures) -> None:
+    """With the rate by itself, so that a gate can name it."""
+    figures.setdefault("perturbed", {})[kind] = found
+    figures[FLIPS[kind]] = found["flip_rate"]
 
 
 def _asked(rows: Sequence[Pair], job: Job, asking: Asking, bar: Any) -> tuple[list[Label], AskingResult]:
@@ -476,15 +553,30 @@ def _drift(
     request. A second look, on the same day or on another, is a new one.
     """
     pairs = [pair_of(label) for label in first]
-
-    def again(look: int) -> Job:
-        settings = job.settings.model_copy(update={"sample": job.settings.sample + look})
-        return job._replace(settings=settings, canaries=0.0, schedule=None)
-
-    steps = opened(job)
-    look = asyncio.run(_next_look(lambda number: _dialogues(pairs, again(number), steps), steps, asking))
-    made, asked = _more(pairs, again(look), asking, bar("recheck"), before)
+    look = look_number(pairs, job, asking)
+    made, asked = _more(pairs, looking(job, look), asking, bar("recheck"), before)
     return {**drift(first, made), "look": look}, asked
+
+
+def look_again(
+    pairs: Sequence[Pair], job: Job, look: int, asking: Asking, bar: OpenLabelBar
+) -> tuple[list[Label], AskingResult]:
+    """The pairs labelled anew in this look."""
+    return _asked(pairs, looking(job, look), asking, bar("recheck"))
+
+
+def looking(job: Job, look: int) -> Job:
+    """The same judges asked the same, in a look past the ledger."""
+    settings = job.settings.model_copy(update={"sample": job.settings.sample + look})
+    return job._replace(settings=settings, canaries=0.0, schedule=None)
+
+
+def look_number(pairs: Sequence[Pair], job: Job, asking: Asking) -> int:
+    """The number of the next look at these pairs, or of the one that was interrupted."""
+    steps = opened(job)
+    return asyncio.run(
+        _next_look(lambda number: _dialogues(pairs, looking(job, number), steps), steps, asking)
+    )
 
 
 def _add_drift(figures: FurtherFigures, found: LookFigures) -> None:

@@ -30,7 +30,8 @@ from preceptor.evaluation.oracles import open_oracle
 from preceptor.figures import RunManifest
 from preceptor.judge.audit.audit import audit
 from preceptor.judge.audit.certificate import faults as certificate_faults
-from preceptor.judge.dataset.label_folder import CANARIES, GOLD, PARQUET, RANKINGS
+from preceptor.judge.audit.drift import verdict
+from preceptor.judge.dataset.label_folder import CANARIES, DRIFT, GOLD, PARQUET, RANKINGS
 from preceptor.judge.dataset.label_folder import FILES as LABEL_FILES
 from preceptor.judge.dataset.label_folder import LABELS as LABEL_ROWS
 from preceptor.judge.dataset.label_folder import PREFERENCES as PREFERENCE_ROWS
@@ -38,7 +39,7 @@ from preceptor.judge.dataset.manifest import FileFacts, LabelManifest, LabelRows
 from preceptor.judge.dataset.publish import BATCH, audited, preference
 from preceptor.judge.ledger.location import there
 from preceptor.judge.ledger.raw_replies import RawReplies, raw_replies
-from preceptor.judge.records import Certificate, Label, Preference, Ranking, Response, Revision
+from preceptor.judge.records import Certificate, DriftLook, Label, Preference, Ranking, Response, Revision
 from preceptor.judge.voting.panel import DAWID_SKENE, ballots, dawid_skene, last_votes
 from preceptor.judge.voting.ranking import preferences_of
 from preceptor.prompts.manifest import MANIFEST, SEALS, SIGNATURE, SUMS, file_hash, files_in, sum_line
@@ -76,6 +77,8 @@ AT_ONCE = 500
 """Rows whose calls are looked up together."""
 MOST_TOLD = 20
 """Findings of one kind about one file that are told; the others are counted."""
+ENDED = "the judges are not those of these labels any more; what they label now is to be certified over a new ledger"
+"""What drift says of the judges."""
 WITHIN_USD = 1e-6
 """Sums of costs may differ by rounding."""
 
@@ -325,6 +328,7 @@ class _LabelProof(_Proof):
             yield f"{MANIFEST}: its audit is not that of {LABEL_ROWS}"
         if (certificate := self.manifest.get("certificate")) is not None:
             yield from self.certified(Certificate.model_validate(certificate))
+        yield from self.drifted()
         with self.calls() as calls:
             rules = self.rules(settings)
             for name in self.judged_files():
@@ -396,6 +400,20 @@ class _LabelProof(_Proof):
         gold, rows = list(self.rows(GOLD, Label)), list(self.rows(LABEL_ROWS, Label))
         yield from (f"{MANIFEST}: its certificate: {fault}" for fault in certificate_faults(said, gold, rows))
 
+    def drifted(self) -> Iterator[str]:
+        """The manifest says what the looks say; a certificate ends where the judges have drifted."""
+        looks = list(self.rows(DRIFT, DriftLook)) if (self.path / DRIFT).exists() else []
+        said = self.manifest.get("drift")
+        found = verdict(looks) if looks else None
+        if said != (None if found is None else _as_json(found)):
+            yield f"{MANIFEST}: its drift is not what {DRIFT} says"
+        if found is None or found["since"] is None:
+            return
+        if self.manifest.get("certificate", {}).get("granted"):
+            yield f"{MANIFEST}: its certificate ended on {found['since']}: {ENDED}"
+        else:
+            self.found.notes.append(f"the judges have drifted, found on {found['since']}: {ENDED}")
+
     def counts(self, rows: LabelRows) -> Iterator[str]:
         """Rows by status, rows out, preferences."""
         found: Counter[str] = Counter(label.status for label in self.rows(LABEL_ROWS, Label))
@@ -435,9 +453,9 @@ class _LabelProof(_Proof):
     def cost(self, calls: RawReplies) -> Iterator[str]:
         """What the run spent is no more than what its calls cost."""
         spent, bill = self.manifest["cost_usd"], calls.spent_usd(self.called)
-        elsewhere = self.manifest["settings"]["recheck"] or self.manifest.get("certificate", {}).get(
-            "refused"
-        )
+        settings = self.manifest["settings"]
+        beside = self.manifest.get("certificate", {}).get("refused") or settings.get("adaptive")
+        elsewhere = settings["recheck"] or beside
         if spent is not None and not elsewhere and spent > bill + WITHIN_USD:
             yield f"{MANIFEST}: says ${spent:.6f} for calls that cost ${bill:.6f}"
 

@@ -139,3 +139,31 @@ def test_a_win_rate_is_corrected_by_gold(
     alone = preceptor(*words[:5], *url, "--probes", "--gold", "gold.jsonl")
     assert alone.code == 2
     assert "--gold" in alone.err
+
+
+def test_a_second_order_is_asked_only_where_it_counts(
+    place: Path, preceptor: Preceptor, start_server: Callable[..., LLMServer]
+) -> None:
+    server = start_server()
+    url = ("--base-url", server.url)
+    adaptive = (*WORDS, *url, "--certify", "0.9", "--gold", "gold.jsonl", "--adaptive")
+    made = preceptor(*adaptive, "--out", "out")
+    assert made.code == 0, made.err
+    assert server.stats()["requests"] == 40 * 2 + 30, "gold in both orders, rows in one"
+    manifest = json.loads((place / "out/manifest.json").read_text())
+    assert (manifest["settings"]["adaptive"], manifest["settings"]["single"]) == (True, [0])
+    assert (manifest["certificate"]["ways"], manifest["certificate"]["kept"]) == (2, 30)
+    labels = [json.loads(line) for line in (place / "out/labels.jsonl").read_text().splitlines()]
+    orders = [[one["order"] for one in label["judgements"]] for label in labels]
+    assert {len(some) for some in orders} == {1}
+    assert {some[0] for some in orders} == {"original", "swapped"}
+    proved = preceptor("verify", "out")
+    assert proved.code == 0, proved.out
+    assert preceptor(*adaptive, "--out", "out").code == 0
+    assert server.stats()["requests"] == 110
+    look = preceptor("drift", "out", "--rows", "5", "--json")
+    assert json.loads(look.out)["changed"] == 0.0
+    assert server.stats()["requests"] == 115, "as the labels were asked"
+    alone = preceptor(*WORDS, *url, "--adaptive", "--out", "other")
+    assert alone.code == 2
+    assert "--certify" in alone.err

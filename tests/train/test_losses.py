@@ -200,9 +200,14 @@ SOME = {"robust": {"label_smoothing": 0.1}, "simpo": {"gamma": 0.5}, "ld-dpo": {
 
 @pytest.mark.parametrize("name", PAIR_LOSSES)
 def test_every_loss_carries_the_judges_probability(name: str) -> None:
-    """loss(p) is linear in p between the loss of the label and that of the opposite label."""
+    """loss(p) is linear in p between the loss of the label and that of the opposite label; a geometric one scales."""
     more = {**SOME.get(name, {}), **({"margin": 0.3} if "margin" in pair_loss(name).options else {})}
     at = [losses_of(POLICY, REFERENCE, p, name, beta=1.0, **more).item() for p in (0.5, 0.75, 1.0)]
+    if pair_loss(name).geometric:
+        gap = 1 - -1
+        assert at == pytest.approx([math.log1p(math.exp(-(2 * p - 1) * gap)) for p in (0.5, 0.75, 1.0)])
+        assert at[2] == losses_of(POLICY, REFERENCE, 1.0, "dpo", beta=1.0).item(), "of a sure label it is DPO"
+        return
     assert at[1] == pytest.approx((at[0] + at[2]) / 2, abs=1e-6)
     assert abs(at[2] - at[0]) > 1e-3
 

@@ -35,6 +35,7 @@ def _table(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     length = figures.get("length") or {}
     samples, gold, spread = (figures.get(name) or {} for name in ("samples", "gold", "spread"))
     before = (figures.get("before_debias") or {}).get("length") or {}
+    taken = figures.get("attributes") or {}
     every = [
         (
             "accuracy",
@@ -68,7 +69,16 @@ def _table(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         (
             "length before",
             _number(before, "correlation"),
-            f"before the length direction was taken out; given the label {_number(before, 'partial_correlation')}",
+            f"before {', '.join(taken) or 'length'} was taken out; given the label "
+            f"{_number(before, 'partial_correlation')}",
+        ),
+        *(
+            (
+                name,
+                _number(own, "after"),
+                f"how far it tells margins; {_number(own, 'before')} before it was taken out",
+            )
+            for name, own in taken.items()
         ),
         (
             "gold",

@@ -75,12 +75,19 @@ class SampleFigures(TypedDict):
 
 
 class BeforeDebias(TypedDict):
-    """What the card was before the length direction was taken out."""
+    """What the card was before length, or another attribute, was taken out."""
 
     accuracy: float | None
     ci95: list[float] | None
     nll: float | None
     length: LengthFigures | None
+
+
+class AttributeFigures(TypedDict):
+    """The multiple correlation of margins with one attribute that was taken out, about 0."""
+
+    before: float | None
+    after: float | None
 
 
 class MarginFigures(TypedDict):
@@ -110,3 +117,5 @@ class RewardFigures(MarginFigures, total=False):
     spread: SpreadFigures
     samples: SampleFigures
     before_debias: BeforeDebias
+    attributes: dict[str, AttributeFigures]
+    """What was taken out -> how far it tells the held-out margins."""

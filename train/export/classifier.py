@@ -82,6 +82,11 @@ def linear_reward(model: RewardModel) -> LinearReward:
             f"The score is the mean of {len(share)} members. The penalty of {model.heads.penalty:g} times their "
             "standard deviation is not linear and is left out; the report card is of the reward with it."
         )
+    if model.heads.least:
+        notes.append(
+            f"The score is the mean of {len(share)} members. The reward that was trained for is the least of them, "
+            "which is not linear; the report card is of that."
+        )
     if any(model.heads.applies_to):
         notes.append(
             "The score is that of a prompt without tags: principles that apply to some tags only are left out."

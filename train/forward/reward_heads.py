@@ -2,7 +2,7 @@
 
     one          a single score
     ensemble     K scores of one reply, each trained with weights of its own on the pairs:
-                 reward = mean - penalty * standard deviation
+                 reward = mean - penalty * standard deviation, or the least of them
     principles   a score for each principle: reward = mean over those that apply, by weight
 
 The scores are K linear heads on one adapter, so that any number of them costs one pass through the model.
@@ -10,8 +10,9 @@ The scores are K linear heads on one adapter, so that any number of them costs o
 An ensemble's members see each pair with a weight drawn from the exponential distribution, the Bayesian
 bootstrap (Rubin 1981, "The Bayesian Bootstrap"), as Osband et al. 2016 (arXiv 1602.04621) mask data by head. The
 penalty is Coste et al. 2023's (arXiv 2310.02743, section 3.2, there the variance) with the standard deviation of Zhai
-et al. 2023 (arXiv 2401.00243). A pairwise loss leaves each member free to add a constant, which would pass for
-disagreement: each is therefore centred on the replies that it was trained on.
+et al. 2023 (arXiv 2401.00243); the least of the members is Coste's worst-case optimisation. A pairwise loss leaves
+each member free to add a constant, which would pass for disagreement: each is therefore centred on the replies that it
+was trained on.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ class Heads(Record):
     """K of them: the principles', or the members' numbers."""
     penalty: float = 0.0
     """Of an ensemble's standard deviation."""
+    least: bool = False
+    """Whether an ensemble's reward is that of its most doubtful member, instead of the mean less the penalty."""
     weights: tuple[float, ...] = ()
     """Of the principles; K of them."""
     applies_to: tuple[tuple[str, ...], ...] = ()
@@ -93,6 +96,8 @@ def shares(heads: Heads, tags: Sequence[Sequence[str]]) -> Tensor:
 
 def rewards(scores: Tensor, heads: Heads, share: Tensor) -> Tensor:
     """Rewards (N,) out of scores (N, K) and the heads' shares (N, K)."""
+    if heads.least:
+        return scores.min(dim=1).values
     value = (scores * share).sum(dim=1)
     return value - heads.penalty * spread(scores) if heads.kind == "ensemble" else value
 

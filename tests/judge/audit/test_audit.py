@@ -54,7 +54,7 @@ def test_the_contracts_keys() -> None:
     figures = audit(made(["AB"], ["a"]), ONE, cost_usd=0.25)
     assert set(figures) >= KEYS
     assert figures["cost_usd"] == 0.25
-    common = set(figures) - {"cost_usd", "by_tag", "by_principle", "kappa_ci95", "ece_ci95"}
+    common = set(figures) - {"cost_usd", "by_tag", "by_principle", "kappa_ci95", "ece_ci95", "agreement_lc"}
     assert set(figures["by_tag"]["even"]) == common
     assert set(figures["by_principle"]["kind"]) == common | {"decided"}
 

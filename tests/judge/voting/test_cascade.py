@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from preceptor.constitution.errors import UserError
 from preceptor.judge.aggregate import deciding
@@ -14,8 +16,12 @@ from preceptor.judge.models.protocol import Completion, Outcome, Request
 from preceptor.judge.records import Label, Vote
 from preceptor.judge.settings import LabelSettings
 from preceptor.judge.voting.cascade import Judge, Step, combined, label_by_steps, require_steps, together
+from preceptor.judge.voting.confidence import confidence
 from preceptor.prompts.template import load
 from tests.judge.canned import BOTH, WITH_CHECK, Absent, drive, first_shown, pair, says
+
+STEADY = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+"""For a machine that is busy."""
 
 TEMPLATE = load("compare")
 Answer = Callable[[Request], Outcome]
@@ -156,3 +162,41 @@ def test_together_keeps_each_dialogues_own_rounds() -> None:
     rows, asked = drive(together([rounds(3), rounds(0), rounds(1)]), lambda r: says(f"{r.model}:{r.sample}"))
     assert rows == ([["3:0"], ["3:1", "3:1"], ["3:2", "3:2", "3:2"]], [], [["1:0"]])
     assert len(asked) == 7
+
+
+@STEADY
+@given(st.floats(0.02, 0.98), st.floats(0.02, 0.98), st.floats(0.5, 1.0))
+def test_no_second_order_lifts_a_label_beyond_what_is_reachable(
+    original: float, swapped: float, keep_from: float
+) -> None:
+    """And the label is the plain one wherever the second order is asked."""
+    shown = {"original": original, "swapped": 1 - swapped}
+
+    def says_so(request: Request) -> Completion:
+        order = "original" if first_shown(request) == pair().response_a else "swapped"
+        p_first = shown[order]
+        letter = "a" if p_first > 0.5 else "b"
+        return says(request.menu[letter], probabilities={"a": p_first, "b": 1 - p_first})
+
+    judge = (Judge(Absent(), load("compare")),)
+    plain, both = drive(label_by_steps(pair(), BOTH, (Step(judge),), LabelSettings(), "mean"), says_so)
+    made, asked = drive(
+        label_by_steps(pair(), BOTH, (Step(judge, keep_from=keep_from),), LabelSettings(), "mean"), says_so
+    )
+    assert (len(both), len(asked)) in ((2, 1), (2, 2))
+    if len(asked) == 1:
+        assert (confidence(plain) or 0.0) < keep_from
+        assert (confidence(made) or 0.0) < keep_from
+    else:
+        assert (made.status, made.probability) == (plain.status, plain.probability)
+        assert confidence(made) == confidence(plain)
+
+
+def test_a_step_of_one_order_asks_in_one() -> None:
+    step = Step((Judge(Absent(), load("compare")),), one_order=True)
+    made, asked = drive(
+        label_by_steps(pair(), BOTH, (step,), LabelSettings(), "mean"),
+        lambda request: says(request.menu["a"]),
+    )
+    assert len(asked) == len(made.judgements) == 1
+    assert made.status == "ok"

@@ -157,3 +157,23 @@ def test_a_certificate_follows_from_its_rows_and_from_no_others() -> None:
     assert list(faults(said, gold, rows[1:]))
     tampered = said.model_copy(update={"steps": (said.steps[0].model_copy(update={"low": 0.99}),)})
     assert any("bound" in fault for fault in faults(tampered, gold, rows))
+
+
+@pytest.mark.parametrize(("alone", "single"), [(200, (0,)), (120, ())])
+def test_one_order_is_enough_where_it_keeps_as_much(alone: int, single: tuple[int, ...]) -> None:
+    """A judge that is sure of `alone` rows by one order and of 150 by both."""
+
+    def ask(rows: Sequence[Pair], job: Job) -> list[Label]:
+        sure = alone if job.single else 150
+        return [
+            made(row, "x", int(row.id) < sure or int(row.id) % 2 == 0, 0.99 if int(row.id) < sure else 0.6)
+            for row in rows
+        ]
+
+    job = JOB._replace(panels=JOB.panels[:1], adaptive=True)
+    found = calibrate(GOLD, job, 0.9, ask)
+    assert found.job.single == single
+    assert found.steps[0].n == max(alone, 150)
+    assert found.steps[0].low == pytest.approx(0.025 ** (1 / max(alone, 150))), (
+        "each way has half of the level"
+    )

@@ -14,10 +14,12 @@ from preceptor.judge.records import Opinion, Preference
 from preceptor.judge.score import ReplyToScore
 from preceptor.prompts.records import Prompt
 from preceptor.prompts.rows import read_records
+from preceptor.train.data.length_matching import length_matched
 from preceptor.train.data.pairs import PairTokens
 from preceptor.train.errors import TrainDataError
 from preceptor.train.evaluation.rating import doubts, rated
-from preceptor.train.forward.length_debias import length_part
+from preceptor.train.forward.attributes import readings, told
+from preceptor.train.forward.length_debias import attribute_part, length_part
 from preceptor.train.forward.reward_heads import Heads, rewards, shares, spread, targets
 from preceptor.train.forward.reward_model import RewardModel
 from preceptor.train.reward import UNHEARD, train_reward
@@ -39,6 +41,8 @@ def test_rewards_are_means_less_the_spread() -> None:
     heads = Heads(kind="ensemble", names=("0", "1"), penalty=0.5)
     assert rewards(scores, heads, shares(heads, [(), ()])).tolist() == [2.0 - 0.5 * 1.0, 2.0]
     assert spread(scores).tolist() == [1.0, 0.0]
+    least = heads.model_copy(update={"penalty": 0.0, "least": True})
+    assert rewards(scores, least, shares(least, [(), ()])).tolist() == [1.0, 2.0]
 
 
 def test_a_principle_counts_only_where_it_applies() -> None:
@@ -83,6 +87,92 @@ def test_the_length_direction_is_gone_and_nothing_else() -> None:
     torch.testing.assert_close(left[0, 1], torch.tensor(1.0), rtol=0, atol=0.05)
     torch.testing.assert_close(left[1], weight[1], rtol=0, atol=0.06)
     assert not length_part(weight, gaps, torch.zeros(5000)).any()
+
+
+def test_several_attributes_are_taken_out_at_once_whatever_they_share() -> None:
+    """Planted: a reward that reads quality, two attributes that go together, and one of them once more."""
+    torch.manual_seed(1)
+    gaps = torch.randn(4000, 10)
+    first, second = gaps[:, 0], 0.7 * gaps[:, 0] + 0.5 * gaps[:, 1]
+    columns = torch.stack([first, second, 3 * first, torch.zeros(4000)], dim=1)
+    weight = torch.zeros(2, 10)
+    weight[0, :3] = torch.tensor([2.0, -1.0, 1.0])
+    weight[1, 3] = 1.0
+    left = weight - attribute_part(weight, gaps, columns)
+    assert ((gaps @ left.T).T @ columns / len(gaps)).abs().max() < 1e-3
+    torch.testing.assert_close(left[0, 2], torch.tensor(1.0), rtol=0, atol=0.06)
+    torch.testing.assert_close(left[1], weight[1], rtol=0, atol=0.08)
+    one = length_part(weight, gaps, first)
+    torch.testing.assert_close(attribute_part(weight, gaps, first[:, None] * 7), one, rtol=1e-4, atol=1e-6)
+    only_first = weight - one
+    assert ((gaps @ only_first.T).T @ second / len(gaps)).abs().max() > 0.3, "the other one is left"
+    assert not attribute_part(weight, gaps, columns[:, 3:]).any()
+
+
+def reply(text: str) -> list[int]:
+    return list(text.encode())
+
+
+class Bytes:
+    """A token a byte."""
+
+    def decode(self, tokens: list[int], skip_special_tokens: bool) -> str:
+        assert skip_special_tokens
+        return bytes(tokens).decode()
+
+
+def test_attributes_are_read_from_the_replies() -> None:
+    listed, plain = reply("- one\n2. two\n\nthree\nfour"), reply("# Title\n**bold** words")
+    pair = PairTokens([1], listed, plain, 1.0, "x")
+    names = ("length", "length-curve", "list-share", "formatting")
+    found = readings(names, [pair, pair._replace(chosen=plain, rejected=listed)], Bytes())
+    assert found["list-share"].tolist() == [[0.5], [-0.5]]
+    assert found["formatting"].tolist() == [[-1.0], [1.0]]
+    assert found["length"][0].item() == len(listed) - len(plain)
+    assert found["length-curve"].shape == (2, 5)
+    for columns in found.values():
+        torch.testing.assert_close(columns[0], -columns[1])
+
+
+def test_a_bent_reading_of_length_takes_out_what_a_straight_one_leaves() -> None:
+    """A reward that follows the logarithm of length, beside quality."""
+    torch.manual_seed(2)
+    drawn = torch.randint(2, 900, (2, 1500))
+    pairs = [PairTokens([1], [65] * a, [65] * b, 1.0, "x") for a, b in drawn.T.tolist()]
+    logs = torch.log2(1 + drawn.float())
+    # (2, P, H): what the model knows
+    states = torch.cat([logs[..., None], torch.randn(2, 1500, 10), drawn[..., None] / 100], dim=2)
+    gaps, weight = states[0] - states[1], torch.zeros(1, 12)
+    weight[0, :2] = 1.0
+    left: dict[str, float | None] = {}
+    for name in ("length", "length-curve"):
+        columns = readings((name,), pairs, Bytes())[name]
+        margins = (gaps @ (weight - attribute_part(weight, gaps, columns)).T)[:, 0]
+        left[name] = told(
+            margins, torch.log2(1 + drawn[0].double())[:, None] - torch.log2(1 + drawn[1].double())[:, None]
+        )
+    assert (left["length-curve"] or 0) < 0.05 < 0.2 < (left["length"] or 0)
+    rest = weight - attribute_part(weight, gaps, readings(("length-curve",), pairs, Bytes())["length-curve"])
+    torch.testing.assert_close(rest[0, 1], torch.tensor(1.0), rtol=0, atol=0.05)
+    assert told(torch.zeros(3), torch.ones(3, 1)) is None
+
+
+def test_matched_pairs_say_nothing_by_length() -> None:
+    """Nine of ten chosen replies are the longer; by weight it is half in every group of like difference."""
+    pairs = []
+    for number in range(400):
+        long, short = [2] * (20 + number % 37), [2] * 10
+        sides = (short, long) if number % 10 == 0 else (long, short)
+        pairs.append(PairTokens([1], *sides, 0.9, str(number)))
+    pairs.append(PairTokens([1], [2], [3], 0.9, "alike"))
+    made = length_matched(pairs)
+    assert sum(pair.weight for pair in made) == pytest.approx(len(pairs))
+    longer = sum(pair.weight for pair in made if len(pair.chosen) > len(pair.rejected))
+    shorter = sum(pair.weight for pair in made if len(pair.chosen) < len(pair.rejected))
+    assert longer == pytest.approx(shorter, rel=1e-6)
+    assert [pair.id for pair in made] == [pair.id for pair in pairs]
+    alone = [pair for pair in pairs if len(pair.chosen) > len(pair.rejected)]
+    assert length_matched(alone) == alone, "nothing to match with"
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +261,7 @@ def test_rows_of_a_principle_that_the_constitution_does_not_have_are_refused(
 
 
 def test_debiasing_is_shown_before_and_after(tiny: Path, tmp_path: Path) -> None:
-    settings = RewardModelSettings(model=str(tiny), length_debias=True, **COMMON)
+    settings = RewardModelSettings(model=str(tiny), length_debias=True, debias=("length-curve",), **COMMON)
     train_reward(PAIRS, settings, tmp_path / "rm")
     model = RewardModel.load(tmp_path / "rm")
     assert model.length.abs().max() > 0
@@ -180,6 +270,9 @@ def test_debiasing_is_shown_before_and_after(tiny: Path, tmp_path: Path) -> None
     assert abs(after["correlation"]) < abs(before["correlation"])
     page = (tmp_path / "rm/report_card.html").read_text()
     assert "The length direction was taken out" in page
+    assert "Taken out after training: length-curve" in page
+    assert set(card["attributes"]) == {"length", "length-curve"}
+    assert card["attributes"]["length-curve"]["after"] < card["attributes"]["length-curve"]["before"]
     assert page.count("<svg") >= 3
 
 
@@ -188,6 +281,9 @@ def test_debiasing_is_shown_before_and_after(tiny: Path, tmp_path: Path) -> None
     [
         ({"ensemble": 3, "per_principle": True}, "cannot be joined"),
         ({"spread_penalty": 1.0}, "no effect without an ensemble"),
+        ({"ensemble_reward": "least"}, "no effect without an ensemble"),
+        ({"ensemble": 2, "ensemble_reward": "least", "spread_penalty": 1.0}, "least of an ensemble"),
+        ({"debias": "length,colour"}, "colour|list-share"),
         ({"weights": {"a": 1.0}}, "no effect without per_principle"),
         ({"per_principle": True, "margin": 1.0}, "margin is the whole pair's"),
         ({"per_principle": True, "weights": {"a": 0.0}}, "wanted numbers above 0"),
