@@ -39,6 +39,7 @@ COMMANDS = {
     "export": Entry(f"{CLI}.export:export", LEARN),
     "serve": Entry(f"{CLI}.serve:serve", SERVE),
     "work": Entry(f"{CLI}.work:work", SERVE),
+    "mcp": Entry(f"{CLI}.mcp:mcp", SERVE),
     "keys": Entry(f"{CLI}.keys:app", SERVE),
     "run": Entry(f"{CLI}.runs:run", LOOK),
     "report": Entry(f"{CLI}.runs:report", LOOK),

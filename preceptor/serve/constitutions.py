@@ -27,7 +27,7 @@ from preceptor.serve.versions import OtherSavedError, Version, constitution_in, 
 from preceptor.settings import Asking
 
 router = APIRouter(tags=["constitutions"], prefix="/v1/constitutions")
-Admin = Annotated[Caller, Depends(needs("admin"))]
+Writer = Annotated[Caller, Depends(needs("constitutions:write"))]
 Name = Annotated[str, Path(pattern=NAME)]
 Reason = Annotated[str, Query(max_length=500)]
 Number = Annotated[int | None, Query(ge=1)]
@@ -74,7 +74,7 @@ def constitution(
 @router.put("/{name}", openapi_extra=TEXT)
 async def save(
     served: Served,
-    asking: Admin,
+    asking: Writer,
     name: Name,
     text: Text,
     response: Response,
