@@ -46,7 +46,7 @@ DOES = {
     "audit": "Measure a judge on pairs with a known preference.",
     "train": "Train a model on labels, or go the whole way of a run from prompts to its report.",
 }
-Name = Annotated[str, Field(max_length=64)]
+ShortName = Annotated[str, Field(max_length=64)]
 LOOKS, WRITES = (
     ToolAnnotations(read_only_hint=True),
     ToolAnnotations(read_only_hint=False, destructive_hint=False),
@@ -91,13 +91,18 @@ class AgentTools:
             "jobs": [{name: one[name] for name in ("id", "kind", "status")} for one in jobs],
         }
 
-    async def read_constitution(self, context: Context[Any, Any], name: Name) -> dict[str, Any]:
+    async def read_constitution(self, context: Context[Any, Any], name: ShortName) -> dict[str, Any]:
         """A constitution's YAML, and the etag that a change of it must name."""
         told = await self._json(context, "GET", f"/v1/constitutions/{_part(name)}")
         return {key: told[key] for key in ("id", "identity", "etag", "text")}
 
     async def save_constitution(
-        self, context: Context[Any, Any], name: Name, text: str, etag: str | None = None, reason: str = ""
+        self,
+        context: Context[Any, Any],
+        name: ShortName,
+        text: str,
+        etag: str | None = None,
+        reason: str = "",
     ) -> dict[str, Any]:
         """Save a constitution's YAML: new without an etag, else a change of the version that the etag is of. What is
         wrong in it is told with its line.
@@ -116,7 +121,7 @@ class AgentTools:
     async def diff(
         self,
         context: Context[Any, Any],
-        name: Name,
+        name: ShortName,
         old: int | None = None,
         new: int | None = None,
         text: str | None = None,
@@ -179,7 +184,7 @@ class AgentTools:
     async def job(
         self,
         context: Context[Any, Any],
-        job: Name,
+        job: ShortName,
         wait_s: Annotated[float, Field(ge=0, le=LONGEST_WAIT_S)] = 0.0,
     ) -> dict[str, Any]:
         """How a job stands, and what it last said; waits up to wait_s seconds for its end."""
@@ -193,7 +198,7 @@ class AgentTools:
             "last": [event["message"] for event in said["data"][-LAST_EVENTS:]]
         }
 
-    async def report(self, context: Context[Any, Any], job: Name) -> dict[str, Any]:
+    async def report(self, context: Context[Any, Any], job: ShortName) -> dict[str, Any]:
         """What came of a job: its figures, the card of its labels, and its files, which read_file and plans take."""
         told = await self._json(context, "GET", f"/v1/jobs/{_part(job)}")
         files = {file["filename"]: file["id"] for file in told["result_files"]}
@@ -206,7 +211,7 @@ class AgentTools:
     async def read_file(
         self,
         context: Context[Any, Any],
-        file: Name,
+        file: ShortName,
         start: Annotated[int, Field(ge=0)] = 0,
         chars: Annotated[int, Field(gt=0, le=MOST_CHARS)] = MOST_CHARS,
     ) -> dict[str, Any]:

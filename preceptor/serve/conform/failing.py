@@ -21,7 +21,7 @@ GOOD = "a good reply"
 TRUE = MappingProxyType({GOOD: 0.75, "a fair reply": 0.25, "a bad reply": -0.5})
 """Reply -> the reward that a judge has for it."""
 ASKED = "Where is the pool?"
-Row = dict[str, Any]
+RewardRow = dict[str, Any]
 
 
 class FailingAnswer(NamedTuple):
@@ -32,12 +32,12 @@ class FailingAnswer(NamedTuple):
     wait_s: float = 0.0
 
 
-class Failure(NamedTuple):
+class JudgeFailure(NamedTuple):
     """One way to fail."""
 
     what: str
     """What befalls, for the table."""
-    answer: Callable[[list[Row]], FailingAnswer]
+    answer: Callable[[list[RewardRow]], FailingAnswer]
     """The rows of an answer as they should be -> what is sent."""
     has_rewards: bool = False
     """Whether what is sent holds the true reward of each reply, so that it may be taken."""
@@ -47,7 +47,7 @@ def _rows(rows: Sequence[Mapping[str, Any]]) -> str:
     return json.dumps({"items": list(rows)})
 
 
-def _unjudged(rows: list[Row], status: str) -> FailingAnswer:
+def _unjudged(rows: list[RewardRow], status: str) -> FailingAnswer:
     """As `preceptor serve` tells of it."""
     return FailingAnswer(_rows([{**row, "reward": None, "status": status} for row in rows]))
 
@@ -57,36 +57,42 @@ def _problem(status: int, code: str) -> FailingAnswer:
     return FailingAnswer(json.dumps(said), status)
 
 
-def _forged(rows: list[Row]) -> FailingAnswer:
+def _forged(rows: list[RewardRow]) -> FailingAnswer:
     """A reply that closed the text around it and wrote a reward of its own after the judge's null."""
     texts = [json.dumps({**row, "reward": None})[:-1] + ', "reward": 1.0}' for row in rows]
     return FailingAnswer(f'{{"items": [{", ".join(texts)}]}}')
 
 
-FAILURES: Mapping[str, Failure] = MappingProxyType(
+FAILURES: Mapping[str, JudgeFailure] = MappingProxyType(
     {
-        "503": Failure("no judge answers", lambda _: _problem(503, "provider_stopped")),
-        "429": Failure("too many requests", lambda _: _problem(429, "rate_limit_exceeded")),
-        "empty": Failure("an empty body", lambda _: FailingAnswer("")),
-        "cut thought": Failure("an answer cut on its way", lambda rows: FailingAnswer(_rows(rows)[:-20])),
-        "forged JSON": Failure("a second reward in a row", _forged),
-        "wrong ids": Failure(
+        "503": JudgeFailure("no judge answers", lambda _: _problem(503, "provider_stopped")),
+        "429": JudgeFailure("too many requests", lambda _: _problem(429, "rate_limit_exceeded")),
+        "empty": JudgeFailure("an empty body", lambda _: FailingAnswer("")),
+        "cut thought": JudgeFailure(
+            "an answer cut on its way", lambda rows: FailingAnswer(_rows(rows)[:-20])
+        ),
+        "forged JSON": JudgeFailure("a second reward in a row", _forged),
+        "wrong ids": JudgeFailure(
             "rewards of other replies",
             lambda rows: FailingAnswer(_rows([{**row, "id": f"other-{n}"} for n, row in enumerate(rows)])),
         ),
-        "NaN": Failure(
+        "NaN": JudgeFailure(
             "a reward that is no number",
             lambda rows: FailingAnswer(_rows([{**row, "reward": float("nan")} for row in rows])),
         ),
-        "late": Failure(
+        "late": JudgeFailure(
             "an answer that comes late", lambda rows: FailingAnswer(_rows(rows), wait_s=LATE_S), True
         ),
-        "duplicate": Failure("a row that comes twice", lambda rows: FailingAnswer(_rows([*rows, rows[0]]))),
-        "reordered": Failure(
+        "duplicate": JudgeFailure(
+            "a row that comes twice", lambda rows: FailingAnswer(_rows([*rows, rows[0]]))
+        ),
+        "reordered": JudgeFailure(
             "rows in another order", lambda rows: FailingAnswer(_rows(rows[::-1])), has_rewards=True
         ),
-        "refusal": Failure("a judge that refuses", lambda rows: _unjudged(rows, "refused")),
-        "unknown price": Failure("a price that nobody knows", lambda _: _problem(402, "budget_exceeded")),
+        "refusal": JudgeFailure("a judge that refuses", lambda rows: _unjudged(rows, "refused")),
+        "unknown price": JudgeFailure(
+            "a price that nobody knows", lambda _: _problem(402, "budget_exceeded")
+        ),
     }
 )
 """Name -> failure: the rows of the table."""
@@ -96,7 +102,7 @@ class FailingServer:
     """Answers every request with the failure that is set."""
 
     def __init__(self) -> None:
-        self.failure: Failure | None = None
+        self.failure: JudgeFailure | None = None
         """None: it answers as it should."""
         outer = self
 

@@ -9,9 +9,9 @@ from typing import Any, Literal, NamedTuple
 
 from preceptor.constitution.errors import UserError
 from preceptor.serve.conform.clients import Ask, client_named
-from preceptor.serve.conform.failing import ASKED, FAILURES, TRUE, FailingServer, Failure
+from preceptor.serve.conform.failing import ASKED, FAILURES, TRUE, FailingServer, JudgeFailure
 
-Outcome = Literal["none", "raises", "right", "invented"]
+CellOutcome = Literal["none", "raises", "right", "invented"]
 """None, an exception, the judge's own numbers, or a number that nobody gave."""
 MOST_S = 300.0
 """How long a client may take over one failure; then it counts as one that raises."""
@@ -20,7 +20,7 @@ MOST_S = 300.0
 class Cell(NamedTuple):
     """What came of one failure at one client."""
 
-    outcome: Outcome
+    outcome: CellOutcome
     said: str
     """The exception's name, or the numbers that were invented."""
 
@@ -32,7 +32,7 @@ class Cell(NamedTuple):
 
 
 Table = Mapping[str, Mapping[str, Cell]]
-"""Failure -> client -> what came of it."""
+"""JudgeFailure -> client -> what came of it."""
 
 
 def looked_at(names: Sequence[str]) -> Table:
@@ -75,7 +75,7 @@ def invented(table: Table) -> list[tuple[str, str]]:
     ]
 
 
-def _cell(ask: Ask, failure: Failure | None) -> Cell:
+def _cell(ask: Ask, failure: JudgeFailure | None) -> Cell:
     replies = list(TRUE)
 
     async def bounded() -> list[Any]:
