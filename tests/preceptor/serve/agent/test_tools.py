@@ -141,7 +141,7 @@ def offered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Offered]:
             yield Offered(url, key, provider)
         finally:
             process.terminate()
-            process.wait(120)
+            process.wait(600)
             process.stdout.close()
 
 
