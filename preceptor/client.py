@@ -11,10 +11,14 @@ A request that it refuses for good, such as one with a wrong key, raises RewardR
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import logging
+import math
 import os
 import random
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -38,6 +42,10 @@ _log = logging.getLogger(__name__)
 
 class RewardRefused(RuntimeError):
     """The server will never answer this request; its words say why."""
+
+
+class _UnreadableAnswer(ValueError):
+    """An answer that holds no rewards of the replies that were sent."""
 
 
 class NoReward(RuntimeError):
@@ -69,7 +77,9 @@ class _Client:
     async def _part(
         self, client: httpx.AsyncClient, items: Sequence[Mapping[str, Any]]
     ) -> list[float | None]:
-        body = {"items": list(items)} | ({"reward": self._reward} if self._reward else {})
+        ids = _ids_of(items)
+        sent = [{**item, "id": name} for item, name in zip(items, ids, strict=True)]
+        body = {"items": sent} | ({"reward": self._reward} if self._reward else {})
         until, wait_s = time.monotonic() + self._patience_s, 1.0
         while True:
             told: str | None = None
@@ -78,10 +88,13 @@ class _Client:
             except httpx.TransportError as error:
                 why = type(error).__name__
             else:
-                if answer.status_code == 200:
-                    return _read(answer.json(), items)
                 why = f"{answer.status_code}: {_said(answer)}"
-                if answer.status_code < 500 and answer.status_code not in (408, 429):
+                if answer.status_code == 200:
+                    try:
+                        return _read(answer.text, ids)
+                    except _UnreadableAnswer as error:  # of a proxy, or cut on its way
+                        why = str(error)
+                elif answer.status_code < 500 and answer.status_code not in (408, 429):
                     raise RewardRefused(f"{self._url}: {why}")
                 told = answer.headers.get("retry-after")
             pause_s = min(LONGEST_WAIT_S, float(told) if told and told.isdigit() else wait_s)
@@ -206,11 +219,44 @@ def _before(turns: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
     return turns[:-1] if turns and turns[-1]["role"] == "assistant" else turns
 
 
-def _read(answer: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> list[float | None]:
-    rows = answer["items"]
-    if len(rows) != len(items):
-        raise RewardRefused(f"{len(items)} replies were sent and {len(rows)} rewards came")
-    return [None if row["reward"] is None else float(row["reward"]) for row in rows]
+def _ids_of(items: Sequence[Mapping[str, Any]]) -> list[str]:
+    """An id for each, by its content, so that it is judged alike wherever it stands; equal ones are counted."""
+    seen: Counter[str] = Counter()
+    made = []
+    for item in items:
+        name = hashlib.sha256(json.dumps(item, sort_keys=True).encode()).hexdigest()[:24]
+        seen[name] += 1
+        made.append(f"{name}-{seen[name]}")
+    return made
+
+
+def _read(text: str, ids: Sequence[str]) -> list[float | None]:
+    """The rewards in the order of the ids, whatever order they came in; None for what is no finite number.
+
+    Raises _UnreadableAnswer where they are not those of these ids, each once.
+    """
+    try:
+        rows = json.loads(text, object_pairs_hook=_once)["items"]
+        found = {str(row["id"]): row["reward"] for row in rows}
+    except (ValueError, KeyError, TypeError) as error:
+        raise _UnreadableAnswer(f"no list of rewards came ({type(error).__name__})") from None
+    if len(rows) != len(ids) or found.keys() != {*ids}:
+        raise _UnreadableAnswer(f"{len(ids)} replies were sent, and rewards of others came")
+    return [_number(found[name]) for name in ids]
+
+
+def _number(reward: Any) -> float | None:
+    if isinstance(reward, bool) or not isinstance(reward, int | float) or not math.isfinite(reward):
+        return None
+    return float(reward)
+
+
+def _once(members: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose members have names of their own: of two rewards under one name nobody knows which was meant."""
+    made = dict(members)
+    if len(made) != len(members):
+        raise ValueError("a name comes twice")
+    return made
 
 
 def _said(answer: httpx.Response) -> str:

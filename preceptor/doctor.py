@@ -14,6 +14,7 @@ LIBRARIES = ("torch", "transformers", "trl", "peft")
 NEEDED = (*LIBRARIES, "accelerate", "datasets", "safetensors")
 
 SERVING = ("fastapi", "prometheus_client", "python_multipart", "uvicorn")
+FOR_AGENTS = ("mcp",)
 
 
 class Diagnosis(NamedTuple):
@@ -37,6 +38,14 @@ def need_serving() -> None:
     if absent := [name for name in SERVING if find_spec(name) is None]:
         raise UserError(
             f"the service needs {', '.join(absent)}; install with: pip install 'preceptor[serve]'"
+        )
+
+
+def need_agents() -> None:
+    """Raise UserError where the libraries of an agent's tools are not installed."""
+    if absent := [name for name in (*SERVING, *FOR_AGENTS) if find_spec(name) is None]:
+        raise UserError(
+            f"an agent's tools need {', '.join(absent)}; install with: pip install 'preceptor[mcp]'"
         )
 
 

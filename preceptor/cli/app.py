@@ -41,6 +41,8 @@ COMMANDS = {
     "export": Entry(f"{CLI}.export:export", LEARN),
     "serve": Entry(f"{CLI}.serve:serve", SERVE),
     "work": Entry(f"{CLI}.work:work", SERVE),
+    "conform": Entry(f"{CLI}.conform:conform", SERVE),
+    "mcp": Entry(f"{CLI}.mcp:mcp", SERVE),
     "keys": Entry(f"{CLI}.keys:app", SERVE),
     "run": Entry(f"{CLI}.runs:run", LOOK),
     "report": Entry(f"{CLI}.runs:report", LOOK),

@@ -66,6 +66,7 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,  # its page would load scripts from a network of others
         redoc_url=None,
+        responses=problems.documented(*problems.EVERYWHERE),
     )
     app.state.config = config
     app.state.keys = keyring

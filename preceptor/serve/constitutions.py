@@ -21,13 +21,13 @@ from preceptor.serve.jobs.native import READ, Jobs, owner_of
 from preceptor.serve.jobs.store import JobRecord
 from preceptor.serve.jobs.worker import ledger_of
 from preceptor.serve.operations import Anyone
-from preceptor.serve.problems import Problem
+from preceptor.serve.problems import Problem, documented
 from preceptor.serve.service import Served, Service
 from preceptor.serve.versions import OtherSavedError, Version, constitution_in, etag_of
 from preceptor.settings import Asking
 
-router = APIRouter(tags=["constitutions"], prefix="/v1/constitutions")
-Admin = Annotated[Caller, Depends(needs("admin"))]
+router = APIRouter(tags=["constitutions"], responses=documented(404, 412, 428), prefix="/v1/constitutions")
+Writer = Annotated[Caller, Depends(needs("constitutions:write"))]
 Name = Annotated[str, Path(pattern=NAME)]
 Reason = Annotated[str, Query(max_length=500)]
 Number = Annotated[int | None, Query(ge=1)]
@@ -74,7 +74,7 @@ def constitution(
 @router.put("/{name}", openapi_extra=TEXT)
 async def save(
     served: Served,
-    asking: Admin,
+    asking: Writer,
     name: Name,
     text: Text,
     response: Response,

@@ -18,12 +18,12 @@ from preceptor.serve import metrics
 from preceptor.serve.auth import Caller, caller, needs, require
 from preceptor.serve.doors.scoring import PairsRequest
 from preceptor.serve.doors.scoring import score as score_pairs
-from preceptor.serve.problems import Problem
+from preceptor.serve.problems import Problem, documented
 from preceptor.serve.rewards import Reward, count, graded, require_some
 from preceptor.serve.rows import groups_in_request, pairs_in_request, replies_in
 from preceptor.serve.service import Served
 
-router = APIRouter(tags=["judging"])
+router = APIRouter(tags=["judging"], responses=documented(402, 404))
 MayJudge = Annotated[Caller, Depends(needs("judge"))]
 MayReward = Annotated[Caller, Depends(needs("reward"))]
 WithKey = Annotated[Caller, Depends(caller)]

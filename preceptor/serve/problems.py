@@ -20,7 +20,33 @@ RETRY_AFTER_S = 5
 """What a client is told to wait where nobody knows better."""
 MOST_FAULTS = 20
 """Faults of one body that are told."""
+TEXT, COUNT = {"type": "string"}, {"type": "integer"}
+BODY = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail", "instance", "error"],
+    "properties": {
+        "type": TEXT,
+        "title": TEXT,
+        "status": COUNT,
+        "detail": TEXT,
+        "instance": TEXT,
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "code"],
+            "properties": {"message": TEXT, "type": TEXT, "param": {}, "code": TEXT},
+        },
+    },
+}
+"""The schema of a problem."""
+EVERYWHERE = (400, 401, 403, 408, 413, 421, 422, 429, 503)
+"""Statuses that any request may be answered with: by the gate, for its key, for its body, or for what is not ready."""
 _log = logging.getLogger(__name__)
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What OpenAPI is told of answers that are problems."""
+    content = {MEDIA_TYPE: {"schema": BODY}}
+    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
 
 
 class Problem(Exception):

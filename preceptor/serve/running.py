@@ -44,7 +44,7 @@ def run(host: str, port: int, config_file: Path | None, ready: Callable[[str], N
                 f"{host} is reached from other machines, and there is no key: make one with `preceptor keys create`, "
                 "or serve on 127.0.0.1"
             )
-        with suppress(KeyboardInterrupt), _bound(host, port) as listening:  # by then it has stopped in order
+        with suppress(KeyboardInterrupt), bound(host, port) as listening:  # by then it has stopped in order
             asyncio.run(_serve(host, config, config_file, keys, listening, ready, here))
     finally:
         keys.close()
@@ -81,18 +81,21 @@ async def _serve(
             limit_concurrency=2 * config.limits.max_connections,
             timeout_graceful_shutdown=GRACE_S,
         )
-        server = _Server(options, lambda: ready(_address(listening)))
+        server = Listening(options, lambda: ready(_address(listening)))
         with suppress(AttributeError, NotImplementedError):  # a system without SIGHUP
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, service, config_file)
         await server.serve(sockets=[listening])
 
 
-class _Server(uvicorn.Server):
+class Listening(uvicorn.Server):
+    """A server that says when it answers."""
+
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn does it; then it answers."""
         await super().startup(sockets)
         self._ready()
 
@@ -113,8 +116,8 @@ def _config(config_file: Path | None) -> ServeConfig:
     return default_config() if config_file is None else read_config(config_file)
 
 
-def _bound(host: str, port: int) -> socket.socket:
-    """Raises UserError where the address cannot be had."""
+def bound(host: str, port: int) -> socket.socket:
+    """A socket at the address. Raises UserError where the address cannot be had."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         made = socket.socket(family, kind, protocol)

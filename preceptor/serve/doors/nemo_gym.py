@@ -16,12 +16,12 @@ from preceptor.judge.voting.cascade import Judge, Step
 from preceptor.prompts.records import Message, Prompt, content_id
 from preceptor.serve.doors.asking import AtDoor, reply_to, rewards_of
 from preceptor.serve.doors.trainers import messages_in
-from preceptor.serve.problems import Problem, unavailable
+from preceptor.serve.problems import Problem, documented, unavailable
 from preceptor.serve.rewards import JudgedReward
 from preceptor.serve.rows import counted
 from preceptor.serve.service import Served
 
-router = APIRouter(tags=["doors"], prefix="/doors/nemo-gym/{name}")
+router = APIRouter(tags=["doors"], responses=documented(402, 404), prefix="/doors/nemo-gym/{name}")
 ROLES = {"developer": "system"}
 """Roles of OpenAI's Responses under our names."""
 

@@ -19,10 +19,10 @@ from preceptor.serve.config import DoorName
 from preceptor.serve.doors.asking import AtDoor, numbers, reply_to, rewards_of
 from preceptor.serve.doors.talks import prompt_turns, split_reply, turns_of
 from preceptor.serve.doors.trainers import messages_in
-from preceptor.serve.problems import Problem
+from preceptor.serve.problems import Problem, documented
 from preceptor.serve.service import Served, Service
 
-router = APIRouter(tags=["doors"])
+router = APIRouter(tags=["doors"], responses=documented(402, 404))
 USAGE = {"prompt_tokens": 0, "total_tokens": 0, "completion_tokens": 0}
 """vLLM counts a model's tokens here; a judge's stand on the bill."""
 Talks = str | list[str]

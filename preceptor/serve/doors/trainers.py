@@ -14,11 +14,11 @@ from preceptor.prompts.rows import BadRowError
 from preceptor.serve.auth import Caller
 from preceptor.serve.doors.asking import AtDoor, Refusals, reply_to, rewards_of, unjudged
 from preceptor.serve.doors.talks import prompt_turns, reply_in, without_end
-from preceptor.serve.problems import Problem
+from preceptor.serve.problems import Problem, documented
 from preceptor.serve.rewards import Reward
 from preceptor.serve.service import Served, Service
 
-router = APIRouter(tags=["doors"])
+router = APIRouter(tags=["doors"], responses=documented(402, 404))
 _tries = Refusals()
 
 

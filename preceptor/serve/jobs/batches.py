@@ -30,9 +30,9 @@ from preceptor.serve.jobs.native import (
 )
 from preceptor.serve.jobs.store import JobRecord, Work
 from preceptor.serve.jobs.tuning_rows import lines_of
-from preceptor.serve.problems import Problem
+from preceptor.serve.problems import Problem, documented
 
-router = APIRouter(tags=["batches"])
+router = APIRouter(tags=["batches"], responses=documented(402, 404, 409))
 FAMILY, KIND = "batch", "batch"
 ENDPOINT = "/v1/chat/completions"
 MOST_ROWS = 50_000

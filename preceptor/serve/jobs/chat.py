@@ -28,10 +28,10 @@ from preceptor.serve.jobs.commands import MODEL_FOLDER, absolute, trained_by
 from preceptor.serve.jobs.crew import Crew
 from preceptor.serve.jobs.native import READ, AskedBy, Jobs, owner_of
 from preceptor.serve.jobs.tuning import FAMILY, name_of
-from preceptor.serve.problems import Problem
+from preceptor.serve.problems import Problem, documented
 from preceptor.settings import in_this_process
 
-router = APIRouter(tags=["chat"])
+router = APIRouter(tags=["chat"], responses=documented(404))
 MOST_OPEN = 4
 """Models that are held in memory; the one that was asked longest ago makes room."""
 DEFAULT_TOKENS = 512

@@ -29,9 +29,9 @@ from preceptor.serve.jobs.store import (
     StoredFile,
     WrongStatus,
 )
-from preceptor.serve.problems import Problem
+from preceptor.serve.problems import Problem, documented
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["jobs"], responses=documented(402, 404, 409))
 CHUNK = 2**20
 LOOK_S = 0.25
 """How often a stream of events looks for new ones."""

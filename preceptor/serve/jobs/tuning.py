@@ -30,10 +30,10 @@ from preceptor.serve.jobs.native import (
 from preceptor.serve.jobs.store import ENDED, INTERNAL, JobEvent, JobRecord
 from preceptor.serve.jobs.tuning_rows import demonstrations, faults_of
 from preceptor.serve.jobs.worker import rows_of
-from preceptor.serve.problems import Problem
+from preceptor.serve.problems import Problem, documented
 from preceptor.train.settings import DpoSettings, LoopSettings, SftSettings
 
-router = APIRouter(tags=["tuning"])
+router = APIRouter(tags=["tuning"], responses=documented(402, 404, 409))
 FAMILY = "tuning"
 INVALID_FILE = "invalid_training_file"
 KINDS: dict[str, tuple[JobKind, type[LoopSettings]]] = {
