@@ -269,7 +269,7 @@ def content_hash(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def build(labels: Path, constitution: Constitution | None, out: Path, progress: Progress) -> None:
+def build(labels: Path, constitution: Constitution | None, out: Path, progress: IndexingProgress) -> None:
     """Write the index of a file of labels, whole or not at all."""
     beside = out.with_name(f"{out.name}.{secrets.token_hex(4)}.part")
     engine = _engine(beside)
@@ -295,7 +295,7 @@ def build(labels: Path, constitution: Constitution | None, out: Path, progress: 
         beside.unlink(missing_ok=True)
 
 
-class Progress:
+class IndexingProgress:
     """How far an index is."""
 
     rows = 0
@@ -318,7 +318,7 @@ _INSERTS = (
 
 
 def _fill(
-    connection: Connection, labels: Path, constitution: Constitution | None, progress: Progress
+    connection: Connection, labels: Path, constitution: Constitution | None, progress: IndexingProgress
 ) -> LabelFacts:
     counts: tuple[Counter[str], ...] = tuple(Counter() for _ in range(5))
     statuses, tags, principles, judges, constitutions = counts
@@ -441,7 +441,7 @@ class LabelIndexes:
         self._folder = folder.absolute()
         self._maker = ThreadPoolExecutor(1, thread_name_prefix="index")
         self._lock = threading.Lock()
-        self._known: dict[tuple[Any, ...], tuple[Future[LabelIndex], Progress]] = {}
+        self._known: dict[tuple[Any, ...], tuple[Future[LabelIndex], IndexingProgress]] = {}
 
     def of(
         self, labels: Path, constitution: Constitution | None, wait_s: float = WAIT_S
@@ -455,7 +455,7 @@ class LabelIndexes:
         key = (str(labels), stat.st_size, stat.st_mtime_ns, stat.st_ino, identity)
         with self._lock:
             if key not in self._known:
-                progress = Progress()
+                progress = IndexingProgress()
                 made = self._maker.submit(self._make, labels, constitution, progress)
                 self._known[key] = made, progress
             made, progress = self._known[key]
@@ -475,7 +475,7 @@ class LabelIndexes:
             if made.done() and not made.cancelled() and made.exception() is None:
                 made.result().close()
 
-    def _make(self, labels: Path, constitution: Constitution | None, progress: Progress) -> LabelIndex:
+    def _make(self, labels: Path, constitution: Constitution | None, progress: IndexingProgress) -> LabelIndex:
         identity = constitution.identity if constitution is not None else ""
         named = hashlib.sha256(f"{VERSION} {content_hash(labels)} {identity}".encode()).hexdigest()
         path = self._folder / f"{named[:40]}.db"

@@ -24,7 +24,7 @@ from preceptor.serve.problems import Problem
 from preceptor.serve.service import Served, Service
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
-By = Literal["model", "stage", "principle", "run", "day"]
+BillBy = Literal["model", "stage", "principle", "run", "day"]
 AUDITED = ("accuracy", "flip_rate", "first_share", "longer_share", "kappa", "ece")
 
 
@@ -91,7 +91,7 @@ def judges(request: Request, served: Served, crew: Jobs, looking: Looking) -> Re
 
 
 @router.get("/bill")
-def bill(request: Request, served: Served, looking: Looking, by: By = "model") -> Response:
+def bill(request: Request, served: Served, looking: Looking, by: BillBy = "model") -> Response:
     """What every call in the database cost."""
     require(looking.caller, READ)
     with reading(served.config.database) as connection:
