@@ -415,7 +415,7 @@ async def test_a_slow_row_does_not_keep_the_others_from_being_asked(ledger: Ledg
     class Held(ScriptedModel):
         async def complete(self, asked: Request) -> Completion:
             if asked.messages[0].content == "row 0":
-                await asyncio.wait_for(all_others.wait(), 20)
+                await asyncio.wait_for(all_others.wait(), 600)
             elif len(self.requests) == 98:
                 all_others.set()
             return await super().complete(asked)
