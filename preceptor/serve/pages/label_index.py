@@ -36,6 +36,10 @@ BATCH = 2000
 SNIPPET = 160
 WAIT_S = 2.0
 """How long a page waits for its index before it says how far that is."""
+MOST_COUNTS = 1000
+"""Filters whose counts an index remembers."""
+COMMON = 0.1
+"""Share of all labels from which on a tag or principle is looked up for each label, and not gathered beforehand."""
 MOST_BAD = 20
 """Lines that are no labels, of which the number is told."""
 _TABLES = (
@@ -148,22 +152,29 @@ class LabelIndex:
         self._labels = labels
         self._engine = _engine(path)
         self._lock = threading.Lock()
+        self._counts: dict[tuple[Any, ...], int] = {}
         with self._lock, self._engine.connect() as connection:
             rows = connection.execute(sql.text("SELECT name, value FROM facts")).all()
         self.facts = LabelFacts(**{row.name: json.loads(row.value) for row in rows})
 
     def count(self, wanted: LabelFilters) -> int:
-        """How many labels there are of these."""
-        where, values = _where(wanted)
+        """How many labels there are of these; of the last filters it is remembered."""
+        where, values = self._where(wanted)
         if not where:
             return self.facts.rows
-        return int(self._all(f"SELECT COUNT(*) AS n FROM pairs WHERE {' AND '.join(where)}", values)[0].n)
+        key = (*where, *values.items())
+        if key not in self._counts:
+            rows = self._all(f"SELECT COUNT(*) AS n FROM pairs WHERE {' AND '.join(where)}", values)
+            if len(self._counts) >= MOST_COUNTS:
+                self._counts.clear()
+            self._counts[key] = int(rows[0].n)
+        return self._counts[key]
 
     def page(
         self, wanted: LabelFilters, after: int | None = None, before: int | None = None, limit: int = PAGE
     ) -> list[IndexedLabel]:
         """Labels in the wanted order: those after a number, or those before it, or the first."""
-        where, values = _where(wanted)
+        where, values = self._where(wanted)
         column, falls = SORTS[wanted.sort]
         backwards = before is not None
         if (anchor := before if backwards else after) is not None:
@@ -184,7 +195,8 @@ class LabelIndex:
     def number_of(self, identity: str) -> int | None:
         """The line of the first label with this id."""
         rows = self._all("SELECT MIN(number) AS n FROM pairs WHERE id = :id", {"id": identity})
-        return rows[0].n
+        found: int | None = rows[0].n
+        return found
 
     def label(self, number: int) -> Label | None:
         """The label on a line, as its file has it."""
@@ -197,7 +209,7 @@ class LabelIndex:
 
     def numbers(self, wanted: LabelFilters) -> list[int]:
         """The lines of all labels of these, in file order."""
-        where, values = _where(wanted)
+        where, values = self._where(wanted)
         rows = self._all(
             f"SELECT number FROM pairs {'WHERE ' + ' AND '.join(where) if where else ''} ORDER BY number",
             values,
@@ -208,50 +220,56 @@ class LabelIndex:
         """Let go of the file."""
         self._engine.dispose()
 
+    def _where(self, wanted: LabelFilters) -> tuple[list[str], dict[str, Any]]:
+        terms: list[str] = []
+        values: dict[str, Any] = {}
+
+        def add(term: str, **more: Any) -> None:
+            terms.append(term)
+            values.update(more)
+
+        if wanted.status is not None:
+            add("status = :status", status=wanted.status)
+        if wanted.tag is not None:
+            add(self._among("tags", "tag = :tag", self.facts.tags.get(wanted.tag, 0)), tag=wanted.tag)
+        if wanted.principle is not None:
+            decided = " AND decided = 1" if wanted.decided else ""
+            rows = self.facts.principles.get(wanted.principle, 0)
+            add(
+                self._among("principles", f"principle = :principle{decided}", rows),
+                principle=wanted.principle,
+            )
+        for name in ("orders", "judges", "gold"):
+            if getattr(wanted, name):
+                add(f"{name} = 1")
+        if wanted.least is not None:
+            add("margin >= :least", least=wanted.least)
+        if wanted.most is not None:
+            add("margin <= :most", most=wanted.most)
+        if wanted.longer is not None:
+            sign = ">" if wanted.longer == "won" else "<"
+            add(
+                f"letter IN ('a', 'b') AND longer <> 0 AND (CASE letter WHEN 'a' THEN longer ELSE -longer END) {sign} 0"
+            )
+        if wanted.apart is not None:
+            add("apart >= :apart", apart=wanted.apart)
+        if SORTS[wanted.sort][0] == "margin":
+            add("margin IS NOT NULL")  # others stand in no order by it
+        if wanted.text is not None:
+            words = _WORD.findall(wanted.text)
+            match = " ".join(f'"{word}"' for word in words) + "*" if words else '""'
+            add("number IN (SELECT rowid FROM words WHERE words MATCH :match)", match=match)
+        return terms, values
+
+    def _among(self, table: str, term: str, rows: int) -> str:
+        """A term that holds for labels with such a row in the table. rows: how many there are."""
+        if rows > COMMON * self.facts.rows:
+            return f"EXISTS (SELECT 1 FROM {table} WHERE {term} AND {table}.number = pairs.number)"
+        return f"number IN (SELECT number FROM {table} WHERE {term})"
+
     def _all(self, statement: str, values: Mapping[str, Any]) -> list[Any]:
         with self._lock, self._engine.connect() as connection:
             return list(connection.execute(sql.text(statement), values).all())
-
-
-def _where(wanted: LabelFilters) -> tuple[list[str], dict[str, Any]]:
-    terms: list[str] = []
-    values: dict[str, Any] = {}
-
-    def add(term: str, **more: Any) -> None:
-        terms.append(term)
-        values.update(more)
-
-    if wanted.status is not None:
-        add("status = :status", status=wanted.status)
-    if wanted.tag is not None:
-        add("number IN (SELECT number FROM tags WHERE tag = :tag)", tag=wanted.tag)
-    if wanted.principle is not None:
-        decided = " AND decided = 1" if wanted.decided else ""
-        add(
-            f"number IN (SELECT number FROM principles WHERE principle = :principle{decided})",
-            principle=wanted.principle,
-        )
-    for name in ("orders", "judges", "gold"):
-        if getattr(wanted, name):
-            add(f"{name} = 1")
-    if wanted.least is not None:
-        add("margin >= :least", least=wanted.least)
-    if wanted.most is not None:
-        add("margin <= :most", most=wanted.most)
-    if wanted.longer is not None:
-        sign = ">" if wanted.longer == "won" else "<"
-        add(
-            f"letter IN ('a', 'b') AND longer <> 0 AND (CASE letter WHEN 'a' THEN longer ELSE -longer END) {sign} 0"
-        )
-    if wanted.apart is not None:
-        add("apart >= :apart", apart=wanted.apart)
-    if SORTS[wanted.sort][0] == "margin":
-        add("margin IS NOT NULL")  # others stand in no order by it
-    if wanted.text is not None:
-        words = _WORD.findall(wanted.text)
-        match = " ".join(f'"{word}"' for word in words) + "*" if words else '""'
-        add("number IN (SELECT rowid FROM words WHERE words MATCH :match)", match=match)
-    return terms, values
 
 
 def _engine(path: Path) -> Engine:
@@ -462,10 +480,10 @@ class LabelIndexes:
         wait([made], wait_s)
         if not made.done():
             return BeingIndexed(progress.rows)
-        if (error := made.exception()) is not None:
+        if (fault := made.exception()) is not None:
             with self._lock:
                 self._known.pop(key, None)  # the next look tries again
-            raise UserError(f"{labels.name}: the labels cannot be indexed ({error})") from error
+            raise UserError(f"{labels.name}: the labels cannot be indexed ({fault})") from fault
         return made.result()
 
     def close(self) -> None:
@@ -475,7 +493,9 @@ class LabelIndexes:
             if made.done() and not made.cancelled() and made.exception() is None:
                 made.result().close()
 
-    def _make(self, labels: Path, constitution: Constitution | None, progress: IndexingProgress) -> LabelIndex:
+    def _make(
+        self, labels: Path, constitution: Constitution | None, progress: IndexingProgress
+    ) -> LabelIndex:
         identity = constitution.identity if constitution is not None else ""
         named = hashlib.sha256(f"{VERSION} {content_hash(labels)} {identity}".encode()).hexdigest()
         path = self._folder / f"{named[:40]}.db"

@@ -264,14 +264,13 @@ class OpinionStore:
                 )
             ).all()
             mine = {row.place for row in given if row.person == person}
-            held = [row.place for row in leased if row.person == person and row.place not in mine]
+            held: list[int] = [row.place for row in leased if row.person == person and row.place not in mine]
             taken: dict[int, set[str]] = {}
-            for row in given:
-                if row.letter is not None:
-                    taken.setdefault(row.place, set()).add(row.person)
-            for row in leased:
-                if row.person != person:
-                    taken.setdefault(row.place, set()).add(row.person)
+            for at, who in (
+                *((row.place, row.person) for row in given if row.letter is not None),
+                *((row.place, row.person) for row in leased if row.person != person),
+            ):
+                taken.setdefault(at, set()).add(who)
             wished = [place] if place is not None else []
             for one in (*wished, *sorted(held), *range(1, check.size + 1)):
                 if one not in mine and 1 <= one <= check.size and len(taken.get(one, ())) < check.people:

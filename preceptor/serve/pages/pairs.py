@@ -19,7 +19,7 @@ from preceptor.judge.records import Label, Letter
 from preceptor.serve.auth import require
 from preceptor.serve.jobs.native import WRITE
 from preceptor.serve.pages.differences import marked
-from preceptor.serve.pages.label_index import SORTS, BeingIndexed, LabelFilters, LabelIndex
+from preceptor.serve.pages.label_index import PAGE, SORTS, BeingIndexed, LabelFilters, LabelIndex
 from preceptor.serve.pages.label_sets import LabelSet, Sets
 from preceptor.serve.pages.opinion_store import Correction, OpinionStore
 from preceptor.serve.pages.rendering import HEADERS, query_of, show
@@ -59,7 +59,10 @@ def listed(request: Request, known: Sets, name: str, wanted: Annotated[ListQuery
     if isinstance(index, BeingIndexed):
         return show(request, "being_indexed.html", set=found, rows=index.rows)
     filters = LabelFilters.model_validate(wanted.model_dump(exclude={"after", "before"}))
-    rows = index.page(filters, wanted.after, wanted.before)
+    rows = index.page(filters, wanted.after, wanted.before, PAGE + 1)
+    more = len(rows) > PAGE
+    back = wanted.before is not None
+    rows = rows[-PAGE:] if back else rows[:PAGE]
     query = filters.query()
     return show(
         request,
@@ -71,8 +74,8 @@ def listed(request: Request, known: Sets, name: str, wanted: Annotated[ListQuery
         filters=filters,
         query=query,
         sorts=tuple(SORTS),
-        earlier=bool(rows and index.page(filters, before=rows[0].number, limit=1)),
-        later=bool(rows and index.page(filters, after=rows[-1].number, limit=1)),
+        earlier=more if back else wanted.after is not None,
+        later=more or back,
     )
 
 

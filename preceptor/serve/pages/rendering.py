@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 from urllib.parse import urlencode
 
 from fastapi import Request
@@ -89,17 +89,24 @@ def _at(value: Mapping[str, Any], *names: str) -> Any:
     return found
 
 
-def _share(value: float | None) -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:.0%}"
+def _share(value: object) -> str:
+    return f"{value:.0%}" if _is_figure(value) else "–"
 
 
-def _figure(value: float | None) -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:.2f}"
+def _figure(value: object) -> str:
+    return f"{value:.2f}" if _is_figure(value) else "–"
 
 
-def _dollars(value: float | None) -> str:
+def _dollars(value: object) -> str:
     """Unknown is no zero."""
-    return "unknown" if value is None else f"${value:,.4f}" if abs(value) < 1 else f"${value:,.2f}"
+    if not _is_figure(value):
+        return "unknown"
+    return f"${value:,.4f}" if abs(value) < 1 else f"${value:,.2f}"
+
+
+def _is_figure(value: object) -> TypeGuard[float]:
+    """Whether a file that somebody else wrote has a number there."""
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _when(at: float | None) -> str:

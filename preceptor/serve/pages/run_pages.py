@@ -10,13 +10,13 @@ from fastapi import APIRouter, Request, Response
 
 from preceptor.judge.ledger import queries
 from preceptor.judge.ledger.location import reading
-from preceptor.run.files import SUMMARY
+from preceptor.run.files import REPORT, SUMMARY
 from preceptor.serve.auth import require
 from preceptor.serve.jobs.crew import Crew
 from preceptor.serve.jobs.native import READ, Jobs
 from preceptor.serve.jobs.worker import rows_of
 from preceptor.serve.pages.curves import curves
-from preceptor.serve.pages.job_pages import REPORT, report_page
+from preceptor.serve.pages.job_pages import report_page
 from preceptor.serve.pages.rendering import show
 from preceptor.serve.pages.route import PageRoute
 from preceptor.serve.pages.session import Looking
@@ -33,10 +33,11 @@ def runs(request: Request, served: Served, crew: Jobs, looking: Looking) -> Resp
     """The run folders of the configuration, and the jobs that are runs."""
     owner = looking.owner
     jobs = [job for job in crew.store.jobs(owner, "job", 200) if job.kind == "run"]
-    rows = [{"name": name, "told": name, "status": ""} for name in served.config.runs]
-    rows += [{"name": job.id, "told": job.id, "status": job.status} for job in jobs]
-    for row in rows:
-        row["summary"] = _summary(_folder(served, crew, owner, row["name"]))
+    names = {**dict.fromkeys(served.config.runs, ""), **{job.id: job.status for job in jobs}}
+    rows = [
+        {"name": name, "status": status, "summary": _summary(_folder(served, crew, owner, name))}
+        for name, status in names.items()
+    ]
     return show(request, "runs.html", runs=rows)
 
 

@@ -133,8 +133,8 @@ def _session(request: Request, keys: Keyring) -> _Session | None:
             and (known or not found.key)
         ):
             return found
-    except (ValueError, TypeError):
-        pass
+    except (ValueError, TypeError, RecursionError):
+        pass  # of whoever writes cookies of their own
     return None
 
 
