@@ -42,7 +42,7 @@ ITEMS = [
         "response_b": "BAD: who knows." if number % 3 else "GOOD: at nine, take the stairs.",
         "tags": ["lift"] if number % 2 else ["lift", "odd"],
     }
-    for number in range(12)
+    for number in range(60)
 ]
 
 

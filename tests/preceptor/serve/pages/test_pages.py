@@ -35,7 +35,7 @@ def crawl(site: Site, start: str = "/") -> dict[str, httpx.Response]:
     waiting = [start]
     while waiting and len(found) < MOST_PAGES:
         path = waiting.pop(0)
-        if path in found:
+        if path in found or path.startswith("/pairs/first/"):  # of sixty pairs that are alike
             continue
         answer = site.get(path)
         found[path] = answer
@@ -86,7 +86,7 @@ def test_what_stands_in_the_data_never_becomes_a_part_of_a_page(site: Site) -> N
         elif answer.headers["content-type"].startswith("text/html"):
             page = assert_nothing_was_born(answer.text)
             assert answer.headers["content-security-policy"] == CSP
-            assert "49<" not in answer.text
+            assert "49&lt;xborn" not in answer.text
             texts.append(page.text)
     seen = "\n".join(texts)
     assert [field for field in FIELDS if f"in-{field} " not in seen] == []
@@ -130,11 +130,19 @@ def test_a_form_of_another_site_is_refused(site: Site, path: str, origin: str | 
 
 
 def test_filters_and_paging_of_pairs(site: Site) -> None:
-    page = Page(site.get("/pairs/first").text)
-    assert "12 of 12 labels." in page.text
-    assert [row["id"] for row in ITEMS if f"id={row['id']}" not in page.text] == []
+    seen: list[str] = []
+    path: str | None = "/pairs/first"
+    while path is not None:
+        page = Page(site.get(path).text)
+        assert "60 of 60 labels." in page.text
+        seen += re.findall(r"pair\?id=(lift-\d+)", " ".join(page.links))
+        last, path = path, next((link for link in page.links if "after=" in link), None)
+    assert seen == [row["id"] for row in ITEMS]
+    assert last != "/pairs/first"
+    back = [link for link in Page(site.get(last).text).links if "before=" in link]
+    assert re.findall(r"pair\?id=(lift-\d+)", site.get(back[0]).text) == seen[:50]
     odd = Page(site.get("/pairs/first?tag=odd&text=floor+lif&sort=least+sure").text)
-    assert "6 of 12 labels." in odd.text
+    assert "30 of 60 labels." in odd.text
     assert "None of these labels is like that." in site.get("/pairs/first?status=tie").text
     assert site.get("/pairs/first?sort=sideways").status_code == 422
     assert site.get("/pairs/nothing").status_code == 404
