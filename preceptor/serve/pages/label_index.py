@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sql
-from pydantic import ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 from sqlalchemy.engine import Connection, Engine
 
 from preceptor.constitution.errors import UserError
@@ -36,6 +36,8 @@ BATCH = 2000
 SNIPPET = 160
 WAIT_S = 2.0
 """How long a page waits for its index before it says how far that is."""
+MOST_NUMBER = 2**53
+"""Of lines and characters: more is no number of theirs."""
 MOST_COUNTS = 1000
 """Filters whose counts an index remembers."""
 COMMON = 0.1
@@ -93,7 +95,7 @@ class LabelFilters(Settings):
     most: float | None = None
     longer: Literal["won", "lost"] | None = None
     """Only those whose longer reply won, or lost."""
-    apart: int | None = None
+    apart: int | None = Field(default=None, ge=0, le=MOST_NUMBER)
     """Characters by which the replies differ in length, at least."""
     text: str | None = None
     """Words that all occur in prompt or replies; the last may be a beginning."""
@@ -199,13 +201,19 @@ class LabelIndex:
         return found
 
     def label(self, number: int) -> Label | None:
-        """The label on a line, as its file has it."""
+        """The label on a line, as its file has it. Raises UserError where the file is another by now."""
         rows = self._all("SELECT start, size FROM pairs WHERE number = :number", {"number": number})
         if not rows:
             return None
         with self._labels.open("rb") as stream:
             stream.seek(rows[0].start)
-            return Label.model_validate_json(stream.read(rows[0].size))
+            line = stream.read(rows[0].size)
+        try:
+            return Label.model_validate_json(line)
+        except ValidationError:
+            raise UserError(
+                f"{self._labels.name}: the labels have changed since they were indexed; look again"
+            ) from None
 
     def numbers(self, wanted: LabelFilters) -> list[int]:
         """The lines of all labels of these, in file order."""

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import RedirectResponse
+from pydantic import Field
 
 from preceptor.judge.aggregate import deciding, opinions, winner
 from preceptor.judge.audit.audit import decisive
@@ -19,7 +20,7 @@ from preceptor.judge.records import Label, Letter
 from preceptor.serve.auth import require
 from preceptor.serve.jobs.native import WRITE
 from preceptor.serve.pages.differences import marked
-from preceptor.serve.pages.label_index import PAGE, SORTS, BeingIndexed, LabelFilters, LabelIndex
+from preceptor.serve.pages.label_index import MOST_NUMBER, PAGE, SORTS, BeingIndexed, LabelFilters, LabelIndex
 from preceptor.serve.pages.label_sets import LabelSet, Sets
 from preceptor.serve.pages.opinion_store import Correction, OpinionStore
 from preceptor.serve.pages.rendering import HEADERS, query_of, show
@@ -47,8 +48,8 @@ def sets(request: Request, known: Sets) -> Response:
 class ListQuery(LabelFilters):
     """Filters, and where in the list one is."""
 
-    after: int | None = None
-    before: int | None = None
+    after: int | None = Field(default=None, ge=1, le=MOST_NUMBER)
+    before: int | None = Field(default=None, ge=1, le=MOST_NUMBER)
 
 
 @router.get("/{name}")

@@ -104,7 +104,8 @@ class _Session(NamedTuple):
 def sign_in(request: Request, response: Response, key: Key | None, name: str) -> None:
     """Have the browser remember who it is."""
     made = _Session(key.id if key else "", name, time.time() + LASTS_S)
-    body = base64.urlsafe_b64encode(json.dumps(made).encode()).decode()
+    # without padding: of `=` browsers would make a quoted value
+    body = base64.urlsafe_b64encode(json.dumps(made).encode()).decode().rstrip("=")
     response.set_cookie(
         COOKIE,
         f"{body}.{_mac(_secret(_folder(request)), key.sha256 if key else '', body)}",
@@ -124,7 +125,7 @@ def sign_out(response: Response) -> None:
 def _session(request: Request, keys: Keyring) -> _Session | None:
     body, _, shown = request.cookies.get(COOKIE, "").rpartition(".")
     try:
-        found = _Session(*json.loads(base64.urlsafe_b64decode(body)))
+        found = _Session(*json.loads(base64.urlsafe_b64decode(f"{body}==")))
         known = keys.in_use(found.key) if found.key else None
         mac = _mac(_secret(_folder(request)), known.sha256 if known else "", body)
         if (

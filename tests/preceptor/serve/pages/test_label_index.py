@@ -212,6 +212,8 @@ def test_it_is_made_once_for_a_content_and_anew_for_another(tmp_path: Path) -> N
     indexes.of(other, None, wait_s=600)
     assert len(list((tmp_path / "indexes").iterdir())) == 1
     path.write_text(f"{lines[0]}\n")
+    with pytest.raises(UserError, match="have changed since"):
+        found.label(6)
     again = indexes.of(path, None, wait_s=600)
     assert isinstance(again, LabelIndex)
     assert again.facts.rows == 1
