@@ -271,8 +271,9 @@ class OpinionStore:
                 *((row.place, row.person) for row in leased if row.person != person),
             ):
                 taken.setdefault(at, set()).add(who)
-            wished = [place] if place is not None else []
-            for one in (*wished, *sorted(held), *range(1, check.size + 1)):
+            wished: list[int] = [place] if place is not None else []
+            wished += [*sorted(held), *range(1, check.size + 1)]
+            for one in wished:
                 if one not in mine and 1 <= one <= check.size and len(taken.get(one, ())) < check.people:
                     self._take(connection, check.id, one, person, now + LEASE_S)
                     return one
