@@ -94,12 +94,35 @@ def html_page(template: Path, css: Path, values: Mapping[str, Any]) -> str:
     return made.render(csp=CSP, css=Markup(css.read_text(encoding="utf-8")), **values)
 
 
+def templates_in(folder: Path) -> jinja2.Environment:
+    """Templates that are ours, by their names in a folder; every text that they show is escaped and printable."""
+    import jinja2
+
+    return _environment(jinja2.FileSystemLoader(folder))
+
+
+def exact(text: str) -> str:
+    """For a field of a form whose text comes back: escaped, and else as it is, so that nothing is lost on the way."""
+    from markupsafe import escape
+
+    return escape(text)
+
+
 @cache
 def _pages() -> jinja2.Environment:
+    return _environment(None)
+
+
+def _environment(loader: jinja2.BaseLoader | None) -> jinja2.Environment:
     import jinja2
 
     return jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, finalize=_finalized
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=loader is not None,
+        finalize=_finalized,
+        loader=loader,
     )
 
 

@@ -50,7 +50,7 @@ DOORS: dict[str, set[str]] = {
     "jinja2.Environment": {"prompts/shown.py"},
     "savefig": {"train/evaluation/plots.py"},
     "csv.writer": set(),
-    "csv.DictWriter": {"prompts/layouts/conversion.py"},
+    "csv.DictWriter": {"prompts/layouts/conversion.py", "preceptor/serve/pages/spreadsheet.py"},
 }
 """A call -> the files that may make it."""
 HOSTILE = "\x1b]0;owned\x07\x1b[2J[/]<script>alert(1)</script>\u202egpj.exe\u2066\x00\x9b31m$x_$`|*a*|=1+1 ![x](http://x/y)"

@@ -101,7 +101,7 @@ def audit(labels: Iterable[Label], constitution: Constitution, cost_usd: float |
         for principle in dict.fromkeys(judgement.principle for judgement in judgements):
             own = tuple(item for item in judgements if item.principle == principle)
             by_principle.setdefault(principle, []).append(_case(label, own, constitution))
-        decided.update(_decisive(label, judgements, constitution))
+        decided.update(decisive(label, judgements, constitution))
         hits += _hit(label)
         if label.votes:
             voted.append(label.model_copy(update={"judgements": ()}))
@@ -161,7 +161,7 @@ def drift(first: Iterable[Label], again: Iterable[Label]) -> DriftFigures:
     }
 
 
-def _decisive(label: Label, judgements: Sequence[Judgement], constitution: Constitution) -> Iterator[str]:
+def decisive(label: Label, judgements: Sequence[Judgement], constitution: Constitution) -> Iterator[str]:
     """The principles without whose judgements the label would have another winner, or none."""
     subjects = dict.fromkeys(judgement.principle for judgement in judgements)
     weight = weights(constitution.for_prompt(label.prompt.tags))

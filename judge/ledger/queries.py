@@ -129,6 +129,20 @@ def bill(
     ]
 
 
+def bill_by_day(connection: Connection) -> list[BillLine]:
+    """Totals of each day in UTC, the latest first."""
+    day = {
+        "sqlite": "date(ended_at, 'unixepoch')",
+        "postgresql": "to_char(to_timestamp(ended_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
+    }[connection.dialect.name]
+    rows = connection.execute(
+        sql.text(f"SELECT {day} AS day, {_FIGURES} FROM charges GROUP BY {day} ORDER BY 1 DESC")
+    ).mappings()
+    return [
+        BillLine({"day": row["day"]}, **{name: row[name] for name in BillLine._fields[1:]}) for row in rows
+    ]
+
+
 def spent_usd(connection: Connection, but: str | None = None) -> float:
     """USD of all calls whose price is known. but: except those of this run."""
     where = "" if but is None else " WHERE run <> :run"

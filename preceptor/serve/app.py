@@ -19,9 +19,12 @@ from preceptor.serve.jobs.routes import working
 from preceptor.serve.keys import Keyring
 from preceptor.serve.native import router as native
 from preceptor.serve.operations import router as operations
+from preceptor.serve.pages import route as page_route
+from preceptor.serve.pages.routes import ROUTERS as PAGES
+from preceptor.serve.pages.routes import reading_rooms
 from preceptor.serve.service import Service, open_service
 
-ROUTERS: tuple[APIRouter, ...] = (operations, native, constitutions, *JOBS, *DOORS)
+ROUTERS: tuple[APIRouter, ...] = (operations, native, constitutions, *JOBS, *DOORS, *PAGES)
 """Every part of the service that has routes."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -49,13 +52,13 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         if service is not None:
             app.state.service = service
-            async with working(app, config):
+            async with working(app, config), reading_rooms(app, config):
                 yield
             return
         try:
             async with open_service(config, keyring) as opened:
                 app.state.service = opened
-                async with working(app, config):
+                async with working(app, config), reading_rooms(app, config):
                     yield
         finally:
             keyring.close()
@@ -72,6 +75,7 @@ def create_app(
     app.state.keys = keyring
     app.state.doorkeeper = Doorkeeper(keyring, open_without_keys=open_without_keys)
     problems.install(app)
+    page_route.install(app)
     for router in routers:
         app.include_router(router)
     app.add_middleware(Gate, limits=config.limits, hosts=(*LOOPBACK, host, *config.hosts))

@@ -46,9 +46,14 @@ class Doorkeeper:
         self._left: dict[str, tuple[float, float]] = {}
         """Of a key with a rate: (requests that it has left, when that was counted)."""
 
+    @property
+    def open(self) -> bool:
+        """Whether everybody may enter."""
+        return self._open and self._keys.none_made
+
     def caller(self, authorization: str | None) -> Caller:
         """Who sends this header. Raises Problem 401 and 429."""
-        if self._open and self._keys.none_made:
+        if self.open:
             return ANYBODY
         shown = _shown(authorization)
         key = self._keys.found(shown) if shown else None
@@ -61,6 +66,10 @@ class Doorkeeper:
                 "authentication_error",
                 headers=CHALLENGE,
             )
+        return self.admitted(key)
+
+    def admitted(self, key: Key) -> Caller:
+        """Whoever has shown this key, which is in use. Raises Problem 429."""
         self._count(key)
         return Caller(key.id, key.scopes, key.budget_usd, key.spent_usd)
 

@@ -77,6 +77,17 @@ class RewardEntry(Settings):
         return self
 
 
+class LabelsEntry(Settings):
+    """Labels of elsewhere that the pages show."""
+
+    path: Path
+    """A file of labels, a folder that `preceptor label` wrote, or a run folder."""
+    ledger: Path | None = None
+    """The ledger of the calls that made them; else the one in the folder, where there is one."""
+    constitution: str | None = None
+    """One of `constitutions`; else the one in the folder, or the one here of the labels' own identity."""
+
+
 class Fallback(Settings):
     """A number that a door gives, only where a user has set one, for a reply that is not judged."""
 
@@ -119,6 +130,10 @@ class ServeConfig(Settings):
     """Door -> the rewards to which it leads."""
     fallback: dict[Literal["openrlhf", "slime"], Fallback] = Field(default_factory=dict)
     """Door -> what it gives for replies that are not judged; without one they stay unanswered."""
+    labels: dict[str, LabelsEntry] = Field(default_factory=dict)
+    """Name -> labels that the pages show beside those of jobs and files."""
+    runs: dict[str, Path] = Field(default_factory=dict)
+    """Name -> a run folder that the pages show."""
     limits: ServeLimits = ServeLimits()
     database: str = SERVE_DATABASE
     """Calls, bill and keys: an SQLite file or a PostgreSQL server."""
@@ -185,13 +200,13 @@ def faults_of(config: ServeConfig) -> Iterator[Fault]:
 
     if not config.models and not config.rewards:
         yield Fault((), "no models and no rewards: there is nothing to serve")
-    for part in ("models", "constitutions", "rewards"):
+    for part in ("models", "constitutions", "rewards", "labels", "runs"):
         for name in getattr(config, part):
             if not _is_name(name):
                 yield Fault((part, name), f"{name!r} is no name; wanted letters, digits, . _ and -")
-    for name, entry in config.models.items():
-        if entry.model != CHECKS and find(entry.model) is None:
-            yield Fault(("models", name, "model"), f"no model answers to {entry.model!r}; wanted {forms()}")
+    for name, model in config.models.items():
+        if model.model != CHECKS and find(model.model) is None:
+            yield Fault(("models", name, "model"), f"no model answers to {model.model!r}; wanted {forms()}")
     for name, source in config.constitutions.items():
         try:
             load(source)
@@ -205,6 +220,15 @@ def faults_of(config: ServeConfig) -> Iterator[Fault]:
             yield Fault(("rewards", name, "constitution"), wrong)
         if reward.reward_model is not None and not reward.reward_model.is_dir():
             yield Fault(("rewards", name, "reward_model"), f"{reward.reward_model} is no folder")
+    for name, entry in config.labels.items():
+        if not entry.path.exists():
+            yield Fault(("labels", name, "path"), f"{entry.path}: no such file or folder")
+        if entry.constitution is not None and entry.constitution not in config.constitutions:
+            wrong = _nowhere(entry.constitution, "constitutions", config.constitutions)
+            yield Fault(("labels", name, "constitution"), wrong)
+    for name, folder in config.runs.items():
+        if not folder.is_dir():
+            yield Fault(("runs", name), f"{folder} is no folder")
     for door, names in config.doors.items():
         for name in names:
             if name not in config.rewards:
@@ -233,7 +257,19 @@ def _placed(config: ServeConfig, folder: Path) -> ServeConfig:
         else entry.model_copy(update={"reward_model": folder / entry.reward_model})
         for name, entry in config.rewards.items()
     }
-    return config.model_copy(update={"constitutions": constitutions, "rewards": rewards})
+    labels = {
+        name: entry.model_copy(
+            update={
+                "path": folder / entry.path,
+                "ledger": None if entry.ledger is None else folder / entry.ledger,
+            }
+        )
+        for name, entry in config.labels.items()
+    }
+    runs = {name: folder / run for name, run in config.runs.items()}
+    return config.model_copy(
+        update={"constitutions": constitutions, "rewards": rewards, "labels": labels, "runs": runs}
+    )
 
 
 def _shape_faults(error: ValidationError) -> Iterator[Fault]:

@@ -84,7 +84,7 @@ async def save(
 ) -> dict[str, Any]:
     """Save a version, by which every request goes from then on. `If-Match` names the one that it changes;
     `If-None-Match: *` makes a new constitution."""
-    before = await asyncio.to_thread(_text, served, name)
+    before = await asyncio.to_thread(text_of, served, name)
     _check(name, before, if_match, if_none_match)
     await asyncio.to_thread(_parsed, text, name)
     try:
@@ -122,7 +122,7 @@ def diff(
     kept = served.versions.of(name)
     after = _version(kept, name, new if new is not None else max((one.number for one in kept), default=1))
     before = _version(kept, name, old if old is not None else after.number - 1)
-    return _differences(_parsed(before.text, name), _parsed(after.text, name))
+    return differences(_parsed(before.text, name), _parsed(after.text, name))
 
 
 @router.post("/{name}/price", openapi_extra=TEXT)
@@ -148,7 +148,7 @@ def price(
     costs = [row["cost_usd"] for row in rows]
     return {
         "object": "constitution.price",
-        **_differences(before, after),
+        **differences(before, after),
         "jobs": rows,
         "labels": sum(row["labels"] for row in rows),
         "calls": sum(row["calls"] for row in rows),
@@ -168,7 +168,7 @@ def _label_jobs(crew: Crew, owner: str | None, name: str, given: Sequence[str] |
     return [job for _, job in found if job is not None]
 
 
-def _text(served: Service, name: str) -> str | None:
+def text_of(served: Service, name: str) -> str | None:
     """The YAML of a constitution, saved or of the configuration; None: there is none of this name."""
     if saved := served.versions.of(name):
         return saved[0].text
@@ -189,7 +189,7 @@ def _text(served: Service, name: str) -> str | None:
 
 
 def _existing(served: Service, name: str) -> str:
-    text = _text(served, name)
+    text = text_of(served, name)
     if text is None:
         there = ", ".join(served.rewards.constitutions) or "(there are none)"
         raise Problem(404, "unknown_constitution", f"{name!r} is no constitution here; wanted one of {there}")
@@ -254,7 +254,7 @@ def _told_version(version: Version) -> dict[str, Any]:
     }
 
 
-def _differences(old: Constitution, new: Constitution) -> dict[str, Any]:
+def differences(old: Constitution, new: Constitution) -> dict[str, Any]:
     changes = [
         change._asdict() | {"asks_again": change.asks_again, "revises_again": change.revises_again}
         for change in compare(old, new)

@@ -22,7 +22,7 @@ from preceptor.serve.config import ServeLimits
 from preceptor.serve.problems import Problem, answer, unavailable
 
 MIB = 2**20
-UPLOADS = ("/v1/files",)
+UPLOADS = ("/v1/files", "/files")
 """Paths whose bodies are files, which are not read here: whoever takes them streams them, under the larger limit."""
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{]|[\]}]', re.DOTALL)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")

@@ -143,6 +143,11 @@ class Keyring:
         same = hmac.compare_digest(_hashed(secret), key.sha256 if key else _hashed(""))
         return key if key is not None and same and key.usable(time.time()) else None
 
+    def in_use(self, identity: str) -> Key | None:
+        """The key with this id, unless it is revoked or at its end."""
+        key = self._lately().get(identity)
+        return key if key is not None and key.usable(time.time()) else None
+
     @property
     def none_made(self) -> bool:
         """Whether there never was a key: one that is revoked still closes the door."""

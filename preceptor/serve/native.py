@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Response
@@ -10,18 +10,21 @@ from fastapi.responses import JSONResponse
 from pydantic import Discriminator, Field, Tag
 
 from preceptor.asking.stages import judging, ranking
+from preceptor.constitution.principle import Constitution
 from preceptor.judge.label import template_for
+from preceptor.judge.records import Label, Pair
 from preceptor.judge.settings import LabelSettings, Schedule, ScoreSettings
 from preceptor.judge.voting.cascade import Judge, Step
 from preceptor.prompts.records import Record, Settings
 from preceptor.serve import metrics
 from preceptor.serve.auth import Caller, caller, needs, require
+from preceptor.serve.desk import ServedModel
 from preceptor.serve.doors.scoring import PairsRequest
 from preceptor.serve.doors.scoring import score as score_pairs
 from preceptor.serve.problems import Problem, documented
 from preceptor.serve.rewards import Reward, count, graded, require_some
 from preceptor.serve.rows import groups_in_request, pairs_in_request, replies_in
-from preceptor.serve.service import Served
+from preceptor.serve.service import Served, Service
 
 router = APIRouter(tags=["judging"], responses=documented(402, 404))
 MayJudge = Annotated[Caller, Depends(needs("judge"))]
@@ -76,15 +79,14 @@ async def judge(asked: JudgeRequest, served: Served, caller: MayJudge) -> Respon
     """Labels as `preceptor label` writes them, in the order of the request; of groups also their rankings."""
     _require_own_template(asked.settings)
     way, rules = served.desk.way(asked.judge), served.rewards.constitution(asked.constitution)
-    template = template_for(way.model, asked.settings) if way.model else None
-    steps = (Step((Judge(way.model, template),)),)
     limits = served.config.limits
     if asked.groups is None:
         pairs = pairs_in_request(asked.items, limits)
-        labels = await served.desk.ask(way, judging(pairs, rules, steps, asked.settings, "mean"), caller)
+        labels = await labelled(pairs, rules, way, asked.settings, served, caller)
         rankings = None
     else:
         groups = groups_in_request(asked.items, limits)
+        steps = _alone(way, asked.settings)
         ranked = await served.desk.ask(
             way, ranking(groups, rules, steps, asked.settings, "mean", asked.groups), caller
         )
@@ -93,6 +95,24 @@ async def judge(asked: JudgeRequest, served: Served, caller: MayJudge) -> Respon
     for label in labels:
         metrics.ROWS.labels("label", label.status).inc()
     return _as_written({"items": labels} if rankings is None else {"items": labels, "rankings": rankings})
+
+
+async def labelled(
+    pairs: Sequence[Pair],
+    rules: Constitution,
+    way: ServedModel,
+    settings: LabelSettings,
+    served: Service,
+    caller: Caller,
+) -> list[Label]:
+    """The labels of pairs by one judge, in their order. Raises Problem."""
+    steps = _alone(way, settings)
+    return await served.desk.ask(way, judging(pairs, rules, steps, settings, "mean"), caller)
+
+
+def _alone(way: ServedModel, settings: LabelSettings) -> tuple[Step, ...]:
+    template = template_for(way.model, settings) if way.model else None
+    return (Step((Judge(way.model, template),)),)
 
 
 def _kind(body: Any) -> str:
