@@ -19,7 +19,10 @@ app = typer.Typer(
     help=__doc__,
     no_args_is_help=True,
     add_completion=False,
-    cls=lazy({name: Entry(f"preceptor.cli.amend:{found}") for name, found in AMEND.items()}),
+    cls=lazy(
+        {name: Entry(f"preceptor.cli.amend:{found}") for name, found in AMEND.items()}
+        | {"replay": Entry("preceptor.cli.replay:replay")}
+    ),
 )
 
 SourceArgument = Annotated[
