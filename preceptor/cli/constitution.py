@@ -21,7 +21,11 @@ app = typer.Typer(
     add_completion=False,
     cls=lazy(
         {name: Entry(f"preceptor.cli.amend:{found}") for name, found in AMEND.items()}
-        | {"replay": Entry("preceptor.cli.replay:replay")}
+        | {
+            "replay": Entry("preceptor.cli.replay:replay"),
+            "import": Entry("preceptor.cli.carry:import_form"),
+            "export": Entry("preceptor.cli.carry:export_form"),
+        }
     ),
 )
 
