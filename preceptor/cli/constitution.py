@@ -148,15 +148,21 @@ def lint(
         list[str] | None,
         typer.Option(help="A tag that the prompts have; may be given again.", show_default=False),
     ] = None,
+    by_wording: Annotated[
+        bool, typer.Option("--wording", help="Also say which wordings judges or tuned models follow less.")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 for warnings, too.")] = False,
     as_json: PrintJsonOption = False,
 ) -> None:
     """Find contradictions, repetitions and gaps. Exit code 1 if there is an error."""
     from preceptor.constitution.files import load
     from preceptor.constitution.lint import lint as find
+    from preceptor.constitution.lint import wording
 
     constitution = load(source)
     remarks = find(constitution, revising=revising, known_tags=known_tag)
+    if by_wording:
+        remarks += wording(constitution)
     errors = sum(remark.severity == "error" for remark in remarks)
     if as_json:
         console.show_json(

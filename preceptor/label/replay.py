@@ -109,9 +109,9 @@ def altered(constitution: Constitution, without: Sequence[str], weight: Mapping[
     if both := sorted(set(without) & set(weight)):
         raise UserError(f"{both[0]} is left out and given a weight; name it once")
     gone = {*without, *(name for name, share in weight.items() if share == 0)}
-    kept = [one for one in constitution.principles if one.id not in gone]
-    if not kept:
+    if gone >= set(ids):
         raise UserError("no principle would be left; keep one")
+    kept = constitution.without(gone).principles
     changed = tuple(one.model_copy(update={"weight": weight.get(one.id, one.weight)}) for one in kept)
     made = constitution.model_copy(update={"principles": changed})
     if made.identity == constitution.identity:

@@ -30,7 +30,7 @@ IDS = ("one", "two", "three", "tagged", "short")
 RULES = Constitution(
     name="rules",
     principles=(
-        Principle(id="one", text="Choose the first kind."),
+        Principle(id="one", text="Choose the first kind.", over=("two", "short")),
         Principle(id="two", text="Choose the second kind.", weight=2),
         Principle(id="three", text="Choose the third kind.", weight=0.5),
         Principle(id="tagged", text="Choose the tagged kind.", applies_to=("red",)),
