@@ -32,8 +32,8 @@ UNCHECKED = (
 
 
 RANKED = (
-    "priorities (`over`) count among principles that are judged each by itself, and a judge who weighs them together is "
-    "told of none: --principles each"
+    "priorities (`over`) count among principles that are judged each by itself, and a judge who weighs them together "
+    "is told of none: --principles each"
 )
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from preceptor.asking import stages
@@ -12,6 +11,7 @@ from preceptor.constitution.forms.draft import DraftPrinciple, FoundPrinciples, 
 from preceptor.constitution.forms.prose import Sentence, sentences
 from preceptor.judge.records import Response
 from preceptor.judge.settings import RespondSettings
+from preceptor.prompts.recipes import objects_in
 from preceptor.prompts.records import Message, Prompt, content_id
 from preceptor.settings import Access
 
@@ -60,20 +60,6 @@ def asking_of(
 ) -> stages.AskJob:
     """The work of asking one reply to each."""
     return stages.AskJob(prompts, partial(stages.to_respond, model, access, settings))
-
-
-def objects_in(text: str) -> Iterator[dict[str, object]]:
-    """The JSON objects among the lines of a reply; whatever else it says is passed over."""
-    for line in text.splitlines():
-        bare = line.strip().rstrip(",")
-        if not bare.startswith("{"):
-            continue
-        try:
-            value = json.loads(bare)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(value, dict):
-            yield value
 
 
 def proposed(parts: Sequence[Sequence[Sentence]], replies: Sequence[Response]) -> FoundPrinciples:
