@@ -12,7 +12,7 @@ from preceptor.constitution.checks.language import detect
 from preceptor.prompts.near import NearIndex, said
 from preceptor.prompts.records import Prompt
 
-Refused = Literal[
+AdmissionRefusal = Literal[
     "not answerable", "too short", "too long", "another language", "near another", "leak of held-out"
 ]
 GAPS = re.compile(
@@ -58,7 +58,7 @@ class Admission:
     ) -> None:
         self._open.close()
 
-    def refuses(self, prompt: Prompt) -> Refused | None:
+    def refuses(self, prompt: Prompt) -> AdmissionRefusal | None:
         """Why a prompt is not taken; None: it is, and none near it will be taken again."""
         text = prompt.messages[-1].content
         count = len(text.split())

@@ -17,7 +17,7 @@ from preceptor.prompts.pool import conversation
 from preceptor.prompts.records import Message, Prompt
 from preceptor.prompts.rows import BadRowError
 
-Way = Literal[
+SynthesisWay = Literal[
     "self-instruct",
     "evolve",
     "taxonomy",
@@ -28,7 +28,7 @@ Way = Literal[
     "multi-turn",
     "documents",
 ]
-NEEDS: Mapping[Way, str] = MappingProxyType(
+NEEDS: Mapping[SynthesisWay, str] = MappingProxyType(
     {
         "self-instruct": "seeds",
         "evolve": "seeds",
@@ -100,7 +100,7 @@ class RecipeAsk(NamedTuple):
 
 
 def ask_for(
-    way: Way, given: RecipeInput, cell: Cell | None, number: int, seed: int, wanted: int
+    way: SynthesisWay, given: RecipeInput, cell: Cell | None, number: int, seed: int, wanted: int
 ) -> RecipeAsk:
     """The ask of this number; equal numbers and seeds give equal asks. cell: for `taxonomy`."""
     by = Random(f"{seed}:{way}:{number}")

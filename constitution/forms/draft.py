@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from preceptor.constitution.principle import Example
+
 WORDS_OF_AN_ID = 5
 _NO_SLUG = re.compile(r"[^a-z0-9]+")
 _PASSING = frozenset(
@@ -44,6 +46,7 @@ class DraftPrinciple(NamedTuple):
     """The words from which it was made; empty: its own text."""
     line: int = 0
     """1-based, of those words; 0: not known."""
+    examples: tuple[Example, ...] = ()
 
 
 class FoundPrinciples(NamedTuple):
@@ -89,5 +92,6 @@ def fields(name: str, draft: DraftPrinciple) -> dict[str, Any]:
         "revision": draft.revision.strip(),
         "weight": draft.weight if draft.weight != 1 else None,
         "tags": list(draft.tags),
+        "examples": [one.model_dump(exclude_defaults=True) for one in draft.examples],
     }
     return {key: value for key, value in values.items() if value not in ("", None, [])}

@@ -23,6 +23,7 @@ app = typer.Typer(
         {name: Entry(f"preceptor.cli.amend:{found}") for name, found in AMEND.items()}
         | {
             "replay": Entry("preceptor.cli.replay:replay"),
+            "induce": Entry("preceptor.cli.induce:induce"),
             "import": Entry("preceptor.cli.carry:import_form"),
             "export": Entry("preceptor.cli.carry:export_form"),
         }

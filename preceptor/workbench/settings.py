@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from preceptor.prompts.recipes import Way
+from preceptor.prompts.recipes import SynthesisWay
 from preceptor.prompts.records import Settings
 
 
 class SynthesisSettings(Settings):
     """How new prompts are written."""
 
-    how: tuple[Way, ...] = ()
+    how: tuple[SynthesisWay, ...] = ()
     """A way to write them; several take turns. Else self-instruct with seeds, taxonomy with a constitution."""
     count: int = Field(default=100, ge=1)
     """New prompts at which it stops."""
@@ -35,5 +35,26 @@ class SynthesisSettings(Settings):
     """Longest reply."""
     temperature: float = Field(default=1.0, ge=0)
     """0 is greedy."""
+    seed: int = 0
+    """Equal seeds give equal results."""
+
+
+class InductionSettings(Settings):
+    """How principles are learned from preferences."""
+
+    most: int = Field(default=5, ge=1)
+    """Principles of the constitution, at most."""
+    proposals: int = Field(default=20, ge=1)
+    """Calls in which principles are proposed, at most."""
+    shown: int = Field(default=4, ge=1, le=20)
+    """Pairs that one proposal looks at."""
+    candidates: int = Field(default=20, ge=1)
+    """Proposed principles that are voted on, at most; those that were proposed oftenest."""
+    held_out: float = Field(default=0.5, gt=0, lt=1)
+    """Share of the pairs that no choice looks at."""
+    least_gain: float = Field(default=0.01, ge=0)
+    """A principle is added if it raises the share of the learning pairs by more than this."""
+    tie: bool = True
+    """A candidate's judge may say that neither reply is better."""
     seed: int = 0
     """Equal seeds give equal results."""

@@ -23,7 +23,7 @@ from preceptor.prompts.recipes import (
     Cell,
     RecipeAsk,
     RecipeInput,
-    Way,
+    SynthesisWay,
     ask_for,
     read_prompts_in,
 )
@@ -202,7 +202,7 @@ class Synthesis:
         }
 
 
-def _default(given: RecipeInput, cells: Mapping[Cell, int]) -> tuple[Way, ...]:
+def _default(given: RecipeInput, cells: Mapping[Cell, int]) -> tuple[SynthesisWay, ...]:
     """Raises UserError where there is nothing to draw from."""
     if cells:
         return ("taxonomy",)

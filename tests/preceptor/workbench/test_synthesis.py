@@ -20,7 +20,7 @@ from preceptor.judge.records import Response
 from preceptor.prompts.admission import Admission
 from preceptor.prompts.near import jaccard, said, shingles
 from preceptor.prompts.pool import read_prompts
-from preceptor.prompts.recipes import NEEDS, Cell, RecipeInput, Way, ask_for, read_prompts_in
+from preceptor.prompts.recipes import NEEDS, Cell, RecipeInput, SynthesisWay, ask_for, read_prompts_in
 from preceptor.prompts.records import Message, Prompt
 from preceptor.workbench.settings import SynthesisSettings
 from preceptor.workbench.synthesis import (
@@ -81,7 +81,7 @@ def synthesised(chosen: SynthesisSettings, spoilt: float = 0.0) -> tuple[list[Pr
     return taken, found
 
 
-WAYS: list[Way] = list(NEEDS)
+WAYS: list[SynthesisWay] = list(NEEDS)
 
 
 @settings(deadline=None, max_examples=25)
@@ -90,7 +90,9 @@ WAYS: list[Way] = list(NEEDS)
     st.integers(1, 40),
     st.sampled_from([0.0, 0.5, 1.0]),
 )
-def test_what_is_taken_is_new_answerable_and_no_leak(ways: list[Way], count: int, spoilt: float) -> None:
+def test_what_is_taken_is_new_answerable_and_no_leak(
+    ways: list[SynthesisWay], count: int, spoilt: float
+) -> None:
     chosen = SynthesisSettings(how=tuple(ways), count=count, at_once=4, per_cell=100)
     taken, found = synthesised(chosen, spoilt)
     assert found["new"] == len(taken) == sum(found["by_way"].values()) <= count
@@ -136,7 +138,7 @@ def test_cells_come_of_coverage() -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_an_ask_is_decided_by_its_number(way: Way) -> None:
+def test_an_ask_is_decided_by_its_number(way: SynthesisWay) -> None:
     cell = next(iter(CELLS))
     asks = [ask_for(way, GIVEN, cell, number, 0, 3) for number in range(6)]
     assert asks == [ask_for(way, GIVEN, cell, number, 0, 3) for number in range(6)]
@@ -150,7 +152,7 @@ def test_an_ask_is_decided_by_its_number(way: Way) -> None:
 
 
 @pytest.mark.parametrize("way", [way for way in WAYS if NEEDS[way]])
-def test_a_way_without_what_it_draws_from_is_refused(way: Way) -> None:
+def test_a_way_without_what_it_draws_from_is_refused(way: SynthesisWay) -> None:
     with Admission(0.7, ()) as gate, pytest.raises(UserError, match=f"{way} needs {NEEDS[way]}"):
         Synthesis(SynthesisSettings(how=(way,)), RecipeInput(), {}, gate, lambda _: None)
 
