@@ -40,6 +40,7 @@ COMMANDS = {
     "serve": Entry(f"{CLI}.serve:serve", SERVE),
     "work": Entry(f"{CLI}.work:work", SERVE),
     "keys": Entry(f"{CLI}.keys:app", SERVE),
+    "next": Entry(f"{CLI}.next_steps:next_command", LOOK),
     "run": Entry(f"{CLI}.runs:run", LOOK),
     "report": Entry(f"{CLI}.runs:report", LOOK),
     "verify": Entry(f"{CLI}.runs:verify", LOOK),
