@@ -19,6 +19,7 @@ REFERENCE = re.compile(
 FILE = re.compile(r"\.(?:json|jsonl|parquet|csv|yaml|yml|py|html|md)$")
 GROUP = re.compile(r"\"(preceptor\.\w+)\"")
 """The name of a group of entry points, as the code has it."""
+TEST = re.compile(r"\btests/[\w/]+\.py\b")
 APART = ("CHANGELOG.md", "cli.md")
 """Pages of the past, and of flags and the keys of run files, which look alike."""
 
@@ -93,6 +94,18 @@ def test_what_is_named_in_backticks_exists() -> None:
     assert not missing, "\n".join(
         f"{name}: {', '.join(sorted(files))}" for name, files in sorted(missing.items())
     )
+
+
+def test_tests_that_are_named_exist() -> None:
+    sources = [path for folder in PACKAGES for path in (ROOT / folder).rglob("*.py")]
+    pages = [path for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")) if path.name not in APART]
+    named = {
+        (test, path.name)
+        for path in (*sources, *pages)
+        for test in TEST.findall(path.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 20
+    assert not [(test, page) for test, page in sorted(named) if not (ROOT / test).is_file()]
 
 
 def test_a_name_that_is_not_there_is_missed() -> None:

@@ -1,6 +1,6 @@
 """Losses on preference pairs, as pure functions of tensors.
 
-Both losses carry the judge's probability p that the chosen reply is the better one, where the papers have a
+The losses carry the judge's probability p that the chosen reply is the better one, where the papers have a
 hard label (p = 1). With d the model's own log-odds for the chosen reply,
 
     loss(d, p)   = -p log sigmoid(d) - (1 - p) log sigmoid(-d)                          (B,)

@@ -199,7 +199,7 @@ def reward_loss(
     center_rewards_coefficient: float = 0.0,
 ) -> Losses:
     """Losses and figures (B,) of a batch, given what the heads are to learn of all pairs of the data set. The numbers
-    are as in RewardSettings."""
+    are as in `RewardModelSettings`."""
     chosen, rejected = model(batch).chunk(2)  # (B, K) each
     mine = wanted.of(batch.number)
     probability = smoothed(mine.probability, label_smoothing)

@@ -184,7 +184,7 @@ class RewardModelSettings(PairSettings):
 
 
 def principle_settings(constitution: Constitution) -> dict[str, Any]:
-    """What RewardSettings with `per_principle` take from a constitution."""
+    """What `RewardModelSettings` with `per_principle` take from a constitution."""
     return {
         "weights": {one.id: one.weight for one in constitution.principles},
         "applies_to": {one.id: tuple(one.applies_to) for one in constitution.principles if one.applies_to},

@@ -331,6 +331,10 @@ class Fanout:
             if isinstance(exc, ProviderStopped):
                 raise
             return failure(exc), 0.0
+        except (BudgetReached, UserError) as exc:
+            # the run stopped while this call waited to be tried again: nothing of it is under way, so it is not lost
+            await self._ledger.fail(request, f"not tried again: {exc}")
+            raise
         completion, problem = got
         cost = self._prices.cost(request.model, completion)
         if problem is None:
@@ -365,12 +369,13 @@ class Fanout:
             return first, 0.0
         cost_usd = 0.0
         try:
+            await slot.take_again()  # it takes its share of the minute, as any request
             second = await self._asked_once(request, slot)
             cost_usd = self._prices.cost(request.model, second.completion) or 0.0
         except ProviderStopped as exc:
             self.stop(exc)
             return first, 0.0  # it is paid for
-        except ModelError:
+        except (ModelError, BudgetReached, UserError):  # the latter two: the run has stopped meanwhile
             return first, 0.0
         finally:
             self._spending.settle(worst_usd, cost_usd)

@@ -231,6 +231,11 @@ class Slot:
         await pause
         await self._acquire()
 
+    async def take_again(self) -> None:
+        """Give the slot back and wait for one anew: for one more request in the same place."""
+        self._release()
+        await self._acquire()
+
     def observe(self, headers: Mapping[str, str]) -> None:
         """Hand the headers of this request's reply to its rate limiter."""
         if self._mark is not None:

@@ -5,8 +5,10 @@ Neither labels nor trains anything.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from preceptor.asking import stages
@@ -182,3 +184,18 @@ def _won(label: Label) -> float | None:
     if label.status != "ok" or label.probability is None:
         return None
     return 0.5 if label.probability == 0.5 else float(label.probability > 0.5)
+
+
+def refuse_labeller(judge: str, reward: str) -> None:
+    """Raise UserError where the judge made the labels that the reward model learned from: both would be wrong
+    together, and nobody would see it."""
+    manifest = Path(reward) / "manifest.json"
+    try:
+        judges = json.loads(manifest.read_text(encoding="utf-8")).get("judges", [])
+    except (OSError, ValueError):
+        return
+    if judge in judges:
+        raise UserError(
+            f"the guard's judge {judge} made the labels of the reward {reward}, and would be fooled where it is: "
+            "name another with --guard-judge"
+        )

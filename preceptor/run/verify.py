@@ -375,7 +375,10 @@ class _LabelProof(_Proof):
             found = dawid_skene(ballots(one.model_copy(update={"votes": last_votes(one)}) for one in panel))
         except UserError as exc:
             self.found.notes.append(f"labels were not added up over all judges once more: {exc}")
-            found = {row.id: row.probability or 0.5 for row in self.rows(LABEL_ROWS, Label)}
+            found = {
+                row.id: 0.5 if row.probability is None else row.probability
+                for row in self.rows(LABEL_ROWS, Label)
+            }
         return rules._replace(over_all=found)
 
     def certified(self, said: Certificate) -> Iterator[str]:

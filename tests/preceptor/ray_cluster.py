@@ -63,7 +63,7 @@ def two_nodes() -> Iterator[TwoNodes]:
     finally:
         running.stdin.close()
         try:
-            running.wait(60)
+            running.wait(600)
         except subprocess.TimeoutExpired:
             running.kill()
             running.wait()

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from preceptor.cli.train.ppo import _refuse_labeller
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.files import load
-from preceptor.evaluation.oracles import guard_judge
+from preceptor.evaluation.oracles import guard_judge, refuse_labeller
 from preceptor.judge.errors import BudgetReached
 from preceptor.prompts.pool import prompts_from
 from preceptor.prompts.records import Message, Prompt
@@ -106,6 +105,6 @@ def test_a_judge_that_cannot_be_is_told(name: str, constitution: str | None, mes
 def test_who_made_the_labels_does_not_guard(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"judges": ["openai/judge"]}')
     with pytest.raises(UserError, match="openai/judge made the labels of the reward"):
-        _refuse_labeller("openai/judge", str(tmp_path))
-    _refuse_labeller("openai/other", str(tmp_path))
-    _refuse_labeller("openai/judge", "module:function")
+        refuse_labeller("openai/judge", str(tmp_path))
+    refuse_labeller("openai/other", str(tmp_path))
+    refuse_labeller("openai/judge", "module:function")

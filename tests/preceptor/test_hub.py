@@ -51,7 +51,7 @@ def pushed(folder: Path, endpoint: str, *words: str, offline: str = "0") -> subp
         check=False,
         env=environment,
         cwd=folder.parent,
-        timeout=60,
+        timeout=600,
     )
     assert SECRET not in ended.stdout + ended.stderr
     return ended

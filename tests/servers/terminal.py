@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-PATIENCE_S = 60.0
+PATIENCE_S = 600.0
 
 
 def at_a_terminal(
@@ -42,6 +42,6 @@ def at_a_terminal(
             pressed += 1
         elif process.poll() is not None:
             break
-    code = process.wait(timeout=20)
+    code = process.wait(timeout=PATIENCE_S)
     os.close(main)
     return code, screen

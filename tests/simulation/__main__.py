@@ -12,7 +12,7 @@ import time
 from tests.simulation.mutations import FAULTS, Fault, planted
 from tests.simulation.seed import Told, run_seed, swept
 
-SEEDS_A_FAULT = 600
+SEEDS_A_FAULT = 1500
 """So many are tried before a planted fault counts as not found."""
 WANTED = 27
 """Of the planted faults, at least so many are to be found."""

@@ -104,7 +104,13 @@ FAULTS = (
     ),
     Fault("answers are keyed wrongly", fanout.Fanout, "_asked", "request.key", "request.stage"),
     # slots and rates
-    Fault("a slot is given back twice", rate_limits.Slot, "_release", "self._inside = False", "pass"),
+    Fault(
+        "a slot is given back twice",
+        rate_limits.LocalRateLimiter,
+        "leave",
+        "self._running -= 1",
+        "self._running -= 2",
+    ),
     Fault(
         "a retry takes no slot again",
         rate_limits.Slot,
@@ -193,9 +199,9 @@ FAULTS = (
     Fault(
         "a batch is sent without room for it",
         batch.Batches,
-        "_send",
-        "await self._make_room(chunk.total_usd)",
-        "pass",
+        "_make_room",
+        "while not budget.fits(needed_usd)",
+        "while False",
     ),
     # several workers
     Fault(

@@ -29,9 +29,10 @@ TOKENS_IN = 5
 MOST_TOKENS = 40
 
 
-def text_of(question: str) -> str:
-    """The one good answer to a question."""
-    return f"answer {hashlib.sha256(question.encode()).hexdigest()[:8]}"
+def text_of(question: str, turn: int = 0) -> str:
+    """A good answer to a question: whoever asks again gets another, so that it shows which one is kept."""
+    asked = f"{question} {turn}" if turn else question
+    return f"answer {hashlib.sha256(asked.encode()).hexdigest()[:8]}"
 
 
 def is_refused(question: str) -> bool:
@@ -61,6 +62,8 @@ class Call:
         """On the provider's bill, if it was heard or its process was killed."""
         self.answered = False
         self.heard = False
+        self.again = False
+        """Whether the reply holds nothing, so that a second one is asked for."""
         self.left_at = 0.0
 
 
@@ -96,6 +99,8 @@ class Provider:
         self.asked_at: dict[str, list[float]] = {}
         """By process, when its requests arrived."""
         self._asked: dict[str, int] = {}
+        self._told: dict[str, int] = {}
+        """By question, how many good answers there were."""
         self._window: list[float] = []
 
     def now_s(self) -> float:
@@ -136,9 +141,11 @@ class Provider:
             case "page":
                 return Reply(b"<html>gateway</html>", {})
             case "broken":
+                call.again = True
                 call.usd, body = self._body(question, "")
                 return Reply(json.dumps({"choices": 7, "usage": body["usage"]}).encode(), {})
             case "cut":
+                call.again = True
                 call.usd, body = self._body(question, text_of(question)[:6], "aborted")
                 return Reply(json.dumps(body).encode(), {})
             case "key":
@@ -146,8 +153,15 @@ class Provider:
             case _:
                 pass
         times = self._asked[question] = self._asked.get(question, 0) + 1
-        call.usd, body = self._body(question, "" if is_odd(question) and times == 1 else text_of(question))
+        call.again = is_odd(question) and times == 1
+        text = "" if call.again else self._next_text(question)
+        call.usd, body = self._body(question, text)
         return Reply(json.dumps(body).encode(), self._headers(limit))
+
+    def _next_text(self, question: str) -> str:
+        turn = self._told.get(question, 0)
+        self._told[question] = turn + 1
+        return text_of(question, turn)
 
     def _headers(self, limit: int | None) -> dict[str, str]:
         if limit is None or not here.world().plan.headers:
@@ -201,7 +215,7 @@ class Provider:
         elif fault == "lost":
             return
         else:
-            usd, body = self._body(question, text_of(question))
+            usd, body = self._body(question, self._next_text(question))
             batch.usd[name] = usd * BATCH_SHARE
             if fault == "broken":
                 body["choices"] = 7

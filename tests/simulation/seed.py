@@ -382,16 +382,14 @@ class _Seed:
                 mine[call.process.name, call.question].append(call.usd)
         booked: dict[tuple[str, str], list[float]] = defaultdict(list)
         lost: Counter[tuple[str, str]] = Counter()
-        answered: Counter[str] = Counter()
-        lost_of: Counter[str] = Counter()
+        answered: Counter[tuple[str, str]] = Counter()
         for charge in charges:
             question = keys.get(charge["key"], charge["key"])
             if charge["batch"]:
                 continue
-            answered[question] += charge["outcome"] == "answered"
+            answered[charge["run"], question] += charge["outcome"] == "answered"
             if charge["outcome"] == "lost":
                 lost[charge["run"], question] += 1
-                lost_of[question] += 1
             elif charge["cost_usd"]:
                 booked[charge["run"], question].append(charge["cost_usd"])
         disturbed = {one.name for one in self.machine.processes if one.disturbed}
@@ -405,13 +403,18 @@ class _Seed:
         for name, question in lost:
             if name not in disturbed:
                 raise Broken(f"{question!r} was lost by {name}, whom nothing befell")
-        for question, count in answered.items():
-            if count > 1 + lost_of[question]:
-                raise Broken(f"{question!r} was answered {count} times and lost {lost_of[question]} times")
+        # who lost a call and answers it after all is one more; nobody else is
+        held: Counter[str] = Counter()
+        for (name, question), count in answered.items():
+            held[question] += max(0, count - lost[name, question])
+        for question, count in held.items():
+            if count > 1:
+                raise Broken(f"{question!r} was answered {count} times by those who had not lost it")
         most = self.plan.concurrency * (1 + self.plan.sleeps + self.plan.disk_faults)
-        # a call whose last try came back as an error waited to be tried again, and was not in flight
+        # a call whose last try came back as an error, or with nothing in it, waited for its turn and was not in flight
         came_back = {
-            (one.process.name, one.question): one.heard and not one.usd for one in self.world.provider.calls
+            (one.process.name, one.question): one.heard and (one.again or not one.usd)
+            for one in self.world.provider.calls
         }
         by_process = Counter[str]()
         for (name, question), count in lost.items():

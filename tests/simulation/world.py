@@ -82,7 +82,7 @@ def plan_of(random: Random) -> Plan:
         dialogues=dialogues,
         concurrency=random.choice((1, 1, 2, 3, 5)),
         cap=random.choice((None, 1.0, 1.5, 2.3, 4.0, 9.0)),
-        rpm=random.choice((None, None, None, None, 30)),
+        rpm=random.choice((2, None, None, None, 30)),
         provider_rpm=random.choice((None, None, None, None, 30)),
         headers=random.random() < 0.5,
         deadline_s=deadline_s,

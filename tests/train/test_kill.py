@@ -47,7 +47,7 @@ def start(
 
 
 def finish(running: subprocess.Popen[str]) -> None:
-    _, said = running.communicate(timeout=240)
+    _, said = running.communicate(timeout=900)
     assert running.returncode == 0, said
 
 
@@ -66,7 +66,7 @@ def test_sigkill_at_random_steps_leaves_the_curve_as_it_is(words: list[str], tmp
             time.sleep(0.001)
         time.sleep(draw.random() / 50)
         running.send_signal(signal.SIGKILL)
-        running.communicate(timeout=60)
+        running.communicate(timeout=600)
     finish(start(words, tmp_path, "killed"))
     for name in ("metrics.jsonl", "adapter_model.safetensors"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
@@ -78,7 +78,7 @@ def test_a_full_disk_costs_the_new_checkpoint_and_not_the_old(words: list[str], 
     while first.poll() is None and len(steps(tmp_path / "out/metrics.jsonl")) < 5:
         time.sleep(0.001)
     first.send_signal(signal.SIGKILL)
-    first.communicate(timeout=60)
+    first.communicate(timeout=600)
     whole = [path.parent for path in (tmp_path / "out/checkpoints").glob("*/whole")]
     assert whole
 
@@ -87,7 +87,7 @@ def test_a_full_disk_costs_the_new_checkpoint_and_not_the_old(words: list[str], 
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
     full = start(words, tmp_path, "out", little_room)
-    _, said = full.communicate(timeout=240)
+    _, said = full.communicate(timeout=900)
     assert full.returncode == 2, said
     assert "Traceback" not in said
     assert "run the command again: it goes on from the last checkpoint" in said

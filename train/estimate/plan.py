@@ -52,8 +52,8 @@ if TYPE_CHECKING:
     from preceptor.train.models.base import Base
 
 # What files hold beside their numbers: read off the folders of trainings on 2026-11-21, with torch 2.13.0, transformers
-# 5.23.0, peft 0.21.2, trl 1.16.0 and safetensors 0.8.0. tests/train/test_plan.py holds the disk that is planned with
-# them to within 15 % of the disk that is taken, so that versions which write much more are noticed there.
+# 5.23.0, peft 0.21.2, trl 1.16.0 and safetensors 0.8.0. tests/train/estimate/test_plan.py holds the disk that is
+# planned with them to within 15 % of the disk that is taken, so that versions which write much more are noticed there.
 TENSOR_BYTES = 128
 """Of a tensor's name and place in a safetensors file: 124 on a model of two layers, more where names are longer."""
 OPTIMIZER_TENSOR_BYTES = 824

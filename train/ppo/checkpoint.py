@@ -1,6 +1,6 @@
 """What a PPO run leaves behind after each step: rows of metrics, and checkpoints to go on from.
 
-checkpoints/checkpoint-N/state.pt    both adapters, the value head, both optimisers, `Carried`, and the `Room`
+checkpoints/checkpoint-N/state.pt    both adapters, the value head, both optimisers, `Carried`, and the `PassSizes`
 metrics.jsonl                        one row a step; of a resumed training the very rows of an unbroken one
 timings.jsonl                        seconds of each step, which are never the same twice
 """

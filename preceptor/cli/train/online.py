@@ -111,7 +111,7 @@ class Start(Settings):
 
 
 def online_dpo(
-    prompts: Annotated[PromptSettings, Flags("PromptsArgument", argument="file")],
+    prompts: Annotated[PromptSettings, Flags("Prompts", argument="file")],
     out: Out,
     constitution: ConstitutionName,
     judge: Annotated[OneJudge, Flags("Judging")],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -43,7 +42,7 @@ def ppo(
     out: Out,
     rewarding: Annotated[Rewarding, Flags("Reward")],
     settings: Annotated[PpoSettings, training("compile", "report_to")],
-    guard: Annotated[GuardOptions, Flags("GuardOptions")],
+    guard: Annotated[GuardOptions, Flags("Guard")],
     asking: JudgeAsking,
     former: Former,
     columns: ColumnsOption = None,
@@ -110,34 +109,19 @@ def _guard(
         raise UserError(
             "--guard-judge without --guard-prompts: name held-out prompts, which training does not see"
         )
-    if rewarding.reward is not None:
-        _refuse_labeller(guard.guard_judge, rewarding.reward)
     from preceptor.constitution.files import load
-    from preceptor.evaluation.oracles import guard_judge
+    from preceptor.evaluation.oracles import guard_judge, refuse_labeller
     from preceptor.prompts.pool import prompts_from
     from preceptor.train.guard.held_out import PLAIN_TEXT, HeldOutGuard
     from preceptor.train.guard.rules import rules_from
 
+    if rewarding.reward is not None:
+        refuse_labeller(guard.guard_judge, rewarding.reward)
     rules = rules_from(guard.guard_rule)
     constitution = None if rewarding.constitution is None else load(rewarding.constitution)
     judge = guard_judge(guard.guard_judge, constitution, asking)
     prompts = list(prompts_from(guard.guard_prompts, columns))
     return HeldOutGuard(prompts, judge, rules, settings, guard.guard_text or PLAIN_TEXT)
-
-
-def _refuse_labeller(judge: str, reward: str) -> None:
-    """Raise UserError where the judge made the labels that the reward model learned from: both would be wrong
-    together, and nobody would see it."""
-    manifest = Path(reward) / "manifest.json"
-    try:
-        judges = json.loads(manifest.read_text(encoding="utf-8")).get("judges", [])
-    except (OSError, ValueError):
-        return
-    if judge in judges:
-        raise UserError(
-            f"the guard's judge {judge} made the labels of the reward {reward}, and would be fooled where it is: "
-            "name another with --guard-judge"
-        )
 
 
 def _told(trained: Trained) -> list[str]:

@@ -330,7 +330,8 @@ async def test_an_empty_or_early_end_gets_a_second_try_and_both_are_billed(
     tmp_path: Path, start_server: Callable[..., LLMServer]
 ) -> None:
     server = start_server(faults=["empty", "ok", "truncate", "ok", "empty", "empty"])
-    outcomes = await _over_http(tmp_path / "l.db", server.url, 4, concurrency=1)
+    for rows in range(1, 5):  # one after another, so that each row meets its own faults
+        outcomes = await _over_http(tmp_path / "l.db", server.url, rows)
     texts = [outcome.text for outcome in outcomes if isinstance(outcome, Completion)]
     assert ["Verdict" in text for text in texts] == [True, True, False, True], "a second try, and no third"
     stats = server.stats()
@@ -370,6 +371,40 @@ async def test_a_second_try_is_booked_once(ledger: Ledger) -> None:
     await asker.ask(request("twice", model="paid/m"))
     assert asker.progress.cost_usd == pytest.approx(4.0)
     assert asker.budget.room_usd == pytest.approx(12.0)
+
+
+def test_a_second_try_takes_its_share_of_the_minute() -> None:
+    """Of two requests a minute the second leaves half a minute after the first."""
+    lines: list[ScriptedReply] = ["", "ok"]
+    outcome, took_s = on_a_clock_that_jumps(script(lambda _: lines.pop(0)), "x", rpm=2)
+    assert isinstance(outcome, Completion)
+    assert outcome.text == "ok"
+    assert took_s == pytest.approx(30.0)
+
+
+async def test_the_first_answer_is_kept_where_the_run_stops_before_the_second_leaves(ledger: Ledger) -> None:
+    model = script(lambda _: "")
+    asker = fanout(ledger, model, rpm=1)
+    asking = asyncio.create_task(asker.ask(request("once")))
+    while not model.requests:  # noqa: ASYNC110 a scripted model tells nobody
+        await asyncio.sleep(0)
+    asker.stop(BudgetReached("the money is gone"))
+    assert isinstance(await asking, Completion)
+    assert await ledger.find([request("once").key])
+
+
+async def test_a_call_that_waits_for_its_next_try_when_the_run_stops_is_not_lost(ledger: Ledger) -> None:
+    model = script(lambda _: Transient("busy"))
+    asker = fanout(ledger, model)
+    asking = asyncio.create_task(asker.ask(request("once")))
+    while not model.requests:  # noqa: ASYNC110 a scripted model tells nobody
+        await asyncio.sleep(0)
+    asker.stop(BudgetReached("the money is gone"))
+    with pytest.raises(BudgetReached):
+        await asking
+    assert await ledger.intend(request("once"))  # nobody holds it
+    (line,) = await ledger.bill(())
+    assert (line.calls, line.lost) == (0, 0)
 
 
 async def test_the_first_answer_is_kept_and_billed_where_the_second_try_stops_the_run(ledger: Ledger) -> None:
@@ -415,7 +450,7 @@ async def test_a_slow_row_does_not_keep_the_others_from_being_asked(ledger: Ledg
     class Held(ScriptedModel):
         async def complete(self, asked: Request) -> Completion:
             if asked.messages[0].content == "row 0":
-                await asyncio.wait_for(all_others.wait(), 20)
+                await asyncio.wait_for(all_others.wait(), 600)
             elif len(self.requests) == 98:
                 all_others.set()
             return await super().complete(asked)

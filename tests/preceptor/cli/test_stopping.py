@@ -42,7 +42,7 @@ def end(running: subprocess.Popen[str], *signals: signal.Signals) -> tuple[int, 
     for one in signals:
         running.send_signal(one)
     try:
-        _, said = running.communicate(timeout=60)
+        _, said = running.communicate(timeout=600)
     except subprocess.TimeoutExpired:
         running.kill()
         _, said = running.communicate()
@@ -58,7 +58,7 @@ def test_asking_finishes_what_is_in_flight(how: str, start_server: Callable[...,
     server = start_server(latency_s=0.05, reach=60)
     words = ("label", "pairs.jsonl", "-c", "style", "--judge", "openai/gpt-4o-mini", "--base-url", server.url)
     running = start(how, *words, "--out", "out")
-    assert server.reached.wait(60), end(running, signal.SIGKILL)
+    assert server.reached.wait(600), end(running, signal.SIGKILL)
     code, said = end(running, signal.SIGTERM)
     assert (code, "run the same command again" in said) == (130, True), said
     assert server.stats()["answered"] < 400
@@ -78,7 +78,7 @@ def test_the_ctrl_c_of_somebody_else_does_not_reach_the_background(
     server = start_server(latency_s=0.05, reach=40)
     words = ("label", "pairs.jsonl", "-c", "style", "--judge", "openai/gpt-4o-mini", "--base-url", server.url)
     running = start("in the background", *words, "--out", "out")
-    assert server.reached.wait(60), end(running, signal.SIGKILL)
+    assert server.reached.wait(600), end(running, signal.SIGKILL)
     running.send_signal(signal.SIGINT)
     before = server.stats()["answered"]
     assert server.wait_for(before + 100)

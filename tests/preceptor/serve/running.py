@@ -67,6 +67,6 @@ def running(folder: Path, config: str, *words: str) -> Iterator[Running]:
             yield Running(url, process, folder, client)
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        process.wait(600)
         assert process.stdout is not None
         process.stdout.close()
