@@ -34,6 +34,7 @@ COMMANDS = {
     "audit": Entry(f"{CLI}.audit:audit", DATA),
     "panel": Entry(f"{CLI}.panel:app", DATA),
     "convert": Entry(f"{CLI}.convert:convert", DATA),
+    "people": Entry(f"{CLI}.people:app", DATA),
     "train": Entry(f"{CLI}.train.app:app", LEARN),
     "evaluate": Entry(f"{CLI}.evaluate:evaluate", LEARN),
     "export": Entry(f"{CLI}.export:export", LEARN),
