@@ -24,6 +24,7 @@ app = typer.Typer(
         | {
             "replay": Entry("preceptor.cli.replay:replay"),
             "induce": Entry("preceptor.cli.induce:induce"),
+            "tune": Entry("preceptor.cli.tune:tune"),
             "import": Entry("preceptor.cli.carry:import_form"),
             "export": Entry("preceptor.cli.carry:export_form"),
         }

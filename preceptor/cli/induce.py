@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,12 +13,12 @@ from preceptor.cli import console, options
 from preceptor.cli.asking import show_plan, tell_of_batches
 from preceptor.cli.flags import Flags
 from preceptor.cli.judging import OneJudge
+from preceptor.cli.step_bill import StepBill
 from preceptor.judge.settings import LabelSettings, RespondSettings
 from preceptor.settings import Asking
 from preceptor.workbench.settings import InductionSettings
 
 if TYPE_CHECKING:
-    from preceptor.asking.stages import AskJob
     from preceptor.constitution.principle import Constitution
     from preceptor.judge.models.protocol import Dialogue
     from preceptor.judge.records import Label, Pair, Response
@@ -84,7 +83,7 @@ def induce(
         show_plan(asks, asking, as_json)
         return
     tell_of_batches(asking)
-    bill = _Bill(asking)
+    bill = StepBill(asking)
     replies: list[Response] = []
     bill.ask("propose", proposals, replies.extend)
     candidates = induction.candidates_in(replies, settings.candidates)
@@ -152,38 +151,6 @@ def _dialogues(
     from preceptor.asking import stages
 
     return stages.labelling(pairs, rules, asking.open_judge(judge), way)
-
-
-class _Bill:
-    """Asks step after step under one cap, and counts. What stops a step is raised; what was asked is in the ledger."""
-
-    def __init__(self, asking: Asking) -> None:
-        self._asking = asking
-        self.calls = self.from_ledger = 0
-        self.cost_usd = 0.0
-
-    def ask(self, what: str, work: AskJob, write: Callable[[Any], None]) -> None:
-        from preceptor.asking.work import whole
-
-        with console.progress(what) as watch:
-            now = whole(work, self._asking.less(self.cost_usd), write, watch).progress
-        self.calls += now.asked
-        self.from_ledger += now.from_ledger
-        self.cost_usd += now.cost_usd
-
-    def labels(
-        self, what: str, pairs: Sequence[Pair], judge: str, rules: Constitution, way: LabelSettings
-    ) -> list[Label]:
-        from preceptor.asking import stages
-
-        made: list[Label] = []
-        self.ask(
-            what, stages.AskJob(pairs, partial(stages.to_label, judge, self._asking, rules, way)), made.append
-        )
-        return made
-
-    def said(self) -> str:
-        return f"{self.calls} calls asked, {self.from_ledger} from the ledger, ${self.cost_usd:.2f}"
 
 
 def _show(out: Path, rules: Constitution, executors: Sequence[ReconstructionFigures], judge: str) -> None:

@@ -105,19 +105,23 @@ def synthesize(
             found, stopped = made.run(
                 _asked(model, settings, asking), model, _calls_of_a_round(model, made, asking)
             )
-            if stopped is not None and not found["new"]:
-                raise stopped  # nothing was done, so nothing is left behind
+            if not found["new"]:  # nothing was done, so nothing is left behind
+                raise stopped or UserError(_nothing(model, found))
     _show(out, found)
     if as_json:
         console.result({"out": str(out), **found, "complete": stopped is None})
     if stopped is not None:
         console.say(f"stopped early: {out} is valid, and the same command goes on where it stopped")
         raise stopped
-    if not found["new"]:
-        raise UserError(
-            f"{model} wrote no prompt that is taken, of {found['written']} in its replies; look at one with "
-            "`preceptor ledger show`, or ask another model"
-        )
+
+
+def _nothing(model: str, found: SynthesisFigures) -> str:
+    refused = ", ".join(f"{count} {reason}" for reason, count in found["refused"].items())
+    why = f" ({refused})" if refused else ""
+    return (
+        f"{model} wrote no prompt that is taken, of {found['written']} in its replies{why}; "
+        "look at one with `preceptor ledger show`, or ask another model"
+    )
 
 
 def _cells(

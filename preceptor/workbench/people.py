@@ -144,7 +144,7 @@ def _fits_label_studio(value: Any) -> bool:
 
 def _read_label_studio(value: Any) -> Iterator[tuple[str, list[Letter]]]:
     for task in _rows(value, "data") or ():
-        said = []
+        said: list[Any] = []
         for annotation in task.get("annotations") or ():
             if not isinstance(annotation, Mapping) or annotation.get("was_cancelled"):
                 continue

@@ -234,6 +234,15 @@ def test_a_cap_before_the_first_call_leaves_nothing(
     assert not Path("new.jsonl").exists()
 
 
+def test_a_model_that_writes_nothing_leaves_nothing(preceptor: Preceptor) -> None:
+    Path("silent.jsonl").write_text(json.dumps({"match": ".", "text": "I would rather not."}) + "\n")
+    ended = preceptor(
+        "prompts", "synthesize", "seeds.jsonl", "--model", "scripted/silent.jsonl", "--out", "new.jsonl"
+    )
+    assert (ended.code, "wrote no prompt that is taken, of 0" in ended.err) == (2, True), ended.err
+    assert not Path("new.jsonl").exists()
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
