@@ -109,6 +109,12 @@ def add(
         list[str] | None,
         typer.Option(help="Only prompts with this tag; may be given again.", show_default=False),
     ] = None,
+    over: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A principle that is silent where this one decides; may be given again.", show_default=False
+        ),
+    ] = None,
     check: Annotated[
         str, typer.Option(help="A machine check, as '{max_words: 60}'.", show_default=False)
     ] = "",
@@ -124,6 +130,7 @@ def add(
         "weight": weight,
         "tags": tag,
         "applies_to": applies_to,
+        "over": over,
     }
     principle = new_principle({key: value for key, value in given.items() if value not in ("", None)}, check)
     _save(with_principle(open_document(file), principle))

@@ -83,3 +83,14 @@ def test_a_model_words_the_principles_of_prose(preceptor: Preceptor) -> None:
     silent = script(Path("silent.jsonl"), (".", "none"))
     none = preceptor("constitution", "import", "prose.md", "--model", silent, "--name", "other")
     assert (none.code, "proposed no principle" in none.err) == (2, True), none.err
+
+
+def test_a_principle_is_added_over_others(preceptor: Preceptor) -> None:
+    Path("mine.yaml").write_text("name: mine\nprinciples:\n  - {id: brief, text: Choose the brief one.}\n")
+    words = ("constitution", "add", "mine.yaml", "--id", "true", "--text", "Choose the true one.", "--over")
+    wrong = preceptor(*words, "brif")
+    assert (wrong.code, "'brief', perhaps" in wrong.err) == (2, True), wrong.err
+    assert preceptor(*words, "brief").code == 0
+    assert [one.over for one in load(Path("mine.yaml")).principles] == [(), ("brief",)]
+    gone = preceptor("constitution", "remove", "mine.yaml", "brief")
+    assert (gone.code, "over 'brief' of principle 'true'" in gone.err) == (2, True), gone.err
