@@ -11,7 +11,9 @@ from __future__ import annotations
 import difflib
 import io
 import stat
+from collections.abc import Iterator, Mapping
 from functools import cache
+from graphlib import CycleError
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,8 +23,8 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from preceptor.constitution.checks import catalogue
 from preceptor.constitution.errors import ConstitutionError, FileFault
-from preceptor.constitution.principle import Constitution, Principle
-from preceptor.constitution.reading import LARGEST_FILE, WANTED, ConstitutionFile, read
+from preceptor.constitution.principle import Constitution, Principle, outranking
+from preceptor.constitution.reading import LARGEST_FILE, WANTED, ConstitutionFile, line_of, parse, read
 
 __all__ = ["dump", "load"]
 
@@ -116,9 +118,37 @@ def _resolve(source: _Source, text: str, way: _Way) -> _Resolved:
         faults.extend(parent.faults)
         merged |= {principle.id: principle for principle in parent.principles}
     merged |= {principle.id: principle for principle in reading.content.principles}
+    faults.extend(_priority_faults(source, text, reading.content, merged))
     if not merged and not faults:
         faults.append(FileFault(source.shown, 0, "a constitution without principles", "at least one"))
     return _Resolved(reading.content, tuple(merged.values()), tuple(faults))
+
+
+def _priority_faults(
+    source: _Source, text: str, content: ConstitutionFile, merged: Mapping[str, Principle]
+) -> Iterator[FileFault]:
+    """What is wrong with `over` in the file itself: ids that are nobody's, and principles that outrank one another."""
+    ranked = [(place, one) for place, one in enumerate(content.principles) if one.over]
+    tree = parse(text) if ranked else None
+    unknown = False
+    for place, one in ranked:
+        for number, name in enumerate(one.over):
+            if name not in merged:
+                unknown = True
+                line = line_of(tree, ("principles", place, "over", number))
+                near = difflib.get_close_matches(name, merged, n=1)
+                wanted = f"{near[0]!r}, perhaps" if near else f"one of {', '.join(merged)}"
+                yield FileFault(source.shown, line, f"over {name!r} of principle {one.id!r}", wanted)
+    if not ranked or unknown:
+        return
+    try:
+        outranking(merged.values())
+    except CycleError as error:
+        circle: list[str] = error.args[1]
+        place = next(place for place, one in ranked if one.id in circle)
+        line = line_of(tree, ("principles", place, "over"))
+        came = f"principles that outrank one another: {' < '.join(circle)}"
+        yield FileFault(source.shown, line, came, "an order without a circle")
 
 
 def _parent(entry: str, child: _Source, line: int, way: _Way) -> _Resolved:

@@ -27,6 +27,32 @@ SHORTEST_TEXT = 4
 _OPENING = ("choose the reply that", "choose the response that", "choose the reply", "choose the response")
 
 
+NEGATIVE = frozenset(
+    ("no", "not", "never", "without", "avoid", "avoids", "least", "less", "nor", "neither", "none")
+)
+"""Words of a principle that says what a reply is to lack."""
+TRAITS = frozenset(
+    (
+        *(
+            "ethical",
+            "good",
+            "harmless",
+            "helpful",
+            "honest",
+            "kind",
+            "moral",
+            "nice",
+            "polite",
+            "respectful",
+        ),
+        *("responsible", "safe", "thoughtful", "trustworthy", "wise"),
+    )
+)
+"""Words that praise a reply and do not say what it does."""
+SHORT_OF_A_DEED = 9
+"""Words up to which a text with a trait in it is taken to name the trait alone."""
+
+
 class Remark(NamedTuple):
     """One thing to mend; `principle` is empty where it concerns the whole constitution."""
 
@@ -53,6 +79,23 @@ def lint(
         *_contradictions(principles),
         *(remark for principle in principles for remark in _examples(principle)),
     )
+
+
+def wording(constitution: Constitution) -> tuple[Remark, ...]:
+    """What C3AI (Kyrychenko et al. 2025, arXiv:2502.15861) found of wordings: people's choices are reproduced better by
+    positive principles about what a reply does; tuned models keep to negative ones better. So `text`, by which replies
+    are judged, is best positive, and `critique`, by which they are taught, names what a reply must not do.
+    """
+    remarks = []
+    for principle in constitution.principles:
+        words = [word.strip(".,;:!?()") for word in _content(principle.text).split()]
+        if not NEGATIVE.isdisjoint(words):
+            what = "the text is negative, and judges agree with people more by positive ones (C3AI)"
+            remarks.append(Remark("warning", principle.id, what, "say what the better reply does"))
+        if len(words) <= SHORT_OF_A_DEED and not TRAITS.isdisjoint(words):
+            what = "the text names a trait, and judges agree with people more by what a reply does (C3AI)"
+            remarks.append(Remark("warning", principle.id, what, "say by what deed the trait shows"))
+    return tuple(remarks)
 
 
 def likeness(one: str, other: str) -> float:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
+from graphlib import TopologicalSorter
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -45,6 +46,8 @@ class Principle(_Frozen):
     tags: tuple[str, ...] = ()
     applies_to: tuple[str, ...] = ()
     """Prompt tags to which the principle is limited; empty: it applies to every prompt."""
+    over: tuple[str, ...] = ()
+    """Ids of principles that are silent where this one decides."""
     check: dict[str, Any] = Field(default_factory=dict)
     """Machine check, by the names in `constitution.checks`; empty: there is none."""
     examples: tuple[Example, ...] = ()
@@ -66,10 +69,21 @@ class Constitution(_Frozen):
     @cached_property
     def identity(self) -> str:
         """`name@version#<12 hex of the content hash>`."""
-        canonical = json.dumps(
-            self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False, separators=(",", ":")
-        )
+        content = self.model_dump(mode="json")
+        for principle in content["principles"]:
+            if not principle["over"]:  # so that constitutions from before there were priorities keep theirs
+                del principle["over"]
+        canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return f"{self.name}@{self.version}#{hashlib.sha256(canonical.encode()).hexdigest()[:12]}"
+
+    def without(self, ids: Collection[str]) -> Self:
+        """The constitution less some principles; those left outrank none of them."""
+        kept = tuple(
+            one.model_copy(update={"over": tuple(name for name in one.over if name not in ids)})
+            for one in self.principles
+            if one.id not in ids
+        )
+        return self.model_copy(update={"principles": kept})
 
     def for_prompt(self, tags: Iterable[str]) -> tuple[Principle, ...]:
         """The principles that apply to a prompt with these tags."""
@@ -81,3 +95,20 @@ class Constitution(_Frozen):
         copied = super().model_copy(update=update, deep=deep)
         copied.__dict__.pop("identity", None)
         return copied
+
+
+def outranking(principles: Iterable[Principle]) -> dict[str, frozenset[str]]:
+    """Id -> ids of the principles that outrank it, those above them among them; no key where there are none.
+
+    An id that is none of theirs counts for nothing. Raises graphlib.CycleError where some outrank one another.
+    """
+    principles = tuple(principles)
+    above: dict[str, set[str]] = {one.id: set() for one in principles}
+    for one in principles:
+        for below in one.over:
+            if below in above:
+                above[below].add(one.id)
+    found: dict[str, frozenset[str]] = {}
+    for name in TopologicalSorter(above).static_order():
+        found[name] = frozenset(above[name]).union(*(found[up] for up in above[name]))
+    return {name: ups for name, ups in found.items() if ups}

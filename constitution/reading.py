@@ -39,6 +39,7 @@ WANTED = {
     "weight": "a number above 0",
     "tags": "a list of words, as [honesty]",
     "applies_to": "a list of prompt tags, as [json]",
+    "over": "a list of principles' ids, as [brevity]",
     "check": "a mapping, as {max_words: 60}",
     "examples": "a list of {prompt, better, worse, because}",
 }

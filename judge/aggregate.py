@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
-from preceptor.constitution.principle import Principle
+from preceptor.constitution.principle import Principle, outranking
 from preceptor.judge.compare import JOINT
 from preceptor.judge.records import Judgement, Label, Letter, Opinion, Order, Status
 
@@ -25,13 +26,20 @@ class Sum(NamedTuple):
     """Subjects (principle ids, or `joint`) that have no part in it, for want of a verdict in some order."""
 
 
-def weights(principles: Iterable[Principle]) -> Mapping[str, float]:
-    """Weight by subject of a Judgement. `joint` weighs what its principles weigh together: those without a
-    check.
-    """
+class Weights(dict[str, float]):
+    """Weight by subject of a Judgement, and which subjects outrank which."""
+
+    above: Mapping[str, frozenset[str]] = MappingProxyType({})
+    """Subject -> all that outrank it."""
+
+
+def weights(principles: Iterable[Principle]) -> Weights:
+    """`joint` weighs what its principles weigh together: those without a check. It outranks nothing."""
     principles = tuple(principles)
     joint = sum(principle.weight for principle in principles if not principle.check)
-    return {JOINT: joint, **{principle.id: principle.weight for principle in principles}}
+    found = Weights({JOINT: joint, **{principle.id: principle.weight for principle in principles}})
+    found.above = outranking(principles)
+    return found
 
 
 def sum_up(judgements: Sequence[Judgement], weight: Mapping[str, float]) -> Sum:
@@ -39,6 +47,8 @@ def sum_up(judgements: Sequence[Judgement], weight: Mapping[str, float]) -> Sum:
 
     - A subject counts if it has a verdict in every order in which it was asked; else it is `incomplete`. A machine
       check that cannot tell the replies apart abstains; a model's tie counts as 0.5.
+    - A subject that is outranked by one that decides is silent: it does not count. One decides if its own judgements
+      alone add up to a winner; silent or not, it still outranks.
     - In each order, the probability is the mean over the subjects that count, by weight; a machine check, which
       knows no order, counts in both. The label's probability is the mean of the orders.
     - If the orders fall on opposite sides of 0.5, the label is `inconsistent`, and keeps its probability only if
@@ -53,7 +63,8 @@ def sum_up(judgements: Sequence[Judgement], weight: Mapping[str, float]) -> Sum:
             complete = judgement.probability is not None
             asked[judgement.principle] = asked.get(judgement.principle, True) and complete
     incomplete = tuple(name for name, complete in asked.items() if not complete)
-    counted = [judgement for judgement in judgements if asked.get(judgement.principle, True)]
+    silent = silenced(judgements, weight)
+    counted = [one for one in judgements if asked.get(one.principle, True) and one.principle not in silent]
     means = order_means(counted, weight)
     if not means:
         missing = {judgement.status for judgement in judgements if judgement.probability is None}
@@ -68,6 +79,17 @@ def sum_up(judgements: Sequence[Judgement], weight: Mapping[str, float]) -> Sum:
     if winner(probability) == "tie":
         return Sum("tie", 0.5, incomplete)
     return Sum("ok", probability, incomplete)
+
+
+def silenced(judgements: Sequence[Judgement], weight: Mapping[str, float]) -> frozenset[str]:
+    """The subjects that are outranked by one that decides."""
+    above = weight.above if isinstance(weight, Weights) else {}
+    own: dict[str, list[Judgement]] = {name: [] for ups in above.values() for name in ups}
+    for one in judgements:
+        if one.principle in own:
+            own[one.principle].append(one)
+    decided = {name for name, some in own.items() if some and sum_up(some, {name: 1.0}).status == "ok"}
+    return frozenset(name for name, ups in above.items() if ups & decided)
 
 
 def order_means(judgements: Sequence[Judgement], weight: Mapping[str, float]) -> dict[Order, float]:

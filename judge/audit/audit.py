@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from preceptor.constitution.principle import Constitution
-from preceptor.judge.aggregate import Sum, deciding, order_means, sum_up, weights, winner
+from preceptor.judge.aggregate import Sum, deciding, order_means, silenced, sum_up, weights, winner
 from preceptor.judge.audit.biases import VerdictTraits, habits, traits
 from preceptor.judge.audit.length_control import doublings, length_controlled
 from preceptor.judge.errors import PairsError
@@ -193,7 +193,9 @@ def _case(label: Label, judgements: Sequence[Judgement], constitution: Constitut
             "does not hold for its tags; audit it with the constitution that made it"
         )
     added = sum_up(judgements, weight) if judgements else Sum(label.status, label.probability, ())
-    winners = {order: winner(mean) for order, mean in order_means(judgements, weight).items()}
+    silent = silenced(judgements, weight)
+    means = order_means([one for one in judgements if one.principle not in silent], weight)
+    winners = {order: winner(mean) for order, mean in means.items()}
     return _Case(
         gold=label.preferred,
         winners=winners or (dict.fromkeys(ORDERS, "tie") if added.status == "tie" else {}),

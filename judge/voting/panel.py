@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
@@ -97,22 +97,24 @@ def dawid_skene(cast: Sequence[Ballot]) -> Mapping[str, float]:
     return {str(pair): float(row["a"] + row["tie"] / 2) for pair, row in rows.iterrows()}
 
 
-def recombine(path: Path) -> None:
-    """Give every label that a panel made the probability that Dawid and Skene's method finds over the whole file."""
-    panel = [label for label in read_records(path, Label) if len(last_votes(label)) > 1]
-    last = [label.model_copy(update={"votes": last_votes(label)}) for label in panel]
-    found = dawid_skene(ballots(last))
-
-    def again(label: Label) -> Label:
+def recombined(labels: Sequence[Label]) -> Iterator[Label]:
+    """The labels; each that a panel made with the probability that Dawid and Skene's method finds over all of them."""
+    panel = [label for label in labels if len(last_votes(label)) > 1]
+    found = dawid_skene(ballots([label.model_copy(update={"votes": last_votes(label)}) for label in panel]))
+    for label in labels:
         if len(last_votes(label)) < 2 or label.id not in found:
-            return label
+            yield label
+            continue
         probability = found[label.id]
         tie = winner(probability) == "tie"
-        return label.model_copy(
+        yield label.model_copy(
             update={"status": "tie" if tie else "ok", "probability": 0.5 if tie else probability}
         )
 
-    write_rows(path, (again(label) for label in list(read_records(path, Label))))
+
+def recombine(path: Path) -> None:
+    """`recombined` of a file of labels."""
+    write_rows(path, recombined(list(read_records(path, Label))))
 
 
 def votes_of(label: Label) -> tuple[Vote, ...]:

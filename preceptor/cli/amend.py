@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import sys
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +23,7 @@ from preceptor.settings import Asking
 if TYPE_CHECKING:
     from preceptor.constitution.diff import PrincipleChange
     from preceptor.constitution.principle import Constitution
+    from preceptor.judge.dataset.clashes import ClashFigures
     from preceptor.judge.records import Label
     from preceptor.label.editing import Trouble
 
@@ -164,7 +166,7 @@ def try_examples(
     from preceptor.asking import stages
     from preceptor.constitution.errors import UserError
     from preceptor.constitution.files import load
-    from preceptor.label.trials import cases, results, summary, trying
+    from preceptor.label.trials import cases, example_clashes, results, summary, trying
 
     rules = load(source)
     if not cases(rules):
@@ -182,15 +184,21 @@ def try_examples(
         raise work.stopped
     found = results(rules, labels)
     counts = summary(found)
+    against = example_clashes(rules)
     if as_json:
         console.result(
             {"constitution": rules.identity, "judge": judge.needed, "cost_usd": work.progress.cost_usd}
             | counts
+            | {"clashes": [one._asdict() for one in against]}
         )
     else:
         for one in found:
             reason = f"  {' '.join(one.reason.split())[:120]}" if one.came != "passed" else ""
             console.show(f"{one.principle}[{one.number}] {one.came.upper()}{reason}")
+        for clash in against:
+            console.show(
+                f"{clash.principle}[{clash.number}] clashes: the check of {clash.other} prefers the worse reply"
+            )
         said = ", ".join(f"{counts[came]} {came}" for came in ("passed", "failed", "flipped", "no verdict"))
         console.show(f"{rules.identity} by {judge.needed}: {said}")
     if counts["passed"] < counts["cases"]:
@@ -231,7 +239,7 @@ def ablate(
     if as_json:
         ablations = [one._asdict() | done.spent.get(one.principle, {}) for one in done.rows]
         base = {"constitution": rules.identity, "accuracy": done.accuracy, **done.total}
-        console.result(base | {"ablations": ablations})
+        console.result(base | {"ablations": ablations, "clashes": done.clashes})
         return
     table = [
         [
@@ -245,7 +253,22 @@ def ablate(
     ]
     columns = ["without", "flipped", "lose their winner", "gain one", "agreement with gold", "change", "cost"]
     console.table(f"{rules.identity} on {len(rows)} pairs, one principle left out", columns, table)
+    if done.clashes:
+        _show_clashes(done.clashes)
     total = done.total
     console.say(
         f"{total['calls']:.0f} calls asked, {total['in_ledger']:.0f} from the ledger, ${total['cost_usd']:.2f}"
     )
+
+
+def _show_clashes(found: Sequence[ClashFigures]) -> None:
+    """Which principles choose different replies, and who prevails."""
+    rows = [
+        [
+            f"{one['one']} / {one['other']}",
+            *(str(one[name]) for name in ("both", "against", "one_wins", "other_wins")),
+        ]
+        for one in map(dict, found)
+    ]
+    heads = ["principles", "both decide", "differently", "first wins", "second wins"]
+    console.table("principles that clash; `over` in the file says which is to prevail", heads, rows)

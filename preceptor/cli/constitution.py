@@ -19,7 +19,16 @@ app = typer.Typer(
     help=__doc__,
     no_args_is_help=True,
     add_completion=False,
-    cls=lazy({name: Entry(f"preceptor.cli.amend:{found}") for name, found in AMEND.items()}),
+    cls=lazy(
+        {name: Entry(f"preceptor.cli.amend:{found}") for name, found in AMEND.items()}
+        | {
+            "replay": Entry("preceptor.cli.replay:replay"),
+            "induce": Entry("preceptor.cli.induce:induce"),
+            "tune": Entry("preceptor.cli.tune:tune"),
+            "import": Entry("preceptor.cli.carry:import_form"),
+            "export": Entry("preceptor.cli.carry:export_form"),
+        }
+    ),
 )
 
 SourceArgument = Annotated[
@@ -100,6 +109,12 @@ def add(
         list[str] | None,
         typer.Option(help="Only prompts with this tag; may be given again.", show_default=False),
     ] = None,
+    over: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A principle that is silent where this one decides; may be given again.", show_default=False
+        ),
+    ] = None,
     check: Annotated[
         str, typer.Option(help="A machine check, as '{max_words: 60}'.", show_default=False)
     ] = "",
@@ -115,6 +130,7 @@ def add(
         "weight": weight,
         "tags": tag,
         "applies_to": applies_to,
+        "over": over,
     }
     principle = new_principle({key: value for key, value in given.items() if value not in ("", None)}, check)
     _save(with_principle(open_document(file), principle))
@@ -141,15 +157,21 @@ def lint(
         list[str] | None,
         typer.Option(help="A tag that the prompts have; may be given again.", show_default=False),
     ] = None,
+    by_wording: Annotated[
+        bool, typer.Option("--wording", help="Also say which wordings judges or tuned models follow less.")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 for warnings, too.")] = False,
     as_json: PrintJsonOption = False,
 ) -> None:
     """Find contradictions, repetitions and gaps. Exit code 1 if there is an error."""
     from preceptor.constitution.files import load
     from preceptor.constitution.lint import lint as find
+    from preceptor.constitution.lint import wording
 
     constitution = load(source)
     remarks = find(constitution, revising=revising, known_tags=known_tag)
+    if by_wording:
+        remarks += wording(constitution)
     errors = sum(remark.severity == "error" for remark in remarks)
     if as_json:
         console.show_json(

@@ -28,7 +28,7 @@ walk from a preference to its label, from there to its judgements, and from ther
 | pairs, in any layout of the field (`preceptor convert --help` names them) | you | a prompt and two replies, or a list of replies | `label`, `audit`, `train reward`, `train dpo` |
 | `responses.jsonl`, `2-responses.jsonl` | `respond`, `run` | [Response](#response) | `revise`, `label` |
 | `revisions.jsonl`, `3-revisions.jsonl` | `revise`, `run` | [Revision](#revision) | `label`, `train sft` |
-| `labels.jsonl`, `4-labels.jsonl` | `label`, `run` | [Label](#label) | `diff`, `ablate` |
+| `labels.jsonl`, `4-labels.jsonl` | `label`, `run`, `constitution replay` | [Label](#label) | `diff`, `replay`, `prompts coverage` |
 | `rankings.jsonl` | `label --groups` | [Ranking](#ranking) | you |
 | `preferences.jsonl`, `preferences.parquet`, `5-preferences.jsonl` | `label`, `run` | [Preference](#preference) | `train reward`, `train dpo`, TRL, `datasets` |
 | scores (`--out` of `score`) | `score` | [Score](#score) | you |

@@ -31,6 +31,12 @@ UNCHECKED = (
 )
 
 
+RANKED = (
+    "priorities (`over`) count among principles that are judged each by itself, and a judge who weighs them together "
+    "is told of none: --principles each"
+)
+
+
 class Comparing(Settings):
     """What is compared, and what is asked beyond the rows."""
 
@@ -93,6 +99,8 @@ def label(
         recheck=comparing.recheck,
         adaptive=certifying.adaptive,
     )
+    if settings.principles == "joint" and any(one.over for one in job.constitution.principles):
+        console.say(RANKED)
     asking.require(judges.names, settings.effort)
     if judges.human and asking.cluster:
         raise UserError("--human asks a person at this terminal, not on a cluster; leave out --engine ray")

@@ -1,4 +1,4 @@
-"""Prompts: pools that ship, rows of a file; near-duplicates, coverage of a constitution, splits."""
+"""Prompts: pools that ship, rows of a file; new ones, near-duplicates, coverage of a constitution, splits."""
 
 from __future__ import annotations
 
@@ -9,8 +9,14 @@ from typing import Annotated, Literal
 import typer
 
 from preceptor.cli import console, options
+from preceptor.cli.lazy import Entry, lazy
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help=__doc__,
+    cls=lazy({"synthesize": Entry("preceptor.cli.synthesize:synthesize")}),
+)
 
 
 @app.command("list")

@@ -13,6 +13,8 @@ from preceptor.asking.work import whole
 from preceptor.constitution.principle import Constitution, Principle
 from preceptor.judge.aggregate import order_means, sum_up, weights, winner
 from preceptor.judge.audit.canaries import pair_of_example
+from preceptor.judge.compare import check
+from preceptor.judge.dataset.clashes import ClashFigures, clashes
 from preceptor.judge.groupings import GROUPINGS
 from preceptor.judge.models.protocol import Dialogue, Model
 from preceptor.judge.records import Label, Letter, Pair
@@ -87,6 +89,28 @@ def _result(case: Case, label: Label | None) -> TrialResult:
     return result("passed") if winner(label.probability) == case.pair.preferred else result("failed", reason)
 
 
+class ExampleClash(NamedTuple):
+    """An example of one principle whose worse reply another principle's machine check prefers."""
+
+    principle: str
+    number: int
+    """Of the example in its principle, from 1."""
+    other: str
+
+
+def example_clashes(constitution: Constitution) -> list[ExampleClash]:
+    """All of them, among principles that can meet on one prompt; nobody is asked."""
+    return [
+        ExampleClash(case.principle.id, case.number, other.id)
+        for case in cases(constitution)
+        for other in constitution.principles
+        if other.id != case.principle.id
+        and other.check
+        and other.applies(case.principle.applies_to)
+        and check(case.pair, other).letter not in (case.pair.preferred, "tie", None)
+    ]
+
+
 class Ablation(NamedTuple):
     """What leaving one principle out does to the labels of some pairs."""
 
@@ -101,12 +125,6 @@ class Ablation(NamedTuple):
     """Share of pairs with gold whose label is right without it; None where there is no gold."""
     change: float | None
     """That share less the one with all principles."""
-
-
-def without(constitution: Constitution, principle: str) -> Constitution:
-    """The constitution less one principle."""
-    kept = tuple(one for one in constitution.principles if one.id != principle)
-    return constitution.model_copy(update={"principles": kept})
 
 
 def ablated(
@@ -147,6 +165,8 @@ class AblationRun(NamedTuple):
     """All of an ablation."""
 
     rows: list[Ablation]
+    clashes: list[ClashFigures]
+    """Of principles that were judged each by itself; none where a judge weighed them together."""
     accuracy: float | None
     """With all principles; None where there is no gold."""
     spent: dict[str, dict[str, float]]
@@ -171,7 +191,7 @@ def ablated_constitutions(
     if GROUPINGS[settings.principles].resums:
         return {"": constitution}
     left_out = [one.id for one in constitution.principles if can_judge(constitution, one.id, judge)]
-    return {"": constitution, **{principle: without(constitution, principle) for principle in left_out}}
+    return {"": constitution, **{principle: constitution.without((principle,)) for principle in left_out}}
 
 
 def ablate_labels(
@@ -198,7 +218,8 @@ def ablate_labels(
     by_id = {(principle, label.id): label for principle, made in labels.items() for label in made}
     sums = GROUPINGS[settings.principles].resums
     again = resummed(constitution) if sums else lambda principle, label: by_id.get((principle, label.id))
-    return AblationRun(ablated(constitution, labels[""], again), accuracy(labels[""]), spent)
+    rows = ablated(constitution, labels[""], again)
+    return AblationRun(rows, clashes(labels[""]), accuracy(labels[""]), spent)
 
 
 def resummed(constitution: Constitution) -> Callable[[str, Label], Label | None]:

@@ -14,14 +14,12 @@ from preceptor.constitution.principle import Constitution
 from preceptor.judge.aggregate import Sum
 from preceptor.judge.audit.certificate import settled
 from preceptor.judge.compare import check, read
-from preceptor.judge.conditions import gate
-from preceptor.judge.label import summed
 from preceptor.judge.ledger.raw_replies import RawReply
 from preceptor.judge.models.protocol import WEIGHTS
-from preceptor.judge.records import Group, Judgement, Label, Ranking, Response, Revision, Vote
+from preceptor.judge.records import Group, Judgement, Label, Ranking, Response, Revision
 from preceptor.judge.replies import read_reply
-from preceptor.judge.settings import CHECKS
-from preceptor.judge.voting.cascade import JOINED, VotingRule, combined, facts
+from preceptor.judge.voting.cascade import VotingRule
+from preceptor.judge.voting.derived import stepwise
 from preceptor.judge.voting.panel import last_votes
 from preceptor.judge.voting.ranking import scores
 from preceptor.label.run import pair_of
@@ -62,7 +60,7 @@ def label_faults(label: Label, rules: Rules) -> Iterator[str]:
         elif one.principle not in open_ones and not (one.principle == "joint" and open_ones):
             yield f"it was judged by {one.principle}, which is no principle for it"
             return
-    made, votes, judge = _stepwise(label, rules)
+    made, votes, judge, _ = stepwise(label, rules.constitution, rules.panels, rules.rule)
     if votes != label.votes:
         yield "its votes are not what its judgements say"
     if judge != label.judge:
@@ -78,36 +76,6 @@ def label_faults(label: Label, rules: Rules) -> Iterator[str]:
         )
     if made.incomplete != label.unjudged:
         yield "what it names as not judged is not what its judgements lack"
-
-
-def _stepwise(label: Label, rules: Rules) -> tuple[Sum, tuple[Vote, ...], str]:
-    """The label, its votes and its judges, as `judge.voting.cascade.label_by_steps` makes them."""
-    votes: list[Vote] = []
-    made = Sum("failed", None, ())
-    judge = ""
-    for number, (names, when) in enumerate(rules.panels):
-        if number and not gate(when, _facts_so_far(label, made, votes)):
-            break
-        sums = [_of_judge(label, name, rules.constitution) for name in names]
-        fresh = [
-            Vote(judge=name, step=number, status=one.status, probability=one.probability)
-            for name, one in zip(names, sums, strict=True)
-        ]
-        votes += fresh
-        incomplete = tuple(dict.fromkeys(name for one in sums for name in one.incomplete))
-        made = combined(fresh, rules.rule)._replace(incomplete=incomplete)
-        judge = JOINED.join(names)
-    return made, tuple(votes) if len(votes) > 1 else (), judge
-
-
-def _facts_so_far(label: Label, made: Sum, votes: Sequence[Vote]) -> dict[str, float | str]:
-    so_far = {"status": made.status, "probability": made.probability, "votes": tuple(votes)}
-    return facts(label.model_copy(update=so_far))
-
-
-def _of_judge(label: Label, name: str, constitution: Constitution) -> Sum:
-    own = [one for one in label.judgements if one.call is None or one.model == name]
-    return summed(label, own, constitution, by_checks=name == CHECKS)
 
 
 def _over_all(probability: float, made: Sum) -> Sum:

@@ -416,3 +416,44 @@ def test_a_pattern_that_cannot_be_compiled_is_a_fault(tmp_path: Path, pattern: s
 def test_a_pattern_nested_deep_is_compiled_or_refused(tmp_path: Path) -> None:
     with contextlib.suppress(ConstitutionError):
         load(with_pattern(tmp_path / "x.yaml", "(" * 400 + "a" + ")" * 400))
+
+
+RANKED = """\
+name: ranked
+principles:
+  - id: one
+    text: Choose the first.
+    over: [two{more}]
+  - id: two
+    text: Choose the second.
+    over: [{back}]
+"""
+
+
+def test_priorities_are_read_written_and_kept_by_dump() -> None:
+    rules = load_text(RANKED.format(more="", back=""), HERE)
+    assert [one.over for one in rules.principles] == [("two",), ()]
+    assert load_text(dump(rules), HERE) == rules
+    assert "over" not in dump(rules.model_copy(update={"principles": rules.principles[1:]}))
+
+
+def test_priorities_that_cannot_be_are_told_with_their_lines() -> None:
+    assert faults(RANKED.format(more=", tow", back="")) == [
+        (5, "over 'tow' of principle 'one'", "'two', perhaps")
+    ]
+    ((line, came, wanted),) = faults(RANKED.format(more="", back="one"))
+    assert (line, wanted) == (5, "an order without a circle")
+    assert came.startswith("principles that outrank one another: ")
+    ((line, came, _),) = faults(RANKED.format(more="", back="two"))
+    assert line in (5, 8)
+    assert "two < two" in came
+
+
+def test_a_file_may_outrank_what_it_extends_and_close_no_circle(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(RANKED.format(more="", back="").replace("name: ranked", "name: base"))
+    head = "name: child\nextends: [base.yaml]\nprinciples:\n"
+    child = f"{head}  - id: three\n    text: Choose the third.\n    over: [one]\n"
+    rules = load_text(child, tmp_path / "child.yaml")
+    assert [one.over for one in rules.principles] == [("two",), (), ("one",)]
+    ((line, came, _),) = faults(child.replace("id: three", "id: two"), tmp_path / "child.yaml")
+    assert (line, "outrank one another" in came) == (6, True)

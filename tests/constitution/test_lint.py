@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from preceptor.constitution.contradiction import contradictions
 from preceptor.constitution.files import load, load_text, shipped
-from preceptor.constitution.lint import NEAR, Remark, likeness, lint
+from preceptor.constitution.lint import NEAR, Remark, likeness, lint, wording
 from preceptor.constitution.principle import Constitution, Example, Principle
 from preceptor.constitution.starter import starter
 
@@ -190,3 +190,17 @@ def test_examples_that_fail_their_own_check() -> None:
 def test_an_example_is_checked_against_its_own_prompt() -> None:
     example = Example(prompt="Is it 7?", better="Yes, 7.", worse="No, 8.")
     assert lint(of(rule(check={"numbers_from": "user"}, examples=(example,)))) == ()
+
+
+def test_wordings_are_remarked_on_when_asked() -> None:
+    found = wording(
+        of(
+            rule("a", "Choose the reply that does not lecture."),
+            rule("b", "Choose the more helpful reply."),
+            rule("c", "Choose the reply that gives the steps in the order in which one takes them."),
+        )
+    )
+    assert [(one.principle, one.what.split(",")[0]) for one in found] == [
+        ("a", "the text is negative"),
+        ("b", "the text names a trait"),
+    ]

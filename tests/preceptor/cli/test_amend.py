@@ -271,6 +271,8 @@ def test_leaving_a_principle_out_asks_nobody_again_where_each_was_judged(
     assert by_id["short"]["flipped"] == ["p7", "p9"]
     assert (by_id["short"]["accuracy"], by_id["short"]["change"]) == (0.5, 0.5)
     assert by_id["kind"]["change"] == 0.0
+    (clash,) = found["clashes"]
+    assert (clash["one"], clash["other"], clash["one_wins"], clash["other_wins"]) == ("kind", "short", 0, 2)
     assert json.loads(preceptor(*words, "--json").out)["calls"] == 0
     checked = preceptor(*words[:4], "--judge", "checks", "--principles", "joint", "--json")
     assert checked.code == 0, checked.err
@@ -322,3 +324,12 @@ def test_a_diff_says_what_would_be_asked_again(
     )
     assert (same["changes"], same["on"]["calls"], same["on"]["in_ledger"]) == ([], 0, 8)
     assert server.stats()["requests"] == 8
+
+
+def test_an_example_that_another_check_decides_otherwise_is_told(place: Path, preceptor: Preceptor) -> None:
+    clashing = MINE.replace('better: "quality=9 hello"', 'better: "quality=9 hello to you there"')
+    (place / "clashing.yaml").write_text(clashing)
+    found = json.loads(preceptor("constitution", "test", "clashing.yaml", "--json").out)
+    assert found["clashes"] == [{"principle": "kind", "number": 1, "other": "short"}]
+    said = preceptor("constitution", "test", "clashing.yaml").out
+    assert "kind[1] clashes: the check of short prefers the worse reply" in said

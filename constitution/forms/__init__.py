@@ -1,0 +1,1 @@
+"""Constitutions in the forms of other tools: read, and written."""

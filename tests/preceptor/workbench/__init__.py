@@ -1,0 +1,1 @@
+"""Constitutions and prompts before anything is labelled."""
