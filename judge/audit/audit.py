@@ -107,7 +107,7 @@ def audit(labels: Iterable[Label], constitution: Constitution, cost_usd: float |
             voted.append(label.model_copy(update={"judgements": ()}))
     kappa_ci95, ece_ci95 = _intervals([case for case in every if case.gold is not None])
     controlled = length_controlled([hit for hit, _ in hits], [longer for _, longer in hits])
-    whole: WholeFigures = {
+    made: dict[str, Any] = {
         **_figures(every),
         "kappa_ci95": kappa_ci95,
         "ece_ci95": ece_ci95,
@@ -119,8 +119,8 @@ def audit(labels: Iterable[Label], constitution: Constitution, cost_usd: float |
         },
     }
     if controlled is not None:
-        whole["length_controlled"] = controlled
-    figures = cast("AuditFigures", whole)
+        made["length_controlled"] = controlled
+    figures = cast("AuditFigures", made)
     if voted:
         correlation, votes = effective(voted)
         together: VoteFigures = {

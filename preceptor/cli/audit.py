@@ -198,9 +198,9 @@ def _show(audited: AuditFigures, title: str) -> None:
             f"{corrected['gold']} gold rows correct it{unlike}"
         )
     if perturbed := figures.get("perturbed"):
-        keys = ("n", "flip_rate", "ci95", "unparsed", "accuracy", "accuracy_change", "accuracy_change_ci95")
+        shown = ("n", "flip_rate", "ci95", "unparsed", "accuracy", "accuracy_change", "accuracy_change_ci95")
         names = ["changed", "pairs", "winner changed", "", "no verdict", "accuracy", "changed by", ""]
-        cells = [[kind, *(_figure(own[key]) for key in keys)] for kind, own in perturbed.items()]
+        cells = [[kind, *(_figure(own[key]) for key in shown)] for kind, own in perturbed.items()]
         console.table("asked in another form", names, cells)
     if drift := audited.get("drift"):
         console.table(

@@ -120,7 +120,7 @@ def _read_argilla(value: Any) -> Iterator[tuple[str, list[Letter]]]:
 
 
 def _submitted(answer: Mapping[str, Any]) -> bool:
-    return answer.get("status", "submitted") == "submitted"
+    return bool(answer.get("status", "submitted") == "submitted")
 
 
 def _write_label_studio(labels: Sequence[Label], shown: bool) -> str:

@@ -65,11 +65,14 @@ class AgentTools:
 
     def add_to(self, server: MCPServer[Any]) -> None:
         """Have the server offer them."""
-        for tool in (self.overview, self.read_constitution, self.diff, self.plan, self.job, self.report):
-            server.add_tool(_refusing(tool), annotations=LOOKS)
-        server.add_tool(_refusing(self.read_file), annotations=LOOKS)
-        for tool in (self.save_constitution, self.upload):
-            server.add_tool(_refusing(tool), annotations=WRITES)
+        looking: tuple[Callable[..., Any], ...] = (
+            *(self.overview, self.read_constitution, self.diff, self.plan, self.job, self.report),
+            self.read_file,
+        )
+        writing: tuple[Callable[..., Any], ...] = (self.save_constitution, self.upload)
+        for tools, kind in ((looking, LOOKS), (writing, WRITES)):
+            for tool in tools:
+                server.add_tool(_refusing(tool), annotations=kind)
         for name, kinds in SPENDING.items():
             server.add_tool(
                 _refusing(self._spender(name, kinds)),
