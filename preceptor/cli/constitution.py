@@ -158,7 +158,7 @@ def lint(
         typer.Option(help="A tag that the prompts have; may be given again.", show_default=False),
     ] = None,
     by_wording: Annotated[
-        bool, typer.Option("--wording", help="Also say which wordings judges or tuned models follow less.")
+        bool, typer.Option("--phrasing", help="Also say which wordings judges or tuned models follow less.")
     ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 for warnings, too.")] = False,
     as_json: PrintJsonOption = False,
