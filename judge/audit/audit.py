@@ -118,9 +118,9 @@ def audit(labels: Iterable[Label], constitution: Constitution, cost_usd: float |
             name: {**_figures(cases), "decided": decided[name]} for name, cases in by_principle.items()
         },
     }
-    if controlled is not None:
-        whole["length_controlled"] = controlled
     figures = cast("AuditFigures", whole)
+    if controlled is not None:
+        figures["length_controlled"] = controlled
     if voted:
         correlation, votes = effective(voted)
         together: VoteFigures = {

@@ -26,7 +26,7 @@ OTHER_NAMES = ("Choice", "Answer")
 
 
 def _reversed_menu(template: Template) -> Template:
-    return replace(template, menu=dict(reversed(template.menu.items())))
+    return replace(template, menu=dict(reversed(list(template.menu.items()))))
 
 
 def _other_words(template: Template) -> Template:
