@@ -11,8 +11,7 @@ PEERS  := build/peers
 CMAKE  ?= cmake
 LLAMA  := build/llama.cpp
 
-.PHONY: quickstart quickstart-real test coverage test-wheel check attack fuzz simulate golden docs bench-train bench-judge bench-recorded bench-certificates bench-label bench-ppo bench-servers clean
-.PHONY: quickstart quickstart-real test coverage test-wheel check attack simulate golden docs bench-train bench-judge bench-recorded bench-certificates bench-second-orders bench-label bench-ppo bench-servers clean
+.PHONY: quickstart quickstart-real test coverage test-wheel check attack fuzz simulate golden docs bench-train bench-judge bench-recorded bench-certificates bench-second-orders bench-label bench-ppo bench-servers clean
 
 quickstart: $(VENV)/.train  ## the main job on the embedded default: no key, no network, no GPU
 	$(BIN)/preceptor quickstart

@@ -285,8 +285,6 @@ class WholeFigures(VerdictFigures):
     ece_ci95: Bounds | None
     agreement_lc: float | None
     """Of the labels with a winner and gold, were their replies of one length."""
-    length_controlled: NotRequired[LengthControlled]
-    """The model behind it; absent where there is none."""
     cost_usd: float | None
     by_tag: dict[str, VerdictFigures]
     by_principle: dict[str, PrincipleFigures]
@@ -298,6 +296,8 @@ class AuditFigures(WholeFigures, FurtherFigures):
     votes: NotRequired[VoteFigures]
     alpha: NotRequired[float | None]
     certified: NotRequired[CertifiedFigures]
+    length_controlled: NotRequired[LengthControlled]
+    """The model behind `agreement_lc`; absent where there is none."""
     audited: NotRequired[float]
     """The share of the labels that the figures rest on, where there were very many."""
 

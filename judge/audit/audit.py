@@ -107,7 +107,7 @@ def audit(labels: Iterable[Label], constitution: Constitution, cost_usd: float |
             voted.append(label.model_copy(update={"judgements": ()}))
     kappa_ci95, ece_ci95 = _intervals([case for case in every if case.gold is not None])
     controlled = length_controlled([hit for hit, _ in hits], [longer for _, longer in hits])
-    made: dict[str, Any] = {
+    whole: WholeFigures = {
         **_figures(every),
         "kappa_ci95": kappa_ci95,
         "ece_ci95": ece_ci95,
@@ -118,9 +118,9 @@ def audit(labels: Iterable[Label], constitution: Constitution, cost_usd: float |
             name: {**_figures(cases), "decided": decided[name]} for name, cases in by_principle.items()
         },
     }
+    figures = cast("AuditFigures", whole)
     if controlled is not None:
-        made["length_controlled"] = controlled
-    figures = cast("AuditFigures", made)
+        figures["length_controlled"] = controlled
     if voted:
         correlation, votes = effective(voted)
         together: VoteFigures = {

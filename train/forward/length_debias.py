@@ -61,9 +61,8 @@ def attribute_part(weight: Tensor, gaps: Tensor, columns: Tensor) -> Tensor:
     values, vectors = eigh(c.T @ d)  # (A,), (A, A)
     held = values > min(CHANCE * len(c) / len(h), float(values[-1]) / 2)
     inverse = vectors[:, held] / values[held] @ vectors[:, held].T  # (A, A)
-    part = w @ c @ inverse @ d.T  # (K, H)
-    taken: Tensor = part.to(weight.dtype)
-    return taken
+    part: Tensor = w @ c @ inverse @ d.T  # (K, H)
+    return part.to(weight.dtype)
 
 
 def length_part(weight: Tensor, gaps: Tensor, lengths: Tensor) -> Tensor:
