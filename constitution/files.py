@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import difflib
 import io
-import stat
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -21,8 +20,9 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from preceptor.constitution.checks import catalogue
 from preceptor.constitution.errors import ConstitutionError, FileFault
+from preceptor.constitution.foreign import UnfitFileError, bytes_in
 from preceptor.constitution.principle import Constitution, Principle
-from preceptor.constitution.reading import LARGEST_FILE, WANTED, ConstitutionFile, read
+from preceptor.constitution.reading import WANTED, ConstitutionFile, read
 
 __all__ = ["dump", "load"]
 
@@ -160,12 +160,9 @@ def _key(path: Path) -> str:
 def _text(path: Path, shown: str) -> tuple[str, FileFault | None]:
     """The file's text, or why there is none."""
     try:
-        state = path.stat()
-        if not stat.S_ISREG(state.st_mode) and not stat.S_ISDIR(state.st_mode):
-            return "", FileFault(shown, 0, "a pipe or device", "a plain YAML file")
-        if state.st_size > LARGEST_FILE:
-            return "", FileFault(shown, 0, f"a file of {state.st_size} bytes", f"at most {LARGEST_FILE}")
-        raw = path.read_bytes()
+        raw = bytes_in(path)
+    except UnfitFileError as error:
+        return "", FileFault(shown, 0, error.came, error.wanted)
     except FileNotFoundError:
         return "", _nowhere(shown, path.stem)
     except IsADirectoryError:

@@ -33,6 +33,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from preceptor.constitution.foreign import text_in
 from preceptor.prompts.deadline import within
 from preceptor.prompts.errors import TemplateError
 from preceptor.prompts.records import Message, Role, canonical_json
@@ -184,7 +185,7 @@ def load(kind_or_path: str | Path, dialect: str = "") -> Template:
     if name in SLOTS:
         return _shipped(name, dialect)
     try:
-        source = Path(name).read_text(encoding="utf-8")
+        source = text_in(name)
     except FileNotFoundError as exc:
         wanted = f"a .jinja file or one of {_listed(SLOTS)}"
         raise TemplateError(f"{name}: there is no such template; wanted {wanted}") from exc

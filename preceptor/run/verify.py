@@ -24,6 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 from preceptor import folder
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.files import load as load_constitution
+from preceptor.constitution.foreign import json_in
 from preceptor.constitution.principle import Constitution
 from preceptor.evaluation import head_to_head
 from preceptor.evaluation.oracles import open_oracle
@@ -164,8 +165,8 @@ def _manifest(path: Path) -> dict[str, Any]:
     if not (path / MANIFEST).is_file():
         raise UserError(f"{MANIFEST}: is no plain file")
     try:
-        value = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as exc:
+        value = json_in(path / MANIFEST)
+    except (OSError, ValueError) as exc:
         raise UserError(f"{MANIFEST}: cannot be read as JSON ({exc})") from exc
     if not isinstance(value, dict):
         raise UserError(f"{MANIFEST}: holds no JSON object")
