@@ -11,17 +11,23 @@ from preceptor.constitution.errors import UserError
 
 
 class _Output(NamedTuple):
+    flag: str
     path: Path
     before: tuple[int, int] | None
     """Device and number of the file that was there when the command began; None: there was none."""
 
 
+OF_MODELS = frozenset({".json", ".safetensors", ".gguf", ".txt", ".model", ".jinja", ".bin"})
+"""Endings of the files that a model is made of; rows may lie among them."""
 _outputs: list[_Output] = []
 
 
-def will_write(paths: Iterable[str | Path]) -> None:
-    """Say which files the command of this process writes, before it reads anything."""
-    _outputs[:] = [_Output(path, _number(path)) for path in map(Path, paths)]
+def will_write(named: Iterable[tuple[str, str]]) -> None:
+    """Say which files the command of this process writes, before it reads anything.
+
+    named: flags with the paths that were given for them; those of an earlier call count no more.
+    """
+    _outputs[:] = [_Output(flag, Path(path), _number(Path(path))) for flag, path in named]
 
 
 def refuse_output(path: str | Path) -> None:
@@ -33,7 +39,7 @@ def refuse_output(path: str | Path) -> None:
         return
     for out in _outputs:
         if number == out.before == _number(out.path):
-            raise _refused(out.path, path)
+            raise _refused(out, path)
 
 
 def refuse_output_at(paths: Iterable[Path]) -> None:
@@ -42,20 +48,23 @@ def refuse_output_at(paths: Iterable[Path]) -> None:
         refuse_output(path)
         for out in _outputs:
             if _place(out.path) == _place(path):
-                raise _refused(out.path, path)
+                raise _refused(out, path)
 
 
-def refuse_output_in(folder: Path) -> None:
-    """The same for every file that lies in a folder, a model's."""
+def refuse_output_in(model: str | Path) -> None:
+    """The same for a model's files. model: its folder or file; what is neither has none."""
+    if not str(model) or not Path(model).expanduser().exists():
+        return
     for out in _outputs:
-        if out.before is not None and _place(out.path).is_relative_to(_place(folder)):
-            raise _refused(out.path, folder)
+        inside = _place(out.path).is_relative_to(_place(Path(model)))
+        if inside and out.before is not None and out.path.suffix in OF_MODELS:
+            raise _refused(out, model)
 
 
-def _refused(out: Path, read: str | Path) -> UserError:
-    whose = "" if str(out) == str(read) else f", as {read}"
+def _refused(out: _Output, read: str | Path) -> UserError:
+    whose = "" if str(out.path) == str(read) else f" {read}, which this command reads"
     return UserError(
-        f"--out {out} is an input{whose}: this command reads it; name another file, so that it stays as it was"
+        f"{out.flag} {out.path} is the input{whose}; name another file, so that the input stays as it was"
     )
 
 

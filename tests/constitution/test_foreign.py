@@ -122,10 +122,11 @@ def test_json_files_of_a_training(tmp_path: Path, broken: str) -> None:
     path.write_text(broken)
     with pytest.raises(UserError, match="metrics"):
         plain_text(path)
-    try:
-        assert _read(path) == {}  # no object: it tells of nothing
-    except UserError as error:
-        assert "cannot be read" in str(error)
+    if broken in ("[]", "7"):
+        assert _read(path) == {}  # it is no object, and tells of nothing
+    else:
+        with pytest.raises(UserError, match="cannot be read"):
+            _read(path)
 
 
 def test_a_reply_that_is_broken_json_is_read_as_words() -> None:
