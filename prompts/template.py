@@ -2,7 +2,7 @@
 
 A template is a Jinja file with YAML front matter (`kind`, and for `compare` and `score` the `verdict` menu). Its blocks
 `system` and `user` each become one message, in the order of the file; a body without blocks is one user
-message. Templates run in a bounded sandbox (`prompts/sandbox.py`), so that a template from elsewhere can only make text,
+message. Templates run in a bounded sandbox (`prompts/sandbox.py`), so that one from elsewhere can only make text,
 and no more of it than a model could read; one that is not shipped has a time limit as well, because it can loop.
 
 Text that comes from outside (conversations, replies, critiques) stands between markers that carry a nonce:
