@@ -288,8 +288,8 @@ class _Proof:
         earlier one has paid."""
         if spent is not None and spent < bill - WITHIN_USD:
             self.found.notes.append(
-                f"{MANIFEST} says ${spent:.6f}, and its calls are on the bill with ${bill:.6f}: the rest was paid by other "
-                "commands over the same ledger, or is not told"
+                f"{MANIFEST} says ${spent:.6f}, and its calls are on the bill with ${bill:.6f}: the rest was paid by "
+                "other commands over the same ledger, or is not told"
             )
 
     def lacking(self, name: str, keys: Sequence[str], raw: derive.Calls) -> Iterator[str]:
