@@ -222,10 +222,10 @@ def test_no_command_writes_over_what_it_reads(words: str, preceptor: Preceptor) 
         ("respond prompts.jsonl --model scripted/s.jsonl --out", "link.jsonl"),
         ("respond prompts.jsonl --model scripted/s.jsonl -o", "ledger.db"),
         ("respond prompts.jsonl --model scripted/s.jsonl -o", "ledger.db-wal"),
-        ("score replies.jsonl -c child.yaml --judge scripted/s.jsonl --out", "parent.yaml"),
-        ("score replies.jsonl -c child.yaml --judge scripted/s.jsonl --out", "prices.yaml"),
+        ("score plain.jsonl -c child.yaml --judge scripted/s.jsonl --out", "parent.yaml"),
+        ("score plain.jsonl -c child.yaml --judge scripted/s.jsonl --out", "prices.yaml"),
         (
-            "score replies.jsonl -c child.yaml --judge scripted/s.jsonl --template own.jinja --out",
+            "score plain.jsonl -c child.yaml --judge scripted/s.jsonl --template own.jinja --out",
             "own.jinja",
         ),
         ("respond prompts.jsonl --model hf/model --out", "model/config.json"),
@@ -239,7 +239,6 @@ def test_nothing_that_is_read_on_the_way_is_written_over(
     rules = "principles:\n  - {id: one, text: Choose one.}\n"
     for name, text in {
         "s.jsonl": '{"text": "Score: 7"}\n' * 9,
-        "replies.jsonl": '{"prompt": "q", "response": "r"}\n',
         "parent.yaml": f"name: parent\n{rules}",
         "child.yaml": "name: child\nextends: [parent.yaml]\n",
         "prices.yaml": "scripted/s.jsonl: {input: 1, output: 2}\n",
@@ -261,7 +260,7 @@ def test_what_a_command_wrote_before_it_writes_again(preceptor: Preceptor) -> No
     Path("s.jsonl").write_text('{"text": "yes"}\n' * 9)
     words = ["respond", "prompts.jsonl", "--model", "scripted/s.jsonl", "--out", "replies.jsonl", "--ledger"]
     assert [preceptor(*words, f"{name}.db").code for name in "aab"] == [0, 0, 0]
-    assert len(list(read_rows("replies.jsonl"))) == 1
+    assert len(list(read_rows("replies.jsonl"))) == 4
 
 
 @pytest.mark.usefixtures("place")

@@ -20,6 +20,7 @@ from preceptor.train.ppo.guard_protocol import Ended
 
 ROOT = Path(__file__).parents[3]
 HOSTILE = "\x1b]0;owned\x07[/]<script>alert(1)</script>\u202e$x_$`\"'>{{ 7*7 }}"
+ASKED = Prompt(id="p", messages=(Message(role="user", content=HOSTILE),))
 
 
 def look(step: int, figure: float, gold: float | None = 0.5) -> Look:
@@ -45,12 +46,11 @@ def look(step: int, figure: float, gold: float | None = 0.5) -> Look:
 
 
 def page_of(folder: Path, figure: float) -> str:
-    prompt = Prompt(id="p", messages=(Message(role="user", content=HOSTILE),))
     write_rows(folder / LOOKS, [look(0, -figure), look(10, figure), look(20, 0.0, None)])
     write_rows(
         folder / REPLIES,
         [
-            GuardReply(step=step, prompt=prompt, text=HOSTILE, tokens=3, proxy=figure, gold=0.0)
+            GuardReply(step=step, prompt=ASKED, text=HOSTILE, tokens=3, proxy=figure, gold=0.0)
             for step in (0, 10, 20)
         ],
     )
@@ -87,7 +87,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize("figure", [math.inf, -math.inf, math.nan, 1e308, -1e308])
 def test_no_figure_ends_a_plot(figure: float) -> None:
     looks = [look(0, 1.0), look(1, figure)]
-    reply = GuardReply(step=0, prompt=Prompt(id="p", messages=()), text="", tokens=1, proxy=figure)
+    reply = GuardReply(step=0, prompt=ASKED, text="", tokens=1, proxy=figure)
     rows = [{"round": 0, "kl": 1.0, "step": 1}, {"round": 1, "kl": figure, "step": 2}]
     for drawn in (
         over_kl(looks, 1),
