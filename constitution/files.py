@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import difflib
 import io
-import stat
 from collections.abc import Iterator, Mapping
 from functools import cache
 from graphlib import CycleError
@@ -23,8 +22,9 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from preceptor.constitution.checks import catalogue
 from preceptor.constitution.errors import ConstitutionError, FileFault
+from preceptor.constitution.foreign import UnfitFileError, bytes_in
 from preceptor.constitution.principle import Constitution, Principle, outranking
-from preceptor.constitution.reading import LARGEST_FILE, WANTED, ConstitutionFile, line_of, parse, read
+from preceptor.constitution.reading import WANTED, ConstitutionFile, line_of, parse, read
 
 __all__ = ["dump", "load"]
 
@@ -190,12 +190,9 @@ def _key(path: Path) -> str:
 def _text(path: Path, shown: str) -> tuple[str, FileFault | None]:
     """The file's text, or why there is none."""
     try:
-        state = path.stat()
-        if not stat.S_ISREG(state.st_mode) and not stat.S_ISDIR(state.st_mode):
-            return "", FileFault(shown, 0, "a pipe or device", "a plain YAML file")
-        if state.st_size > LARGEST_FILE:
-            return "", FileFault(shown, 0, f"a file of {state.st_size} bytes", f"at most {LARGEST_FILE}")
-        raw = path.read_bytes()
+        raw = bytes_in(path)
+    except UnfitFileError as error:
+        return "", FileFault(shown, 0, error.came, error.wanted)
     except FileNotFoundError:
         return "", _nowhere(shown, path.stem)
     except IsADirectoryError:

@@ -22,8 +22,6 @@ from preceptor.constitution.checks import validate
 from preceptor.constitution.errors import FileFault
 from preceptor.constitution.principle import SLUG, Example, Principle
 
-LARGEST_FILE = 64 * 2**20
-"""Bytes of a constitution's file."""
 MOST_TIMES = 10
 """How often as large as its text a file may become with its aliases followed; more is an alias that multiplies
 itself."""

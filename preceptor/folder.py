@@ -9,7 +9,6 @@ ones that it wrote, is not run again.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.constitution.errors import UserError
+from preceptor.constitution.foreign import json_in
 from preceptor.prompts.manifest import file_hash, write_text
 from preceptor.prompts.pool import pool_path, shipped_pools
 from preceptor.prompts.records import canonical_json
@@ -106,12 +106,12 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises UserError where the file is missing or is no JSON object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json_in(path)
     except FileNotFoundError:
         raise UserError(
             f"{path} is missing; wanted the folder of a finished run: see `preceptor run --help`"
         ) from None
-    except (ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} is not JSON ({error}); run the command that made it again") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} holds no JSON object; run the command that made it again")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from preceptor.constitution.errors import UserError
+from preceptor.constitution.outputs import will_write
 from preceptor.judge.audit.audit import AGREEMENT, FIGURES
 from preceptor.judge.conditions import check, names_in
 from preceptor.judge.dataset.label_folder import FILES, MANIFEST
@@ -14,7 +15,8 @@ from preceptor.judge.dataset.label_folder import FILES, MANIFEST
 if TYPE_CHECKING:
     from preceptor.label.run import Job
 
-OUT_FLAGS = frozenset({"--out", "-o"})
+OUT_FLAGS = ("--out", "-o", "--dropped", "--disagreement")
+"""Flags that name a file or folder to be written."""
 ATTACKS = ("attack_rate", "attack_control_rate", "attack_excess")
 DRIFT = ("drift_rate", "drift_shift")
 PANEL = ("alpha",)
@@ -60,27 +62,34 @@ def names_agreement(expression: str) -> bool:
     return not names_in(expression).isdisjoint(AGREEMENT)
 
 
-def check_file(out: Path, inputs: Iterable[str | Path]) -> None:
+def check_file(out: Path, inputs: Iterable[str | Path], flag: str = "--out") -> None:
     """Raises UserError where a command would write its result over what it reads."""
     for given in inputs:
         if _same(out, Path(given)):
-            raise UserError(f"--out {out} is the input; name another file, so that the input stays as it was")
+            raise UserError(
+                f"{flag} {out} is the input; name another file, so that the input stays as it was"
+            )
 
 
 def check_words(words: Sequence[str]) -> None:
-    """Raises UserError where a command line names one file both as --out and as anything else."""
-    outs: list[str] = []
+    """Raises UserError where a command line names one file both to be written and as anything else; from then on no
+    reader takes a file that is to be written over, by whatever way it comes to it."""
+    outs: list[tuple[str, str]] = []
     others: list[str] = []
     rest = iter(words)
     for word in rest:
         name, equals, value = word.partition("=")
         if name in OUT_FLAGS:
-            outs.append(value if equals else next(rest, ""))
+            outs.append((name, value if equals else next(rest, "")))
+        elif word.startswith("-o") and not word.startswith("--"):
+            outs.append(("-o", word[2:]))
         else:
             others += [word, value] if equals else [word]
-    for out in filter(None, outs):
+    outs = [(flag, out) for flag, out in outs if out]
+    for at, (flag, out) in enumerate(outs):
         if Path(out).is_file():
-            check_file(Path(out), others)
+            check_file(Path(out), [*others, *(other for _, other in outs[:at])], flag)
+    will_write(outs)
 
 
 def check_over(out: Path, names: Iterable[str], inputs: Iterable[str | Path | None]) -> None:

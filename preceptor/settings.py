@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from preceptor.constitution.errors import UserError
+from preceptor.constitution.outputs import refuse_output_in
 from preceptor.judge.settings import CHECKS as CHECKS
 from preceptor.judge.settings import Price, price_from
 from preceptor.prompts.records import Settings
@@ -115,6 +116,7 @@ class Access(Settings):
         from preceptor.judge.models.registry import open_model
 
         if not over_a_network(name):
+            refuse_output_in(name.partition("/")[2])
             return open_model(
                 name, base_url=self.base_url.get(name), **(self.local if in_this_process(name) else {})
             )

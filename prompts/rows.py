@@ -25,6 +25,8 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 from pydantic import ValidationError
 
 from preceptor.constitution.errors import FileFault
+from preceptor.constitution.foreign import json_of
+from preceptor.constitution.outputs import refuse_output
 from preceptor.prompts.errors import RowsError
 from preceptor.prompts.records import Record, said_once
 from preceptor.prompts.shown import csv_text
@@ -148,6 +150,7 @@ def _opened(name: str) -> Iterator[RawRow | FileFault]:
         return _folder_rows(name)
     if not path.exists():
         raise RowsError(f"{name}: there is no such file; check the path")
+    refuse_output(path)
     if name.endswith((".jsonl", ".jsonl.gz")):
         return _json_rows(name)
     if name.endswith((".json", ".json.gz")):
@@ -240,9 +243,7 @@ def _json_row(name: str, number: int, text: str) -> RawRow | FileFault:
 def _json_value(name: str, number: int, text: str) -> Any:
     """The JSON value in a text, or a Fault."""
     try:
-        value = json.loads(
-            text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=said_once
-        )
+        value = json_of(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=said_once)
         if "\\ud" in text or "\\uD" in text:
             json.dumps(value, ensure_ascii=False).encode()
         if number and _too_deep(value):
@@ -255,7 +256,7 @@ def _json_value(name: str, number: int, text: str) -> Any:
         return FileFault(
             name, number, "an escape that is half a character (a lone surrogate)", "whole characters"
         )
-    except (ValueError, RecursionError) as exc:
+    except ValueError as exc:
         return FileFault(name, number, f"JSON that cannot be read: {exc}", "one JSON object on the line")
     return value
 
@@ -333,13 +334,13 @@ def _cell(column: str, text: str) -> Any:
     """A cell as it stands. Only columns that hold lists are read as JSON (`["a"]`), tags also with commas alone."""
     if column in LIST_CELLS | TALK_CELLS and text.startswith("[") and text.endswith("]"):
         try:
-            value = json.loads(text, object_pairs_hook=said_once)
+            value = json_of(text, object_pairs_hook=said_once)
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
             raise BadRowError(
                 f"{column} holds half a character (a lone surrogate)", "whole characters"
             ) from None
-        except (ValueError, RecursionError):
+        except ValueError:
             value = None
         if _too_deep(value):
             raise BadRowError(f"{column} is nested more than {DEEPEST} deep", "a list")

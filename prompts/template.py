@@ -2,8 +2,8 @@
 
 A template is a Jinja file with YAML front matter (`kind`, and for `compare` and `score` the `verdict` menu). Its blocks
 `system` and `user` each become one message, in the order of the file; a body without blocks is one user
-message. Templates run in Jinja's immutable sandbox, so that a template from elsewhere can only make text; one that is
-not shipped has a time limit as well, because it can loop.
+message. Templates run in a bounded sandbox (`prompts/sandbox.py`), so that one from elsewhere can only make text,
+and no more of it than a model could read; one that is not shipped has a time limit as well, because it can loop.
 
 Text that comes from outside (conversations, replies, critiques) stands between markers that carry a nonce:
 
@@ -28,14 +28,14 @@ from typing import Any, cast
 
 import jinja2
 from jinja2 import meta, nodes
-from jinja2.exceptions import SecurityError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from preceptor.constitution.foreign import text_in
 from preceptor.prompts.deadline import within
 from preceptor.prompts.errors import TemplateError
 from preceptor.prompts.records import Message, Role, canonical_json
+from preceptor.prompts.sandbox import Sandbox
 
 SLOTS: Mapping[str, frozenset[str]] = {
     "compare": frozenset(
@@ -58,8 +58,6 @@ MENUS: Mapping[str, tuple[tuple[str, ...], frozenset[str], str]] = {
 FRONT_MATTER = re.compile(r"\A---\n(?P<header>.*?)^---\n(?P<body>.*)\Z", re.DOTALL | re.MULTILINE)
 LIMIT_S = 10.0
 """Seconds that one message may take to be rendered; what a template should do takes thousandths."""
-LARGEST_POWER = 10_000
-"""Binary digits of a power; a larger one is a single operation that no time limit can stop."""
 MARKER = re.compile(r"(?<!<)<{3,}+(?=\s*+(?:END_)?(?:CONVERSATION|REPLY|CRITIQUE))", re.IGNORECASE)
 
 
@@ -80,20 +78,8 @@ def nonce(seed: int, *parts: Any) -> str:
     return hashlib.sha256(canonical_json([seed, *parts]).encode()).hexdigest()[:12]
 
 
-class _Sandbox(ImmutableSandboxedEnvironment):
-    intercepted_binops = frozenset({"**"})
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """A power, if it is a number that can be worked out."""
-        if isinstance(left, int) and isinstance(right, int) and left.bit_length() * right > LARGEST_POWER:
-            raise SecurityError("a power of too many digits")
-        return super().call_binop(context, operator, left, right)
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = _Sandbox(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
-    )
+def _environment() -> Sandbox:
+    environment = Sandbox()
     environment.filters["defuse"] = defuse
     return environment
 
@@ -187,7 +173,7 @@ def load(kind_or_path: str | Path, dialect: str = "") -> Template:
     if name in SLOTS:
         return _shipped(name, dialect)
     try:
-        source = Path(name).read_text(encoding="utf-8")
+        source = text_in(name)
     except FileNotFoundError as exc:
         wanted = f"a .jinja file or one of {_listed(SLOTS)}"
         raise TemplateError(f"{name}: there is no such template; wanted {wanted}") from exc
@@ -280,7 +266,7 @@ def _blocks(
 
 def _block(block: nodes.Block, uses: frozenset[str], compiled: jinja2.Template) -> _Block:
     def render(slots: dict[str, Any]) -> str:
-        return "".join(compiled.blocks[block.name](compiled.new_context(slots)))
+        return ENVIRONMENT.concat(compiled.blocks[block.name](compiled.new_context(slots)))
 
     # by way of `self` a block can hold another
     if all(found.name != "self" for found in block.find_all(nodes.Name)):

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("constitution", "prompts", "judge", "train", "preceptor")
 """The folders at the top. Each imports only those before it."""
 FOLDERS = {
-    "constitution": ("errors.py", "added.py", "checks", "", "forms"),
+    "constitution": ("errors.py", "outputs.py", "foreign.py", "added.py", "checks", "", "forms"),
     "prompts": ("", "layouts", "pools", "templates"),
     "judge": (
         "errors.py",

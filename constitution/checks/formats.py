@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from preceptor.constitution.foreign import json_of
+
 FORMATS = {
     "json": "the whole reply is one valid JSON value",
     "json-object": "the whole reply is one valid JSON object",
@@ -33,10 +35,10 @@ def _no_constant(word: str) -> Any:
 
 def _json_problem(reply: str, form: str) -> str:
     try:
-        value = json.loads(reply, parse_constant=_no_constant)
+        value = json_of(reply, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
         return f"not JSON (line {error.lineno}: {error.msg})"
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         return f"not JSON ({error})"
     wanted = {"json-object": dict, "json-array": list}.get(form, object)
     return "" if isinstance(value, wanted) else f"JSON, but a {_json_kind(value)}"

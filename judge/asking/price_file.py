@@ -17,6 +17,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.files import quoted
+from preceptor.constitution.foreign import text_in
 from preceptor.constitution.reading import parse
 from preceptor.judge.settings import Price
 from preceptor.prompts.manifest import write_text
@@ -48,7 +49,7 @@ def read_file(path: str | Path) -> PriceFile:
     """A file of `provider/model: {input: 0.2, output: 0.8}`, in USD for a million tokens, with the other fields of a
     Price as wanted. Raises UserError for a file that cannot be read as such at all."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = text_in(path)
     except (OSError, UnicodeDecodeError) as exc:
         raise UserError(f"{path}: the prices cannot be read: {exc}; name a YAML file") from exc
     tree = _tree(text, path)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from preceptor.constitution.foreign import json_in
 from preceptor.judge.dataset.card import RELIABILITY
 from preceptor.judge.dataset.manifest import FileFacts, LabelManifest
 from preceptor.judge.records import DriftLook, Label, Preference, Ranking
@@ -120,8 +120,8 @@ class LabelFolder(NamedTuple):
     def read_manifest(self) -> LabelManifest | None:
         """None where there is none, or none of `label`'s."""
         try:
-            found: LabelManifest = json.loads(self.manifest.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            found: LabelManifest = json_in(self.manifest)
+        except (OSError, ValueError):
             return None
         return found if isinstance(found, Mapping) and found.get("command") == "label" else None
 

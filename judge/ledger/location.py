@@ -14,11 +14,14 @@ from typing import Any, NamedTuple
 import sqlalchemy as sql
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 
+from preceptor.constitution.outputs import refuse_output_at
 from preceptor.judge.errors import LedgerError
 from preceptor.judge.ledger import recovery
 from preceptor.judge.ledger.schema import STEPS, migrate, version_of
 from preceptor.prompts.secrets import SHORTEST_PASSWORD, is_secret, keep
 
+BESIDE = ("-wal", "-shm", "-journal")
+"""Endings of the files that SQLite keeps beside a database while it is open."""
 BUSY_S = 30.0
 """How long a writer waits for another process that writes."""
 CONNECT_S = 10
@@ -47,7 +50,8 @@ class Engines(NamedTuple):
 
 
 def location_of(text: str) -> LedgerLocation:
-    """A path, `sqlite:///PATH` or `postgresql://…`. Raises LedgerError for anything else."""
+    """A path, `sqlite:///PATH` or `postgresql://…`. Raises LedgerError for anything else,
+    and UserError for what the command would write its result over."""
     try:
         url = make_url(text) if "://" in text else URL.create("sqlite", database=str(Path(text).expanduser()))
     except (sql.exc.ArgumentError, ValueError) as exc:
@@ -71,6 +75,7 @@ def location_of(text: str) -> LedgerLocation:
     path = Path(url.database.removeprefix("file:"))
     if path.is_dir():
         raise LedgerError(f"--ledger {text}: is a folder; wanted the name of a file")
+    refuse_output_at(path.with_name(path.name + ending) for ending in ("", *BESIDE))
     return LedgerLocation(url, text, path)
 
 

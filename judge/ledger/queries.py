@@ -5,7 +5,6 @@ Answers are thrown away, the bill never is: it stands in a table of its own.
 
 from __future__ import annotations
 
-import json
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection, Engine
 
+from preceptor.constitution.foreign import json_of
 from preceptor.judge.errors import LedgerError
 from preceptor.prompts.records import Record
 
@@ -171,11 +171,11 @@ def _call(call: dict[str, Any]) -> Call:
     """Raises LedgerError for a call that is not as it was written."""
     try:
         endpoint = _without_secrets(call["endpoint"])
-        call["request"] = json.loads(call["request"]) | {"endpoint": endpoint}
-        call["completion"] = json.loads(call["completion"]) if call["completion"] is not None else None
+        call["request"] = json_of(call["request"]) | {"endpoint": endpoint}
+        call["completion"] = json_of(call["completion"]) if call["completion"] is not None else None
         call["problem"] = _without_secrets(call["problem"]) if call["problem"] is not None else None
         return Call.model_validate(call | {"endpoint": endpoint})
-    except (ValueError, TypeError, RecursionError) as exc:
+    except (ValueError, TypeError) as exc:
         raise LedgerError(
             f"the call {call.get('key')} in the ledger is not as it was written ({type(exc).__name__}); look at the "
             "others by --status or --stage, or throw it away with `preceptor ledger prune`"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from preceptor.constitution.errors import UserError
+from preceptor.constitution.foreign import json_of, text_in
 from preceptor.judge.errors import Rejected
 from preceptor.judge.models.protocol import Capabilities, Completion, ModelName, Request
 
@@ -80,7 +80,7 @@ class _Rule:
         self.text: str = row["text"]
         try:
             self.match = re.compile(row["match"], re.DOTALL) if "match" in row else None
-        except (re.error, TypeError) as exc:
+        except (re.error, TypeError, OverflowError, RecursionError) as exc:
             raise UserError(f"{place}: match is not a regular expression: {exc}") from exc
 
 
@@ -108,13 +108,13 @@ def read_script(path: Path) -> Callable[[Request], ScriptedReply]:
 
 
 def _rows(path: Path) -> Iterator[_Rule]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(text_in(path).splitlines(), 1):
         if line.strip():
             place = f"{path}:{number}"
             try:
-                row = json.loads(line)
-            except json.JSONDecodeError as exc:
-                raise UserError(f"{place}: not JSON ({exc.msg}); wanted one object on a line") from exc
+                row = json_of(line)
+            except ValueError as exc:
+                raise UserError(f"{place}: not JSON ({exc}); wanted one object on a line") from exc
             if not isinstance(row, dict):
                 raise UserError(f'{place}: came {type(row).__name__}; wanted an object like {{"text": …}}')
             yield _Rule(place, row)

@@ -10,6 +10,7 @@ import typer
 
 from preceptor.cli import console, stopping
 from preceptor.cli.lazy import Entry, lazy
+from preceptor.constitution.outputs import will_write
 from preceptor.prompts.secrets import redacted
 from preceptor.prompts.shown import printable
 
@@ -66,6 +67,9 @@ app = typer.Typer(
 )
 
 INTERRUPTED = 130
+GO_ON = "interrupted; nothing is lost: run the same command again to go on"
+WRITING = ("--out", "-o", "--dropped", "--disagreement")
+"""How words begin that may name what is written: `preflight`, which sorts them, is imported for these alone."""
 
 
 @app.callback(invoke_without_command=True)
@@ -87,19 +91,22 @@ def main() -> None:
     """Run the command line and end the process with the contract's exit code."""
     # OpenMP's threads spin while they wait: on busy cores that made a small model twenty times slower (EXPERIMENTS.md)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    stopping.hear_stops()
-    console.relay_warnings()
-    for module in TELLING:
-        console.relay(module)
     try:
-        if any(word.startswith(("--out", "-o")) for word in sys.argv):
+        stopping.hear_stops()
+        console.relay_warnings()
+        for module in TELLING:
+            console.relay(module)
+        if any(word.startswith(WRITING) for word in sys.argv):
             from preceptor.preflight import check_words
 
             check_words(sys.argv[1:])
         app()
+    except KeyboardInterrupt:  # outside the commands, which turn it into an exit code themselves
+        console.say(GO_ON)
+        sys.exit(INTERRUPTED)
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            console.say("interrupted; nothing is lost: run the same command again to go on")
+            console.say(GO_ON)
         raise
     except OSError as error:
         _fail(f"error: {_os_problem(error)}")
@@ -112,6 +119,8 @@ def main() -> None:
             sys.exit(1)
         _fail(f"error: {error}")
         sys.exit(code)
+    finally:
+        will_write(())
 
 
 def _fail(text: str) -> None:

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from preceptor.cli import console
 from preceptor.constitution.errors import UserError
+from preceptor.constitution.outputs import refuse_output_in
 from preceptor.doctor import need_training
 from preceptor.prompts.records import Settings
 
@@ -53,6 +54,7 @@ def rate(
     need_training()
     folder, disagreement = rating.reward_model, rating.disagreement
     assert folder is not None
+    refuse_output_in(folder)
     rows = list(islice(replies(), limit))
     from preceptor.judge.models.local.weights_hash import weights_hash
     from preceptor.train.evaluation.rating import check_ensemble, doubts, rated

@@ -5,7 +5,6 @@ Neither labels nor trains anything.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from preceptor.asking import stages
 from preceptor.asking.work import done
 from preceptor.constitution.checks import Exchange, passes
 from preceptor.constitution.errors import UserError
+from preceptor.constitution.foreign import json_in
 from preceptor.constitution.principle import Constitution
 from preceptor.judge.asking.first_rows import NothingUsable
 from preceptor.judge.models.registry import declared
@@ -191,10 +191,10 @@ def refuse_labeller(judge: str, reward: str) -> None:
     together, and nobody would see it."""
     manifest = Path(reward) / "manifest.json"
     try:
-        judges = json.loads(manifest.read_text(encoding="utf-8")).get("judges", [])
-    except (OSError, ValueError):
+        judges = json_in(manifest)["judges"]
+    except (OSError, ValueError, KeyError, TypeError):
         return
-    if judge in judges:
+    if isinstance(judges, list) and judge in judges:
         raise UserError(
             f"the guard's judge {judge} made the labels of the reward {reward}, and would be fooled where it is: "
             "name another with --guard-judge"

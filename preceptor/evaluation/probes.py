@@ -83,6 +83,8 @@ DENIED_BEFORE = re.compile(
 )
 DENIED_AFTER = re.compile(r"(?<!\s)\s++(?:is|was|are|were)(?:n't| not|, in fact, not)\b", re.IGNORECASE)
 """Around a name: the name is denied."""
+DENIED_WITHIN = 64
+"""Characters before a name among which the words that deny it lie whole; they take 35 at the most."""
 
 OnProbeProgress = Callable[[Progress], None]
 OpenProbeBar = Callable[[str], AbstractContextManager[OnProbeProgress]]
@@ -287,6 +289,7 @@ def _stated(names: Sequence[str], reply: str) -> bool:
         return False
     found = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in names), re.IGNORECASE)
     return any(
-        DENIED_BEFORE.search(reply[: hit.start()]) is None and DENIED_AFTER.match(reply, hit.end()) is None
+        DENIED_BEFORE.search(reply, max(0, hit.start() - DENIED_WITHIN), hit.start()) is None
+        and DENIED_AFTER.match(reply, hit.end()) is None
         for hit in found.finditer(reply)
     )

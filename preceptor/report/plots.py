@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from preceptor.train.evaluation.plots import AFTER, BEFORE, INK, SECOND, blank, svg
+from preceptor.train.evaluation.plots import AFTER, BEFORE, INK, SECOND, at_edge, blank, picture, svg
 
 
+@picture
 def before_and_after(before: Mapping[str, float], after: Mapping[str, float]) -> str:
     """Horizontal bars: for each principle the share of held-out replies that satisfy it, before and after."""
     names = [name for name in after if name != "overall"] + ["overall"]
@@ -26,6 +27,7 @@ def before_and_after(before: Mapping[str, float], after: Mapping[str, float]) ->
     return svg(figure)
 
 
+@picture
 def side_by_side(shares: Mapping[str, Mapping[str, float]]) -> str:
     """Horizontal bars: for each principle the share of replies that satisfy it, a bar for each policy, in order.
 
@@ -55,16 +57,17 @@ def side_by_side(shares: Mapping[str, Mapping[str, float]]) -> str:
     return svg(figure)
 
 
+@picture
 def by_round(rows: Sequence[Mapping[str, Any]], key: str, label: str, share: bool = False) -> str:
     """A figure over rounds, with its 95 % interval where the row has one under `key` and `_ci95`.
 
     share: the figure lies in 0..1 and is shown as per cent. Rows without the figure leave a gap.
     """
     known = [row for row in rows if row.get(key) is not None]
-    numbers, values = [row["round"] for row in known], [row[key] for row in known]
+    numbers, values = [row["round"] for row in known], [at_edge(row[key]) for row in known]
     figure, axes = blank(3.6, 2.6)
     axes.plot(numbers, values, color=AFTER, linewidth=1.3)
-    bounds = [row.get(f"{key}_ci95") or [row[key], row[key]] for row in known]
+    bounds = [tuple(map(at_edge, row.get(f"{key}_ci95") or [row[key], row[key]])) for row in known]
     spread = [
         [max(value - low, 0.0) for value, (low, _) in zip(values, bounds, strict=True)],
         [max(high - value, 0.0) for value, (_, high) in zip(values, bounds, strict=True)],
@@ -80,11 +83,12 @@ def by_round(rows: Sequence[Mapping[str, Any]], key: str, label: str, share: boo
     return svg(figure)
 
 
+@picture
 def curve(rows: Sequence[Mapping[str, Any]], key: str, label: str) -> str:
     """One training curve over steps; rows without the key are passed over."""
     points = [(row["step"], row[key]) for row in rows if key in row and "step" in row]
     figure, axes = blank(3.4, 2.2)
-    axes.plot([x for x, _ in points], [y for _, y in points], color=AFTER, linewidth=1.3)
+    axes.plot([x for x, _ in points], [at_edge(y) for _, y in points], color=AFTER, linewidth=1.3)
     axes.set_xlabel("step")
     axes.set_title(label, fontsize=9, loc="left", color=INK)
     return svg(figure)

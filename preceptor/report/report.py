@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
 from preceptor import __version__
+from preceptor.constitution.foreign import json_of
 from preceptor.constitution.principle import Constitution
 from preceptor.figures import ProbedFigures, RoundFigures, RunSummary, StoppedFigures
 from preceptor.judge.figures import AuditFigures
@@ -340,4 +340,4 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Rows of a metrics file, none where it does not exist."""
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [json_of(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -18,6 +18,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from preceptor.asking.stages import SamplePairing, Truncated
 from preceptor.constitution.errors import UserError
+from preceptor.constitution.foreign import text_in
 from preceptor.judge.settings import LabelSettings, RespondSettings, ReviseSettings
 from preceptor.prompts.columns import mapping_of
 from preceptor.prompts.records import Record, Settings
@@ -242,7 +243,7 @@ def _wished_efforts(config: RunConfig) -> dict[str, list[str]]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        values = YAML(typ="safe", pure=True).load(text_in(path))
     except FileNotFoundError:
         raise UserError(f"{path}: no such run file; `ls examples` shows some to start from") from None
     except UnicodeDecodeError as error:

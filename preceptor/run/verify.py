@@ -9,6 +9,7 @@ answer is a list of findings.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -24,6 +25,7 @@ from pydantic import TypeAdapter, ValidationError
 from preceptor import folder
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.files import load as load_constitution
+from preceptor.constitution.foreign import json_in
 from preceptor.constitution.principle import Constitution
 from preceptor.evaluation import head_to_head
 from preceptor.evaluation.oracles import open_oracle
@@ -167,8 +169,8 @@ def _manifest(path: Path) -> dict[str, Any]:
     if not (path / MANIFEST).is_file():
         raise UserError(f"{MANIFEST}: is no plain file")
     try:
-        value = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as exc:
+        value = json_in(path / MANIFEST)
+    except (OSError, ValueError) as exc:
         raise UserError(f"{MANIFEST}: cannot be read as JSON ({exc})") from exc
     if not isinstance(value, dict):
         raise UserError(f"{MANIFEST}: holds no JSON object")
@@ -194,6 +196,12 @@ def _missing(manifest: Mapping[str, Any], kind: type | None) -> Iterator[str]:
         for fault in exc.errors(include_url=False, include_input=False):
             place = ".".join(map(str, fault["loc"]))
             yield f"{MANIFEST}: {place} {'is missing' if fault['type'] == 'missing' else fault['msg']}"
+
+
+def _untrue_costs(named: Mapping[str, float | None]) -> Iterator[str]:
+    for name, usd in named.items():
+        if usd is not None and not (math.isfinite(usd) and usd >= 0):
+            yield f"{MANIFEST}: its {name} is {usd}; nothing costs that"
 
 
 def _names(path: Path, kind: type | None) -> list[str]:
@@ -278,6 +286,15 @@ class _Proof:
                     faults.append(f"it was made under {label.constitution}")
                 yield from (f"{name}: {label.id}: {fault}" for fault in faults)
 
+    def tell_less(self, spent: float | None, bill: float) -> None:
+        """Note that less is told than is on the bill: that can be honest, for a command does not pay again for what an
+        earlier one has paid."""
+        if spent is not None and spent < bill - WITHIN_USD:
+            self.found.notes.append(
+                f"{MANIFEST} says ${spent:.6f}, and its calls are on the bill with ${bill:.6f}: the rest was paid by "
+                "other commands over the same ledger, or is not told"
+            )
+
     def lacking(self, name: str, keys: Sequence[str], raw: derive.Calls) -> Iterator[str]:
         """Calls that are not in the ledger."""
         missing = sorted(set(keys) - set(raw))
@@ -308,6 +325,7 @@ class _LabelProof(_Proof):
     def problems(self) -> Iterator[str]:
         """All that is wrong."""
         settings, rows = self.manifest["settings"], self.manifest["rows"]
+        yield from _untrue_costs({"cost_usd": self.manifest["cost_usd"]})
         if self.constitution.identity != self.manifest["constitution"]:
             yield f"{MANIFEST}: its constitution is {self.constitution.identity}, not {self.manifest['constitution']}"
         yield from self.counts(rows)
@@ -458,6 +476,7 @@ class _LabelProof(_Proof):
         elsewhere = settings["recheck"] or beside
         if spent is not None and not elsewhere and spent > bill + WITHIN_USD:
             yield f"{MANIFEST}: says ${spent:.6f} for calls that cost ${bill:.6f}"
+        self.tell_less(spent, bill)
 
 
 class _RunProof(_Proof):
@@ -484,6 +503,8 @@ class _RunProof(_Proof):
         """Stage by stage: its counts, then whatever the table says of its files, then the folders that it trained."""
         if self.constitution.identity != self.manifest["constitution"]:
             yield f"{CONSTITUTION}: is {self.constitution.identity}, {MANIFEST} says {self.manifest['constitution']}"
+        stages = {f"cost_usd of {stage['stage']}": stage["cost_usd"] for stage in self.manifest["stages"]}
+        yield from _untrue_costs({"cost_usd": self.manifest["cost_usd"], **stages})
         yield from self.stages()
         outputs = [name for stage in self.manifest["stages"] for name in stage["outputs"]]
         with raw_replies(self.ledger) as calls:
@@ -493,6 +514,7 @@ class _RunProof(_Proof):
             bill = calls.spent_usd()
             if self.manifest["cost_usd"] > bill + WITHIN_USD:
                 yield f"{MANIFEST}: says ${self.manifest['cost_usd']:.6f}, the ledger's bill is ${bill:.6f}"
+            self.tell_less(self.manifest["cost_usd"], bill)
             if otherwise := calls.billed_otherwise():
                 yield f"{LEDGER}: {otherwise} answers are not on its bill as they are"
         if any(stage["stage"] == RESULT for stage in self.manifest["stages"]):

@@ -14,6 +14,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.files import load, shipped
+from preceptor.constitution.foreign import text_in
 from preceptor.constitution.reading import line_of, parse
 from preceptor.judge.settings import CHECKS, Price, ScoreSettings
 from preceptor.prompts.records import Settings
@@ -153,10 +154,10 @@ class Fault(NamedTuple):
 def read_config(path: Path) -> ServeConfig:
     """The configuration in a file. Paths in it are relative to its folder. Raises UserError with every fault, each
     with its line."""
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"{path}: no such file; docs/service.md shows one to start from")
     try:
-        tree = parse(path.read_text(encoding="utf-8"))
+        tree = parse(text_in(path))
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise UserError(

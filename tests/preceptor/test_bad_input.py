@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from preceptor.cli import console
 from preceptor.run.config import load
 from preceptor.train.embedded import WEIGHTS
 from tests.preceptor.conftest import Preceptor
@@ -39,6 +40,7 @@ FILES: dict[str, bytes] = {
     "latin.jsonl": b'{"prompt": "\xff"}\n',
     "ok.jsonl": b'{"prompt": "hi"}\n',
     "pairs.jsonl": PAIR.encode(),
+    "deep.yaml": b"model: " + b"[" * 3000,
     "five.yaml": FIVE_FAULTS.encode(),
     "run.yaml": b"out: out\nmodel: embedded\njudge: embedded\nconstitution: style\nprompts: {file: ok.jsonl}\n",
 }
@@ -138,6 +140,11 @@ CASES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
         ("no row has `preferred`; an audit wants pairs whose better reply is known",),
     ),
     "no run file": (("run", "none.yaml"), 2, ("none.yaml: no such run file",)),
+    "a run file nested without end": (
+        ("run", "deep.yaml"),
+        2,
+        ("deep.yaml: cannot be read (it is nested too deep)",),
+    ),
     "an override that is no YAML": (("run", "run.yaml", "label={"), 2, ("'label={' on the command line",)),
     "an override nested without end": (
         ("run", "run.yaml", "label=" + "[" * 3000),
@@ -185,3 +192,28 @@ def test_a_run_file_shows_all_its_faults(tmp_path: Path) -> None:
         "colour: unknown key",
     ):
         assert part in str(caught.value)
+
+
+def test_names_that_look_like_markup_are_shown_as_they_are(place: Path, preceptor: Preceptor) -> None:
+    (place / "[").mkdir()
+    (place / "[" / "]s.jsonl").write_text('{"text": "yes"}\n')
+    model = "scripted/[/]s.jsonl"
+    made = preceptor("respond", "ok.jsonl", "--model", model, "--out", "[/]out.jsonl")
+    assert made.code == 0, made.err
+    assert "[/]out.jsonl" in made.err
+    for by in ((), ("--by", "model"), ("--by", "model,stage")):
+        bill = preceptor("ledger", "bill", *by)
+        assert bill.code == 0, bill.err
+        assert not by or model in bill.out + bill.err
+    shown = preceptor("ledger", "show")
+    assert shown.code == 0, shown.err
+    assert model in shown.out + shown.err
+
+
+def test_a_screen_shows_words_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ("[/]", "[red]x[/red]", ":smile:", "[link=http://x]y[/link]", "[/nothing"):
+        console.screen().print(words)
+        console.table(words, [words, words], [[words, words]])
+        said = capsys.readouterr()
+        assert said.out.strip() == words
+        assert said.err.count(words) == 5

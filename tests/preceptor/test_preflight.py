@@ -14,11 +14,19 @@ from preceptor.judge.audit.audit import AGREEMENT, FIGURES, audit
 from preceptor.judge.label import label
 from preceptor.judge.settings import LabelSettings
 from preceptor.judge.voting.panel import require_dawid_skene
+from preceptor.prompts.rows import read_rows
 from tests.judge.canned import Absent, drive, pair, says
 from tests.preceptor.conftest import Preceptor
 from tests.servers.llm import LLMServer
 
 Start = Callable[..., LLMServer]
+OWN = """---
+kind: score
+verdict: {1: "Score: 1", 2: "Score: 2", 3: "Score: 3", 4: "Score: 4", 5: "Score: 5", 6: "Score: 6", 7: "Score: 7",
+  8: "Score: 8", 9: "Score: 9", 10: "Score: 10"}
+---
+Score {{ response }}
+"""
 ROW = {"prompt": "q", "response_a": "quality=1", "response_b": "quality=2"}
 
 
@@ -204,6 +212,55 @@ def test_no_command_writes_over_what_it_reads(words: str, preceptor: Preceptor) 
     assert ended.code == 2
     assert "is the input" in ended.err
     assert {path: path.read_bytes() for path in Path().iterdir() if path.is_file()} == before
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    ("words", "out"),
+    [
+        ("respond prompts.jsonl --model scripted/s.jsonl --out", "s.jsonl"),
+        ("respond prompts.jsonl --model scripted/s.jsonl --out", "link.jsonl"),
+        ("respond prompts.jsonl --model scripted/s.jsonl -o", "ledger.db"),
+        ("respond prompts.jsonl --model scripted/s.jsonl -o", "ledger.db-wal"),
+        ("score plain.jsonl -c child.yaml --judge scripted/s.jsonl --out", "parent.yaml"),
+        ("score plain.jsonl -c child.yaml --judge scripted/s.jsonl --out", "prices.yaml"),
+        (
+            "score plain.jsonl -c child.yaml --judge scripted/s.jsonl --template own.jinja --out",
+            "own.jinja",
+        ),
+        ("respond prompts.jsonl --model hf/model --out", "model/config.json"),
+        ("prompts dedupe prompts.jsonl --out deduped.jsonl --dropped", "prompts.jsonl"),
+    ],
+)
+def test_nothing_that_is_read_on_the_way_is_written_over(
+    words: str, out: str, preceptor: Preceptor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRECEPTOR_PRICES", "prices.yaml")
+    rules = "principles:\n  - {id: one, text: Choose one.}\n"
+    for name, text in {
+        "s.jsonl": '{"text": "Score: 7"}\n' * 9,
+        "parent.yaml": f"name: parent\n{rules}",
+        "child.yaml": "name: child\nextends: [parent.yaml]\n",
+        "prices.yaml": "scripted/s.jsonl: {input: 1, output: 2}\n",
+        "own.jinja": OWN,
+        "model/config.json": "{}",
+    }.items():
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text(text)
+    Path("link.jsonl").hardlink_to("s.jsonl")
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    ended = preceptor(*words.split(), out, *(() if "dedupe" in words else ("--ledger", "ledger.db")))
+    assert (ended.code, f"{out} is the input" in ended.err) == (2, True), ended.err
+    after = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    assert {path: text for path, text in after.items() if not path.name.startswith("ledger.db")} == before
+
+
+@pytest.mark.usefixtures("place")
+def test_what_a_command_wrote_before_it_writes_again(preceptor: Preceptor) -> None:
+    Path("s.jsonl").write_text('{"text": "yes"}\n' * 9)
+    words = ["respond", "prompts.jsonl", "--model", "scripted/s.jsonl", "--out", "replies.jsonl", "--ledger"]
+    assert [preceptor(*words, f"{name}.db").code for name in "aab"] == [0, 0, 0]
+    assert len(list(read_rows("replies.jsonl"))) == 4
 
 
 @pytest.mark.usefixtures("place")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -298,6 +299,78 @@ def test_a_template_that_does_not_end_is_told(
         TemplateError, match=r"mine.jinja: cannot be rendered: it takes longer than 0.2 s; look for"
     ):
         template.render()
+
+
+@pytest.mark.parametrize(
+    "much",
+    [
+        '{{ "%300000000d" % 1 }}',
+        '{{ "%*d" % (300000000, 1) }}',
+        '{{ "{:300000000}".format(1) }}',
+        '{{ "{:{}}".format(1, 300000000) }}',
+        '{{ "%300000000d"|format(1) }}',
+        '{{ "x" * 300000000 }}',
+        '{{ 300000000 * "x" }}',
+        "{{ [1] * 300000000 }}",
+        '{{ "x"|center(300000000) }}',
+        '{{ "x".ljust(300000000) }}',
+        '{{ "x"|attr("zfill")(300000000) }}',
+        '{{ ["x"]|map("center", 300000000)|list }}',
+        '{{ "\t".expandtabs(300000000) }}',
+        '{{ "x"|indent(300000000, true) }}',
+        "{{ [[1]]|tojson(300000000) }}",
+        '{% set x = "x" * 90000 %}{{ x|replace("x", x) }}',
+        '{% set x = "x" * 90000 %}{{ x.replace("", x) }}',
+        '{% set x = "x" * 90000 %}{{ ([x] * 90000)|join }}',
+        '{% set x = "x" * 90000 %}{{ x.join(x) }}',
+        '{% set x = "x" * 90000 %}{{ [x] * 90000 }}',
+        '{% set x = "x" * 90000 %}{{ ("%s" * 900) % ((x,) * 900) }}',
+        '{% set x = "x" * 90000 %}{{ x.translate({120: x}) }}',
+        "{% set n = namespace(x='x') %}{% for _ in range(40) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
+        "{% set n = namespace(x='x') %}{% for _ in range(40) %}{% set n.x = n.x + n.x %}{% endfor %}",
+        "{% set n = namespace(x='x') %}{% for _ in range(40) %}"
+        "{% set y %}{{ n.x }}{{ n.x }}{% endset %}{% set n.x = y %}{% endfor %}",
+        "{% for _ in range(90000) %}{{ 'x' * 90000 }}{% endfor %}",
+        "{% block user %}{% for _ in range(90000) %}{{ 'x' * 90000 }}{% endfor %}{% endblock %}",
+        "{{ lipsum(100000) }}",
+    ],
+)
+def test_a_template_that_makes_too_much_is_refused_before_it_is_made(much: str) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(TemplateError, match=r"characters|digits|at most|unknown slot lipsum"):
+            parse("mine.jinja", f"---\nkind: critique\n---\n{much}\n").render()
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 100 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ('{{ "%5.1f|%-4s|" % (2.25, "a") }}', "2.2|a   |"),
+        ('{{ "{:>4}{}".format(1, "b") }}', "1b"),
+        ('{{ "a" ~ 1 ~ [2] }}', "a1[2]"),
+        ('{{ ["a", "b"]|join(", ") }}', "a, b"),
+        ('{{ ["a", "b"]|map("upper")|join }}', "AB"),
+        ('{{ "a-b".replace("-", "+") }}', "a+b"),
+        ('{{ "a\nb"|indent(2) }}', "a\n  b"),
+        ('{{ {"a": [1]}|tojson }}', '{"a": [1]}'),
+        ('{{ "ab" * 3 }}{{ 2 * 3 }}{{ 7 % 4 }}{{ [1] + [2] }}', "ababab63[1, 2]"),
+        ("{% macro m(x) %}<{{ x }}>{% endmacro %}{{ m(5) }}", "<5>"),
+        ("{{ 12345678 }} {{ 12345678|string }}", "12345678 12345678"),
+    ],
+)
+def test_what_a_template_should_make_it_makes(words: str, said: str) -> None:
+    made = parse("mine.jinja", f"---\nkind: critique\n---\n{words}\n").render()
+    assert made[0].content.strip() == said
+
+
+def test_long_replies_are_no_fault_of_a_template() -> None:
+    long = "word\n" * 500_000
+    own = parse("mine.jinja", "---\nkind: revise\n---\n{{ response|defuse|indent(2)|replace('\\n', ' ') }}\n")
+    assert len(own.render(response=long)[0].content) > 3_000_000
 
 
 def test_a_power_that_nobody_can_work_out_is_refused() -> None:

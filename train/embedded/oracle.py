@@ -5,11 +5,11 @@ strict: a sentence that the world does not have makes the whole reply garbled, a
 satisfies nothing.
 """
 
-import json
 import re
 from functools import cache
 from typing import NamedTuple
 
+from preceptor.constitution.foreign import json_of
 from preceptor.train.embedded import lexicon
 from preceptor.train.embedded.lexicon import RELATIONS, SECRETS, expand
 from preceptor.train.embedded.world import JSON_HEAD, JSON_TAIL, PoolRow, applicable
@@ -72,7 +72,7 @@ def _facts(relation: str, thing: str) -> re.Pattern[str]:
 def answer_text(reply: str) -> tuple[str, bool]:
     """The words inside the reply's JSON, whole or broken, and whether it is valid JSON."""
     try:
-        value = json.loads(reply)
+        value = json_of(reply)
     except ValueError:
         text = reply.removeprefix(JSON_HEAD).removeprefix("answer: ").removesuffix(JSON_TAIL)
         return text.strip(), False

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import logging
+import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 from preceptor.prompts.shown import one_line
 from preceptor.train.evaluation.reward_figures import CalibrationBin
@@ -18,9 +21,42 @@ if TYPE_CHECKING:
 
 CSS = Path(__file__).with_name("page.css")
 """The one style of all pages."""
+P = ParamSpec("P")
+log = logging.getLogger(__name__)
+UNDRAWN = (
+    '<svg xmlns="http://www.w3.org/2000/svg" width="320" height="40"><text x="4" y="24" font-family="sans-serif" '
+    'font-size="12">These figures cannot be drawn.</text></svg>'
+)
 BEFORE, AFTER, SECOND, INK, FAINT = "#b8c0cc", "#2457c5", "#c2731a", "#1c2430", "#d9dee5"
 
 
+FURTHEST = 1e30
+"""The greatest figure that is drawn where it lies; beyond it, sums of figures soon pass what a float can hold."""
+
+
+def picture(draw: Callable[P, str]) -> Callable[P, str]:
+    """A function that draws a plot, as one that never fails: what it draws comes after work that took hours.
+
+    What cannot be drawn is a sentence in the plot's place.
+    """
+
+    @wraps(draw)
+    def drawn(*args: P.args, **named: P.kwargs) -> str:
+        try:
+            return draw(*args, **named)
+        except Exception as error:
+            log.warning("a plot cannot be drawn: %s: %s", type(error).__name__, error)
+            return UNDRAWN
+
+    return drawn
+
+
+def at_edge(value: float | None) -> float:
+    """Where a figure is drawn: where it lies, at the edge where that is too far off, nowhere (NaN) where it is none."""
+    return math.nan if value is None or math.isnan(value) else min(max(value, -FURTHEST), FURTHEST)
+
+
+@picture
 def calibration(bins: Sequence[CalibrationBin]) -> str:
     """Reliability: how sure the reward model is against how far the judge agrees; a dot a bin, its area the pairs.
 
@@ -40,6 +76,7 @@ def calibration(bins: Sequence[CalibrationBin]) -> str:
     return svg(figure)
 
 
+@picture
 def shares(rows: Sequence[tuple[str, Mapping[str, Any]]], label: str) -> str:
     """Accuracies with their 95 % intervals, a point a row from top to bottom; the number of pairs at the right.
 
@@ -88,11 +125,21 @@ def _say_plainly(axis: Axis) -> None:
         axis.set_major_formatter(FuncFormatter(lambda value, place: one_line(named(value, place))))
 
 
+def _tell_edges(figure: Figure) -> None:
+    """A line above a plot some of whose figures are further off than it can show."""
+    for axes in figure.axes:
+        points = [number for line in axes.lines for number in line.get_ydata()]
+        points += [number for dots in axes.collections for place in dots.get_offsets() for number in place]
+        if any(abs(number) >= FURTHEST for number in points):
+            axes.set_title(f"drawn at the edge: figures beyond ±{FURTHEST:.0e}", fontsize=8, color=INK)
+
+
 def svg(figure: Figure) -> str:
     """The figure as SVG, the same bytes for the same figures."""
     import matplotlib as mpl
     from matplotlib.text import Text
 
+    _tell_edges(figure)
     for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
         _say_plainly(axis)
     for text_in in figure.findobj(Text):

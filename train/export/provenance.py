@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from preceptor.constitution.files import load
+from preceptor.constitution.foreign import json_in
 from preceptor.judge.models.local import gguf, smollm2
 from preceptor.judge.models.local.weights_hash import is_gguf
 from preceptor.judge.models.registry import packaged
@@ -75,7 +75,7 @@ class Origin(NamedTuple):
         path = self.folder / CARD
         if self.kind != REWARD or not path.is_file():
             return None
-        found: RewardFigures = json.loads(path.read_text(encoding="utf-8"))
+        found: RewardFigures = _json(path)
         return found
 
 
@@ -148,7 +148,7 @@ def _judge_of(run: Path, kind: str) -> list[str]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json_in(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): train again") from error
     if not isinstance(value, dict):

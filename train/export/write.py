@@ -10,7 +10,6 @@ manifest.json             with each, written last: where it comes from, versions
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -31,7 +30,7 @@ from preceptor.train.export.model_card import MadeIn, model_card
 from preceptor.train.export.provenance import REWARD, Origin, read_origin
 from preceptor.train.forward.reward_model import HEAD, RewardModel
 from preceptor.train.loop.output_folder import LIBRARIES, MANIFEST
-from preceptor.train.models.adapters import adapt_from
+from preceptor.train.models.adapters import adapt_from, adapter_config
 from preceptor.train.models.base import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_base, resolve_model
 
 if TYPE_CHECKING:
@@ -168,7 +167,7 @@ def _sequence_classification(origin: Origin, place: Path, dtype: torch.dtype | N
 
 def _vllm(origin: Origin, place: Path, _: torch.dtype | None) -> MadeIn:
     """Only what vLLM reads; what it refuses, or passes over in silence, is refused here."""
-    config = json.loads((origin.folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    config = adapter_config(origin.folder)
     unusable = [
         name
         for name in ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "layer_replication")

@@ -12,7 +12,6 @@ temperature 1, so that KL is the policy's own and two looks differ by the policy
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import statistics
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from typing import NamedTuple
 import torch
 
 from preceptor.constitution.checks import looks_refused
+from preceptor.constitution.foreign import json_of, text_in
 from preceptor.judge.statistics import wilson
 from preceptor.prompts.manifest import write_json
 from preceptor.prompts.records import Prompt, canonical_json
@@ -190,8 +190,8 @@ class HeldOutGuard:
 def plain_text(source: str | Path) -> list[str]:
     """The texts of a file of rows. Raises TrainDataError."""
     try:
-        lines = Path(source).read_text(encoding="utf-8").splitlines()
-        texts = [str(json.loads(line)["text"]) for line in lines if line.strip()]
+        lines = text_in(source, most=None).splitlines()
+        texts = [str(json_of(line)["text"]) for line in lines if line.strip()]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainDataError(
             f"cannot read plain text from {source}: {type(error).__name__}: {error}; wanted JSON Lines with a "

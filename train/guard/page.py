@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from preceptor.constitution.foreign import json_in
 from preceptor.prompts.rows import read_records
 from preceptor.prompts.shown import html_page
 from preceptor.train.evaluation.plots import CSS
@@ -55,7 +55,7 @@ def page(folder: Path, looks: Sequence[Look], step: int, stopped: Mapping[str, A
     begun = {reply.prompt.id: reply for reply in start}
     columns = columns_of(looks, step)
     values = {
-        "about": json.loads((folder / ABOUT).read_text(encoding="utf-8")),
+        "about": json_in(folder / ABOUT),
         "looks": looks,
         "start": looks[0],
         "last": looks[-1],

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from preceptor.train.evaluation.plots import AFTER, BEFORE, FAINT, INK, blank, svg
+from preceptor.train.evaluation.plots import AFTER, BEFORE, FAINT, INK, at_edge, blank, picture, svg
 from preceptor.train.guard.rules import GuardReply, Look
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ COLOURS = (AFTER, PROXY, "#6b7686")
 PlotLine = tuple[str, Callable[[Look], float | None]]
 
 
+@picture
 def over_kl(looks: Sequence[Look], returned: int) -> str:
     """Gold with its 95 % interval and proxy over √KL, as Gao et al. 2022 (arXiv 2210.10760) draw them.
 
@@ -42,7 +43,7 @@ def over_kl(looks: Sequence[Look], returned: int) -> str:
         other = axes.twinx()
         other.plot(
             [_root(look) for look in rewarded],
-            [look.proxy or 0.0 for look in rewarded],
+            [at_edge(look.proxy) for look in rewarded],
             "s--",
             color=PROXY,
             linewidth=1.1,
@@ -53,6 +54,7 @@ def over_kl(looks: Sequence[Look], returned: int) -> str:
     return svg(figure)
 
 
+@picture
 def over_steps(looks: Sequence[Look], lines: Sequence[PlotLine], returned: int, stopped: int | None) -> str:
     """Figures over steps; a grey upright where the policy handed back stood, a red one where training stopped."""
     figure, axes = blank(3.5, 2.3)
@@ -63,7 +65,7 @@ def over_steps(looks: Sequence[Look], lines: Sequence[PlotLine], returned: int, 
         points = [(look.step, value) for look in looks if (value := get(look)) is not None]
         axes.plot(
             [x for x, _ in points],
-            [y for _, y in points],
+            [at_edge(y) for _, y in points],
             "o-",
             color=colour,
             linewidth=1.3,
@@ -77,6 +79,7 @@ def over_steps(looks: Sequence[Look], lines: Sequence[PlotLine], returned: int, 
     return svg(figure)
 
 
+@picture
 def lengths(start: Sequence[GuardReply], last: Sequence[GuardReply]) -> str:
     """Reward over tokens, a dot a reply: grey at the start, blue at the last look."""
     figure, axes = blank(3.5, 2.3)
@@ -84,7 +87,7 @@ def lengths(start: Sequence[GuardReply], last: Sequence[GuardReply]) -> str:
         known = [reply for reply in replies if reply.proxy is not None]
         axes.scatter(
             [reply.tokens for reply in known],
-            [reply.proxy or 0.0 for reply in known],
+            [at_edge(reply.proxy) for reply in known],
             s=9,
             color=colour,
             alpha=0.7,
@@ -98,7 +101,7 @@ def lengths(start: Sequence[GuardReply], last: Sequence[GuardReply]) -> str:
 
 
 def _root(look: Look) -> float:
-    return math.sqrt(max(look.kl_nats, 0.0))
+    return math.sqrt(max(at_edge(look.kl_nats), 0.0))
 
 
 def _bare(axes: Axes) -> None:

@@ -12,7 +12,6 @@ process reads every step's rows and takes every n-th of them, so that a step is 
 from __future__ import annotations
 
 import gc
-import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from preceptor.constitution.foreign import json_in
 from preceptor.prompts.manifest import write_json
 from preceptor.train import distributed
 from preceptor.train.errors import MemoryShortError
@@ -75,7 +75,7 @@ def save_parts(folder: Path, values: Mapping[str, Any]) -> None:
 def saved_parts(folder: Path) -> dict[str, Any]:
     """What `save_parts` wrote; empty for a checkpoint without it."""
     path = folder / PARTS
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    return dict(json_in(path)) if path.exists() else {}
 
 
 class OomRetryTrainer:

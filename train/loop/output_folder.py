@@ -20,6 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
+from preceptor.constitution.foreign import json_in, json_of
 from preceptor.judge.models.local.weights_hash import weights_hash
 from preceptor.prompts.manifest import SEALS, SUMS, file_hash, files_in, versions, write_json, write_manifest
 from preceptor.prompts.records import Record
@@ -239,7 +240,7 @@ def keep_metrics(path: Path, steps: int) -> None:
         return
     lines = path.read_text(encoding="utf-8").splitlines()
     try:
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= steps]
+        kept = [line for line in lines if line.endswith("}") and json_of(line)["step"] <= steps]
     except (ValueError, KeyError, TypeError) as error:
         raise RunFolderError(
             f"{path} is not as it was written ({error}); remove the folder, or mend it"
@@ -264,9 +265,9 @@ def mark_whole(checkpoint: Path) -> None:
 def altered(checkpoint: Path) -> list[str]:
     """The files of a checkpoint that are not as they were written; all of them where nothing says how that was."""
     try:
-        said = json.loads((checkpoint / WHOLE).read_text(encoding="utf-8"))
+        said = json_in(checkpoint / WHOLE)
         wanted: dict[str, str] = {name: str(sha) for name, sha in said.items()}
-    except (OSError, ValueError, AttributeError, RecursionError):
+    except (OSError, ValueError, AttributeError):
         wanted = {WHOLE: ""}
     there = {name for name in files_in(checkpoint) if name != WHOLE}
     return sorted(
@@ -297,7 +298,7 @@ def _last_whole(checkpoints: Path) -> Path | None:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json_in(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:

@@ -23,6 +23,7 @@ from transformers import (
 )
 from transformers.integrations import TensorBoardCallback  # type: ignore[attr-defined]
 
+from preceptor.constitution.foreign import json_of
 from preceptor.train import distributed
 from preceptor.train.errors import MemoryShortError, RunFolderError
 from preceptor.train.estimate.memory import is_out_of_memory
@@ -267,6 +268,6 @@ def summary_writer(folder: Path) -> Any:
 def last_row(metrics: Path) -> dict[str, float]:
     """The last step's figures, where a resumed run had no step left to do."""
     lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
-    steps = [row for row in map(json.loads, lines) if BEST_BY not in row]
+    steps = [row for row in map(json_of, lines) if BEST_BY not in row]
     row = steps[-1] if steps else {}
     return {key: value for key, value in row.items() if key != "step"}

@@ -13,13 +13,13 @@ here ends by saying again which parameters are trained.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from preceptor.constitution.foreign import json_in
 from preceptor.judge.models.local.loading import base_named_by, quiet_loading
 from preceptor.judge.models.local.weights_hash import weights_hash
 from preceptor.train.errors import CheckpointError
@@ -151,10 +151,17 @@ def adapt_on_top(base: Base, adapter: Path, rank: int, alpha: float, seed: int) 
 
 def check_adapter(adapter: Path) -> None:
     """Raises CheckpointError for a folder that holds no whole PEFT adapter."""
+    adapter_config(adapter)
+    if not (adapter / ADAPTER_WEIGHTS).is_file():
+        raise CheckpointError(f"{adapter} lacks its weights: wanted {ADAPTER_WEIGHTS}")
+
+
+def adapter_config(adapter: Path) -> dict[str, Any]:
+    """What an adapter folder says of its adapter. Raises CheckpointError where it says of no LoRA adapter."""
     if not adapter.is_dir():
         raise CheckpointError(f"no adapter folder {adapter}")
     try:
-        config = json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        config = json_in(adapter / ADAPTER_CONFIG)
     except FileNotFoundError:
         raise CheckpointError(f"{adapter} is no adapter folder: it has no {ADAPTER_CONFIG}") from None
     except (OSError, ValueError) as error:
@@ -163,14 +170,15 @@ def check_adapter(adapter: Path) -> None:
         raise CheckpointError(
             f"{adapter} holds no LoRA adapter: {ADAPTER_CONFIG} does not say peft_type LORA"
         )
-    if not (adapter / ADAPTER_WEIGHTS).is_file():
-        raise CheckpointError(f"{adapter} lacks its weights: wanted {ADAPTER_WEIGHTS}")
+    return config
 
 
 def base_of_adapter(adapter: Path) -> str:
     """Name of the base that an adapter was trained on; CheckpointError where it does not say."""
     check_adapter(adapter)
-    name = json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    name = adapter_config(adapter).get("base_model_name_or_path")
+    if name is not None and not isinstance(name, str):
+        raise CheckpointError(f"{adapter / ADAPTER_CONFIG} names no base: base_model_name_or_path is no text")
     if name and name.startswith("/") and not Path(name).is_dir():  # made on another machine, perhaps
         name = base_named_by(adapter) or name
     if not name:

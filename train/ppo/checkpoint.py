@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
+from preceptor.constitution.foreign import json_of
 from preceptor.train.errors import RunFolderError
 from preceptor.train.loop.metrics import PpoMetrics
 from preceptor.train.loop.output_folder import (
@@ -154,7 +155,7 @@ class Journal:
     def samples_per_s(self) -> float:
         """Replies a second over all steps, those of earlier commands too."""
         lines = (self.opened.path / TIMINGS).read_text(encoding="utf-8").splitlines()
-        return len(lines) / sum(1 / float(json.loads(line)["samples_per_s"]) for line in lines)
+        return len(lines) / sum(1 / float(json_of(line)["samples_per_s"]) for line in lines)
 
     def _checkpoint(self, step: int) -> Path:
         return self.opened.path / CHECKPOINTS / f"checkpoint-{step}"

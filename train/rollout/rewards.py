@@ -17,7 +17,6 @@ import asyncio
 import hashlib
 import importlib
 import inspect
-import json
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
@@ -25,6 +24,7 @@ from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 import torch
 
 from preceptor.constitution.errors import UserError
+from preceptor.constitution.foreign import json_of
 from preceptor.judge.errors import BudgetReached, ProviderStopped
 from preceptor.judge.models.local.weights_hash import weights_hash
 from preceptor.prompts.records import Message, Prompt
@@ -88,7 +88,7 @@ def told_of_masked(metrics: Path) -> tuple[str, ...]:
     metrics: metrics.jsonl of a training, whose rows count them as `masked`.
     """
     lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
-    masked = round(sum(json.loads(line).get("masked", 0) for line in lines))
+    masked = round(sum(json_of(line).get("masked", 0) for line in lines))
     if not masked:
         return ()
     return (

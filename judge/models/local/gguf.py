@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.constitution.errors import UserError
+from preceptor.constitution.foreign import json_in
 from preceptor.judge.errors import UnknownModel
 from preceptor.judge.models.local.weights_hash import file_hash, user_cache
 
@@ -75,7 +76,7 @@ def folder_of(name: str, path: str) -> Path:
 def source_of(folder: str | Path) -> dict[str, Any] | None:
     """What a folder says of the GGUF file that it was made of; None for any other folder."""
     try:
-        found: dict[str, Any] = json.loads((Path(folder) / SOURCE).read_text(encoding="utf-8"))
+        found: dict[str, Any] = json_in(Path(folder) / SOURCE)
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) and {"file", "sha256"} <= found.keys() else None

@@ -7,7 +7,6 @@ is imported when something is loaded.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from preceptor.constitution.errors import UserError
+from preceptor.constitution.foreign import json_in
 from preceptor.judge.errors import UnknownModel
 from preceptor.judge.models.local.chat_tokens import Loaded
 from preceptor.judge.models.local.gguf import check_gguf, folder_of
@@ -245,7 +245,7 @@ def base_named_by(folder: Path) -> str | None:
     from preceptor.judge.models.registry import weights_of
 
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        manifest = json_in(folder / "manifest.json")
         settings = manifest.get("settings") or {}
         return weights_of(str(settings.get("model") or manifest["base"]))
     except (OSError, ValueError, KeyError, AttributeError, UserError):
@@ -265,9 +265,9 @@ def identity_of(source: str) -> str:
 def base_source(folder: Path) -> str:
     """Where the base of an adapter folder lies, or its hub id; empty where it says none or one that is not there."""
     try:
-        config = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
+        config = json_in(folder / ADAPTER)
         base = str(config.get("base_model_name_or_path") or "")
-    except (OSError, ValueError, AttributeError, RecursionError):
+    except (OSError, ValueError, AttributeError):
         return ""
     beside = folder / base
     source = str(beside) if base and not Path(base).is_dir() and beside.is_dir() else base

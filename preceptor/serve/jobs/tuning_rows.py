@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from preceptor.constitution.foreign import json_of
 
 LEAST = 10
 """Rows that a training file has at least, as with OpenAI."""
@@ -40,8 +41,8 @@ def lines_of(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
             if not raw.strip():
                 continue
             try:
-                row = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
-            except (ValueError, RecursionError):
+                row = json_of(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
+            except ValueError:
                 yield number, "not JSON in UTF-8"
                 continue
             yield number, row if isinstance(row, dict) else "not a JSON object"

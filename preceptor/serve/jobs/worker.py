@@ -6,7 +6,6 @@ it stopped: its calls are in the ledger, its training has checkpoints.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -17,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from preceptor.constitution.foreign import json_in, json_of
 from preceptor.judge.asking.budget import left_usd
 from preceptor.judge.clock import SYSTEM, Clock
 from preceptor.judge.ledger.ledger import RENEW_S
@@ -237,7 +237,7 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
         return
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            row = json.loads(line)
+            row = json_of(line)
         except ValueError:
             return
         if isinstance(row, dict):
@@ -281,7 +281,7 @@ def ledger_of(store: JobStore) -> str:
 
 def _printed(path: Path) -> dict[str, Any] | None:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json_in(path)
     except ValueError:
         return None
     return value if isinstance(value, dict) else None

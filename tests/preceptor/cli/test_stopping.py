@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from preceptor.prompts.rows import read_rows, write_rows
+from tests.preceptor.conftest import Preceptor
 from tests.servers.llm import LLMServer
 from tests.train.conftest import tiny  # noqa: F401 a fixture
 from tests.train.tiny import preference
@@ -49,6 +50,18 @@ def end(running: subprocess.Popen[str], *signals: signal.Signals) -> tuple[int, 
         raise AssertionError(f"it went on; it said: {said}") from None
     assert "Traceback" not in said
     return running.returncode, said
+
+
+def test_a_stop_before_the_command_itself_is_told_in_words(
+    preceptor: Preceptor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("preceptor.preflight.check_words", stopped)
+    ended = preceptor("convert", "pairs.jsonl", "--to", "rows", "--out", "out.jsonl")
+    assert ended.code == 130
+    assert ended.err.strip() == "interrupted; nothing is lost: run the same command again to go on"
 
 
 @STARTED

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from preceptor.constitution.checks import validate
+from preceptor.evaluation import probes
 from preceptor.evaluation.probes import chosen_set, general
 from preceptor.report.probe_table import LABELS, in_one_line, lines
 from preceptor.settings import ProbeSettings
@@ -189,3 +190,33 @@ def test_the_embedded_model_beside_itself(tmp_path: Path, preceptor: Preceptor) 
     assert "win rate" in ended.err
     assert "perplexity of text not tuned for" in ended.err
     assert ended.out == ""
+
+
+@pytest.mark.parametrize("text", ["not Paris, ", "Paris ", "It is not at all Paris. "])
+def test_what_is_read_before_names_grows_with_the_reply(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = 0
+
+    class Counting:
+        def search(self, reply: str, start: int = 0, end: int | None = None) -> object:
+            nonlocal read
+            end = len(reply) if end is None else end
+            read += end - start
+            return denied.search(reply, start, end)
+
+    denied = probes.DENIED_BEFORE
+    monkeypatch.setattr(probes, "DENIED_BEFORE", Counting())
+    counts = []
+    for times in (200, 400, 800):
+        read = 0
+        probes._stated(["Paris"], f"not Paris, {text * times}")
+        counts.append(read)
+    assert counts[2] - counts[1] <= 2.5 * (counts[1] - counts[0])
+
+
+@pytest.mark.parametrize(
+    "before", ["instead of a city called", "knot", "rather than the good old big", "x" * 80, ""]
+)
+def test_a_name_is_denied_by_words_right_before_it_alone(before: str) -> None:
+    reply = f"{'long ago, ' * 20}{before} Paris"
+    whole = probes.DENIED_BEFORE.search(reply[: reply.index("Paris")])
+    assert probes._stated(["Paris"], reply) is (whole is None)

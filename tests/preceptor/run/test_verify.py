@@ -328,3 +328,25 @@ def test_a_signature_is_made_of_what_holds_and_checked(
     assert manifest
     (out / "labels.jsonl").write_text("")
     assert preceptor("verify", out, "--sign", "mine").code == 1
+
+
+def test_a_cost_that_nobody_can_have_paid_is_found_and_a_lower_one_is_told(
+    labelled: Callable[..., Path],
+) -> None:
+    out = labelled("--price", "1000,2000")
+    assert (problems(out, ledger=LEDGER), verify(out, ledger=LEDGER).notes) == ("", [])
+    for usd in (-40.0, float("nan"), float("inf"), 1e9):
+        reseal(out, lambda manifest, usd=usd: manifest.update(cost_usd=usd))  # type: ignore[misc]
+        said = "for calls that cost $" if usd == 1e9 else "nothing costs that"
+        assert said in problems(out, ledger=LEDGER)
+
+    def for_nothing(manifest: dict[str, Any]) -> None:
+        manifest["cost_usd"] = 0.0
+        for name, value in manifest["audit"].items():
+            if "usd" in name and value:
+                manifest["audit"][name] = 0.0
+
+    reseal(out, for_nothing)
+    found = verify(out, ledger=LEDGER)
+    assert found.problems == []
+    assert "the rest was paid by other commands over the same ledger, or is not told" in found.notes[0]
