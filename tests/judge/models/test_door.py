@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preceptor.constitution.errors import UserError
@@ -253,6 +253,7 @@ def put(body: Any, place: tuple[Any, ...], value: Any) -> Any:
     return body
 
 
+@settings(deadline=None)
 @given(st.sampled_from(PLACES), JSON)
 def test_whatever_stands_where_it_should_not_is_one_of_our_errors(
     place: tuple[Any, ...], value: object

@@ -6,7 +6,7 @@ import math
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preceptor.judge.models.http.waits import LONGEST_S, Allowance, allowances, stated_s, wait_s
@@ -88,6 +88,7 @@ def test_the_headers_of_both_providers() -> None:
     )
 
 
+@settings(deadline=None)
 @given(
     st.text(max_size=30)
     | st.floats().map(str)
