@@ -11,7 +11,7 @@ PEERS  := build/peers
 CMAKE  ?= cmake
 LLAMA  := build/llama.cpp
 
-.PHONY: quickstart quickstart-real test coverage test-wheel check attack simulate golden docs bench-train bench-judge bench-recorded bench-certificates bench-label bench-ppo bench-servers clean
+.PHONY: quickstart quickstart-real test coverage test-wheel check attack fuzz simulate golden docs bench-train bench-judge bench-recorded bench-certificates bench-label bench-ppo bench-servers clean
 
 quickstart: $(VENV)/.train  ## the main job on the embedded default: no key, no network, no GPU
 	$(BIN)/preceptor quickstart
@@ -35,6 +35,10 @@ check: $(VENV)/.dev  ## ruff and mypy strict
 
 attack: $(VENV)/.dev  ## the table of bad inputs over all commands: one message each, no traceback, nothing left behind
 	$(BIN)/python -m tests.attack --training
+
+fuzz: $(VENV)/.dev  ## the tests by property on examples that no run before has drawn; a failure prints the one to keep
+	EXAMPLES=fresh $(BIN)/python -m pytest $(PARALLEL) -m "not slow and not real and not ray" tests/test_fuzzing.py \
+		tests/test_linear_patterns.py tests/test_one_door_out.py tests/constitution tests/prompts tests/judge
 
 simulate: $(VENV)/.dev  ## 10,000 seeds of whole runs in virtual time, every order of two workers, 30 planted faults
 	$(BIN)/python -m tests.simulation --seeds 10000

@@ -201,16 +201,16 @@ def yaml_text(data: Any) -> str:
     yaml.width = 106
     yaml.allow_unicode = True
     stream = io.StringIO()
-    yaml.dump(_quoted(data), stream)
+    yaml.dump(quoted(data), stream)
     return stream.getvalue()
 
 
-def _quoted(data: Any) -> Any:
+def quoted(data: Any) -> Any:
     """Text with line breaks that YAML folds away or cannot show goes into double quotes, where they are escaped."""
     if isinstance(data, dict):
-        return {key: _quoted(value) for key, value in data.items()}
+        return {key: quoted(value) for key, value in data.items()}
     if isinstance(data, list):
-        return [_quoted(value) for value in data]
+        return [quoted(value) for value in data]
     if isinstance(data, str) and (len(data.splitlines()) > 1 or not data.isprintable()):
         return DoubleQuotedScalarString(data)
     return data

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.shapes import check_shapes
 
@@ -24,6 +25,9 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported; as `preceptor.cli.app` does
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # each of the processes that share the machine's cores
+# the same examples in every run, so that a commit is green or is not; `make fuzz` draws others
+settings.register_profile("fixed", derandomize=os.environ.get("EXAMPLES") != "fresh", deadline=None)
+settings.load_profile("fixed")
 _numbers = itertools.count()
 PROVIDER_VARIABLES = ("OPENAI_", "ANTHROPIC_", "PRECEPTOR_")
 

@@ -70,7 +70,7 @@ def test_the_direct_example_runs(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=900,
     )
     assert ended.returncode == 0, ended.stderr
     result = json.loads(ended.stdout)

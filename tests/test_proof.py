@@ -86,7 +86,7 @@ def test_it_is_short_and_imports_nothing_of_the_package() -> None:
 
 def test_it_runs_and_tells_its_account(tmp_path: Path) -> None:
     ended = subprocess.run(
-        [sys.executable, str(FILE)], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
+        [sys.executable, str(FILE)], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=900
     )
     assert ended.returncode == 0, ended.stderr
     for told in ("<<<REPLY_A ", "inconsistent", "refused", "6 preferences", "DPO", "PPO, policy"):

@@ -277,8 +277,12 @@ class Batches:
                 continue
             spent_before = self._counts.cost_usd
             await patiently(partial(self._collect, going.batch, remote), self._clock)
+            cost_usd = self._counts.cost_usd - spent_before
+            if going.batch.owner == self._owner:
+                # another process that looked at it before has perhaps written its results down; it is paid by this one
+                cost_usd = await self._ledger.read(partial(books.cost_usd, token=token))
             del self._going[token]
-            self._fanout.budget.settle(going.batch.worst_usd, self._counts.cost_usd - spent_before)
+            self._fanout.budget.settle(going.batch.worst_usd, cost_usd)
         self._show_batches()
         if self._stopped is not None:
             raise self._stopped

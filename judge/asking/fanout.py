@@ -295,7 +295,11 @@ class Fanout:
             try:
                 async with self._limiters[request.model].slot(request) as slot:
                     self._raise_if_stopped()
-                    outcome, cost_usd = await self._call(request, slot)
+                    try:
+                        outcome, cost_usd = await self._call(request, slot)
+                    except asyncio.CancelledError:
+                        cost_usd = worst_usd  # it may have been answered: nobody knows what it cost
+                        raise
                     return outcome
             finally:
                 self._spending.settle(worst_usd, cost_usd)
@@ -377,6 +381,9 @@ class Fanout:
             return first, 0.0  # it is paid for
         except (ModelError, BudgetReached, UserError):  # the latter two: the run has stopped meanwhile
             return first, 0.0
+        except asyncio.CancelledError:
+            cost_usd = worst_usd
+            raise
         finally:
             self._spending.settle(worst_usd, cost_usd)
         better = first if first.holds_more_than(second) else second

@@ -16,6 +16,7 @@ from ruamel.yaml.constructor import RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from preceptor.constitution.errors import UserError
+from preceptor.constitution.files import quoted
 from preceptor.constitution.reading import parse
 from preceptor.judge.settings import Price
 from preceptor.prompts.manifest import write_text
@@ -186,4 +187,4 @@ def _in_one_line(value: Any) -> Any:
         several = CommentedSeq(map(_in_one_line, value))
         several.fa.set_flow_style()
         return several
-    return date.fromisoformat(value) if isinstance(value, str) and DAY.fullmatch(value) else value
+    return date.fromisoformat(value) if isinstance(value, str) and DAY.fullmatch(value) else quoted(value)

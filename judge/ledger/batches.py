@@ -215,6 +215,14 @@ def end(connection: Connection, token: str, problem: str, now_s: float) -> froze
     return booked.failed
 
 
+def cost_usd(connection: Connection, token: str) -> float:
+    """USD of everything that came of a batch, whoever wrote it down; what has no known price is not in it."""
+    total = connection.execute(
+        sql.text("SELECT SUM(cost_usd) FROM charges WHERE batch = :token"), {"token": token}
+    )
+    return float(total.scalar_one() or 0.0)
+
+
 def requests_of(connection: Connection, token: str, keys: Iterable[str]) -> dict[str, Request]:
     """What was asked under these keys, as far as it was in this batch."""
     rows = (

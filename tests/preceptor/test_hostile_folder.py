@@ -39,7 +39,7 @@ def by_module(*words: object) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=900,
     )
     assert ended.returncode == 0, ended.stderr
     return ended.stdout

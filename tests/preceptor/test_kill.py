@@ -63,7 +63,7 @@ class Ended(NamedTuple):
 def end(running: subprocess.Popen[str], how: signal.Signals | None = None) -> Ended:
     if how is not None:
         running.send_signal(how)
-    out, err = running.communicate(timeout=120)
+    out, err = running.communicate(timeout=900)
     return Ended(running.returncode, out, err)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from random import Random
 from typing import Any
 
-MOST_TURNS = 60_000
+MOST_TURNS = 200_000
 """Turns of loops in one seed: more are a loop that never ends."""
 
 

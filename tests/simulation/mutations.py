@@ -40,7 +40,11 @@ _BUDGET_FIRST = """
     try:
         async with self._limiters[request.model].slot(request) as slot:
             self._raise_if_stopped()
-            outcome, cost_usd = await self._call(request, slot)
+            try:
+                outcome, cost_usd = await self._call(request, slot)
+            except asyncio.CancelledError:
+                cost_usd = worst_usd  # it may have been answered: nobody knows what it cost
+                raise
             return outcome
     finally:
         self._spending.settle(worst_usd, cost_usd)

@@ -62,6 +62,8 @@ class Call:
         """On the provider's bill, if it was heard or its process was killed."""
         self.answered = False
         self.heard = False
+        self.given_up = False
+        """Whether nobody waited for it any more while nothing had befallen its process: it took too long."""
         self.again = False
         """Whether the reply holds nothing, so that a second one is asked for."""
         self.left_at = 0.0
@@ -273,6 +275,7 @@ class SimulatedClient:
             call.heard = True
         finally:
             flying[name] -= 1
+            call.given_up = not call.heard and not self._process.disturbed
         if isinstance(reply, BaseException):
             raise reply
         return reply  # type: ignore[no-any-return]

@@ -453,7 +453,7 @@ class _Seed:
     def _check_caps(self) -> None:
         spent: Counter[str] = Counter()
         for call in self.world.provider.calls:
-            if call.heard or (call.answered and call.process.killed):
+            if call.heard or (call.answered and call.process.killed and not call.given_up):
                 spent[call.process.name] += call.usd  # type: ignore[assignment]
         batches = {made.token: sum(made.usd.values()) for made in self.world.provider.batches.values()}
         if batches:

@@ -21,6 +21,7 @@ ONCE_FOUND = {
     10: "a process that was killed while it made the ledger left a file that no later one took",
     12: "a batch that left just before its sender was killed was given up before it could be listed",
     351: "two processes looked for a batch whose sender was killed: one found it, and the other gave it up",
+    5899: "a batch whose results another process had written down cost nothing on its sender's budget",
     151: "a call that waited to be tried again when the run stopped was counted as lost",
 }
 

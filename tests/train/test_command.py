@@ -29,7 +29,7 @@ def preceptor(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
     call = [sys.executable, "-c", "from preceptor.cli.app import main; main()", "train", *map(str, words)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     return subprocess.run(
-        call, capture_output=True, text=True, check=False, cwd=folder, env=environment, timeout=120
+        call, capture_output=True, text=True, check=False, cwd=folder, env=environment, timeout=900
     )
 
 

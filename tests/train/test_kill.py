@@ -47,7 +47,7 @@ def start(
 
 
 def finish(running: subprocess.Popen[str]) -> None:
-    _, said = running.communicate(timeout=240)
+    _, said = running.communicate(timeout=900)
     assert running.returncode == 0, said
 
 
@@ -87,7 +87,7 @@ def test_a_full_disk_costs_the_new_checkpoint_and_not_the_old(words: list[str], 
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
     full = start(words, tmp_path, "out", little_room)
-    _, said = full.communicate(timeout=240)
+    _, said = full.communicate(timeout=900)
     assert full.returncode == 2, said
     assert "Traceback" not in said
     assert "run the command again: it goes on from the last checkpoint" in said

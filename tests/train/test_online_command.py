@@ -41,7 +41,7 @@ def preceptor(folder: Path, words: str) -> subprocess.CompletedProcess[str]:
     call = [sys.executable, "-c", "from preceptor.cli.app import main; main()", "train", *words.split()]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     return subprocess.run(
-        call, capture_output=True, text=True, check=False, cwd=folder, env=environment, timeout=240
+        call, capture_output=True, text=True, check=False, cwd=folder, env=environment, timeout=900
     )
 
 

@@ -41,7 +41,7 @@ def test_ppo_trains_once_and_says_so_the_second_time(tiny: Path, place: Path) ->
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     runs = [
         subprocess.run(
-            call, capture_output=True, text=True, check=False, cwd=place, env=environment, timeout=240
+            call, capture_output=True, text=True, check=False, cwd=place, env=environment, timeout=900
         )
         for _ in range(2)
     ]

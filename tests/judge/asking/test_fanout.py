@@ -363,6 +363,26 @@ async def test_a_second_try_never_passes_the_cap(ledger: Ledger) -> None:
         assert len(model.requests) == tries
 
 
+async def test_a_call_that_was_broken_off_may_have_cost_its_worst(ledger: Ledger) -> None:
+    """Nobody knows what it cost: its 8 USD are not free again."""
+
+    class Hung(ScriptedModel):
+        async def complete(self, asked: Request) -> Completion:
+            self.requests.append(asked)
+            return await asyncio.Future()
+
+    prices = Prices.load({"paid/m": Price(input=0, output=1_000_000)})
+    model = Hung([], name="paid/m")
+    asker = fanout(ledger, model, prices, max_cost_usd=16.0)
+    asking = asyncio.create_task(asker.ask(request("x", model="paid/m")))
+    while not model.requests:  # noqa: ASYNC110 a scripted model tells nobody
+        await asyncio.sleep(0)
+    for call in asker._asking.values():
+        call.cancel()
+    await asyncio.wait([asking])
+    assert asker.budget.room_usd == pytest.approx(8.0)
+
+
 async def test_a_second_try_is_booked_once(ledger: Ledger) -> None:
     """Two answers of 2 USD each leave 12 of 16."""
     prices = Prices.load({"paid/m": Price(input=0, output=1_000_000)})

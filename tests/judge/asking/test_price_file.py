@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from preceptor.constitution.errors import UserError
@@ -106,6 +106,9 @@ fields = st.fixed_dictionaries(
 
 
 @settings(max_examples=30, deadline=None)
+@example(
+    [("p/x", {"input": 0.0, "output": 0.0}), ("p/x", {"input": 0.0, "output": 0.0, "source": "a\x85b\u2028"})]
+)
 @given(st.lists(st.tuples(names, fields), max_size=5))
 def test_what_was_added_is_what_is_read(
     tmp_path_factory: pytest.TempPathFactory, entries: list[tuple[str, dict[str, Any]]]

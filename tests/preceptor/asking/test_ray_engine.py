@@ -59,7 +59,7 @@ def start(*words: object) -> subprocess.Popen[str]:
 
 
 def end(running: subprocess.Popen[str]) -> Ended:
-    out, err = running.communicate(timeout=300)
+    out, err = running.communicate(timeout=900)
     return Ended(running.returncode, out, err)
 
 

@@ -121,7 +121,7 @@ def test_a_push_loads_as_the_model_that_it_made(run_folder: Path, tmp_path: Path
             "HF_TOKEN": SECRET,
         }
         ended = subprocess.run(
-            call, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path, timeout=120
+            call, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path, timeout=900
         )
         assert ended.returncode == 0, ended.stderr
         assert ended.stdout == f"{server.url}/acme/desk\n"

@@ -246,7 +246,7 @@ def test_killed_in_the_midst_of_a_step_it_goes_on_to_the_same_rows(tiny: Path, t
     def run(out: Path, kill_at: str) -> int:
         call = [sys.executable, "-c", code, str(tiny), str(out)]
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "KILL_AT": kill_at}
-        return subprocess.run(call, env=environment, check=False, timeout=240, capture_output=True).returncode
+        return subprocess.run(call, env=environment, check=False, timeout=900, capture_output=True).returncode
 
     assert run(tmp_path / "broken", "4") == -9
     assert 0 < len(rows_of(tmp_path / "broken")) < 6
