@@ -97,7 +97,7 @@ class _Client:
                 elif answer.status_code < 500 and answer.status_code not in (408, 429):
                     raise RewardRefused(f"{self._url}: {why}")
                 told = answer.headers.get("retry-after")
-            pause_s = min(LONGEST_WAIT_S, float(told) if told and told.isdigit() else wait_s)
+            pause_s = min(LONGEST_WAIT_S, float(told) if told and told.isdecimal() else wait_s)
             if time.monotonic() + pause_s > until:
                 _log.warning("%d replies have no reward: %s (%s)", len(items), self._url, why)
                 return [None] * len(items)

@@ -60,6 +60,8 @@ FILLERS = frozenset(
 )
 """Words that may stand between the label and the verdict: "Verdict: the better reply is A"."""
 MOST_FILLERS = 6
+MOST_COMMANDS = 12
+"""Commands of LaTeX that may stand before a verdict: \\boxed{\\text{\\textbf{A}}}."""
 SEPARATORS = frozenset(":=>|-–—→⇒")  # a dash or arrow only before white space
 HEDGES = frozenset(
     {
@@ -351,7 +353,8 @@ def _alone_on_its_line(found: Sequence[Token], index: int, end: int) -> bool:
 def _value(reply: str, found: Sequence[Token], at: int, menu: LabelledMenu, start: int) -> Claim:
     """What is said at the token."""
     at, begin = _past_fillers(found, at, menu), at
-    while at < len(found) and (found[at].kind == "latex" or found[at].text == "<"):
+    furthest = at + MOST_COMMANDS
+    while at < min(furthest, len(found)) and (found[at].kind == "latex" or found[at].text == "<"):
         at += 1
     end = found[min(max(at, begin), len(found) - 1)].end if found else start
     option = _option(found, at, menu)

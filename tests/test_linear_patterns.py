@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import json
 import pkgutil
 import re
+from collections.abc import Callable
+from datetime import UTC, datetime
 from types import ModuleType
 
 import pytest
 
-from preceptor.prompts import verdict
-from tests.steps import TOO_MANY, Steps, TooManyStepsError, hostile
+from preceptor.judge.models import door
+from preceptor.judge.models.http.faults import FaultContext, error_of, fault_of, status_in
+from preceptor.judge.models.http.waits import allowances, stated_s, wait_s
+from preceptor.prompts import thoughts, verdict
+from preceptor.prompts.secrets import redacted, shown_address
+from tests.steps import TOO_MANY, Steps, TooManyStepsError, hostile, instructions
 
 READERS = (
     "preceptor.constitution.checks",
@@ -18,12 +26,85 @@ READERS = (
     "preceptor.judge.audit.canaries",
     "preceptor.judge.audit.biases",
     "preceptor.judge.pairs",
+    "preceptor.judge.models",
     "preceptor.evaluation.probes",
     "preceptor.train.embedded.oracle",
     "preceptor.train.evaluation.probes",
 )
 """Packages and modules that read what models, servers and files bring."""
 SIZE = 32
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+MENU = {"a": "Verdict: A", "b": "Verdict: B"}
+GRADES = {str(grade): f"Score: {grade}" for grade in range(1, 11)}
+ASKED = FaultContext("openai", "openai/m", "KEY")
+
+
+def read_refusal(text: str) -> object:
+    body = {"error": {"message": text, "code": text, "retry_after": text, "details": [text]}}
+    return error_of(fault_of(ASKED, status_in(body), body, {"retry-after": text}))
+
+
+FUNCTIONS: dict[str, Callable[[str], object]] = {
+    "a verdict": lambda text: verdict.parse(text, MENU),
+    "a grade": lambda text: verdict.parse(text, GRADES),
+    "thoughts": thoughts.split,
+    "a time": lambda text: stated_s(text, NOON),
+    "a wait": lambda text: wait_s({}, {"retry_after": text}, f"try again in {text}", NOON),
+    "limits": lambda text: allowances(
+        {f"x-ratelimit-{part}-requests": text for part in ("limit", "remaining", "reset")}, NOON
+    ),
+    "a refusal": read_refusal,
+    "a body": lambda text: door.json_of(text.encode()),
+    "a body's text": lambda text: door.json_of(json.dumps({"a": [{"b": text}]}).encode()),
+    "many texts": lambda text: door.texts_of([{"text": part} for part in text]),
+    "sound": door.sound,
+    "secrets": redacted,
+    "an address": lambda text: shown_address(f"http://x/{text}?{text}"),
+}
+"""What reads foreign text, whatever patterns and loops it has within."""
+PUMPS = (
+    *(
+        "\\boxed{",
+        "\\text{",
+        "Verdict:",
+        "Verdict: A\n",
+        "Verdict: A or ",
+        "Verdict\n",
+        "Score: 7/",
+        "Score: ",
+        "<",
+    ),
+    *(
+        "<think>",
+        "</think>",
+        "<think>a</think>",
+        "```\n",
+        "<|channel|>final",
+        '{"verdict": ',
+        '"',
+        "> ",
+        "- ",
+        "*",
+    ),
+    *(
+        "a1",
+        "1",
+        "1s ",
+        "1.",
+        "[",
+        "{",
+        '{"a":',
+        "[1,",
+        "\n",
+        " ",
+        "try again in 1",
+        "\u200b",
+        "“",
+        "'a",
+        "a=",
+        "a=b&",
+    ),
+)
 
 
 def modules() -> list[ModuleType]:
@@ -38,7 +119,7 @@ def modules() -> list[ModuleType]:
 
 def patterns() -> dict[str, re.Pattern[str]]:
     found = {
-        f"{module.__name__}.{name}": value
+        f"{module.__name__}.{name}": of_text(value)
         for module in modules()
         for name, value in vars(module).items()
         if isinstance(value, re.Pattern)
@@ -55,6 +136,13 @@ def patterns() -> dict[str, re.Pattern[str]]:
         found |= {f"menu {name} hedge": built.hedge}
         found |= {f"menu {name} prefix": built.prefix} if built.prefix else {}
     return found
+
+
+def of_text(pattern: re.Pattern[str] | re.Pattern[bytes]) -> re.Pattern[str]:
+    """A pattern of bytes as one of text."""
+    if isinstance(pattern.pattern, bytes):
+        return re.compile(pattern.pattern.decode(), pattern.flags)
+    return re.compile(pattern.pattern, pattern.flags)
 
 
 def growth(pattern: re.Pattern[str]) -> tuple[float, str]:
@@ -88,6 +176,32 @@ def test_all_patterns_are_found() -> None:
 def test_the_steps_grow_with_the_length_alone(name: str) -> None:
     grown, text = growth(patterns()[name])
     assert grown <= 2.5, text
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_is_as_long_at_work_as_its_text_is_long(name: str) -> None:
+    """Instructions are counted, not time: twice the text takes about twice as many."""
+
+    def read(text: str) -> None:
+        with contextlib.suppress(ValueError):
+            FUNCTIONS[name](text)
+
+    read("Verdict: A")  # patterns are built once
+    for start in ("", "Verdict: "):
+        for pump in PUMPS:
+            one, two, four = (
+                instructions(lambda text=start + pump * many: read(text))  # type: ignore[misc]
+                for many in (20, 40, 80)
+            )
+            assert four - two <= 2.6 * max(two - one, 500), (start, pump, one, two, four)
+
+
+def test_the_count_tells_a_slow_loop() -> None:
+    def slow(text: str) -> int:
+        return sum(1 for start in range(len(text)) for _ in text[start:])
+
+    one, two, four = (instructions(lambda many=many: slow("a" * many)) for many in (20, 40, 80))  # type: ignore[misc]
+    assert four - two > 3.5 * (two - one)
 
 
 @pytest.mark.parametrize(

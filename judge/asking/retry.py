@@ -55,15 +55,15 @@ def retryable_error(problem: ModelError) -> bool:
 
 
 def wait_s(tries: int, problem: Exception) -> float:
-    """Seconds before the next try: jittered, and never less than the provider asks for."""
+    """Seconds before the next try: drawn below a bound that grows with the tries, and never less than the provider
+    asks for. A wish of nothing, of the past or of a moment does not use up all tries at once."""
     bound = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** (tries - 1))
+    drawn = random.uniform(0, bound)
     wished = problem.retry_after_s if isinstance(problem, Transient) else None
+    if wished is None:
+        return drawn
     # those who were told the same wait do not all come back at once
-    return (
-        random.uniform(0, bound)
-        if wished is None
-        else wished + random.uniform(0, min(FIRST_WAIT_S, wished / 4))
-    )
+    return max(drawn, wished + random.uniform(0, min(FIRST_WAIT_S, wished / 4)))
 
 
 def _late(problem: Exception) -> bool:

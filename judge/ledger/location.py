@@ -18,7 +18,7 @@ from preceptor.constitution.outputs import refuse_output_at
 from preceptor.judge.errors import LedgerError
 from preceptor.judge.ledger import recovery
 from preceptor.judge.ledger.schema import STEPS, migrate, version_of
-from preceptor.prompts.secrets import SHORTEST_PASSWORD, is_secret, keep
+from preceptor.prompts.secrets import HARMLESS, SHORTEST_PASSWORD, keep, keep_parameter
 
 BESIDE = ("-wal", "-shm", "-journal")
 """Endings of the files that SQLite keeps beside a database while it is open."""
@@ -59,9 +59,10 @@ def location_of(text: str) -> LedgerLocation:
             f"--ledger {text.partition('://')[0]}://…: no database URL; wanted a path, or postgresql://USER@HOST/NAME"
         ) from exc
     if url.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
-        for secret in (url.password, *(value for name, value in url.query.items() if is_secret(name))):
-            keep(str(secret) if secret else None, shortest=SHORTEST_PASSWORD)
-        hidden = url.difference_update_query(["password", "sslpassword"])
+        keep(str(url.password) if url.password else None, shortest=SHORTEST_PASSWORD)
+        for name, value in url.query.items():
+            keep_parameter(name, value if isinstance(value, str) else value[0])
+        hidden = url.difference_update_query([name for name in url.query if name not in HARMLESS])
         return LedgerLocation(
             url.set(drivername="postgresql+psycopg"), hidden.render_as_string(hide_password=True), None
         )

@@ -12,14 +12,22 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
 
-from preceptor.judge.errors import Rejected, Unreadable
+from preceptor.constitution.errors import UserError
+from preceptor.judge.errors import ModelError, Rejected, Transient, Unreadable
+from preceptor.judge.models.learned import HIDDEN_TOKENS
 from preceptor.judge.models.protocol import Completion, FinishReason, Request
-from preceptor.judge.models.reply_limits import billed_tokens
-from preceptor.judge.models.token_estimates import likely_tokens, planned_tokens, planned_tokens_in
+from preceptor.judge.models.reply_limits import billed_tokens, hidden_tokens, reply_tokens
+from preceptor.judge.models.token_estimates import (
+    likely_tokens,
+    most_tokens_in,
+    planned_tokens,
+    planned_tokens_in,
+)
 from preceptor.judge.models.verdict_tokens import TokenChoice, last_verdict, verdict_probabilities
 from preceptor.prompts.records import said_once
 from preceptor.prompts.secrets import redacted
@@ -30,8 +38,12 @@ LARGEST_BODY = 32 * 2**20
 probabilities."""
 LARGEST_RESULTS = 16 * 2**30
 """Bytes of a batch's results that are read: those of 50,000 requests with all probabilities have a quarter of it."""
+DEEPEST = 64
+"""Levels of a body; the deepest of today's has a dozen."""
 MOST_TOKENS = 10**7
 """A count above it is no count: no model reads or writes so many."""
+MOST_FRAMING = 2048
+"""Tokens that a server's own words around a prompt can have: its template, a gateway's instructions."""
 LONGEST_NAME = 200
 STANDARD_TIERS = frozenset({"", "default", "auto", "standard", "on_demand", "batch"})
 """Words for a tier at the ordinary price; that of a batch is known from having asked in one."""
@@ -106,9 +118,62 @@ def json_of(raw: bytes) -> Any:
     """What a body holds. Raises ValueError where it is no JSON, is nested too deep, holds a number of too many digits,
     or says two things under one key."""
     try:
-        return json.loads(raw.decode("utf-8", "replace"), object_pairs_hook=said_once)
+        body = json.loads(text_of(raw), object_pairs_hook=said_once)
     except RecursionError as exc:
         raise ValueError("it is nested too deep") from exc
+    level = [body]
+    for _ in range(DEEPEST):
+        # whoever reads it may go down by recursion
+        level = [inner for one in level for inner in _inside(one)]
+        if not level:
+            return body
+    raise ValueError("it is nested too deep")
+
+
+def _inside(one: Any) -> list[Any]:
+    """What it holds that may hold something itself."""
+    values = one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+    return [inner for inner in values if isinstance(inner, dict | list)]
+
+
+def text_of(raw: bytes) -> str:
+    """A body's text: UTF-8, or what it says by its first bytes that it is."""
+    return raw.decode(json.detect_encoding(raw), "replace").lstrip("\ufeff")
+
+
+def may_be_json(raw: bytes) -> bool:
+    """Whether a body that cannot be read was meant to be a reply: else it is a page of a proxy's, and not paid for."""
+    return text_of(raw[:4096]).lstrip()[:1] in ("{", "[")
+
+
+@contextmanager
+def asking(provider: str) -> Iterator[None]:
+    """Around a call of a provider's client: what a reply does to it, of which it knows no error of its own, is an error
+    of that call, which may go well the next time. Its type is told, for it may be a fault of ours."""
+    try:
+        yield
+    except (ModelError, UserError, TimeoutError):
+        raise
+    except Exception as exc:
+        raise Transient(f"{provider}'s reply broke its client: {_said(exc)}") from exc
+
+
+@contextmanager
+def reading(provider: str, request: Request, counts: Counts = Counts()) -> Iterator[None]:  # noqa: B008
+    """Around the reading of a reply that was paid for: whatever it does to a parser, it is `unreadable`."""
+    try:
+        yield
+    except (ModelError, UserError):
+        raise
+    except Exception as exc:
+        raise unreadable(provider, exc, request, counts) from exc
+
+
+def _said(exc: Exception) -> str:
+    if isinstance(exc, KeyError):
+        return f"it has no {sound(str(exc))[:300]}"
+    kind = "" if type(exc) is ValueError and str(exc) else f"{type(exc).__name__}: "
+    return kind + sound(str(exc))[:300]
 
 
 def completion_of(arrived: Arrived, request: Request) -> Completion:
@@ -154,11 +219,11 @@ def admitted(completion: Completion, request: Request) -> Completion:
 def unreadable(provider: str, why: object, request: Request, counts: Counts = Counts()) -> Unreadable:  # noqa: B008
     """The error for a reply that was paid for and cannot be read."""
     usage = _usage(counts, request, "")
-    if counts.tokens_out is None:  # nobody knows how long the reply was that cannot be read
+    if _count(counts.tokens_out) is None:  # nobody knows how long the reply was that cannot be read
         usage["tokens_out"] = billed_tokens(request)
     paid = Completion(text="", finish_reason="cut", finish_word="unreadable", **usage)
-    said = f"it has no {why}" if isinstance(why, KeyError) else str(why)
-    return Unreadable(f"{provider} answered with a broken body: {sound(said)[:300]}", paid)
+    said = _said(why) if isinstance(why, Exception) else sound(str(why))[:300]
+    return Unreadable(f"{provider} answered with a broken body: {said}", paid)
 
 
 def too_long(provider: str, request: Request) -> Unreadable:
@@ -201,6 +266,11 @@ def _usage(counts: Counts, request: Request, text: str) -> dict[str, Any]:
     read = _count(counts.tokens_in) or None
     wrote = _count(counts.tokens_out) or (None if text.strip() else _count(counts.tokens_out))
     estimated = read is None or wrote is None
+    # a claim beyond what the request can have used is not believed: the worst case, which was reserved, is booked
+    if read is not None and read > MOST_FRAMING and read > _bytes_of(request) + MOST_FRAMING:
+        read, estimated = most_tokens_in(request), True
+    if wrote is not None and wrote > reply_tokens(request) + max(hidden_tokens(request), HIDDEN_TOKENS):
+        wrote, estimated = billed_tokens(request), True
     read = planned_tokens_in(request) if read is None else read
     if wrote is None:
         # what it thought behind the scenes is billed and not seen
@@ -218,6 +288,11 @@ def _usage(counts: Counts, request: Request, text: str) -> dict[str, Any]:
         "tokens_cache_written_long": min(_count(counts.cache_written_long) or 0, written),
         "usage": "estimated" if estimated else "reported",
     }
+
+
+def _bytes_of(request: Request) -> int:
+    """Of its messages: a token has one at least."""
+    return sum(len(message.content.encode(errors="replace")) for message in request.messages)
 
 
 def _count(value: object) -> int | None:

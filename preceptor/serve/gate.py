@@ -105,7 +105,7 @@ class Gate:
     async def _body(self, request: Request, receive: Receive) -> bytes:
         most = round(self._limits.max_body_mb * MIB)
         told = request.headers.get("content-length", "0")
-        if told.isdigit() and int(told) > most:
+        if told.isdecimal() and int(told) > most:
             raise _too_large(most)
         parts: list[bytes] = []
         size = 0

@@ -184,6 +184,16 @@ def test_what_no_server_counted_is_on_the_bill_as_an_estimate(preceptor: Precept
     assert 0 < capped.requests < 24
 
 
+def test_a_cap_holds_whatever_a_server_claims_to_have_used(preceptor: Preceptor, at: At) -> None:
+    files(12)
+    words = ("--price", "1,1000", "--concurrency", "1", "--max-cost", "0.5")
+    labelled = Labelled(preceptor, at(odd.claims_millions), *words)
+    assert labelled.ended.code in (0, 3), labelled.ended.err
+    total = json.loads(preceptor("ledger", "bill", "--json").out)["total"]
+    assert total["estimated"] == labelled.requests >= 10
+    assert 0 < total["cost_usd"] <= 0.5
+
+
 def test_replies_that_nobody_can_read_are_asked_for_once_more_and_billed(
     preceptor: Preceptor, at: At
 ) -> None:

@@ -97,7 +97,8 @@ def test_no_command_writes_or_shows_one(echo: Echo, preceptor: Preceptor, model:
     """Files, ledger, stdout, stderr and pages, of every command that asks a model and of those that tell about it."""
     echo.status = status
     place = echo.url if model.startswith("openai") else echo.root
-    url = f"{place}?api_key={QUERY}&api-version=1"
+    unknown = "&".join(f"{name}={QUERY}" for name in ("pwd", "jwt", "bearer", "who-knows"))
+    url = f"{place}?api_key={QUERY}&api-version=1&{unknown}"
     responses = [
         {
             "id": f"r{n}",
@@ -161,7 +162,8 @@ def test_what_is_no_address_is_told_without_what_it_carries(
         ("http://127.0.0.1:8000/v1", "http://127.0.0.1:8000/v1"),
         ("https://u:p@host/v1?api-version=1&api_key=x", "https://host/v1?api-version=1"),
         ("http://[::1]:80/v1?sig=x", "http://[::1]:80/v1"),
-        ("https://host?subscription-key=x&Authorization=y&access_token=z&a=1", "https://host?a=1"),
+        ("https://host?subscription-key=x&Authorization=y&access_token=z&a=1", "https://host?a=[redacted]"),
+        ("http://x/v1?pwd=abc1&jwt=b&bearer=c&who=d&e=&Model=m", "http://x/v1?who=[redacted]&e=&Model=m"),
         ("host:80/v1?token=x", "host:80/v1"),
         ("folder/what?.db", "folder/what?.db"),
     ],

@@ -145,6 +145,13 @@ def absurd_usage(body: dict[str, Any], number: int) -> Answer:
     return ok(said)
 
 
+def claims_millions(body: dict[str, Any], _number: int) -> Answer:
+    """Tokens that nobody can have used, in the total."""
+    said = completion(good(body))
+    said["usage"] = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 9_000_000}
+    return ok(said)
+
+
 def more_cached_than_read(body: dict[str, Any], _number: int) -> Answer:
     said = completion(good(body))
     said["usage"]["prompt_tokens_details"] = {"cached_tokens": 10**9}

@@ -79,6 +79,10 @@ class AnthropicBatches:
 
     def read(self, result: BatchResult, request: Request) -> Completion:
         """The answer; the model learns which optional parameter it refuses."""
+        with door.reading("anthropic", request):
+            return self._completion(result, request)
+
+    def _completion(self, result: BatchResult, request: Request) -> Completion:
         if result.too_long:
             raise door.too_long("anthropic", request)
         came = result.body.get("result")

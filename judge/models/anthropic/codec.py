@@ -99,7 +99,7 @@ def completion_of(answer: object, request: Request, asked: FaultContext) -> Comp
         raise error_of(fault_of(asked, status_in(answer), answer))
     if not isinstance(blocks, Sequence):
         raise door.unreadable("anthropic", "it has no content", request, counts)
-    try:
+    with door.reading("anthropic", request, counts):
         arrived = Arrived(
             text=_joined(blocks, "text"),
             thoughts=_joined(blocks, "thinking"),
@@ -109,8 +109,6 @@ def completion_of(answer: object, request: Request, asked: FaultContext) -> Comp
             tier=usage.get("service_tier") if isinstance(usage, Mapping) else None,
         )
         return door.completion_of(arrived, request)
-    except (AttributeError, KeyError, TypeError, ValueError) as exc:
-        raise door.unreadable("anthropic", exc, request, counts) from exc
 
 
 def _joined(blocks: Sequence[Any], kind: str) -> str:
@@ -156,8 +154,9 @@ def mapped(exc: Exception, asked: FaultContext, address: str) -> ModelError:
 
 @contextmanager
 def faults(asked: FaultContext, address: str) -> Iterator[None]:
-    """Raise ours for any of the SDK's errors within."""
-    try:
-        yield
-    except ERRORS as exc:
-        raise mapped(exc, asked, address) from exc
+    """Raise ours for any of the SDK's errors within, and for what it knows no error of its own of."""
+    with door.asking(asked.provider):
+        try:
+            yield
+        except ERRORS as exc:
+            raise mapped(exc, asked, address) from exc

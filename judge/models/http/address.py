@@ -6,8 +6,10 @@ import ipaddress
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
+import httpx2
+
 from preceptor.constitution.errors import UserError
-from preceptor.prompts.secrets import SHORTEST_PASSWORD, is_secret, keep
+from preceptor.prompts.secrets import keep_parameter, shown_parameters
 
 
 class Address(NamedTuple):
@@ -20,10 +22,10 @@ class Address(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """As requests, ledger and messages name it: without parameters that hold secrets, which the client alone
-        has."""
-        told = {name: value for name, value in self.query.items() if not is_secret(name)}
-        return self.base + ("?" + "&".join(f"{name}={value}" for name, value in told.items()) if told else "")
+        """As requests, ledger and messages name it: the client alone has what its parameters hold, harmless ones
+        aside."""
+        told = shown_parameters(self.query.items())
+        return self.base + ("?" + "&".join(f"{name}={value}" for name, value in told) if told else "")
 
 
 def checked(given: str, where: str) -> Address:
@@ -31,10 +33,10 @@ def checked(given: str, where: str) -> Address:
     wanted = f"wanted an address such as http://127.0.0.1:8000/v1: check {where}"
     try:
         parts = urlsplit(given.strip())
-        host, _ = parts.hostname, parts.port
+        host, port = parts.hostname, parts.port
     except ValueError as exc:
         raise UserError(f"{_told(given)} is no address ({exc}); {wanted}") from exc
-    if parts.scheme not in ("http", "https") or not host:
+    if parts.scheme not in ("http", "https") or not host or port == 0:
         raise UserError(f"{_told(given)} is no address; {wanted}")
     if any(mark.isspace() or not mark.isprintable() for mark in given.strip()):
         raise UserError(f"{_told(given)} holds white space; {wanted}")
@@ -44,9 +46,13 @@ def checked(given: str, where: str) -> Address:
         )
     base = urlunsplit((parts.scheme, parts.netloc, parts.path, "", "")).rstrip("/")
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    try:
+        # as the client and the resolver will have it: labels of 1 to 63 characters, of a form that names can have
+        httpx2.URL(base, params=query).raw_host.decode("ascii").encode("idna")
+    except (httpx2.InvalidURL, ValueError) as exc:  # with a UnicodeError
+        raise UserError(f"{_told(given)} is no address (no server can have that name); {wanted}") from exc
     for name, value in query.items():
-        if is_secret(name):
-            keep(value, shortest=SHORTEST_PASSWORD)
+        keep_parameter(name, value)
     return Address(base, query)
 
 

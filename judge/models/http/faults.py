@@ -180,7 +180,7 @@ def status_in(body: object, otherwise: int = 500) -> int:
         return otherwise
     for name in ("code", "status", "status_code", "http_status", "type"):
         value = error.get(name)
-        if isinstance(value, str) and value.isdigit():
+        if isinstance(value, str) and value.isdecimal():
             value = int(value[:4])
         if isinstance(value, int) and not isinstance(value, bool) and 400 <= value < 600:
             return value

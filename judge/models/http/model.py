@@ -94,33 +94,41 @@ class HttpModel:
         while True:
             known = self.learned
             body = {**self._codec.body_of(request, known), **self.line.fields}
-            try:
-                # the SDKs' typed methods check the parameters against their types once more and make an object of
-                # every token in the reply: a third of a call's CPU time (docs/labelling.md)
-                # an address is whole, because they take their time to join a path to theirs
-                response = await self.client.post(
-                    self.line.address + self._codec.path_of(body),
-                    cast_to=httpx2.Response,
-                    body=body,
-                    options=self._options(),
-                )
-            except self._codec.ERRORS as exc:
-                fault = self._codec.fault_in(exc, self.asked)
-                if fault is None:
-                    raise self._codec.mapped(exc, self.asked, self.line.address) from exc
-                _tell(on_headers, fault.headers)
-                if fault.status in TEACHING and known != self.learned:
-                    continue  # another call has learned something since this one left
-                lesson = self._codec.lesson(fault, body, known) if fault.status in TEACHING else None
-                if lesson is None:
-                    raise error_of(fault) from exc
-                warn_of_lost_effort(request, known, lesson, fault.message)
-                self.learned = lesson.learned
-            else:
-                _tell(on_headers, response.headers)
-                completion = self._codec.completion_of(self._read(response, request), request, self.asked)
+            with door.asking(self.asked.provider):
+                came = await self._sent(body)
+            _tell(on_headers, came.headers)
+            if not isinstance(came, HttpFault):
+                with door.reading(self.asked.provider, request):
+                    completion = self._codec.completion_of(self._read(came, request), request, self.asked)
                 self.learned = self.learned.after(completion)
                 return completion
+            if came.status in TEACHING and known != self.learned:
+                continue  # another call has learned something since this one left
+            with door.asking(self.asked.provider):
+                lesson = self._codec.lesson(came, body, known) if came.status in TEACHING else None
+                if lesson is None:
+                    raise error_of(came)
+            warn_of_lost_effort(request, known, lesson, came.message)
+            self.learned = lesson.learned
+
+    async def _sent(self, body: Mapping[str, Any]) -> httpx2.Response | HttpFault:
+        """What came for a body: a reply, or what the server had to say instead."""
+        try:
+            # the SDKs' typed methods check the parameters against their types once more and make an object of
+            # every token in the reply: a third of a call's CPU time (docs/labelling.md)
+            # an address is whole, because they take their time to join a path to theirs
+            response: httpx2.Response = await self.client.post(
+                self.line.address + self._codec.path_of(body),
+                cast_to=httpx2.Response,
+                body=body,
+                options=self._options(),
+            )
+        except self._codec.ERRORS as exc:
+            fault = self._codec.fault_in(exc, self.asked)
+            if fault is None:
+                raise self._codec.mapped(exc, self.asked, self.line.address) from exc
+            return fault
+        return response
 
     @property
     def timeout_s(self) -> float:
@@ -145,27 +153,36 @@ class HttpModel:
         after = ""
         for _ in range(MOST_PAGES):
             options = {**self.line.options, "params": {"after_id": after}} if after else self.line.options
-            try:
-                answer = await self.client.get(self.line.models, cast_to=httpx2.Response, options=options)
-            except self._codec.ERRORS as exc:
-                fault = self._codec.fault_in(exc, self.asked)
-                if fault is not None and fault.status in (404, 405):
-                    raise ProviderStopped(
-                        f"{self.line.models} answered {fault.status}: it gives none"
-                    ) from exc
-                raise self._codec.mapped(exc, self.asked, self.line.address) from exc
-            page = page_of(answer.content, self.asked.provider)
+            with door.asking(self.asked.provider):
+                page = page_of(await self._list(options), self.asked.provider)
             found += page.models
             if not page.after or page.after == after:
                 break
             after = page.after
         return found
 
+    async def _list(self, options: Mapping[str, Any]) -> bytes:
+        try:
+            answer = await self.client.get(self.line.models, cast_to=httpx2.Response, options=options)
+        except self._codec.ERRORS as exc:
+            fault = self._codec.fault_in(exc, self.asked)
+            if fault is not None and fault.status in (404, 405):
+                raise ProviderStopped(f"{self.line.models} answered {fault.status}: it gives none") from exc
+            raise self._codec.mapped(exc, self.asked, self.line.address) from exc
+        return bytes(answer.content)
+
     async def close(self) -> None:
         """Close the connections."""
         await self.client.close()
 
     async def _is_there(self) -> bool:
+        try:
+            with door.asking(self.asked.provider):
+                return await self._gives_a_sign()
+        except ModelError:
+            return False
+
+    async def _gives_a_sign(self) -> bool:
         try:
             await self.client.get(
                 self.line.models,
@@ -187,7 +204,7 @@ class HttpModel:
         try:
             return door.json_of(raw)
         except ValueError as exc:
-            if raw.lstrip()[:1] in (b"{", b"["):
+            if door.may_be_json(raw):
                 raise door.unreadable(self.asked.provider, f"not JSON ({exc})", request) from exc
             # a page of a proxy's, not a reply of the model's
             raise Transient(f"{self.asked.provider} answered with a broken body: not JSON ({exc})") from exc

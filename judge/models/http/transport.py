@@ -87,8 +87,9 @@ class _Unpacking:
 async def _look(response: Any) -> None:
     """A response hook of the HTTP client, called before the body is read."""
     url = response.request.url
+    response.encoding = "utf-8"  # what a server calls it may be no encoding of texts: hex, zip, idna
     if response.has_redirect_location:
-        there = url.join(response.headers["location"])
+        there = _redirected_to(url, response.headers["location"])
         if (there.scheme, there.host, there.port) != (url.scheme, url.host, url.port):
             # the key would go there too
             raise ProviderStopped(
@@ -106,7 +107,7 @@ async def _look(response: Any) -> None:
         )
     most = LARGEST_RESULTS if RESULTS.search(url.path) else LARGEST_BODY
     size = response.headers.get("content-length", "")
-    if size.isdigit() and int(size[:20]) > most:
+    if size.isdecimal() and int(size[:20]) > most:
         raise _too_large(url.host, most)
     # unpacked here: the library would unpack without a bound, behind the one on what comes over the line
     encoding = response.headers.get("content-encoding", "").strip().lower()
@@ -119,6 +120,18 @@ async def _look(response: Any) -> None:
             f"{url.host} sent a reply packed as {encoding!r}, which was not asked for and is not read"
         )
     response.stream = _Bounded(response.stream, url.host, encoding, most)
+
+
+def _redirected_to(url: Any, location: str) -> Any:
+    """The address that a redirect names, which may be none."""
+    try:
+        there = url.join(location)
+        there.host  # noqa: B018 - is decoded as it is looked at
+    except (httpx2.InvalidURL, ValueError) as exc:
+        raise Transient(
+            f"{url.scheme}://{url.netloc.decode()} sends requests on to what is no address ({type(exc).__name__})"
+        ) from exc
+    return there
 
 
 def _too_large(url: str, most: int) -> Transient:

@@ -21,17 +21,22 @@ EPOCH_S = 10**9
 DEEPEST = 6
 """Levels of a body at which a wait is looked for."""
 
+LONGEST_TEXT = 80
+"""Characters of a time; a date with its zone has half of it."""
 DURATION = re.compile(
-    r"(\d+(?:\.\d+)?)\s*(milliseconds?|seconds?|secs?|minutes?|mins?|hours?|days?|ms|us|µs|ns|d|h|m|s)"
+    r"(\d{1,20}(?:\.\d{1,20})?)\s{0,3}"
+    r"(milliseconds?|seconds?|secs?|minutes?|mins?|hours?|days?|ms|us|µs|ns|d|h|m|s)(?![a-zµ])\s{0,3}"
 )
-"""Go's way of writing durations, and people's: 6m0s, 20ms, 2 seconds."""
+"""A part of a time as Go writes it, and as people do: 6m0s, 20ms, 2 seconds."""
 UNIT_S = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 IN_WORDS = re.compile(
     r"\b(?:(?:try|retry)(?: again| your request)?|please wait|wait(?: for)?|available(?: again)?|resets?)"
-    r"(?: (?:in|after))?(?: about| at least)? ((?:\d+(?:\.\d+)?\s*(?:[a-zµ]+)?\s*)+)",
+    r"(?: (?:in|after))?(?: about| at least)? (?=\d)",
     re.IGNORECASE,
 )
-"""Where a message says how long to wait."""
+"""Where a message says how long to wait: before the time."""
+MOST_WORDS = 2000
+"""Characters of a message in which that is looked for."""
 FIELDS = frozenset({"retrydelay", "retryafter", "retryafterseconds", "retryafterms"})
 """Fields of an error's body that say it, without underscores."""
 
@@ -83,22 +88,25 @@ def wait_s(headers: Mapping[str, str], body: object, message: str, now: datetime
         asked = stated_s(str(value), now)
         if asked is not None:
             return asked / 1000 if name == "retryafterms" else asked
-    if (found := IN_WORDS.search(message[:2000])) and (asked := _duration(found[1])) is not None:
-        return _bounded(asked)
+    if found := IN_WORDS.search(message[:MOST_WORDS]):
+        asked, _ = _duration(message[found.end() : found.end() + LONGEST_TEXT].lower())
+        return None if asked is None else _bounded(asked)
     return None
 
 
 def stated_s(text: str, now: datetime) -> float | None:
     """Seconds from now of `2`, `1s`, `6m0s`, `20ms`, an epoch, an RFC 3339 or HTTP date; None: nothing of these."""
-    text = text.strip()
+    text = text[: 2 * LONGEST_TEXT].strip()
+    if len(text) > LONGEST_TEXT:
+        return None
     number = _number(text)
     if number is not None:
         if number >= 1000 * EPOCH_S:
             number = number / 1000
         return _bounded(number - now.timestamp() if number >= EPOCH_S else number)
-    if text and not DURATION.sub("", text).strip():
-        asked = _duration(text)
-        return None if asked is None else _bounded(asked)
+    asked, end = _duration(text)
+    if asked is not None and end == len(text):
+        return _bounded(asked)
     at = _date(text)
     return None if at is None else _bounded((at - now).total_seconds())
 
@@ -118,11 +126,12 @@ def _number(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _duration(text: str) -> float | None:
-    parts = DURATION.findall(text)
-    if not parts:
-        return None
-    return sum(float(number[:20]) * _unit_s(unit) for number, unit in parts)
+def _duration(text: str) -> tuple[float | None, int]:
+    """(seconds, where it ends) of the parts of a time with which a text begins; None: it begins with none."""
+    seconds, end = None, 0
+    while part := DURATION.match(text, end):
+        seconds, end = (seconds or 0.0) + float(part[1]) * _unit_s(part[2]), part.end()
+    return seconds, end
 
 
 def _unit_s(unit: str) -> float:

@@ -55,7 +55,7 @@ class OpenAIBatches:
                 completion_window="24h",
                 metadata={MARK: token, "preceptor_run": run[:512]},
             )
-        return self._remote(made)
+            return self._remote(made)
 
     async def retrieve(self, remote_id: str) -> Remote:
         """How far it is."""
@@ -99,6 +99,10 @@ class OpenAIBatches:
 
     def read(self, result: BatchResult, request: Request) -> Completion:
         """The answer; the model learns which optional parameter its server refuses."""
+        with door.reading("openai", request):
+            return self._completion(result, request)
+
+    def _completion(self, result: BatchResult, request: Request) -> Completion:
         if result.too_long:
             raise door.too_long("openai", request)
         answer = result.body.get("response") or {}

@@ -61,6 +61,8 @@ LIMITED = re.compile(
     re.IGNORECASE,
 )
 """What servers say where they give alternatives to a token, but not so many."""
+PLAIN_NUMBER = re.compile(r"(?<![\w.-])\d{1,3}(?![\w.]*\d)")
+"""A number that is no part of a word or of a version."""
 THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thoughts")
 """Fields in which servers hand on what the model thought, in the order in which they are looked for."""
 THINKING_PARTS = frozenset({"thinking", "reasoning", "thought", "reasoning_text"})
@@ -146,7 +148,7 @@ def _allowed(message: str, body: Mapping[str, Any]) -> int | None:
     """How many alternatives a message says that there are at most; None: it does not say."""
     if not LIMITED.search(message):  # a number in it is some model's version
         return None
-    numbers = [int(found) for found in re.findall(r"(?<![\w.-])\d{1,3}(?![\w.]*\d)", message)]
+    numbers = [int(found) for found in PLAIN_NUMBER.findall(message)]
     asked = body.get("top_logprobs", 0)
     return max((number for number in numbers if 0 < number < asked), default=None)
 
@@ -168,10 +170,8 @@ def completion_of(answer: object, request: Request, asked: FaultContext) -> Comp
         raise error_of(fault_of(asked, status_in(told), told))
     if choice is None or message is None:
         raise door.unreadable("openai", "it has no choices with a message", request, counts)
-    try:
+    with door.reading("openai", request, counts):
         return door.completion_of(_arrived(choice, message, answer, counts), request)
-    except (AttributeError, KeyError, TypeError, ValueError) as exc:
-        raise door.unreadable("openai", exc, request, counts) from exc
 
 
 def _choice(choices: object) -> Mapping[str, Any] | None:
@@ -253,7 +253,7 @@ def _tokens(logprobs: object) -> list[TokenChoice] | None:
             )
             for one in given or ()
         ] or None
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
         return None
 
 
@@ -288,8 +288,9 @@ def mapped(exc: Exception, asked: FaultContext, address: str) -> ModelError:
 
 @contextmanager
 def faults(asked: FaultContext, address: str) -> Iterator[None]:
-    """Raise ours for any of the SDK's errors within."""
-    try:
-        yield
-    except ERRORS as exc:
-        raise mapped(exc, asked, address) from exc
+    """Raise ours for any of the SDK's errors within, and for what it knows no error of its own of."""
+    with door.asking(asked.provider):
+        try:
+            yield
+        except ERRORS as exc:
+            raise mapped(exc, asked, address) from exc

@@ -8,9 +8,15 @@ from collections.abc import Awaitable
 import pytest
 
 from preceptor.judge.asking.rate_limits import LocalRateLimiter
-from preceptor.judge.asking.retry import LONGEST_DEADLINE_S, Tries
-from preceptor.judge.errors import ModelError, ProviderStopped
-from preceptor.judge.models.http.faults import TimedOut
+from preceptor.judge.asking.retry import (
+    FIRST_WAIT_S,
+    LONGEST_DEADLINE_S,
+    LONGEST_WAIT_S,
+    Tries,
+    wait_s,
+)
+from preceptor.judge.errors import ModelError, ProviderStopped, Transient
+from preceptor.judge.models.http.faults import Throttled, TimedOut
 from preceptor.judge.models.protocol import Capabilities, Completion, Request
 from preceptor.prompts.records import Message
 from tests.judge.virtual_time import LoopClock, run
@@ -89,3 +95,16 @@ def test_a_server_that_never_answers_is_down_in_the_end(there: bool) -> None:
     assert isinstance(ended[-1], ProviderStopped) or any(isinstance(one, ProviderStopped) for one in ended)
     assert took_s < (20 * LONGEST_DEADLINE_S if there else 20 * 120)
     assert bool(model.given) is there
+
+
+@pytest.mark.parametrize("wished", [None, 0.0, 1e-7, 2.0, 600.0])
+def test_a_wait_is_the_larger_of_the_wish_and_of_one_that_grows(
+    wished: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that says "at once", or names a time that has passed, is not asked twelve times within a second."""
+    monkeypatch.setattr("random.uniform", lambda _least, most: most)
+    for tries in range(1, 13):
+        grows = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (tries - 1))
+        assert wait_s(tries, Throttled("busy", wished)) >= max(grows, wished or 0.0)
+    monkeypatch.setattr("random.uniform", lambda least, _most: least)
+    assert wait_s(1, Transient("busy", wished)) >= (wished or 0.0)

@@ -7,14 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from preceptor.constitution.errors import UserError
 from preceptor.judge.errors import ModelError, ProviderStopped, Rejected, Transient, Unreadable
 from preceptor.judge.models import door
 from preceptor.judge.models.anthropic import codec as anthropic
 from preceptor.judge.models.openai import codec as openai
 from preceptor.judge.models.protocol import Completion, Request
+from preceptor.judge.models.reply_limits import billed_tokens
+from preceptor.judge.models.token_estimates import most_tokens_in
 from preceptor.prompts.records import Message
 from tests.servers.odd import completion
 
@@ -120,6 +123,33 @@ def test_no_tokens_for_words_are_no_count(said: Said, come: Come, counts: tuple[
     assert come(body).tokens_out > 0
 
 
+@BOTH
+def test_a_claim_beyond_what_a_request_can_have_used_is_the_worst_case(said: Said, come: Come) -> None:
+    """What was reserved for it is booked, and marked: a cap holds whatever a server claims."""
+    names = ("prompt_tokens", "completion_tokens") if come is read else ("input_tokens", "output_tokens")
+    worst = (most_tokens_in(request()), billed_tokens(request()))
+    for index, claims in enumerate(((9_000_000, 8), (100, 9_000_000))):
+        body = said("some words")
+        body["usage"] |= dict(zip(names, claims, strict=True))
+        made = come(body)
+        assert made.usage == "estimated"
+        assert (made.tokens_in, made.tokens_out)[index] == worst[index]
+        assert (made.tokens_in, made.tokens_out)[1 - index] == claims[1 - index]
+    body = completion("some words")
+    body["usage"] = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 9_000_000}
+    assert (read(body).tokens_out, read(body).usage) == (worst[1], "estimated")
+    long = request("word " * 20_000)
+    body["usage"] = {"prompt_tokens": 100_000, "completion_tokens": 60, "total_tokens": 104_000}
+    assert openai.completion_of(body, long, ASKED).usage == "reported", "thoughts that nobody has declared"
+
+
+def test_a_reply_of_unknown_length_that_cannot_be_read_is_as_long_as_it_may_be() -> None:
+    with pytest.raises(Unreadable) as caught:
+        read({"choices": [], "usage": {"prompt_tokens": 100, "completion_tokens": "many"}})
+    assert caught.value.paid is not None
+    assert caught.value.paid.tokens_out == 64
+
+
 def test_no_more_is_cached_than_was_read() -> None:
     body = completion("yes")
     body["usage"]["prompt_tokens_details"] = {"cached_tokens": 10**6}
@@ -223,6 +253,7 @@ def put(body: Any, place: tuple[Any, ...], value: Any) -> Any:
     return body
 
 
+@settings(deadline=None)
 @given(st.sampled_from(PLACES), JSON)
 def test_whatever_stands_where_it_should_not_is_one_of_our_errors(
     place: tuple[Any, ...], value: object
@@ -291,7 +322,8 @@ def test_no_probability_is_taken_from_thoughts() -> None:
 @pytest.mark.parametrize(
     "raw",
     [
-        *(b'{"a":' * 100_000, b'{"a": ' + b"9" * 10_000 + b"}", b'{"a": \xff', b"", b"<p>"),
+        *(b'{"a":' * 100_000, b"[" * 330 + b"]" * 330, b'{"a":' * 70 + b"1" + b"}" * 70),
+        *(b'{"a": ' + b"9" * 10_000 + b"}", b'{"a": \xff', b"", b"<p>"),
         b'{"choices": [{"message": {"content": "Verdict: A", "content": "Verdict: B"}}]}',
     ],
 )
@@ -310,3 +342,37 @@ def test_a_key_that_says_the_same_twice_does_no_harm() -> None:
         "model": "m",
         "a": {"b": [1, 1]},
     }
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_a_body_is_read_in_whatever_unicode_it_came(encoding: str) -> None:
+    raw = json.dumps(completion("caf\u00e9"), ensure_ascii=False).encode(encoding)
+    assert read(door.json_of(raw)).text == "caf\u00e9"
+    assert door.may_be_json(raw[:-8]), "half of it was paid for all the same"
+    assert not door.may_be_json("<p>Bad gateway</p>".encode(encoding))
+
+
+def test_numbers_that_are_too_large_for_a_probability_are_none() -> None:
+    body = completion("Verdict: A")
+    body["choices"][0]["logprobs"] = {"content": [{"token": "A", "logprob": -(10**400), "top_logprobs": []}]}
+    made = read(body, menu=MENU)
+    assert (made.text, made.probabilities) == ("Verdict: A", None)
+
+
+@pytest.mark.parametrize("code", ["\u00b2", "\u0664\u0662\u0669", "4" * 5000])
+def test_digits_that_are_no_number_are_no_status(code: str) -> None:
+    for come in (read, heard):
+        with pytest.raises(ModelError):
+            come({"error": {"code": code, "message": "odd"}})
+
+
+def test_what_breaks_a_reader_is_told_by_its_type_and_paid_for() -> None:
+    with pytest.raises(Unreadable, match="RecursionError: too deep") as caught, door.reading("p", request()):
+        raise RecursionError("too deep")
+    assert caught.value.paid is not None
+    assert caught.value.paid.tokens_out == 64
+    with pytest.raises(Transient, match="p's reply broke its client: AssertionError"), door.asking("p"):
+        raise AssertionError
+    for error in (Rejected("no"), UserError("no"), TimeoutError()):
+        with pytest.raises(type(error)), door.asking("p"):
+            raise error

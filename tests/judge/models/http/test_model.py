@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from preceptor.constitution.errors import UserError
-from preceptor.judge.errors import ProviderStopped, Transient
+from preceptor.judge.errors import ModelError, ProviderStopped, Transient
 from preceptor.judge.models import door
 from preceptor.judge.models.anthropic.model import open_model as open_anthropic
 from preceptor.judge.models.http.address import checked, is_near
@@ -89,6 +89,61 @@ async def test_no_more_is_read_than_a_reply_may_have(monkeypatch: pytest.MonkeyP
     assert door.LARGEST_BODY > 10**7
 
 
+def nested(where: str, levels: int) -> bytes:
+    said = "[" * levels + '"Verdict: A"' + "]" * levels
+    if where == "content":
+        return json.dumps(completion("@@")).replace('"@@"', said).encode()
+    if where in ("reasoning_content", "refusal"):
+        return json.dumps(completion("yes", **{where: "@@"})).replace('"@@"', said).encode()
+    return ('{"error": {"message": ' + said + "}}").encode()
+
+
+BREAKING = [
+    *(ok(nested("content", levels)) for levels in (330, 900)),
+    *(ok(nested(where, 450)) for where in ("reasoning_content", "refusal", "error")),
+    Answer(400, nested("error", 950), {}),
+    ok(b'{"error": {"code": "\xc2\xb2"}}'),
+    *(Answer(302, b"", {"location": there}) for there in ("http://[::1", "\x1b]0;x\x07", "/" + "a" * 70_000)),
+    Answer(307, b"", {"location": "http://xn--0000000000000000000000000/"}),
+    *(
+        Answer(400, b"zz" * 20, {}, f"text/plain; charset={name}")
+        for name in ("hex", "base64", "zip", "bz2", "uu", "rot13", "idna", "punycode", "undefined", "none")
+    ),
+]
+
+
+@pytest.mark.parametrize("opened", [open_openai, open_anthropic])
+async def test_whatever_a_reply_does_to_the_client_is_a_model_error(opened: Callable[..., object]) -> None:
+    """Also to the SDK and the HTTP library, which raise errors of their own that none of them declares."""
+    name = "openai/m" if opened is open_openai else "anthropic/m"
+    with serve(OddServer(lambda _body, number: BREAKING[number])) as here:
+        base = here.url if opened is open_openai else here.root
+        model = (open_openai if opened is open_openai else open_anthropic)(name, base_url=base)
+        for one in BREAKING:
+            with pytest.raises(ModelError) as caught:
+                await model.complete(request(name))
+            if one.status == 400:
+                assert "answered 400" in str(caught.value), "its status is heard"
+            if one.status == 200 and b"error" not in one.body:
+                assert caught.value.paid is not None
+        await model.close()
+        assert len(here.bodies) == len(BREAKING)
+
+
+async def test_whatever_a_list_of_models_does_to_the_client_is_a_model_error() -> None:
+    class Lists(OddServer):
+        async def route(self, *_: object) -> Answer:
+            return Answer(302, b"", {"location": "http://[::1"})
+
+    with serve(Lists(lambda *_: BREAKING[0])) as here:
+        model = open_openai("openai/m", base_url=here.url)
+        with pytest.raises(ModelError):
+            await model.listed()
+        model.line = model.line._replace(patient=False)
+        assert not await model.gives_time()
+        await model.close()
+
+
 def packed(raw: bytes, encoding: str) -> bytes:
     """As `deflate` servers mean zlib's form, or the bare one."""
     if encoding == "gzip":
@@ -156,7 +211,9 @@ async def test_a_query_in_the_address_goes_with_every_call(opened: Callable[...,
 @pytest.mark.parametrize(
     "address",
     ["localhost:8000", "127.0.0.1:8000/v1", "http//x/v1", "ftp://x/v1", "http://", "http://x:port/v1",
-     "http://me:secret@x/v1", "http://a b/v1", "nonsense", "http://[::1/v1"],
+     "http://me:secret@x/v1", "http://a b/v1", "nonsense", "http://[::1/v1", "http://x:0/v1", "http://büro_eins/v1",
+     "http://\u2024/v1", "http://ß\u2024de/v1", "http://a..b/v1", f"http://{'a' * 64}/v1", "http://999.1.1.1/v1",
+     "http://x/\ud83d", "http://x/" + "a" * 70_000],
 )  # fmt: skip
 def test_what_is_no_address_is_told_before_any_call(address: str) -> None:
     with pytest.raises(UserError, match=r"--base-url|environment alone") as caught:

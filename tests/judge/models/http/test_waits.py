@@ -6,7 +6,7 @@ import math
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preceptor.judge.models.http.waits import LONGEST_S, Allowance, allowances, stated_s, wait_s
@@ -45,6 +45,11 @@ NOON = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
         ("999999", None),
         ("9" * 5000, None),
         ("9999-12-31T00:00:00Z", None),
+        ("5 months", None),
+        ("1m 5 s", 65.0),
+        ("a" + "1" * 200_000, None),
+        ("1s" * 100_000, None),
+        (" " * 200_000 + "1s", None),
     ],
 )
 def test_the_forms_of_a_time(text: str, seconds: float | None) -> None:
@@ -83,6 +88,7 @@ def test_the_headers_of_both_providers() -> None:
     )
 
 
+@settings(deadline=None)
 @given(
     st.text(max_size=30)
     | st.floats().map(str)
@@ -117,6 +123,9 @@ def test_whatever_is_said_a_wait_is_finite_and_no_longer_than_a_window(text: str
         ({}, None, "Please retry after 26 seconds.", 26.0),
         ({}, None, "Please retry in 36.5s.", 36.5),
         ({}, None, "You can try again later.", None),
+        ({}, None, "Try again in 1 hour 5 Minutes.", 3900.0),
+        ({}, None, "Try again in 5 more seconds.", None),
+        ({}, None, "try again in " + "1" * 200_000, None),
         ({}, None, "Use at most 5 messages", None),
         ({}, {"error": {"details": [{"@type": "x"}, {"retryDelay": "36s"}]}}, "", 36.0),
         ({}, {"error": {"retry_after": 4}}, "", 4.0),
