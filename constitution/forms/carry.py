@@ -13,7 +13,7 @@ from preceptor.constitution.files import load_text, yaml_text
 from preceptor.constitution.forms import critiques, prose, rubrics
 from preceptor.constitution.forms.draft import DraftPrinciple, FoundPrinciples, fields, named, one_line
 from preceptor.constitution.principle import Constitution, Principle
-from preceptor.constitution.reading import LARGEST_FILE
+from preceptor.constitution.foreign import text_in
 
 Write = Callable[[Constitution], tuple[str, dict[str, int]]]
 
@@ -147,9 +147,7 @@ def form_named(name: str, writing: bool = False) -> ConstitutionForm:
 def text_of(source: Path) -> str:
     """The file's text. Raises UserError."""
     try:
-        if source.stat().st_size > LARGEST_FILE:
-            raise UserError(f"{source} has {source.stat().st_size} bytes; wanted at most {LARGEST_FILE}")
-        return source.read_text(encoding="utf-8-sig")
+        return text_in(source).removeprefix("\ufeff")
     except UnicodeDecodeError as exc:
         raise UserError(
             f"{source} is not UTF-8; wanted a text, Markdown or JSON file saved as UTF-8"

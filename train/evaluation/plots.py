@@ -127,10 +127,12 @@ def _say_plainly(axis: Axis) -> None:
 
 def _tell_edges(figure: Figure) -> None:
     """A line above a plot some of whose figures are further off than it can show."""
+    import numpy as np
+
     for axes in figure.axes:
-        points = [number for line in axes.lines for number in line.get_ydata()]
-        points += [number for dots in axes.collections for place in dots.get_offsets() for number in place]
-        if any(abs(number) >= FURTHEST for number in points):
+        points = [np.asarray(line.get_ydata(), float) for line in axes.lines]
+        points += [np.asarray(dots.get_offsets(), float) for dots in axes.collections]
+        if any((np.abs(some) >= FURTHEST).any() for some in points):
             axes.set_title(f"drawn at the edge: figures beyond ±{FURTHEST:.0e}", fontsize=8, color=INK)
 
 

@@ -75,8 +75,7 @@ class Origin(NamedTuple):
         path = self.folder / CARD
         if self.kind != REWARD or not path.is_file():
             return None
-        found: RewardFigures = _json(path)
-        return found
+        return cast("RewardFigures", _json(path))
 
 
 def read_origin(folder: Path) -> Origin:
