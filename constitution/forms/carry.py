@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.files import load_text, yaml_text
+from preceptor.constitution.foreign import text_in
 from preceptor.constitution.forms import critiques, prose, rubrics
 from preceptor.constitution.forms.draft import DraftPrinciple, FoundPrinciples, fields, named, one_line
 from preceptor.constitution.principle import Constitution, Principle
-from preceptor.constitution.foreign import text_in
 
 Write = Callable[[Constitution], tuple[str, dict[str, int]]]
 
