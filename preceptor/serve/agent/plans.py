@@ -59,7 +59,7 @@ def price_of(body: Mapping[str, Any], plan: Mapping[str, Any]) -> float | None:
 
     A training against a judge plans memory and time, and no dollars: its cap is its price.
     """
-    cap = body.get("max_cost_usd")
+    cap: float | None = body.get("max_cost_usd")
     planned: float | None
     if body["kind"] in UNPAID:
         return 0.0

@@ -47,6 +47,7 @@ DOES = {
     "train": "Train a model on labels, or go the whole way of a run from prompts to its report.",
 }
 ShortName = Annotated[str, Field(max_length=64)]
+AgentTool = Callable[..., Awaitable[dict[str, Any]]]
 LOOKS, WRITES = (
     ToolAnnotations(read_only_hint=True),
     ToolAnnotations(read_only_hint=False, destructive_hint=False),
@@ -65,14 +66,20 @@ class AgentTools:
 
     def add_to(self, server: MCPServer[Any]) -> None:
         """Have the server offer them."""
-        looking: tuple[Callable[..., Any], ...] = (
-            *(self.overview, self.read_constitution, self.diff, self.plan, self.job, self.report),
+        looking: tuple[AgentTool, ...] = (
+            self.overview,
+            self.read_constitution,
+            self.diff,
+            self.plan,
+            self.job,
+            self.report,
             self.read_file,
         )
-        writing: tuple[Callable[..., Any], ...] = (self.save_constitution, self.upload)
-        for tools, kind in ((looking, LOOKS), (writing, WRITES)):
-            for tool in tools:
-                server.add_tool(_refusing(tool), annotations=kind)
+        writing: tuple[AgentTool, ...] = (self.save_constitution, self.upload)
+        for tool in looking:
+            server.add_tool(_refusing(tool), annotations=LOOKS)
+        for tool in writing:
+            server.add_tool(_refusing(tool), annotations=WRITES)
         for name, kinds in SPENDING.items():
             server.add_tool(
                 _refusing(self._spender(name, kinds)),

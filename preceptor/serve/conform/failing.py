@@ -122,7 +122,7 @@ class FailingServer:
                     self.end_headers()
                     self.wfile.write(body)
 
-            def log_message(self, *_: object) -> None:
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
                 """Nothing: a request that fails is the purpose."""
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
