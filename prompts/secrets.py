@@ -62,6 +62,8 @@ HARMLESS = frozenset(
         "connect_timeout",
         "application_name",
         "target_session_attrs",
+        "host",
+        "port",
     }
 )
 """Parameters of an address whose values may be read by anybody. What any other holds nobody knows: it is not shown."""

@@ -23,7 +23,7 @@ HELD = ("\U0010fff2", "\U0010fff3")
 THOUGHTS = re.compile(r"</?(?:think|thinking|thought|reasoning)>|\[/?THINK\]", re.IGNORECASE)
 PLAIN = "The guest asks what time breakfast is."
 """What a tokenizer must give back, spaces and letter case aside."""
-MARKLIKE = re.compile(r"[<\[◁{(|].*[>\]▷})|]", re.DOTALL)
+MARKLIKE = re.compile(r"\A[<\[◁{(|].*[>\]▷})|]", re.DOTALL)
 
 
 class Marked(str):

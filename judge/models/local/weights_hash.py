@@ -16,9 +16,9 @@ import platformdirs
 KEPT_FROM = 2**25
 """Bytes of a file from which its hash is kept: smaller ones are read faster than they are worth remembering."""
 USED = re.compile(
-    r"(?:adapter_|generation_)?config\.json|tokenizer(?:_config)?\.json|special_tokens_map\.json|added_tokens\.json"
+    r"\A(?:(?:adapter_|generation_)?config\.json|tokenizer(?:_config)?\.json|special_tokens_map\.json|added_tokens\.json"
     r"|vocab\.(?:json|txt)|merges\.txt|[^/]*\.(?:model|tiktoken)|(?:additional_chat_templates/[^/]*|chat_template)"
-    r"\.(?:jinja|json)"
+    r"\.(?:jinja|json))"
 )
 """Files of a model's folder, beside its weights, on which its answers depend."""
 ELSEWHERE = frozenset(
