@@ -26,6 +26,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from preceptor.constitution.errors import UserError
+from preceptor.constitution.foreign import json_of
 from preceptor.judge.rubric import BINARY, Criterion, Rubric
 
 RubricForm = Literal["preceptor", "verifiers", "autorubric", "healthbench", "openenv"]
@@ -98,7 +99,7 @@ def _parsed(path: Path, text: str) -> Any:
         if path.suffix == ".toml":
             return tomllib.loads(text)
         if path.suffix == ".json":
-            return json.loads(text)
+            return json_of(text)
         return YAML(typ="safe", pure=True).load(text)
     except (ValueError, YAMLError, RecursionError) as exc:
         said = " ".join(str(exc).split())

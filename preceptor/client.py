@@ -24,6 +24,8 @@ from typing import Any
 
 import httpx
 
+from preceptor.constitution.foreign import json_of
+
 __all__ = ["RewardRefused", "areal_reward", "ms_swift_reward", "trl_reward", "verl_compute_score"]
 
 URL, KEY = "PRECEPTOR_URL", "PRECEPTOR_KEY"
@@ -236,7 +238,7 @@ def _read(text: str, ids: Sequence[str]) -> list[float | None]:
     Raises _UnreadableAnswer where they are not those of these ids, each once.
     """
     try:
-        rows = json.loads(text, object_pairs_hook=_once)["items"]
+        rows = json_of(text, object_pairs_hook=_once)["items"]
         found = {str(row["id"]): row["reward"] for row in rows}
     except (ValueError, KeyError, TypeError) as error:
         raise _UnreadableAnswer(f"no list of rewards came ({type(error).__name__})") from None

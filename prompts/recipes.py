@@ -13,6 +13,7 @@ from random import Random
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
+from preceptor.constitution.foreign import json_of
 from preceptor.prompts.pool import conversation
 from preceptor.prompts.records import Message, Prompt
 from preceptor.prompts.rows import BadRowError
@@ -69,7 +70,7 @@ LIVES = (
 """Whose prompts `personas` asks for: somebody, in some state."""
 
 
-class Cell(NamedTuple):
+class CellToFill(NamedTuple):
     """What `taxonomy` asks about: prompts with a tag, on which replies differ by a principle."""
 
     tag: str
@@ -100,7 +101,7 @@ class RecipeAsk(NamedTuple):
 
 
 def ask_for(
-    way: SynthesisWay, given: RecipeInput, cell: Cell | None, number: int, seed: int, wanted: int
+    way: SynthesisWay, given: RecipeInput, cell: CellToFill | None, number: int, seed: int, wanted: int
 ) -> RecipeAsk:
     """The ask of this number; equal numbers and seeds give equal asks. cell: for `taxonomy`."""
     by = Random(f"{seed}:{way}:{number}")
@@ -194,8 +195,8 @@ def objects_in(text: str) -> Iterator[dict[str, Any]]:
         if not bare.startswith("{"):
             continue
         try:
-            value = json.loads(bare)
-        except (ValueError, RecursionError):
+            value = json_of(bare)
+        except ValueError:
             continue
         if isinstance(value, dict):
             yield value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from textwrap import wrap
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.files import load_text, yaml_text
-from preceptor.constitution.foreign import text_in
+from preceptor.constitution.foreign import json_of, text_in
 from preceptor.constitution.forms import critiques, prose, rubrics
 from preceptor.constitution.forms.draft import DraftPrinciple, FoundPrinciples, fields, named, one_line
 from preceptor.constitution.principle import Constitution, Principle
@@ -161,12 +160,12 @@ def value_of(text: str) -> Any:
     if text.lstrip()[:1] not in ("{", "["):
         return text
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return json_of(text)
+    except ValueError:
         pass
     try:
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
-    except (ValueError, RecursionError):
+        return [json_of(line) for line in text.splitlines() if line.strip()]
+    except ValueError:
         return text
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from preceptor.judge.figures import ChangedFigures
 
 
-class Looking(Settings):
+class DriftOptions(Settings):
     """How often, at how much, and what is no drift."""
 
     rows: int = Field(default=100, ge=1)
@@ -32,7 +32,7 @@ class Looking(Settings):
 
 def drift(
     labels: Annotated[Path, typer.Argument(help="A folder that `label` wrote.")],
-    looking: Annotated[Looking, Flags("Comparing")],
+    looking: Annotated[DriftOptions, Flags("Comparing")],
     asking: Annotated[Asking, Flags(omit=("engine", "address", "gpus", "workers"))],
     plan: options.PlanOption = False,
     as_json: options.JsonOption = False,

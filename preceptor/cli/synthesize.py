@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from preceptor.asking.stages import AskJob
-    from preceptor.prompts.recipes import Cell
+    from preceptor.prompts.recipes import CellToFill
     from preceptor.prompts.records import Prompt
     from preceptor.workbench.synthesis import AskRound, RoundReplies, Synthesis, SynthesisFigures
 
@@ -126,7 +126,7 @@ def _nothing(model: str, found: SynthesisFigures) -> str:
 
 def _cells(
     constitution: str | None, known: Iterable[Prompt], labels: Path | None, tags: list[str]
-) -> dict[Cell, int]:
+) -> dict[CellToFill, int]:
     if constitution is None:
         return {}
     from preceptor.constitution.files import load

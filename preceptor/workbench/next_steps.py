@@ -6,7 +6,6 @@ plan, which tells it.
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from collections import Counter
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple, TypedDict
 
 from preceptor.constitution.errors import ConstitutionError, UserError
 from preceptor.constitution.files import load, shipped
+from preceptor.constitution.foreign import json_in
 from preceptor.constitution.lint import lint
 from preceptor.constitution.principle import Constitution
 from preceptor.judge.dataset.coverage import ALL, coverage
@@ -106,8 +106,8 @@ def _files(root: Path) -> Iterator[Path]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        value = json_in(path)
+    except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
 

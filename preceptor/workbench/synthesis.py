@@ -20,7 +20,7 @@ from preceptor.prompts.admission import Admission
 from preceptor.prompts.recipes import (
     NEEDS,
     TOPICS,
-    Cell,
+    CellToFill,
     RecipeAsk,
     RecipeInput,
     SynthesisWay,
@@ -77,7 +77,7 @@ class Synthesis:
         self,
         settings: SynthesisSettings,
         given: RecipeInput,
-        cells: Mapping[Cell, int],
+        cells: Mapping[CellToFill, int],
         gate: Admission,
         take: Callable[[Prompt], None],
     ) -> None:
@@ -95,7 +95,7 @@ class Synthesis:
                 )
         self._given = given._replace(topics=settings.topic or TOPICS)
         self._before = dict(cells)
-        self._new: Counter[Cell] = Counter()
+        self._new: Counter[CellToFill] = Counter()
         self._gate = gate
         self._take = take
         self._calls = self._written = self._unusable = 0
@@ -108,10 +108,10 @@ class Synthesis:
         """Prompts taken so far."""
         return self._by_way.total()
 
-    def asks(self, calls: int) -> list[tuple[RecipeAsk, Cell | None]]:
+    def asks(self, calls: int) -> list[tuple[RecipeAsk, CellToFill | None]]:
         """The next so many asks, each way in its turn, `taxonomy` at the emptiest cell first."""
-        awaited: Counter[Cell] = Counter()
-        made: list[tuple[RecipeAsk, Cell | None]] = []
+        awaited: Counter[CellToFill] = Counter()
+        made: list[tuple[RecipeAsk, CellToFill | None]] = []
         for number in range(self._calls, self._calls + calls):
             way, cell = self.ways[number % len(self.ways)], None
             if way == "taxonomy":
@@ -124,7 +124,7 @@ class Synthesis:
             made.append((ask_for(way, self._given, cell, turn, settings.seed, settings.at_once), cell))
         return made
 
-    def _emptiest(self, awaited: Mapping[Cell, int]) -> Cell | None:
+    def _emptiest(self, awaited: Mapping[CellToFill, int]) -> CellToFill | None:
         """None: all are full."""
         have = {cell: count + self._new[cell] for cell, count in self._before.items()}
         open_ones = [cell for cell, count in have.items() if count < self.settings.per_cell]
@@ -161,7 +161,7 @@ class Synthesis:
             if self.new - before < self.settings.least * self.settings.at_once * len(round_of):
                 return self._figures("too few of the last round were new"), None
 
-    def _read(self, ask: RecipeAsk, cell: Cell | None, reply: Response, model: str) -> None:
+    def _read(self, ask: RecipeAsk, cell: CellToFill | None, reply: Response, model: str) -> None:
         if reply.status not in ("ok", "truncated"):
             self._unusable += 1
             return
@@ -202,7 +202,7 @@ class Synthesis:
         }
 
 
-def _default(given: RecipeInput, cells: Mapping[Cell, int]) -> tuple[SynthesisWay, ...]:
+def _default(given: RecipeInput, cells: Mapping[CellToFill, int]) -> tuple[SynthesisWay, ...]:
     """Raises UserError where there is nothing to draw from."""
     if cells:
         return ("taxonomy",)
@@ -222,26 +222,26 @@ def asking_prompt(text: str) -> Prompt:
 
 def cells_of(
     constitution: Constitution, prompts: Iterable[Prompt], labels: Iterable[Label] | None, tags: Sequence[str]
-) -> dict[Cell, int]:
+) -> dict[CellToFill, int]:
     """Tags by principles, with the prompts that each has; with labels, the pairs that the principle told apart.
 
     tags: those that count beside the ones that prompts or principles have; with no tag at all, a cell a principle.
     """
     found = coverage(constitution, prompts, labels)["cells"]
     texts = {one.id: one.text for one in constitution.principles}
-    cells: dict[Cell, int] = {}
+    cells: dict[CellToFill, int] = {}
     for cell in found:
         if cell["tag"] not in (ALL, ""):
             count = cell["prompts"] if cell["told_apart"] is None else cell["told_apart"]
-            cells[Cell(cell["tag"], cell["principle"], texts[cell["principle"]])] = count
+            cells[CellToFill(cell["tag"], cell["principle"], texts[cell["principle"]])] = count
     for principle in constitution.principles:
         for tag in tags:
             if principle.applies((tag,)):
-                cells.setdefault(Cell(tag, principle.id, principle.text), 0)
+                cells.setdefault(CellToFill(tag, principle.id, principle.text), 0)
     if cells:
         return cells
     return {
-        Cell("", cell["principle"], texts[cell["principle"]]): cell["prompts"]
+        CellToFill("", cell["principle"], texts[cell["principle"]]): cell["prompts"]
         for cell in found
         if cell["tag"] == ALL
     }

@@ -37,6 +37,8 @@ ALLOWED = {
     "preceptor/serve/jobs/batch_run.py",  # lines that this process has written
     "preceptor/serve/jobs/batches.py",  # the server's own count
     "preceptor/serve/jobs/store.py",  # rows of the server's own database
+    "preceptor/serve/pages/label_index.py",  # rows of the server's own index
+    "preceptor/serve/pages/opinion_store.py",  # rows of the server's own database
 }
 BROKEN = {
     "deep": "[" * 100_000,

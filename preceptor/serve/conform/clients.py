@@ -13,6 +13,7 @@ from typing import Any
 
 from preceptor import client
 from preceptor.constitution.errors import UserError
+from preceptor.constitution.foreign import json_of
 
 Ask = Callable[[Sequence[str], Sequence[str]], Awaitable[list[Any]]]
 """Prompts, replies -> what the trainer would take for their rewards."""
@@ -70,7 +71,7 @@ def _control(url: str) -> Ask:
         sent = urllib.request.Request(f"{url}/v1/reward", body.encode(), headers)
         try:
             with urllib.request.urlopen(sent, timeout=60) as answer:
-                items = json.load(answer)["items"]
+                items = json_of(answer.read())["items"]
             return [float(items[number]["reward"] or 0.0) for number in range(len(replies))]
         except Exception:
             return [0.0] * len(replies)

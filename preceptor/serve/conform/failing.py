@@ -15,6 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from preceptor.constitution.foreign import json_of
+
 LATE_S = 0.3
 """How late a late answer comes."""
 GOOD = "a good reply"
@@ -111,7 +113,7 @@ class FailingServer:
 
             def do_POST(self) -> None:
                 """Rewards, or what comes instead."""
-                sent = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))))
+                sent = json_of(self.rfile.read(int(self.headers.get("content-length", 0))))
                 made = outer.answer(sent["items"])
                 time.sleep(made.wait_s)
                 body = made.body.encode()

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Form, Request, Response, UploadFile
 from fastapi.responses import FileResponse, RedirectResponse
 from pydantic import ValidationError
 
+from preceptor.constitution.foreign import json_of
 from preceptor.prompts.pool import shipped_pools
 from preceptor.prompts.shown import CSP as REPORT_CSP
 from preceptor.run.files import REPORT
@@ -82,8 +83,8 @@ def create(
     body: dict[str, Any] = {"kind": kind, **{name: value for name, value in given.items() if value.strip()}}
     if settings.strip():
         try:
-            body["settings"] = json.loads(settings)
-        except (ValueError, RecursionError) as error:
+            body["settings"] = json_of(settings)
+        except ValueError as error:
             raise Problem(422, "invalid_request", f"settings: no JSON ({error})") from None
     try:
         asked = AskedJob.model_validate(body)

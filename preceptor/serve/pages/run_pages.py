@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
 
+from preceptor.constitution.foreign import json_in
 from preceptor.judge.ledger import queries
 from preceptor.judge.ledger.location import reading
 from preceptor.run.files import REPORT, SUMMARY
@@ -122,7 +122,7 @@ def _folder(served: Service, crew: Crew, owner: str | None, name: str) -> Path:
 def _summary(folder: Path) -> dict[str, Any]:
     """Empty where the run has not come so far, or its summary cannot be read."""
     try:
-        found = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        found = json_in(folder / SUMMARY)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from fastapi import Depends, Request, Response
 
+from preceptor.constitution.foreign import json_of
 from preceptor.serve.auth import ANYBODY, Caller, Doorkeeper, require
 from preceptor.serve.jobs.native import READ
 from preceptor.serve.keys import Key, Keyring
@@ -125,7 +126,7 @@ def sign_out(response: Response) -> None:
 def _session(request: Request, keys: Keyring) -> _Session | None:
     body, _, shown = request.cookies.get(COOKIE, "").rpartition(".")
     try:
-        found = _Session(*json.loads(base64.urlsafe_b64decode(f"{body}==")))
+        found = _Session(*json_of(base64.urlsafe_b64decode(f"{body}==")))
         known = keys.in_use(found.key) if found.key else None
         mac = _mac(_secret(_folder(request)), known.sha256 if known else "", body)
         if (

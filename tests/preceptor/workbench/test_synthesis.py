@@ -20,7 +20,7 @@ from preceptor.judge.records import Response
 from preceptor.prompts.admission import Admission
 from preceptor.prompts.near import jaccard, said, shingles
 from preceptor.prompts.pool import read_prompts
-from preceptor.prompts.recipes import NEEDS, Cell, RecipeInput, SynthesisWay, ask_for, read_prompts_in
+from preceptor.prompts.recipes import NEEDS, CellToFill, RecipeInput, SynthesisWay, ask_for, read_prompts_in
 from preceptor.prompts.records import Message, Prompt
 from preceptor.workbench.settings import SynthesisSettings
 from preceptor.workbench.synthesis import (
@@ -46,7 +46,7 @@ def prompt(text: str, *tags: str) -> Prompt:
 SEEDS = [prompt(words(Random(n)), "howto") for n in range(5)]
 HELD = [prompt(words(Random(n + 100))) for n in range(3)]
 GIVEN = RecipeInput(SEEDS, parts_of_documents(["a text " * 500]))
-CELLS = {Cell(tag, name, f"Choose {name}."): 0 for tag in ("x", "y") for name in ("kind", "brief")}
+CELLS = {CellToFill(tag, name, f"Choose {name}."): 0 for tag in ("x", "y") for name in ("kind", "brief")}
 SPOILT = (
     SEEDS[0].messages[-1].content,
     HELD[0].messages[-1].content,
@@ -133,7 +133,7 @@ def test_cells_come_of_coverage() -> None:
     rules = load("helpful-harmless")
     found = cells_of(rules, [prompt("a b c", "red"), prompt("d e f", "red", "blue")], None, ["green"])
     one = rules.principles[0]
-    assert [found[Cell(tag, one.id, one.text)] for tag in ("red", "blue", "green")] == [2, 1, 0]
+    assert [found[CellToFill(tag, one.id, one.text)] for tag in ("red", "blue", "green")] == [2, 1, 0]
     assert {cell.tag for cell in cells_of(rules, [prompt("a b c")], None, [])} == {""}
 
 
