@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
+from preceptor.constitution.errors import UserError
 from preceptor.constitution.foreign import json_in
+from preceptor.constitution.principle import Constitution
 from preceptor.judge.dataset.card import RELIABILITY
 from preceptor.judge.dataset.manifest import FileFacts, LabelManifest
 from preceptor.judge.records import DriftLook, Label, Preference, Ranking
@@ -123,12 +127,31 @@ class LabelFolder(NamedTuple):
             found: LabelManifest = json_in(self.manifest)
         except (OSError, ValueError):
             return None
-        return found if isinstance(found, Mapping) and found.get("command") == "label" else None
+        return found if _is_of_label(found) else None
 
     def facts(self) -> dict[str, FileFacts]:
         """Size and hash of every file that is there, by which the folder is verified."""
         there = (name for name in FILES if (self.path / name).exists())
         return {name: file_facts(self.path / name) for name in there}
+
+
+def _is_of_label(found: Any) -> bool:
+    """Whether it holds what readers of a label folder go by."""
+    return (
+        isinstance(found, Mapping)
+        and found.get("command") == "label"
+        and all(isinstance(found.get(name), Mapping) for name in ("settings", "constitution_content"))
+    )
+
+
+def constitution_of(manifest: LabelManifest, path: Path) -> Constitution:
+    """The constitution by which a folder was labelled. Raises UserError where its manifest holds none that can be."""
+    try:
+        return Constitution.model_validate(manifest["constitution_content"])
+    except ValidationError as exc:
+        raise UserError(
+            f"{path}: the constitution in its manifest cannot be read ({exc.errors()[0]['msg']}); label anew"
+        ) from exc
 
 
 def _rows(path: Path) -> Iterator[Label]:

@@ -40,6 +40,10 @@ def mcp(
         raise UserError(
             "--config and --url do not go together: the service at --url has its own configuration"
         )
+    if url is not None:
+        from preceptor.judge.models.http.address import checked
+
+        checked(url, "--url")
     from preceptor.doctor import need_agents
 
     need_agents()

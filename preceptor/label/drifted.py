@@ -10,12 +10,11 @@ from typing import NamedTuple
 
 from preceptor.asking.stages import AskingResult
 from preceptor.constitution.errors import UserError
-from preceptor.constitution.principle import Constitution
 from preceptor.judge.asking import prices
 from preceptor.judge.audit.certificate import step_of
 from preceptor.judge.audit.drift import TOLERANCE, compared, verdict
 from preceptor.judge.dataset.card import drifted
-from preceptor.judge.dataset.label_folder import DRIFT, FILES, LabelFolder, file_facts
+from preceptor.judge.dataset.label_folder import DRIFT, FILES, LabelFolder, constitution_of, file_facts
 from preceptor.judge.dataset.manifest import LabelManifest
 from preceptor.judge.figures import ChangedFigures
 from preceptor.judge.records import DriftLook, Label, Pair
@@ -71,7 +70,7 @@ def watched(path: Path, asking: Asking, rows: int, tolerance: float | None) -> W
             f"{path} holds no labels with their manifest; wanted a folder that `preceptor label` has finished"
         )
     looks = folder.read_drift()
-    job = _job(manifest, asking)
+    job = _job(manifest, path, asking)
     known = {name: Price.model_validate(price) for name, price in manifest.get("prices", {}).items()}
     asking = asking.model_copy(update={"prices": known | dict(asking.prices)})
     asked = [label for label in folder.read_labels() if step_of(label) < len(job.panels) and _asked(label)]
@@ -81,8 +80,8 @@ def watched(path: Path, asking: Asking, rows: int, tolerance: float | None) -> W
     return Watched(folder, manifest, job, asking, looks, _tolerance(manifest, looks, tolerance), drawn)
 
 
-def _job(manifest: LabelManifest, asking: Asking) -> Job:
-    job = job_of_folder(manifest, Constitution.model_validate(manifest["constitution_content"]))
+def _job(manifest: LabelManifest, path: Path, asking: Asking) -> Job:
+    job = job_of_folder(manifest, constitution_of(manifest, path))
     if job.combine == DAWID_SKENE:
         raise UserError(
             "these labels come of --combine dawid-skene, which looks at all rows together; look at labels by mean or "

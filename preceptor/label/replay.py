@@ -14,7 +14,7 @@ from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution, Principle
 from preceptor.judge.aggregate import winner
 from preceptor.judge.compare import subject
-from preceptor.judge.dataset.label_folder import LabelFolder
+from preceptor.judge.dataset.label_folder import LabelFolder, constitution_of
 from preceptor.judge.dataset.manifest import LabelManifest
 from preceptor.judge.dataset.publish import LabelRun, publish
 from preceptor.judge.groupings import GROUPINGS, Drawing
@@ -231,7 +231,7 @@ def open_replay(path: Path) -> Replay:
         raise UserError(
             f"{path} ranks groups, and which replies met may depend on the labels; wanted labels of pairs"
         )
-    constitution = Constitution.model_validate(manifest["constitution_content"])
+    constitution = constitution_of(manifest, path)
     return Replay(folder, manifest, job_of_folder(manifest, constitution))
 
 

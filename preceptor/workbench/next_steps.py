@@ -19,7 +19,7 @@ from preceptor.constitution.foreign import json_in
 from preceptor.constitution.lint import lint
 from preceptor.constitution.principle import Constitution
 from preceptor.judge.dataset.coverage import ALL, coverage
-from preceptor.judge.dataset.label_folder import LabelFolder
+from preceptor.judge.dataset.label_folder import LabelFolder, constitution_of
 from preceptor.judge.dataset.manifest import LabelManifest
 from preceptor.judge.records import Label
 from preceptor.settings import CHECKS, in_this_process
@@ -225,7 +225,7 @@ def _asked_again(
 def _principles(
     folder: Path, manifest: LabelManifest, labels: list[Label], source: str, rules: str | None
 ) -> Iterator[NextStep]:
-    constitution = Constitution.model_validate(manifest["constitution_content"])
+    constitution = constitution_of(manifest, folder)
     prompts = {label.prompt.id: label.prompt for label in labels}
     found = coverage(constitution, prompts.values(), labels)
     idle = [cell for cell in found["cells"] if cell["tag"] == ALL and cell["judged"] and not cell["decided"]]

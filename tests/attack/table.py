@@ -258,6 +258,7 @@ def table() -> list[Case]:
         *_ledgers(),
         *_prices(),
         *_serving(),
+        *_workbench(),
     ]
 
 
@@ -318,6 +319,25 @@ def _serving() -> Iterator[Case]:
         yield _case(f"serve: {words}", f"serve --config serve.yaml {words}")
     for place in ("http://x", "postgresql://127.0.0.1:9/x", "sqlite:///", "pairs.jsonl", "folder", ""):
         yield _case(f"work: {place!r}", "work --data jobs --until-idle --database", place)
+
+
+def _workbench() -> Iterator[Case]:
+    """Agents, reward clients, rubrics, people's tools, drift, and what to do next."""
+    runs = [f"run-{name}.yaml" for name in RUNS]
+    for name in [*runs, "gone.yaml", "folder", "/dev/zero"]:
+        yield _case(f"mcp: {name!r}", "mcp --config", name)
+    for words in ("--url notaurl", "--url ftp://x", "--port 70000", "--port x"):
+        yield _case(f"mcp: {words}", f"mcp {words}")
+    for client in ("nobody", "nomodule:function", "json:nothing", "json:", ":x", ""):
+        yield _case(f"conform: {client!r}", "conform", client)
+    for name in ("gone", "pairs.jsonl", "/dev/null"):
+        yield _case(f"next: {name!r}", "next", name)
+    for name in [*ROWS, "gone.toml", "folder", "/dev/null/x"]:
+        yield _case(f"rubric: {name!r}", f"rubric convert {name} out.yaml")
+        yield _case(f"people: import {name!r}", f"people import {name} folder --out out.jsonl")
+    for name in [*(f"folder-{name}" for name in MANIFESTS), "folder", "gone", "pairs.jsonl"]:
+        yield _case(f"people: export {name!r}", f"people export {name} --to argilla --out out.json")
+        yield _case(f"drift: {name!r}", f"drift {name}")
 
 
 def _constitutions() -> Iterator[Case]:

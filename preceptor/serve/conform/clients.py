@@ -104,7 +104,7 @@ def client_named(name: str) -> MakeClient:
         )
     try:
         make = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:  # the last: an empty name
         raise UserError(f"{name}: cannot be imported ({error}); wanted MODULE:FUNCTION") from error
     return lambda url: _called(make(url))
 
