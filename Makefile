@@ -39,6 +39,8 @@ attack: $(VENV)/.dev  ## the table of bad inputs over all commands: one message 
 fuzz: $(VENV)/.dev  ## the tests by property on examples that no run before has drawn; a failure prints the one to keep
 	EXAMPLES=fresh $(BIN)/python -m pytest $(PARALLEL) -m "not slow and not real and not ray" tests/test_fuzzing.py \
 		tests/test_linear_patterns.py tests/test_one_door_out.py tests/constitution tests/prompts tests/judge
+	$(PIP) --editable '.[fuzz]'
+	$(BIN)/python -m tests.fuzz_bytes
 
 simulate: $(VENV)/.dev  ## 10,000 seeds of whole runs in virtual time, every order of two workers, 30 planted faults
 	$(BIN)/python -m tests.simulation --seeds 10000
