@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from preceptor.cli.app import main
 from tests.attack.table import Case, write_files
 
-LONGEST_S = 120
+LONGEST_S = 600
 """A case that takes longer hangs."""
 LONGEST_MESSAGE = 6000
 KEPT = frozenset({".preceptor"})
