@@ -42,8 +42,6 @@ HARMLESS = frozenset(
         "deployment",
         "deployment-id",
         "deployment_id",
-    }
-    | {
         "model",
         "model-version",
         "model_version",
@@ -53,8 +51,6 @@ HARMLESS = frozenset(
         "location",
         "project",
         "beta",
-    }
-    | {
         "format",
         "stream",
         "timeout",

@@ -17,6 +17,7 @@ from tests.shapes import check_shapes
 
 check_shapes()  # before anything of the package is imported
 
+from preceptor.prompts import secrets  # noqa: E402
 from tests.judge import postgres  # noqa: E402
 from tests.servers.llm import LLMServer, serve  # noqa: E402
 
@@ -52,6 +53,8 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    # a process is one command's: what one test gave as a password is a word of another's texts
+    monkeypatch.setattr(secrets, "_kept", set())
     monkeypatch.chdir(work)
 
 

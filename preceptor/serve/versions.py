@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -17,7 +15,7 @@ from preceptor.constitution.errors import ConstitutionError, FileFault
 from preceptor.constitution.files import load_text, shipped
 from preceptor.constitution.principle import Constitution
 from preceptor.constitution.reading import read
-from preceptor.judge.ledger.location import ledger_error, open_engines
+from preceptor.serve.tables import ServiceTables
 
 METADATA = sql.MetaData()
 VERSIONS = sql.Table(
@@ -30,8 +28,6 @@ VERSIONS = sql.Table(
     sql.Column("reason", sql.Text, nullable=False),
     sql.Column("at", sql.Float(53), nullable=False),
 )
-_MAKING = 5_246_731_913
-"""PostgreSQL's advisory lock, so that two processes do not make the table at once."""
 FIRST = "as the configuration had it"
 """Reason of the version that is kept of what stood there before the first change."""
 ResultT = TypeVar("ResultT")
@@ -66,10 +62,8 @@ class Versions:
 
     def __init__(self, database: str, folder: Path) -> None:
         """folder: where the latest versions lie as files, for whatever reads a constitution. Raises LedgerError."""
-        self._engines = open_engines(database)
+        self._tables = ServiceTables(database, METADATA)
         self._folder = folder.absolute()
-        self._lock = threading.Lock()
-        self._do(self._make)
 
     def add(self, name: str, before: str | None, text: str, key: str, reason: str) -> Version:
         """Save another version. before: the text that it changes; None: there is none of this name yet.
@@ -91,15 +85,18 @@ class Versions:
             connection.execute(VERSIONS.insert().values(made._asdict()))
             return made
 
-        try:
-            return self._do(save)
-        except sql.exc.IntegrityError as error:  # of two servers, the other was quicker
-            raise OtherSavedError from error
+        def save_first(connection: Connection) -> Version:
+            try:
+                return save(connection)
+            except sql.exc.IntegrityError as error:  # of two servers, the other was quicker
+                raise OtherSavedError from error
+
+        return self._tables.write(save_first)
 
     def of(self, name: str) -> list[Version]:
         """Every version of a constitution, the latest first."""
         wanted = sql.select(VERSIONS).where(VERSIONS.c.name == name).order_by(VERSIONS.c.number.desc())
-        return [Version(*row) for row in self._see(lambda connection: connection.execute(wanted).all())]
+        return [Version(*row) for row in self._tables.rows(wanted)]
 
     def latest(self) -> list[Version]:
         """The latest of each name."""
@@ -108,7 +105,7 @@ class Versions:
         wanted = sql.select(VERSIONS).join(
             newest, sql.and_(VERSIONS.c.name == newest.c.name, VERSIONS.c.number == newest.c.number)
         )
-        return [Version(*row) for row in self._see(lambda connection: connection.execute(wanted).all())]
+        return [Version(*row) for row in self._tables.rows(wanted)]
 
     def sources(self) -> dict[str, str]:
         """Name -> the file of its latest version."""
@@ -116,8 +113,7 @@ class Versions:
 
     def close(self) -> None:
         """Let go of the database."""
-        self._engines.writer.dispose()
-        self._engines.reader.dispose()
+        self._tables.close()
 
     def _file(self, version: Version) -> Path:
         """Named by its content and alone in its folder, so that `extends` reaches nothing."""
@@ -126,27 +122,6 @@ class Versions:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, version.text)
         return path
-
-    def _do(self, work: Callable[[Connection], ResultT]) -> ResultT:
-        try:
-            with self._lock, self._engines.writer.begin() as connection:
-                return work(connection)
-        except sql.exc.IntegrityError:
-            raise
-        except sql.exc.SQLAlchemyError as error:
-            raise ledger_error(self._engines.place, error) from error
-
-    def _see(self, work: Callable[[Connection], ResultT]) -> ResultT:
-        try:
-            with self._lock, self._engines.reader.begin() as connection:
-                return work(connection)
-        except sql.exc.SQLAlchemyError as error:
-            raise ledger_error(self._engines.place, error) from error
-
-    def _make(self, connection: Connection) -> None:
-        if self._engines.place.path is None:
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MAKING})")
-        METADATA.create_all(connection)
 
 
 def etag_of(text: str) -> str:

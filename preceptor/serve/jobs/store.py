@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -24,11 +23,11 @@ from sqlalchemy.engine import Connection
 from preceptor.constitution.errors import UserError
 from preceptor.judge.clock import SYSTEM, Clock
 from preceptor.judge.ledger.ledger import LEASE_S
-from preceptor.judge.ledger.location import ledger_error, open_engines
 from preceptor.judge.ledger.owner import is_gone
 from preceptor.prompts.records import canonical_json
 from preceptor.prompts.secrets import redacted
 from preceptor.serve.keys import left_of, spend
+from preceptor.serve.tables import ServiceTables
 
 METADATA = sql.MetaData()
 FILES = sql.Table(
@@ -89,8 +88,6 @@ CREATIONS = sql.Table(
     sql.Column("at", sql.Float(53), nullable=False),
 )
 
-_MAKING = 5_246_731_912
-"""PostgreSQL's advisory lock, so that two processes do not make the tables at once."""
 KEPT_S = 24 * 3600.0
 """How long an idempotency key is remembered."""
 DOING_S = 60.0
@@ -199,18 +196,13 @@ class JobStore:
         self.database = database
         self.data = data
         self._clock = clock
-        self._engines = open_engines(database)
-        self._lock = threading.Lock()
-        self._reading = threading.Lock()
-        self._server = self._engines.place.path is None
+        self._tables = ServiceTables(database, METADATA)
         for folder in (data / "files", data / "jobs"):
             folder.mkdir(parents=True, exist_ok=True)
-        self._do(self._make)
 
     def close(self) -> None:
         """Let go of the database."""
-        self._engines.writer.dispose()
-        self._engines.reader.dispose()
+        self._tables.close()
 
     # Files
 
@@ -233,12 +225,12 @@ class JobStore:
             connection.execute(FILES.insert().values(made._asdict()))
             return made
 
-        return self._do(add)
+        return self._tables.write(add)
 
     def file(self, name: str, owner: str | None = None) -> StoredFile | None:
         """A file by its id; None where there is none, or it is another's."""
         wanted = sql.select(FILES).where(FILES.c.id == name)
-        rows = self._see(lambda connection: connection.execute(wanted).all())
+        rows = self._tables.read(lambda connection: connection.execute(wanted).all())
         return next((StoredFile(*row) for row in rows if owner in (None, row.owner)), None)
 
     def files(self, owner: str | None, job: str | None = None) -> list[StoredFile]:
@@ -249,7 +241,9 @@ class JobStore:
         wanted = wanted.where(FILES.c.purpose != INTERNAL)
         if owner is not None:
             wanted = wanted.where(FILES.c.owner == owner)
-        return [StoredFile(*row) for row in self._see(lambda connection: connection.execute(wanted).all())]
+        return [
+            StoredFile(*row) for row in self._tables.read(lambda connection: connection.execute(wanted).all())
+        ]
 
     def path_of(self, file: StoredFile) -> Path:
         """Where its bytes lie."""
@@ -265,7 +259,7 @@ class JobStore:
                     raise WrongStatus(f"{file.id} is read by {job}, which has not ended; cancel that first")
             connection.execute(FILES.delete().where(FILES.c.id == file.id))
 
-        self._do(delete)
+        self._tables.write(delete)
         self.path_of(file).unlink(missing_ok=True)
 
     # Jobs
@@ -281,7 +275,7 @@ class JobStore:
             yield done
             return
         hashed = hashlib.sha256(canonical_json(body).encode()).hexdigest()
-        before = self._do(partial(self._claim_key, owner=owner, key=key, body=hashed))
+        before = self._tables.write(partial(self._claim_key, owner=owner, key=key, body=hashed))
         if before is not None:
             done.made = self.job(before)
             yield done
@@ -291,7 +285,7 @@ class JobStore:
         finally:
             # without a job there is nothing to replay: the same key may try again
             kept = None if done.made is None else done.made.id
-            self._do(partial(self._settle_key, owner=owner, key=key, job=kept))
+            self._tables.write(partial(self._settle_key, owner=owner, key=key, job=kept))
 
     def add_job(
         self,
@@ -328,20 +322,20 @@ class JobStore:
                 self._tell(connection, name, f"the job has failed: {problem}", "error")
             return name
 
-        made = self.job(self._do(add))
+        made = self.job(self._tables.write(add))
         assert made is not None
         return made
 
     def job(self, name: str, owner: str | None = None) -> JobRecord | None:
         """A job by its id; None where there is none, or it is another's."""
         wanted = sql.select(JOBS).where(JOBS.c.id == name)
-        rows = self._see(lambda connection: connection.execute(wanted).all())
+        rows = self._tables.read(lambda connection: connection.execute(wanted).all())
         return next((_job(row) for row in rows if owner in (None, row.owner)), None)
 
     def any_open(self) -> bool:
         """Whether a job waits or runs."""
         wanted = sql.select(JOBS.c.id).where(JOBS.c.status.in_(OPEN)).limit(1)
-        return self._see(lambda connection: connection.execute(wanted).first()) is not None
+        return self._tables.read(lambda connection: connection.execute(wanted).first()) is not None
 
     def jobs(
         self, owner: str | None, family: str, limit: int, after: JobRecord | None = None
@@ -352,7 +346,7 @@ class JobStore:
             wanted = wanted.where(JOBS.c.owner == owner)
         if after is not None:
             wanted = wanted.where(JOBS.c.number < after.number)
-        return [_job(row) for row in self._see(lambda connection: connection.execute(wanted).all())]
+        return [_job(row) for row in self._tables.read(lambda connection: connection.execute(wanted).all())]
 
     def cancel(self, name: str) -> None:
         """Have a job end; one that has ended stays as it is."""
@@ -365,7 +359,7 @@ class JobStore:
             elif status == "running":
                 self._set(connection, name, status="cancelling", wish="cancel")
 
-        self._do(end)
+        self._tables.write(end)
 
     def pause(self, name: str) -> None:
         """Have a job wait; what it has done is kept. Raises WrongStatus for one that has ended."""
@@ -380,7 +374,7 @@ class JobStore:
             elif status != "paused":
                 raise WrongStatus(f"{name} is {status}, and cannot be paused")
 
-        self._do(wait)
+        self._tables.write(wait)
 
     def resume(self, name: str) -> None:
         """Have a job go on where it stopped, paused or failed. Raises WrongStatus for others that do not run."""
@@ -396,7 +390,7 @@ class JobStore:
             else:
                 raise WrongStatus(f"{name} is {status}, and cannot go on")
 
-        self._do(go_on)
+        self._tables.write(go_on)
 
     def events(self, job: str, after: int = 0, limit: int | None = None) -> list[JobEvent]:
         """What happened to a job since an event, in order."""
@@ -406,7 +400,7 @@ class JobStore:
             .order_by(EVENTS.c.number)
             .limit(limit)
         )
-        rows = self._see(lambda connection: connection.execute(wanted).all())
+        rows = self._tables.read(lambda connection: connection.execute(wanted).all())
         return [JobEvent(**{**row._asdict(), "data": json.loads(row.data)}) for row in rows]
 
     # A worker's side
@@ -417,7 +411,7 @@ class JobStore:
         def lease(connection: Connection) -> str | None:
             now_s = self._now(connection)
             wanted = sql.select(JOBS).where(JOBS.c.status.in_(OPEN)).order_by(JOBS.c.number)
-            if self._server:
+            if self._tables.on_server:
                 wanted = wanted.with_for_update(skip_locked=True)
             for row in connection.execute(wanted):
                 held = row.status != "queued" and row.leased_until >= now_s and not is_gone(row.worker)
@@ -433,7 +427,7 @@ class JobStore:
                 return str(row.id)
             return None
 
-        name = self._do(lease)
+        name = self._tables.write(lease)
         return None if name is None else self.job(name)
 
     def renew(self, name: str, worker: str) -> str | None:
@@ -446,18 +440,18 @@ class JobStore:
                 return None
             return str(connection.execute(sql.select(JOBS.c.wish).where(mine)).scalar_one())
 
-        return self._do(keep)
+        return self._tables.write(keep)
 
     def wish(self, name: str) -> str:
         """What is wished of a job that runs."""
         wanted = sql.select(JOBS.c.wish).where(JOBS.c.id == name)
-        return str(self._see(lambda connection: connection.execute(wanted).scalar_one()))
+        return str(self._tables.read(lambda connection: connection.execute(wanted).scalar_one()))
 
     def tell(
         self, name: str, message: str, level: str = "info", data: Mapping[str, Any] | None = None
     ) -> None:
         """Add an event; with data, one of metrics."""
-        self._do(partial(self._tell, name=name, message=message, level=level, data=data))
+        self._tables.write(partial(self._tell, name=name, message=message, level=level, data=data))
 
     def give_back(self, name: str, worker: str, *, crashed: bool = False) -> None:
         """Let another worker go on with a job. crashed: its process died of itself, which it may do a few times."""
@@ -470,7 +464,7 @@ class JobStore:
             if connection.execute(JOBS.update().where(mine).values(**values)).rowcount:
                 self._book(connection, name)
 
-        self._do(back)
+        self._tables.write(back)
 
     def stop(
         self, job: JobRecord, worker: str, status: str, results: Mapping[str, Path] = NO_RESULTS
@@ -493,7 +487,7 @@ class JobStore:
                 if results:
                     self._keep(connection, job, results)
 
-        self._do(stopped)
+        self._tables.write(stopped)
 
     def finish(
         self,
@@ -527,32 +521,17 @@ class JobStore:
             words = "the job has succeeded" if problem is None else f"the job has failed: {problem}"
             self._tell(connection, job.id, words, "info" if problem is None else "error")
 
-        self._do(end)
+        self._tables.write(end)
 
     def cost_of(self, name: str) -> float:
         """USD of the job's calls in the ledger, as far as prices are known."""
-        return self._see(partial(_cost, name=name))
+        return self._tables.read(partial(_cost, name=name))
 
     def left_of_key(self, owner: str) -> float | None:
         """USD that a job's key may still spend; None: it has no cap."""
-        return self._see(partial(left_of, identity=owner))
+        return self._tables.read(partial(left_of, identity=owner))
 
     # Inside a transaction
-
-    def _do(self, work: Callable[[Connection], ResultT]) -> ResultT:
-        try:
-            with self._lock, self._engines.writer.begin() as connection:
-                return work(connection)
-        except sql.exc.SQLAlchemyError as exc:
-            raise ledger_error(self._engines.place, exc) from exc
-
-    def _see(self, work: Callable[[Connection], ResultT]) -> ResultT:
-        """What is only read waits for no writer."""
-        try:
-            with self._reading, self._engines.reader.begin() as connection:
-                return work(connection)
-        except sql.exc.SQLAlchemyError as exc:
-            raise ledger_error(self._engines.place, exc) from exc
 
     def _book(self, connection: Connection, name: str) -> None:
         """Put what the job has cost since the last time on its key."""
@@ -580,21 +559,16 @@ class JobStore:
             )
             connection.execute(FILES.insert().values(made._asdict()))
 
-    def _make(self, connection: Connection) -> None:
-        if self._server:
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MAKING})")
-        METADATA.create_all(connection)
-
     def _now(self, connection: Connection) -> float:
         """By the database server's clock, for all machines."""
-        if not self._server:
+        if not self._tables.on_server:
             return self._clock.time()
         told = connection.exec_driver_sql("SELECT EXTRACT(EPOCH FROM clock_timestamp())").scalar_one()
         return float(told)
 
     def _status(self, connection: Connection, name: str) -> str:
         wanted = sql.select(JOBS.c.status).where(JOBS.c.id == name)
-        if self._server:
+        if self._tables.on_server:
             wanted = wanted.with_for_update()
         return str(connection.execute(wanted).scalar_one())
 

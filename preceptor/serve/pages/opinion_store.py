@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import json
 import secrets
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection
 
 from preceptor.judge.clock import SYSTEM, Clock
-from preceptor.judge.ledger.location import ledger_error, open_engines
 from preceptor.judge.records import Label, Letter
+from preceptor.serve.tables import ServiceTables
 
 METADATA = sql.MetaData()
 CORRECTIONS = sql.Table(
@@ -141,16 +140,12 @@ class OpinionStore:
 
     def __init__(self, database: str, clock: Clock = SYSTEM) -> None:
         """Raises LedgerError where the database cannot be used."""
-        self._engines = open_engines(database)
+        self._tables = ServiceTables(database, METADATA)
         self._clock = clock
-        self._lock = threading.Lock()
-        self._server = self._engines.place.path is None
-        self._do(self._make)
 
     def close(self) -> None:
         """Let go of the database."""
-        self._engines.writer.dispose()
-        self._engines.reader.dispose()
+        self._tables.close()
 
     # Corrections
 
@@ -164,14 +159,14 @@ class OpinionStore:
             "author": author,
             "at": self._clock.time(),
         }
-        self._do(lambda connection: connection.execute(CORRECTIONS.insert().values(**row)))
+        self._tables.write(lambda connection: connection.execute(CORRECTIONS.insert().values(**row)))
 
     def corrections(self, labels: str, label: str | None = None) -> list[Correction]:
         """Those of some labels, or of one of them, in the order in which they were made."""
         wanted = sql.select(CORRECTIONS).where(CORRECTIONS.c.labels == labels)
         if label is not None:
             wanted = wanted.where(CORRECTIONS.c.label == label)
-        return [Correction(*row) for row in self._see(wanted.order_by(CORRECTIONS.c.number))]
+        return [Correction(*row) for row in self._tables.rows(wanted.order_by(CORRECTIONS.c.number))]
 
     # Blind checks
 
@@ -215,7 +210,7 @@ class OpinionStore:
             connection.execute(CHECKS.insert().values(**row))
             connection.execute(ITEMS.insert(), rows)
 
-        self._do(add)
+        self._tables.write(add)
         return identity
 
     def checks(self, owner: str | None) -> list[BlindCheck]:
@@ -223,28 +218,28 @@ class OpinionStore:
         wanted = sql.select(CHECKS).order_by(CHECKS.c.created_at.desc(), CHECKS.c.id)
         if owner is not None:
             wanted = wanted.where(sql.or_(CHECKS.c.owner == owner, CHECKS.c.shared))
-        return [_check(row) for row in self._see(wanted)]
+        return [_check(row) for row in self._tables.rows(wanted)]
 
     def check(self, identity: str, owner: str | None) -> BlindCheck | None:
         """One by its id; None where there is none, or it is another's and not shared."""
-        rows = self._see(sql.select(CHECKS).where(CHECKS.c.id == identity))
+        rows = self._tables.rows(sql.select(CHECKS).where(CHECKS.c.id == identity))
         return next((_check(row) for row in rows if owner in (None, row.owner) or row.shared), None)
 
     def items(self, identity: str) -> list[Label]:
         """Its labels by place, from 1."""
         wanted = sql.select(ITEMS.c.label).where(ITEMS.c.check_id == identity).order_by(ITEMS.c.place)
-        return [Label.model_validate_json(row.label) for row in self._see(wanted)]
+        return [Label.model_validate_json(row.label) for row in self._tables.rows(wanted)]
 
     def item(self, identity: str, place: int) -> Label | None:
         """One of them."""
         wanted = sql.select(ITEMS.c.label).where(ITEMS.c.check_id == identity, ITEMS.c.place == place)
-        rows = self._see(wanted)
+        rows = self._tables.rows(wanted)
         return Label.model_validate_json(rows[0].label) if rows else None
 
     def verdicts(self, identity: str) -> list[HumanVerdict]:
         """Those that count, in the order in which they came: skips among them, what was undone is not."""
         wanted = sql.select(VERDICTS).where(VERDICTS.c.check_id == identity, VERDICTS.c.undone_at.is_(None))
-        return [HumanVerdict(*row) for row in self._see(wanted.order_by(VERDICTS.c.number))]
+        return [HumanVerdict(*row) for row in self._tables.rows(wanted.order_by(VERDICTS.c.number))]
 
     def lease(self, check: BlindCheck, person: str, place: int | None = None) -> int | None:
         """The place of the item that this person is to judge next; nobody else is given it beyond the wanted number of
@@ -279,7 +274,7 @@ class OpinionStore:
                     return one
             return None
 
-        return self._do(take)
+        return self._tables.write(take)
 
     def judge(self, check: BlindCheck, place: int, person: str, letter: Letter | None, reason: str) -> str:
         """Keep a person's verdict on an item. Empty, or why it is not kept."""
@@ -318,7 +313,7 @@ class OpinionStore:
             )
             return ""
 
-        return self._do(add)
+        return self._tables.write(add)
 
     def undo(self, check: BlindCheck, person: str) -> int | None:
         """Take the person's last verdict back, and say its place; None: there is none."""
@@ -341,12 +336,14 @@ class OpinionStore:
             connection.execute(undone.values(undone_at=self._clock.time()))
             return int(last.place)
 
-        return self._do(take_back)
+        return self._tables.write(take_back)
 
     def close_check(self, identity: str) -> None:
         """Take no more verdicts; the results are shown from then on."""
         closing = CHECKS.update().where(CHECKS.c.id == identity, CHECKS.c.closed_at.is_(None))
-        self._do(lambda connection: connection.execute(closing.values(closed_at=self._clock.time())))
+        self._tables.write(
+            lambda connection: connection.execute(closing.values(closed_at=self._clock.time()))
+        )
 
     def _take(self, connection: Connection, check: str, place: int, person: str, until: float) -> None:
         mine = sql.and_(LEASES.c.check_id == check, LEASES.c.person == person)
@@ -355,27 +352,8 @@ class OpinionStore:
 
     def _hold(self, connection: Connection, check: str) -> None:
         """SQLite's writer is alone anyway."""
-        if self._server:
+        if self._tables.on_server:
             connection.execute(sql.select(CHECKS.c.id).where(CHECKS.c.id == check).with_for_update())
-
-    def _do(self, work: Callable[[Connection], ResultT]) -> ResultT:
-        try:
-            with self._lock, self._engines.writer.begin() as connection:
-                return work(connection)
-        except sql.exc.SQLAlchemyError as error:
-            raise ledger_error(self._engines.place, error) from error
-
-    def _see(self, wanted: Any) -> Sequence[Any]:
-        try:
-            with self._lock, self._engines.reader.begin() as connection:
-                return connection.execute(wanted).all()
-        except sql.exc.SQLAlchemyError as error:
-            raise ledger_error(self._engines.place, error) from error
-
-    def _make(self, connection: Connection) -> None:
-        if self._server:
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MAKING})")
-        METADATA.create_all(connection)
 
 
 def _check(row: Any) -> BlindCheck:
