@@ -7,11 +7,9 @@ test a step, so that the growth of the number of steps with the length of a text
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterator
 from re import _constants as ops
 from re import _parser as parser
-from types import FrameType
 from typing import Any
 
 TOO_MANY = 400_000
@@ -19,25 +17,6 @@ TOO_MANY = 400_000
 
 class TooManyStepsError(Exception):
     """The pattern takes more steps than anything linear would."""
-
-
-def instructions(call: Callable[[], object]) -> int:
-    """Instructions of Python that a call takes, the calls within it included; what C does is not counted."""
-    count = 0
-
-    def trace(frame: FrameType, event: str, _: object) -> Callable[..., Any]:
-        nonlocal count
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        count += event == "opcode"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        call()
-    finally:
-        sys.settrace(before)
-    return count
 
 
 class Steps:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
 import pkgutil
 import re
-from collections.abc import Callable
-from datetime import UTC, datetime
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
-from preceptor.judge.models import door
-from preceptor.judge.models.http.faults import FaultContext, error_of, fault_of, status_in
-from preceptor.judge.models.http.waits import allowances, stated_s, wait_s
-from preceptor.prompts import thoughts, verdict
-from preceptor.prompts.secrets import redacted, shown_address
-from tests.steps import TOO_MANY, Steps, TooManyStepsError, hostile, instructions
+from preceptor.prompts import verdict
+from tests.counted import FUNCTIONS, PUMPS, SLOW
+from tests.steps import TOO_MANY, Steps, TooManyStepsError, hostile
 
 READERS = (
     "preceptor.constitution.checks",
@@ -32,79 +31,8 @@ READERS = (
     "preceptor.train.evaluation.probes",
 )
 """Packages and modules that read what models, servers and files bring."""
+ROOT = Path(__file__).parent.parent
 SIZE = 32
-NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-MENU = {"a": "Verdict: A", "b": "Verdict: B"}
-GRADES = {str(grade): f"Score: {grade}" for grade in range(1, 11)}
-ASKED = FaultContext("openai", "openai/m", "KEY")
-
-
-def read_refusal(text: str) -> object:
-    body = {"error": {"message": text, "code": text, "retry_after": text, "details": [text]}}
-    return error_of(fault_of(ASKED, status_in(body), body, {"retry-after": text}))
-
-
-FUNCTIONS: dict[str, Callable[[str], object]] = {
-    "a verdict": lambda text: verdict.parse(text, MENU),
-    "a grade": lambda text: verdict.parse(text, GRADES),
-    "thoughts": thoughts.split,
-    "a time": lambda text: stated_s(text, NOON),
-    "a wait": lambda text: wait_s({}, {"retry_after": text}, f"try again in {text}", NOON),
-    "limits": lambda text: allowances(
-        {f"x-ratelimit-{part}-requests": text for part in ("limit", "remaining", "reset")}, NOON
-    ),
-    "a refusal": read_refusal,
-    "a body": lambda text: door.json_of(text.encode()),
-    "a body's text": lambda text: door.json_of(json.dumps({"a": [{"b": text}]}).encode()),
-    "many texts": lambda text: door.texts_of([{"text": part} for part in text]),
-    "sound": door.sound,
-    "secrets": redacted,
-    "an address": lambda text: shown_address(f"http://x/{text}?{text}"),
-}
-"""What reads foreign text, whatever patterns and loops it has within."""
-PUMPS = (
-    *(
-        "\\boxed{",
-        "\\text{",
-        "Verdict:",
-        "Verdict: A\n",
-        "Verdict: A or ",
-        "Verdict\n",
-        "Score: 7/",
-        "Score: ",
-        "<",
-    ),
-    *(
-        "<think>",
-        "</think>",
-        "<think>a</think>",
-        "```\n",
-        "<|channel|>final",
-        '{"verdict": ',
-        '"',
-        "> ",
-        "- ",
-        "*",
-    ),
-    *(
-        "a1",
-        "1",
-        "1s ",
-        "1.",
-        "[",
-        "{",
-        '{"a":',
-        "[1,",
-        "\n",
-        " ",
-        "try again in 1",
-        "\u200b",
-        "“",
-        "'a",
-        "a=",
-        "a=b&",
-    ),
-)
 
 
 def modules() -> list[ModuleType]:
@@ -178,30 +106,29 @@ def test_the_steps_grow_with_the_length_alone(name: str) -> None:
     assert grown <= 2.5, text
 
 
+@pytest.fixture(scope="module")
+def counted() -> Mapping[str, list[Any]]:
+    """In a process of its own: whatever other tests have hooked into this interpreter would be traced too, and once it
+    hung there for good."""
+    words = [sys.executable, "-m", "tests.counted"]
+    ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True, timeout=900)
+    found: dict[str, list[Any]] = json.loads(ended.stdout)
+    return found
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_function_is_as_long_at_work_as_its_text_is_long(name: str) -> None:
+def test_a_function_is_as_long_at_work_as_its_text_is_long(
+    name: str, counted: Mapping[str, list[Any]]
+) -> None:
     """Instructions are counted, not time: twice the text takes about twice as many."""
-
-    def read(text: str) -> None:
-        with contextlib.suppress(ValueError):
-            FUNCTIONS[name](text)
-
-    read("Verdict: A")  # patterns are built once
-    for start in ("", "Verdict: "):
-        for pump in PUMPS:
-            one, two, four = (
-                instructions(lambda text=start + pump * many: read(text))  # type: ignore[misc]
-                for many in (20, 40, 80)
-            )
-            assert four - two <= 2.6 * max(two - one, 500), (start, pump, one, two, four)
+    assert len(counted[name]) == 2 * len(PUMPS)
+    for start, pump, (one, two, four) in counted[name]:
+        assert four - two <= 2.6 * max(two - one, 500), (start, pump, one, two, four)
 
 
-def test_the_count_tells_a_slow_loop() -> None:
-    def slow(text: str) -> int:
-        return sum(1 for start in range(len(text)) for _ in text[start:])
-
-    one, two, four = (instructions(lambda many=many: slow("a" * many)) for many in (20, 40, 80))  # type: ignore[misc]
-    assert four - two > 3.5 * (two - one)
+def test_the_count_tells_a_slow_loop(counted: Mapping[str, list[Any]]) -> None:
+    for _, _, (one, two, four) in counted[SLOW]:
+        assert four - two > 3.5 * (two - one)
 
 
 @pytest.mark.parametrize(

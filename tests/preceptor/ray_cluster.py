@@ -63,7 +63,7 @@ def two_nodes() -> Iterator[TwoNodes]:
     finally:
         running.stdin.close()
         try:
-            running.wait(600)
+            running.wait(60)  # then it is killed
         except subprocess.TimeoutExpired:
             running.kill()
             running.wait()
