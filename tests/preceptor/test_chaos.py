@@ -17,6 +17,8 @@ pytestmark = pytest.mark.slow
 
 MENDED = ("408", "409", "425", "429", "500", "503", "529", "drop", "badjson", "html", "empty", "truncate")
 """What another try mends."""
+MENDED_ONCE = ("badjson", "empty", "truncate")
+"""What one more try mends, and no second one."""
 FINAL = {"garbage": "unparsed", "refusal": "refused", "400": "failed"}
 """What is the answer for this row, and the row's status then."""
 
@@ -41,7 +43,7 @@ def test_a_third_of_all_requests_fail_and_no_row_is_lost_or_wrong(
     Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     made = {}
     for name, befalls in (("calm", []), ("stormy", faults)):
-        server = start_server(faults=befalls, retry_after="0.02")
+        server = start_server(faults=befalls, once=MENDED_ONCE, retry_after="0.02")
         words = ("label", "pairs.jsonl", "-c", "style", "--reasoning", "--judge", "openai/m", "--out", name)
         ended = preceptor(*words, "--base-url", server.url, "--ledger", f"{name}.db", "--concurrency", 16)
         assert ended.code == 0, ended.err

@@ -99,7 +99,7 @@ def test_killed_at_twenty_points_it_ends_as_an_unbroken_run() -> None:
         assert unbroken.code == 0, unbroken.err
         assert plain.stats()["answered"] == 2000
         port = int(plain.root.rpartition(":")[2])
-    with serve(LLMServer(faults=faults, retry_after="0"), port) as server:
+    with serve(LLMServer(faults=faults, once={"badjson"}, retry_after="0"), port) as server:
         for point in points:
             running = start(server, "killed")
             assert server.wait_for(point), end(running, signal.SIGKILL)

@@ -31,7 +31,7 @@ import math
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
@@ -93,6 +93,7 @@ class LLMServer:
         *,
         recordings: Sequence[Recording] = (),
         faults: Sequence[str] = (),
+        once: Collection[str] = (),
         verdict: str = "Verdict: {letter}",
         latency_s: float = 0.0,
         retry_after: str | Callable[[], str] = "0.05",
@@ -103,13 +104,16 @@ class LLMServer:
         models: Sequence[dict[str, Any]] | None = None,
         page: int = 100,
     ) -> None:
-        """extra: fields of every good answer. models: the list of models, if there is one, of which so many are in one
-        page. verdict: the verdict line. latency_s: before each answer. retry_after: of 429, 503 and 529. reach: number
-        of requests at which `reached` is set. slow_s: what `slow` takes longer. headers: of every answer."""
+        """once: faults of which no request meets a second: it is answered instead. Two in a row end a row, and which
+        request meets which fault is chance. extra: fields of every good answer. models: the list of models, if there
+        is one, of which so many are in one page. verdict: the verdict line. latency_s: before each answer.
+        retry_after: of 429, 503 and 529. reach: number of requests at which `reached` is set. slow_s: what `slow`
+        takes longer. headers: of every answer."""
         if unknown := set(faults) - FAULTS:
             raise ValueError(f"unknown faults {sorted(unknown)}; there are {sorted(FAULTS)}")
         self.recordings = recordings
         self.faults = list(faults)
+        self.once = frozenset(once)
         self.verdict = verdict
         self.latency_s = latency_s
         self.retry_after = retry_after
@@ -127,6 +131,7 @@ class LLMServer:
         self.bodies: list[dict[str, Any]] = []
         self.paths: list[str] = []
         self._answered: Counter[bytes] = Counter()
+        self._met: set[bytes] = set()
         self._running = self._peak = self._tokens_in = self._tokens_out = 0
         self._faulted: Counter[str] = Counter()
 
@@ -161,6 +166,10 @@ class LLMServer:
         if len(self.bodies) == self._reach:
             self.reached.set()
         fault = self.faults[number] if number < len(self.faults) else "ok"
+        if fault in self.once:
+            call = hashlib.sha256(raw).digest()
+            fault = "ok" if call in self._met else fault
+            self._met.add(call)
         if fault != "ok":
             self._faulted[fault] += 1
         await asyncio.sleep(self.latency_s + (self.slow_s if fault == "slow" else 0))
