@@ -2,7 +2,8 @@
 VENV   ?= .venv
 PYTHON ?= python3
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# what is imported is compiled when it is: to compile all of PyTorch takes longer than to install it
+PIP    := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 CODE   := constitution prompts judge train preceptor tests benchmarks examples
 # more than two cores' worth: many tests wait for servers and for processes of their own
 PARALLEL := --numprocesses 3 --dist loadfile

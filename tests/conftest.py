@@ -18,6 +18,7 @@ from tests.shapes import check_shapes
 check_shapes()  # before anything of the package is imported
 
 from preceptor.prompts import secrets  # noqa: E402
+from tests.command_line import preceptor  # noqa: E402, F401
 from tests.judge import postgres  # noqa: E402
 from tests.servers.llm import LLMServer, serve  # noqa: E402
 
