@@ -37,7 +37,10 @@ def wanted() -> set[str]:
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for earlier in ("lib", f"bdist.{sysconfig.get_platform()}"):  # what is left there would be packed again
+        for earlier in (
+            "lib",
+            f"bdist.{sysconfig.get_platform()}",
+        ):  # what is left there would be packed again
             shutil.rmtree(ROOT / "build" / earlier, ignore_errors=True)
         run(sys.executable, "-m", "build", "--wheel", "--outdir", str(folder / "dist"), str(ROOT), cwd=ROOT)
         wheel = next((folder / "dist").glob("*.whl"))
