@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,6 +14,7 @@ from safetensors.torch import load_file
 
 from preceptor.cli.train.launch import _without_ours
 from preceptor.prompts.rows import write_rows
+from tests.jsonl import metrics_of
 from tests.train.tiny import preference
 
 pytestmark = pytest.mark.slow
@@ -28,10 +28,6 @@ def preceptor(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         call, capture_output=True, text=True, check=False, cwd=folder, env=environment, timeout=900
     )
-
-
-def rows(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("stage", ["reward", "dpo"])
@@ -48,7 +44,7 @@ def test_two_processes_make_the_losses_of_one(tiny: Path, tmp_path: Path, stage:
         assert ended.returncode == 0, ended.stderr
         result = json.loads(ended.stdout)
     assert result["rows"]["used"] % 11 == 1
-    one, two = rows(tmp_path / "out1"), rows(tmp_path / "out2")
+    one, two = metrics_of(tmp_path / "out1"), metrics_of(tmp_path / "out2")
     assert len(one) == len(two) > 8
     (
         one[0].pop("accuracy"),
@@ -79,7 +75,7 @@ def test_trls_trainers_make_the_losses_of_one_process_too(tiny: Path, tmp_path: 
         ended = preceptor(tmp_path, *words.split(), "--out", f"out{nproc}", "--nproc", nproc, "--json")
         assert ended.returncode == 0, ended.stderr
         assert json.loads(ended.stdout)["steps"] == 8
-    one, two = rows(tmp_path / "out1"), rows(tmp_path / "out2")
+    one, two = metrics_of(tmp_path / "out1"), metrics_of(tmp_path / "out2")
     assert [row["step"] for row in one] == [row["step"] for row in two] == list(range(1, 9))
     assert max(row["loss"] for row in one) - min(row["loss"] for row in one) > 0.01
     for ours, theirs in zip(one, two, strict=True):
