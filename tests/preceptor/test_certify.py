@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.command_line import Preceptor
 from tests.jsonl import rows_of
-from tests.preceptor.conftest import Preceptor
 from tests.preceptor.resealed import reseal
 from tests.servers.llm import LLMServer
 

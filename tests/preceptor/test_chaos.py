@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.command_line import Preceptor
 from tests.jsonl import rows_of
-from tests.preceptor.conftest import Preceptor
 from tests.servers.llm import LLMServer
 
 pytestmark = pytest.mark.slow

@@ -20,8 +20,8 @@ from preceptor.run import pipeline, rounds
 from preceptor.run.config import RunConfig, load
 from preceptor.run.stages import stages_of
 from preceptor.train.models.adapters import base_of_adapter
+from tests.command_line import Preceptor
 from tests.jsonl import rows_of
-from tests.preceptor.conftest import Preceptor
 from tests.preceptor.resealed import reseal
 
 pytestmark = pytest.mark.slow

@@ -19,8 +19,8 @@ import pytest
 from preceptor.judge.dataset.label_folder import FILES
 from preceptor.prompts.manifest import MANIFEST, SUMS, file_hash
 from preceptor.run.verify import verify
+from tests.command_line import Preceptor
 from tests.jsonl import rows_of
-from tests.preceptor.conftest import Preceptor
 from tests.preceptor.resealed import reseal
 from tests.servers.llm import LLMServer, serve
 
