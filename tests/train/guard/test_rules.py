@@ -67,7 +67,8 @@ BROKEN = {
 def test_the_sternest_rule_that_is_broken_decides(names: set[str]) -> None:
     rules = GuardRules()
     fields = {key: value for name in names for key, value in BROKEN[name].items()}
-    found = judged([look(0), look(10, gold=0.6, gold_ci95=(0.55, 0.65)), look(20, **fields)], rules)
+    top = {"gold": 0.6, "gold_ci95": (0.55, 0.65)}
+    found = judged([look(0), look(10, **top), look(20, **{**top, **fields})], rules)
     actions = [getattr(rules, name).action for name in names]
     assert found.action == max(actions, key=STERNNESS.index, default="off")
     assert len(found.said) == len(names)
