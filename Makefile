@@ -53,8 +53,8 @@ golden: $(VENV)/.dev  ## write the golden files anew; argue the change in the co
 	GOLDEN=write $(BIN)/python -m pytest -q -m golden
 
 docs: $(VENV)/.dev  ## write docs/cli.md and docs/data-formats.md anew from the settings, commands and rows
-	$(BIN)/python -m preceptor.cli.reference > docs/cli.md
-	$(BIN)/python -m preceptor.cli.formats > docs/data-formats.md
+	$(BIN)/python -m preceptor.reference.commands > docs/cli.md
+	$(BIN)/python -m preceptor.reference.formats > docs/data-formats.md
 
 bench-train: $(VENV)/.dev  ## reward model and DPO against TRL, the output layer, what soft labels buy: a quarter of an hour
 	$(BIN)/python benchmarks/train_pairs.py compare

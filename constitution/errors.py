@@ -12,6 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+INTERRUPTED = 130
+"""Exit code of a command that Ctrl-C or SIGTERM stopped; the same command goes on."""
+
 
 class UserError(Exception):
     """Says what came, what was wanted and what to do, in words for the person at the terminal."""

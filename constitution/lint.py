@@ -61,6 +61,10 @@ class Remark(NamedTuple):
     what: str
     todo: str
 
+    def __str__(self) -> str:
+        whose = f"{self.principle}: " if self.principle else ""
+        return f"{self.severity}: {whose}{self.what}; {self.todo}"
+
 
 def lint(
     constitution: Constitution, *, revising: bool = False, known_tags: Collection[str] | None = None

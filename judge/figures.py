@@ -227,7 +227,7 @@ class FurtherFigures(TypedDict, total=False):
     steps: list[PricedStep]
 
 
-class CertifiedSet(TypedDict):
+class CertifiedStepFigures(TypedDict):
     """Which labels of one step's judges gold vouches for, as `judge.records.CertifiedStep` has it."""
 
     judge: str
@@ -257,7 +257,7 @@ class CertifiedFigures(TypedDict):
 
     target: float
     level: float
-    steps: list[CertifiedSet]
+    steps: list[CertifiedStepFigures]
     refused: list[RefusedSet]
 
 

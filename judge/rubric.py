@@ -21,7 +21,7 @@ from preceptor.prompts.records import Record, canonical_json
 
 BINARY = ("no", "yes")
 VETO_BELOW = 0.5
-"""A criterion with a veto is broken where it is met to less than this; one to avoid, where it is met to as much."""
+"""A criterion with a veto is broken below this share of being met; one that is to be avoided, from this share on."""
 
 
 class Criterion(Record):

@@ -6,10 +6,13 @@ import os
 import platform
 from importlib import metadata
 from importlib.util import find_spec
+from pathlib import Path
 from typing import NamedTuple
 
 from preceptor.constitution.errors import UserError
 
+HOME = Path(__file__).resolve().parent.parent
+"""Where our packages lie."""
 LIBRARIES = ("torch", "transformers", "trl", "peft")
 NEEDED = (*LIBRARIES, "accelerate", "datasets", "safetensors")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
@@ -318,3 +319,23 @@ class ProbeSettings(Settings):
     """
     samples: int = Field(default=2, ge=1)
     """Replies to each open prompt; to all others one."""
+
+
+class RatingOptions(Settings):
+    """Scoring by a reward model."""
+
+    reward_model: Path | None = None
+    """Instead of a judge: the folder of a trained reward model."""
+    weight: tuple[str, ...] = ()
+    """With --reward-model per principle: PRINCIPLE=NUMBER, another weight."""
+    disagreement: Path | None = None
+    """With an ensemble: write the pairs most worth a label here, for `label`."""
+    most: int = Field(default=100, gt=0)
+    """Pairs in --disagreement."""
+    batch_size: int = Field(default=16, gt=0)
+    """Replies through a reward model at a time; no score depends on it."""
+
+    def require_none(self) -> None:
+        """Raise UserError for what has no effect on a judge."""
+        if self.weight or self.disagreement:
+            raise UserError("--weight and --disagreement are for --reward-model")

@@ -71,6 +71,13 @@ def files_in(folder: Path) -> Iterator[str]:
                 yield (Path(place) / name).relative_to(folder).as_posix()
 
 
+def source_facts(source: str, set_aside: Mapping[str, int]) -> dict[str, Any]:
+    """What a manifest says about the file of rows that a command read. set_aside: reason -> rows."""
+    path = Path(source)
+    sha256 = file_hash(path) if path.is_file() else ""
+    return {"source": source, "sha256": sha256, "set_aside": dict(set_aside)}
+
+
 def file_hash(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     with path.open("rb") as stream:

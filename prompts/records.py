@@ -24,8 +24,8 @@ def canonical_json(value: Any) -> str:
 
 
 def said_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object of these keys and values, as `object_pairs_hook`. Raises ValueError where one key says two things:
-    JSON would take the last without a word."""
+    """A JSON object of these keys and values, as `object_pairs_hook`. Raises ValueError for a key with two values, of
+    which the standard library would silently take the last."""
     made = dict(pairs)
     if len(made) < len(pairs):
         for key, value in pairs:

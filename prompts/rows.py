@@ -40,7 +40,7 @@ LISTS_OF_ROWS = ("comparisons", "rows", "data", "examples", "records", "instance
 """Keys under which a JSON file keeps its rows where it is an object and no list."""
 LIST_CELLS = frozenset({"messages", "responses", "tags"})
 """Columns of a CSV file that hold lists, spelt as JSON."""
-TALK_CELLS = frozenset({"prompt", "chosen", "rejected"})
+CONVERSATION_CELLS = frozenset({"prompt", "chosen", "rejected"})
 """Columns of a CSV file that hold a text, or a list of messages spelt as JSON."""
 LONGEST_LINE = 2**28
 """Bytes of a line; a longer one is no row but a file without line ends, or a gzip file made to fill the memory."""
@@ -332,7 +332,7 @@ def _csv_rows(name: str) -> Iterator[RawRow | FileFault]:
 
 def _cell(column: str, text: str) -> Any:
     """A cell as it stands. Only columns that hold lists are read as JSON (`["a"]`), tags also with commas alone."""
-    if column in LIST_CELLS | TALK_CELLS and text.startswith("[") and text.endswith("]"):
+    if column in LIST_CELLS | CONVERSATION_CELLS and text.startswith("[") and text.endswith("]"):
         try:
             value = json_of(text, object_pairs_hook=said_once)
             json.dumps(value, ensure_ascii=False).encode()

@@ -68,6 +68,7 @@ FOLDERS = {
         "run",
         "serve",
         "cli",
+        "reference",
         "__main__.py",
     ),
 }

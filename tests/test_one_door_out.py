@@ -40,8 +40,8 @@ DOORS: dict[str, set[str]] = {
     "typer.secho": set(),
     "click.echo": set(),
     "sys.stdout.write": {
-        "preceptor/cli/reference.py",
-        "preceptor/cli/formats.py",  # pages of docs, of our own words
+        "preceptor/reference/commands.py",
+        "preceptor/reference/formats.py",  # pages of docs, of our own words
         "preceptor/serve/jobs/batch_run.py",  # counts, which the server reads
     },
     "sys.stderr.write": TERMINAL | {"preceptor/serve/jobs/batch_run.py"},  # made printable, for a log file

@@ -10,7 +10,6 @@ import math
 import os
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -29,6 +28,7 @@ from preceptor.train.models.base import resolve_model
 from preceptor.train.settings import DpoSettings, SftSettings
 from preceptor.train.sft import train_sft
 from tests.command_line import Preceptor
+from tests.jsonl import rows_of
 
 CACHE = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
 """The user's own, before each test gets a home of its own."""
@@ -91,10 +91,6 @@ def _users_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", CACHE)
 
 
-def rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
 def test_its_template_speaks_for_itself_and_stops_where_it_should() -> None:
     """It adds a system message of its own where a conversation has none, and ends a turn with its end-of-text token."""
     loaded = load("smollm2", str(installed()), Placement(dtype="float32"))
@@ -118,7 +114,7 @@ def test_it_answers_and_judges(preceptor: Preceptor, tmp_path: Path) -> None:
     words = ("respond", tmp_path / "prompts.jsonl", "--model", "smollm2", "--samples", 2, "--max-tokens", 24)
     ended = preceptor(*words, "--temperature", 0, "--out", tmp_path / "responses.jsonl")
     assert ended.code == 0, ended.err
-    assert all("Paris" in row["text"] for row in rows(tmp_path / "responses.jsonl"))
+    assert all("Paris" in row["text"] for row in rows_of(tmp_path / "responses.jsonl"))
     pair = {
         "id": "p",
         "prompt": "What is the capital of France?",
@@ -137,7 +133,7 @@ def test_it_answers_and_judges(preceptor: Preceptor, tmp_path: Path) -> None:
         tmp_path / "labels",
     )
     assert ended.code == 0, ended.err
-    (label,) = rows(tmp_path / "labels" / "labels.jsonl")
+    (label,) = rows_of(tmp_path / "labels" / "labels.jsonl")
     assert len(label["judgements"]) == 2
     for judgement in label["judgements"]:
         assert judgement["model"] == "smollm2"

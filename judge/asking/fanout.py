@@ -161,7 +161,7 @@ class Fanout:
         self._progress = Progress(0, None, 0, 0, 0, 0.0, 0, 0)
         self._asking: dict[str, asyncio.Task[Outcome]] = {}
         self._limiters = {
-            name: self._way(model, (limiters or {}).get(name)) for name, model in models.items()
+            name: self._limiter_for(model, (limiters or {}).get(name)) for name, model in models.items()
         }
         self._shown_at = float("-inf")
         self._tries = {name: self._tries_of(name, model) for name, model in models.items()}
@@ -412,7 +412,7 @@ class Fanout:
         model = self._models[request.model]
         return model.billed_tokens(request) if isinstance(model, KnowsRoom) else billed_tokens(request)
 
-    def _way(self, model: Model, shared: RateLimiter | None) -> RateLimiter:
+    def _limiter_for(self, model: Model, shared: RateLimiter | None) -> RateLimiter:
         return shared or LocalRateLimiter(
             self._width(model), self._pause, self.clock, rpm=self._limits.rpm, tpm=self._limits.tpm
         )

@@ -97,7 +97,7 @@ async def plan(
             tokens = _tokens(one, counts.get(model, {}))
             figures += _figures(one, tokens)
             costs[model] = _costs(model, tokens, prices).plus(costs.get(model, Costs()))
-    lines = (_line(model, figures, costs[model], model not in estimated) for model in sorted(costs))
+    lines = (_plan_line(model, figures, costs[model], model not in estimated) for model in sorted(costs))
     return AskingPlan(rows, tuple(lines))
 
 
@@ -189,6 +189,6 @@ def _stand_in(request: Request) -> Completion:
     return Completion(text=request.key + " mmm" * max(0, request.max_tokens - 8), finish_reason="stop")
 
 
-def _line(model: str, figures: Counter[tuple[str, str]], costs: Costs, counted: bool) -> PlanLine:
+def _plan_line(model: str, figures: Counter[tuple[str, str]], costs: Costs, counted: bool) -> PlanLine:
     counts = [figures[model, what] for what in PlanLine._fields[1:6]]
     return PlanLine._make((model, *counts, *costs, counted))

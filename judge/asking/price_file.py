@@ -103,7 +103,7 @@ def add(path: Path, name: str, fields: Mapping[str, Any], *, replace: bool = Fal
 
 
 class _DaysAreWords(RoundTripConstructor):
-    """YAML's own days as they are written: one that the calendar has not is ours to tell, with its line."""
+    """Days stay texts, so that one which is not in the calendar is a fault with its line, as all others are."""
 
 
 _DaysAreWords.add_constructor("tag:yaml.org,2002:timestamp", RoundTripConstructor.construct_scalar)

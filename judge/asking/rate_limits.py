@@ -213,7 +213,7 @@ class Slot:
     """A request's slot at a rate limiter."""
 
     def __init__(self, limiter: RateLimiter, request: Request) -> None:
-        self._gate = limiter
+        self._limiter = limiter
         self._request = request
         self._inside = False
         self._mark: SentMark | None = None
@@ -239,16 +239,16 @@ class Slot:
     def observe(self, headers: Mapping[str, str]) -> None:
         """Hand the headers of this request's reply to its rate limiter."""
         if self._mark is not None:
-            self._gate.observe(headers, self._mark)
+            self._limiter.observe(headers, self._mark)
 
     async def _acquire(self) -> None:
-        self._mark = await self._gate.enter(self._request)
+        self._mark = await self._limiter.enter(self._request)
         self._inside = True
 
     def _release(self) -> None:
         if self._inside:
             self._inside = False
-            self._gate.leave()
+            self._limiter.leave()
 
 
 def _part(what: str, sent: SentMark) -> float:

@@ -92,7 +92,7 @@ class Tries:
         pause: sleeps, and raises where waiting has become useless.
         """
         self._model = model
-        self._way = limiter
+        self._limiter = limiter
         self._deadline_s = deadline_s
         self._attempts = attempts
         self._pause = pause
@@ -120,19 +120,19 @@ class Tries:
             except (Rejected, Unreadable):
                 self._has_answered = True
                 self._consecutive_failures = 0
-                self._way.answered()
+                self._limiter.answered()
                 raise
             else:
                 self._has_answered = True
                 self._consecutive_failures = 0
-                self._way.answered()
+                self._limiter.answered()
                 return completion
             if isinstance(problem, Unreachable) and tries >= UNREACHABLE_TRIES and not self._has_answered:
                 raise ProviderStopped(str(problem)) from problem
             asked_for_s = problem.retry_after_s if isinstance(problem, Transient) else None
             throttled = isinstance(problem, Throttled | TimeoutError)
             if throttled:
-                self._way.throttled(left_at, asked_for_s)
+                self._limiter.throttled(left_at, asked_for_s)
                 if asked_for_s is not None and asked_for_s > LONGEST_HOLD_S:
                     raise ProviderStopped(
                         f"{problem}; it asks to be left alone for {asked_for_s:.0f} s: run the same command again "

@@ -98,7 +98,7 @@ class Keeper:
         mark: SentMark | None = None
         try:
             if self._stop is None:
-                mark = await self._gate(request.model).enter(request)
+                mark = await self._limiter_for(request.model).enter(request)
                 held.places[request.model] += 1
         except RunInterruptedError:
             pass
@@ -138,14 +138,14 @@ class Keeper:
                 case "leave":
                     self._leave(held, note.model)
                 case "answered":
-                    self._gate(note.model).answered()
+                    self._limiter_for(note.model).answered()
                 case "throttled":
                     ago_s, retry_after_s = note.facts
                     left_at = self._clock.monotonic() - ago_s
-                    self._gate(note.model).throttled(left_at, retry_after_s)
+                    self._limiter_for(note.model).throttled(left_at, retry_after_s)
                 case "observe":
                     headers, mark = note.facts
-                    self._gate(note.model).observe(headers, mark)
+                    self._limiter_for(note.model).observe(headers, mark)
                 case "settle":
                     self._settle(held, *note.facts)
 
@@ -182,7 +182,7 @@ class Keeper:
         held.heard_at = now
         return held
 
-    def _gate(self, model: str) -> LocalRateLimiter:
+    def _limiter_for(self, model: str) -> LocalRateLimiter:
         if model not in self._limiters:
             limits = self._limits
             self._limiters[model] = LocalRateLimiter(
@@ -212,7 +212,7 @@ class Keeper:
         # a worker that was wrongly taken for gone has lost its slots
         if held.places[model]:
             held.places[model] -= 1
-            self._gate(model).leave()
+            self._limiter_for(model).leave()
 
     def _settle(self, held: _Held, worst_usd: float, cost_usd: float) -> None:
         # a worker that was wrongly taken for gone: its calls stay booked at their worst case
@@ -258,31 +258,31 @@ class KeeperConnection:
 class SharedBudget:
     """`judge.asking.budget.Spending`, kept elsewhere."""
 
-    def __init__(self, line: KeeperConnection, capped: bool) -> None:
-        self._line = line
+    def __init__(self, connection: KeeperConnection, capped: bool) -> None:
+        self._connection = connection
         self._capped = capped
 
     async def reserve(self, worst_usd: float) -> None:
         """As Budget's. Raises what stops all workers."""
-        if self._capped and (stop := await self._line.ask("reserve", worst_usd)) is not None:
+        if self._capped and (stop := await self._connection.ask("reserve", worst_usd)) is not None:
             raise stop.error
 
     async def try_reserve(self, worst_usd: float) -> bool:
         """As Budget's."""
-        return not self._capped or bool(await self._line.ask("try_reserve", worst_usd))
+        return not self._capped or bool(await self._connection.ask("try_reserve", worst_usd))
 
     def settle(self, worst_usd: float, cost_usd: float) -> None:
         """As Budget's."""
         if self._capped:
-            self._line.tell(KeeperNote("settle", "", (worst_usd, cost_usd)))
+            self._connection.tell(KeeperNote("settle", "", (worst_usd, cost_usd)))
 
 
 class SharedRateLimiter:
     """`judge.asking.rate_limits.RateLimiter`, kept elsewhere."""
 
-    def __init__(self, line: KeeperConnection, model: str, clock: Clock = SYSTEM) -> None:
+    def __init__(self, connection: KeeperConnection, model: str, clock: Clock = SYSTEM) -> None:
         """clock: the fan-out's."""
-        self._line = line
+        self._connection = connection
         self._clock = clock
         self._model = model
 
@@ -292,7 +292,7 @@ class SharedRateLimiter:
 
     async def enter(self, request: Request) -> SentMark:
         """As LocalRateLimiter's. Raises what stops all workers."""
-        entered: Entered = await self._line.ask("enter", request)
+        entered: Entered = await self._connection.ask("enter", request)
         if entered.stop is not None:
             raise entered.stop.error
         assert entered.mark is not None
@@ -300,19 +300,19 @@ class SharedRateLimiter:
 
     def leave(self) -> None:
         """As LocalRateLimiter's."""
-        self._line.tell(KeeperNote("leave", self._model))
+        self._connection.tell(KeeperNote("leave", self._model))
 
     def answered(self) -> None:
         """As LocalRateLimiter's."""
-        self._line.tell(KeeperNote("answered", self._model))
+        self._connection.tell(KeeperNote("answered", self._model))
 
     def throttled(self, left_at: float, retry_after_s: float | None) -> None:
         """As LocalRateLimiter's; clocks of two machines differ, so what is told is how long ago."""
         ago_s = self._clock.monotonic() - left_at
-        self._line.tell(KeeperNote("throttled", self._model, (ago_s, retry_after_s)))
+        self._connection.tell(KeeperNote("throttled", self._model, (ago_s, retry_after_s)))
 
     def observe(self, headers: Mapping[str, str], mark: SentMark) -> None:
         """As LocalRateLimiter's; only what may be a limit is sent on."""
         limits = {name: value for name, value in headers.items() if "ratelimit" in name}
         if limits:
-            self._line.tell(KeeperNote("observe", self._model, (limits, mark)))
+            self._connection.tell(KeeperNote("observe", self._model, (limits, mark)))

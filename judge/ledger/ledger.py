@@ -33,7 +33,7 @@ from preceptor.judge.clock import SYSTEM, Clock
 from preceptor.judge.ledger.location import Engines, ledger_error, open_engines
 from preceptor.judge.ledger.owner import is_gone, new_owner
 from preceptor.judge.ledger.queries import BillLine, By, Pruned, Wanted, bill, compact, prune
-from preceptor.judge.ledger.writer import MOST_AT_ONCE, LedgerWriter, OnEngine
+from preceptor.judge.ledger.writer import MOST_AT_ONCE, LedgerThread, OnEngine
 from preceptor.judge.models.protocol import Completion, Request
 from preceptor.prompts.secrets import redacted
 
@@ -135,8 +135,8 @@ class Ledger:
         self._ahead_s = 0.0
         """How far the database server's clock is ahead of ours: leases are by its clock, for all machines."""
         explain = partial(ledger_error, engines.place)
-        self._writer = LedgerWriter(engines.writer, self._write, explain, (RENEW_S, self._renew), clock)
-        self._reader = LedgerWriter(engines.reader, _read, explain)
+        self._writer = LedgerThread(engines.writer, self._write, explain, (RENEW_S, self._renew), clock)
+        self._reader = LedgerThread(engines.reader, _read, explain)
 
     async def find(self, keys: Sequence[str]) -> dict[str, Completion]:
         """The answers that there are; a key without one is absent."""
@@ -165,7 +165,11 @@ class Ledger:
         Returns the answer that the ledger keeps: the first, where somebody else had answered after all. Both are on
         the bill.
         """
-        row = self._line(request) | spent(completion, cost_usd) | {"completion": completion.model_dump_json()}
+        row = (
+            self._call_row(request)
+            | spent(completion, cost_usd)
+            | {"completion": completion.model_dump_json()}
+        )
         kept: str | None = await self._writer.do(_Answer(row, request))
         return completion if kept is None else Completion.model_validate_json(kept)
 
@@ -181,7 +185,7 @@ class Ledger:
         bill = UNPAID if paid is None else spent(paid, cost_usd)
         # PostgreSQL's text takes no NUL
         await self._writer.do(
-            _Fail(self._line(request) | bill | {"problem": redacted(problem.replace("\0", ""))})
+            _Fail(self._call_row(request) | bill | {"problem": redacted(problem.replace("\0", ""))})
         )
 
     async def bill(self, by: Sequence[By] = ("model", "stage")) -> list[BillLine]:
@@ -217,7 +221,7 @@ class Ledger:
         """Find intents whose owner is gone, and say how many calls those are."""
         return int(await self._writer.do(self._lose_the_dead))
 
-    def _line(self, request: Request) -> CallRow:
+    def _call_row(self, request: Request) -> CallRow:
         return _named(request) | {"run": self.run}
 
     def _now_s(self) -> float:

@@ -40,8 +40,8 @@ class _Waiting(NamedTuple):
     loop: asyncio.AbstractEventLoop
 
 
-class LedgerWriter:
-    """Carries jobs out one transaction at a time, for any number of event loops."""
+class LedgerThread:
+    """A thread that carries out jobs, to write or to read, one transaction at a time for any number of event loops."""
 
     def __init__(
         self,

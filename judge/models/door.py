@@ -116,7 +116,7 @@ class Arrived(NamedTuple):
 
 def json_of(raw: bytes) -> Any:
     """What a body holds. Raises ValueError where it is no JSON, is nested too deep, holds a number of too many digits,
-    or says two things under one key."""
+    or has one key with two values."""
     try:
         body = json.loads(text_of(raw), object_pairs_hook=said_once)
     except RecursionError as exc:
@@ -148,8 +148,8 @@ def may_be_json(raw: bytes) -> bool:
 
 @contextmanager
 def asking(provider: str) -> Iterator[None]:
-    """Around a call of a provider's client: what a reply does to it, of which it knows no error of its own, is an error
-    of that call, which may go well the next time. Its type is told, for it may be a fault of ours."""
+    """Surrounds a call of a provider's client. An exception that the client does not declare counts as a fault of this
+    call, which is tried again. Its type is told, because the fault may be ours."""
     try:
         yield
     except (ModelError, UserError, TimeoutError):
@@ -160,7 +160,7 @@ def asking(provider: str) -> Iterator[None]:
 
 @contextmanager
 def reading(provider: str, request: Request, counts: Counts = Counts()) -> Iterator[None]:  # noqa: B008
-    """Around the reading of a reply that was paid for: whatever it does to a parser, it is `unreadable`."""
+    """Surrounds the reading of a reply that was paid for. Whatever the parser raises makes the reply `unreadable`."""
     try:
         yield
     except (ModelError, UserError):

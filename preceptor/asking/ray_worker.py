@@ -75,10 +75,10 @@ class RayWorker:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     async def _open(self) -> None:
-        line = KeeperConnection(
+        connection = KeeperConnection(
             secrets.token_hex(8), lambda method, *words: getattr(self._keeper, method).remote(*words)
         )
-        self._line = line
+        self._connection = connection
         try:
             self._context = self._plan.open_context()
             models = {model.name: model for model in self._context.models if model is not None}
@@ -90,9 +90,9 @@ class RayWorker:
                 await self._held_open.__aenter__(),
                 limits,
                 Prices.load(self._plan.prices),
-                spending=SharedBudget(line, limits.max_cost_usd is not None),
+                spending=SharedBudget(connection, limits.max_cost_usd is not None),
                 limiters={
-                    name: SharedRateLimiter(line, name)
+                    name: SharedRateLimiter(connection, name)
                     for name, model in models.items()
                     if not model.capabilities.queueing
                 },
@@ -108,7 +108,7 @@ class RayWorker:
             await asyncio.sleep(BEAT_S)
 
     async def _tell(self) -> None:
-        stop: Stop | None = await self._line.ask("beat", self._fanout.progress)
+        stop: Stop | None = await self._connection.ask("beat", self._fanout.progress)
         if stop is not None:
             self._fanout.stop(stop.error)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence, Sized
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from functools import cache
 from itertools import combinations
 from typing import Any, Literal, NamedTuple
@@ -70,8 +70,8 @@ class AskingResult(NamedTuple):
 
 
 OnProgress = Callable[[Progress], None]
-
-
+OpenBar = Callable[[str], AbstractContextManager[OnProgress]]
+"""Opens a progress bar for what it is told, and gives the watch that drives it."""
 Dialogues = Iterable[Dialogue[RowT]] | Callable[[], Iterable[Dialogue[RowT]]]
 """Or what makes them from their beginning, equal ones each time: asking in batches walks them once a round."""
 

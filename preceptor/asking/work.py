@@ -11,29 +11,29 @@ from preceptor.asking.stages import AskingResult, AskJob, OnProgress
 from preceptor.settings import Asking
 
 
-def done(
-    work: AskJob, asking: Asking, write: Callable[[Any], None], watch: OnProgress | None = None
+def run_job(
+    job: AskJob, asking: Asking, write: Callable[[Any], None], watch: OnProgress | None = None
 ) -> AskingResult:
-    """Do the work and hand each row to `write`, in order. What stopped it is handed back, not raised."""
+    """Ask about every row and hand the outcomes to `write`, in order. What stopped it is handed back, not raised."""
     if asking.cluster is not None:
-        return ray_engine.run_on_ray(lambda: work.rows, work.open, asking, write, watch or _unseen)
-    context = work.open()
+        return ray_engine.run_on_ray(lambda: job.rows, job.open, asking, write, watch or _unseen)
+    context = job.open()
     # batches walk the dialogues once a round, each time from their beginning
     return asyncio.run(
         stages.run_dialogues(
-            lambda: list(map(context.dialogue, work.rows)), context.models, asking, write, watch
+            lambda: list(map(context.dialogue, job.rows)), context.models, asking, write, watch
         )
     )
 
 
-def whole(
-    work: AskJob, asking: Asking, write: Callable[[Any], None], watch: OnProgress | None = None
+def run_job_or_raise(
+    job: AskJob, asking: Asking, write: Callable[[Any], None], watch: OnProgress | None = None
 ) -> AskingResult:
-    """`done` for a stage whose file is written whole or not at all: what stopped it is raised.
+    """`run_job` for a stage whose file is written whole or not at all: what stopped it is raised.
 
     What it had asked is in the ledger, so the next try asks only the rest.
     """
-    asked = done(work, asking, write, watch)
+    asked = run_job(job, asking, write, watch)
     if asked.stopped is not None:
         raise asked.stopped
     return asked

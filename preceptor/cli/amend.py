@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import difflib
 import sys
 from collections.abc import Sequence
@@ -16,15 +15,14 @@ from preceptor.cli import console, options
 from preceptor.cli.asking import show_plan, show_priced, tell_of_batches
 from preceptor.cli.constitution import FileArgument, PrintJsonOption, SourceArgument
 from preceptor.cli.flags import Flags
-from preceptor.cli.judging import JUDGING, OneJudge
 from preceptor.judge.settings import LabelSettings
+from preceptor.label.judging import JUDGING, OneJudge
 from preceptor.settings import Asking
 
 if TYPE_CHECKING:
     from preceptor.constitution.diff import PrincipleChange
     from preceptor.constitution.principle import Constitution
     from preceptor.judge.dataset.clashes import ClashFigures
-    from preceptor.judge.records import Label
     from preceptor.label.editing import Trouble
 
 ON = Annotated[
@@ -163,31 +161,26 @@ def try_examples(
     as_json: PrintJsonOption = False,
 ) -> None:
     """Does a judge apply every principle as its examples say? Exit code 1 where it does not."""
-    from preceptor.asking import stages
     from preceptor.constitution.errors import UserError
     from preceptor.constitution.files import load
-    from preceptor.label.trials import cases, example_clashes, results, summary, trying
+    from preceptor.label import trials
 
     rules = load(source)
-    if not cases(rules):
+    if not trials.cases(rules):
         raise UserError(f"{rules.identity} has no examples; a test wants `examples` under its principles")
     asking.require([judge.needed], settings.effort)
     asked = asking.open_judge(judge.needed)
-    dialogues = list(trying(rules, asked, settings))
+    dialogues = list(trials.trying(rules, asked, settings))
     if plan:
         show_plan(dialogues, asking, as_json)
         return
-    labels: list[Label] = []
-    with console.progress("test") as watch:
-        work = asyncio.run(stages.run_dialogues(dialogues, [asked], asking, labels.append, watch))
-    if work.stopped is not None:
-        raise work.stopped
-    found = results(rules, labels)
-    counts = summary(found)
-    against = example_clashes(rules)
+    labels, cost_usd = trials.try_examples(dialogues, asked, asking, console.progress)
+    found = trials.results(rules, labels)
+    counts = trials.summary(found)
+    against = trials.example_clashes(rules)
     if as_json:
         console.result(
-            {"constitution": rules.identity, "judge": judge.needed, "cost_usd": work.progress.cost_usd}
+            {"constitution": rules.identity, "judge": judge.needed, "cost_usd": cost_usd}
             | counts
             | {"clashes": [one._asdict() for one in against]}
         )

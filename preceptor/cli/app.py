@@ -10,6 +10,7 @@ import typer
 
 from preceptor.cli import console, stopping
 from preceptor.cli.lazy import Entry, lazy
+from preceptor.constitution.errors import INTERRUPTED
 from preceptor.constitution.outputs import will_write
 from preceptor.prompts.secrets import redacted
 from preceptor.prompts.shown import printable
@@ -66,7 +67,6 @@ app = typer.Typer(
     cls=lazy(COMMANDS),
 )
 
-INTERRUPTED = 130
 GO_ON = "interrupted; nothing is lost: run the same command again to go on"
 WRITING = ("--out", "-o", "--dropped", "--disagreement")
 """How words begin that may name what is written: `preflight`, which sorts them, is imported for these alone."""

@@ -35,7 +35,7 @@ def to_file(
     rows_of: Callable[[Any], Iterable[Record]],
 ) -> AskingResult:
     """Do the work under a progress bar, here or on a cluster, each row to the file."""
-    from preceptor.asking.work import done
+    from preceptor.asking.work import run_job
     from preceptor.prompts.rows import writing
 
     tell_of_batches(asking)
@@ -45,7 +45,7 @@ def to_file(
             for record in rows_of(row):
                 write(record)
 
-        asked = done(work, asking, each, watch)
+        asked = run_job(work, asking, each, watch)
         if asked.stopped is not None and not asked.rows:
             raise asked.stopped  # nothing was done, so nothing is left behind
         return asked

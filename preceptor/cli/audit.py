@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import chain, islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,8 +10,8 @@ import typer
 from preceptor.cli import console, options
 from preceptor.cli.asking import show_plan, tell_of_batches
 from preceptor.cli.flags import Flags
-from preceptor.cli.judging import JUDGING, Certifying, Judges
 from preceptor.judge.settings import LabelSettings, Perturbation
+from preceptor.label.judging import JUDGING, Certifying, Judges
 from preceptor.prompts.records import Settings
 from preceptor.settings import Asking, Share
 
@@ -78,21 +77,10 @@ def audit(
     from preceptor.asking import stages
     from preceptor.constitution.errors import UserError
     from preceptor.constitution.files import load
-    from preceptor.judge.audit.audit import require_gold
-    from preceptor.judge.audit.canaries import from_gold
-    from preceptor.judge.audit.perturb import require_perturbable
     from preceptor.judge.conditions import gate
-    from preceptor.label import certified
-    from preceptor.label.run import (
-        Gold,
-        Job,
-        audit_rows,
-        calibrated,
-        changed_job,
-        dialogues_of,
-        opened,
-        require,
-    )
+    from preceptor.label import auditing, certified
+    from preceptor.label.gold import gold_pairs
+    from preceptor.label.run import Job, require
     from preceptor.preflight import check_gate
     from preceptor.prompts.columns import mapping_of
 
@@ -118,36 +106,18 @@ def audit(
         check_gate(
             fail_if, job, canaries=beyond.attacks, gold=True, planting="--attacks", perturbed=beyond.perturb
         )
-    rows = [
-        pair
-        for pair in islice(stages.pairs_from(gold, form, mapping_of(columns or [])), limit)
-        if pair.preferred
-    ]
-    require_gold(rows)
+    rows = gold_pairs(gold, form, mapping_of(columns or []), limit)
     others = list(stages.pairs_from(beyond.rows, "rows")) if beyond.rows is not None else []
-    planted = list(from_gold(rows, settings.seed)) if beyond.attacks else []
-    if beyond.perturb:
-        require_perturbable(beyond.perturb, job.constitution, settings, opened(job))
+    wanted = auditing.audit_job(job, rows, others, beyond.perturb, target, attacks=beyond.attacks)
     if plan:
-        jobs = [changed_job(job, kind) for kind in beyond.perturb]
-        changed = (dialogues_of(rows, one, opened(one)) for one in jobs)
-        asks = chain(dialogues_of([*rows, *others, *planted], job, opened(job)), *changed)
-        show_plan(asks, asking, as_json)
+        show_plan(auditing.asks(wanted), asking, as_json)
         return
     tell_of_batches(asking)
-    found, paid_usd = None, 0.0
-    if target is not None:
-        found, paid = calibrated(Gold(rows, target), job, asking, console.progress)
-        job, paid_usd = found.job, paid.progress.cost_usd
-    left = asking.less(paid_usd)
-    figures, work = audit_rows(rows, job, left, console.progress, planted, beyond.perturb, others)
-    if found is not None and target is not None:
-        figures["certified"] = certified.figures(found, target)
-        figures["cost_usd"] = paid_usd + work.progress.cost_usd
+    figures, work, measured = auditing.audited(wanted, asking, console.progress)
     if as_json:
         console.result(figures)
     else:
-        _show(figures, f"{job.judges} on {len(rows)} pairs")
+        _show(figures, f"{measured.judges} on {len(rows)} pairs")
     if work.stopped is not None:
         raise work.stopped
     if fail_if and gate(fail_if, figures):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from preceptor.constitution.forms.carry import ImportedConstitution
+    from preceptor.judge.records import Response
 
 READ = "annotated-pairs, critiques, icai, openai-grader, nemo-gym, rubric, texts, markdown, prose"
 WRITTEN = "critiques, icai, openai-grader, nemo-gym, rubric, texts, markdown"
@@ -94,38 +95,21 @@ def _by_model(
     file: Path, name: str, model: str, settings: RespondSettings, asking: Asking, plan: bool, as_json: bool
 ) -> ImportedConstitution | None:
     """What a model proposes; None where only the plan was wanted."""
-    from preceptor.asking.work import whole
+    from preceptor.asking.step_bill import StepBill
     from preceptor.cli.asking import tell_of_batches
-    from preceptor.constitution.errors import UserError
-    from preceptor.constitution.files import load_text
-    from preceptor.constitution.forms.carry import ImportedConstitution, file_text, text_of
-    from preceptor.judge.records import Response
-    from preceptor.workbench.proposing import asking_of, parts_of, proposed, questions
+    from preceptor.workbench.proposing import drafted, reading_job
 
     asking.require([model], settings.effort)
-    parts = parts_of(text_of(file))
-    if not parts:
-        raise UserError(f"{file} holds no sentence; wanted prose")
-    chosen = settings.model_copy(update={"samples": 1, "temperature": 0.0})
-    work = asking_of(questions(parts), model, asking, chosen)
+    reading = reading_job(file, model, asking, settings)
     if plan:
-        show_plan_of(work, asking, as_json)
+        show_plan_of(reading.job, asking, as_json)
         return None
-    replies: list[Response] = []
     tell_of_batches(asking)
-    with console.progress("propose") as watch:
-        done = whole(work, asking, replies.extend, watch)
-    console.say(
-        f"{done.progress.asked} calls asked, {done.progress.from_ledger} from the ledger, ${done.progress.cost_usd:.2f}"
-    )
-    found = proposed(parts, replies)
-    if not found.drafts:
-        left = ", ".join(f"{count} {reason}" for reason, count in found.set_aside.items())
-        raise UserError(
-            f"{model} proposed no principle{f' ({left})' if left else ''}; ask another, or leave --model out"
-        )
-    text = file_text(name, f"From {file.name}, in the words of {model}", found.drafts)
-    return ImportedConstitution("prose", text, load_text(text, Path(f"{name}.yaml")), found.set_aside)
+    bill = StepBill(asking, console.progress)
+    replies: list[Response] = []
+    bill.ask("propose", reading.job, replies.extend)
+    console.say(bill.said())
+    return drafted(reading, replies, name)
 
 
 def _tell(set_aside: Mapping[str, int]) -> None:

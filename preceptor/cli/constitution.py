@@ -12,7 +12,6 @@ from preceptor.cli.lazy import Entry, lazy
 
 if TYPE_CHECKING:
     from preceptor.constitution.edit import Document
-    from preceptor.constitution.lint import Remark
 
 AMEND = {"edit": "edit", "diff": "diff", "test": "try_examples", "ablate": "ablate"}
 app = typer.Typer(
@@ -184,7 +183,7 @@ def lint(
         )
     else:
         for remark in remarks:
-            console.show(_line(remark))
+            console.show(str(remark))
         console.show(f"{constitution.identity}: {errors} errors, {len(remarks) - errors} warnings")
     if errors or (strict and remarks):
         raise typer.Exit(1)
@@ -216,8 +215,3 @@ def _save(document: Document) -> None:
 
     save(document)
     console.show(document.constitution.identity)
-
-
-def _line(remark: Remark) -> str:
-    whose = f"{remark.principle}: " if remark.principle else ""
-    return f"{remark.severity}: {whose}{remark.what}; {remark.todo}"

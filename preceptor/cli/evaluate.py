@@ -2,51 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from preceptor.cli import console, options
 from preceptor.cli.asking import show_plan, tell_of_batches
 from preceptor.cli.flags import Flags
-from preceptor.cli.judging import JUDGING, OneJudge
 from preceptor.judge.settings import LabelSettings, RespondSettings
+from preceptor.label.judging import JUDGING, OneJudge
 from preceptor.prompts.records import Settings
 from preceptor.settings import Asking, ProbeSettings
 
 if TYPE_CHECKING:
-    from preceptor.constitution.principle import Constitution
-    from preceptor.evaluation.head_to_head import HeadToHeadSettings as Compared
     from preceptor.evaluation.probes import Sides
-    from preceptor.figures import (
-        ComparisonFigures,
-        CorrectedFigures,
-        EvaluationFigures,
-        ProbedAndLost,
-        ProbesAlone,
-    )
-    from preceptor.judge.models.protocol import Dialogue
-    from preceptor.judge.records import Pair
-    from preceptor.prompts.records import Prompt
-
-
-class _Comparison(NamedTuple):
-    """What is to be judged."""
-
-    prompts: list[Prompt]
-    constitution: Constitution
-    settings: Compared
-    gold: Sequence[Pair] = ()
-    """By which the win rate is corrected."""
-
-
-class _Probing(NamedTuple):
-    """What is to be probed."""
-
-    sides: Sides
-    settings: ProbeSettings
+    from preceptor.figures import ComparisonFigures, CorrectedFigures, ProbedAndLost
 
 
 class Against(Settings):
@@ -90,15 +62,17 @@ def evaluate(
     """Compare a policy with a baseline: judged on prompts in both orders, or by --probes for what tuning broke."""
     from preceptor.constitution.errors import UserError
     from preceptor.constitution.files import load
-    from preceptor.evaluation.head_to_head import HeadToHeadSettings as Compared
+    from preceptor.evaluation import evaluate as evaluation
+    from preceptor.evaluation.head_to_head import HeadToHeadSettings
     from preceptor.evaluation.probes import Sides
+    from preceptor.label.gold import gold_pairs
     from preceptor.prompts.columns import mapping_of
     from preceptor.prompts.pool import prompts_from
 
     given = {"--prompts": prompts, "--judge": judge.name, "--constitution": constitution}
     comparison = probing = None
     if _compares(given, against.probes):
-        settings = Compared(
+        settings = HeadToHeadSettings(
             policy=against.policy,
             baseline=against.baseline,
             judge=judge.needed,
@@ -108,20 +82,22 @@ def evaluate(
             label=judging,
         )
         rows = list(islice(prompts_from(str(prompts), mapping_of(columns or [])), limit))
-        comparison = _Comparison(rows, load(str(constitution)), settings, _gold(gold))
+        rules = load(str(constitution))
+        known = gold_pairs(gold, ties=False) if gold is not None else []
+        comparison = evaluation.ComparisonJob(rows, rules, settings, known)
     elif gold is not None:
         raise UserError(
             "--gold corrects a win rate, and nothing is compared; leave it out, or give --prompts"
         )
     if against.probes:
-        probing = _Probing(Sides(against.policy, against.baseline, replies), probe_settings)
+        probing = evaluation.ProbingJob(Sides(against.policy, against.baseline, replies), probe_settings)
     asking.require_use(filter(None, [against.policy, against.baseline, judge.name]))
     asking.require_effort(filter(None, [judge.name, against.policy, against.baseline]), replies.effort)
     if plan:
-        show_plan(_asks(comparison, probing, asking), asking, as_json)
+        show_plan(evaluation.asks(comparison, probing, asking), asking, as_json)
         return
     tell_of_batches(asking)
-    figures = _evaluate(comparison, probing, asking)
+    figures = evaluation.evaluate(comparison, probing, asking, console.progress)
     if as_json:
         console.result(figures)
         return
@@ -130,18 +106,6 @@ def evaluate(
         _show_corrected(figures.get("corrected"))
     if probing is not None:
         _show_probes(figures["probes"], probing.sides)
-
-
-def _gold(source: str | None) -> list[Pair]:
-    """The pairs whose better reply is known, and no tie. Raises UserError where a file has none."""
-    from preceptor.asking import stages
-    from preceptor.judge.audit.audit import require_gold
-
-    if source is None:
-        return []
-    rows = [pair for pair in stages.pairs_from(source, "rows") if pair.preferred in ("a", "b")]
-    require_gold(rows)
-    return rows
 
 
 def _compares(given: Mapping[str, str | None], probes: bool) -> bool:
@@ -156,53 +120,6 @@ def _compares(given: Mapping[str, str | None], probes: bool) -> bool:
         return False
     alone = "leave out all three to have the probes alone" if probes else "--probes alone needs none of them"
     raise UserError(f"a comparison lacks {', '.join(missing)}; wanted all of {', '.join(given)}; {alone}")
-
-
-def _asks(
-    comparison: _Comparison | None, probing: _Probing | None, asking: Asking
-) -> Iterator[Dialogue[Any]]:
-    from preceptor.asking import stages
-    from preceptor.evaluation import head_to_head
-    from preceptor.evaluation import probes as probe_stage
-
-    if comparison is not None:
-        settings = comparison.settings
-        sides = (asking.open(settings.baseline), asking.open(settings.policy))
-        judge = asking.open_judge(settings.judge)
-        yield from head_to_head.asks(*comparison[:3], sides, judge)
-        yield from stages.labelling(comparison.gold, comparison.constitution, judge, settings.label)
-    if probing is not None:
-        baseline, policy = (asking.open(name) for name in (probing.sides.baseline, probing.sides.policy))
-        yield from probe_stage.asks((baseline, policy), *probing)
-
-
-def _evaluate(
-    comparison: _Comparison | None, probing: _Probing | None, asking: Asking
-) -> EvaluationFigures | ProbesAlone:
-    """What `--json` prints: the comparison's figures, and the probes' under `probes`."""
-    from preceptor.evaluation import head_to_head
-    from preceptor.evaluation import probes as probe_stage
-
-    left = asking
-    compared: EvaluationFigures | None = None
-    if comparison is not None:
-        made = head_to_head.evaluate(*comparison[:3], asking, console.progress)
-        compared = cast("EvaluationFigures", head_to_head.figures(made.rows))
-        left = asking.less(made.cost_usd)
-        if comparison.gold:
-            rest = (comparison.constitution, comparison.settings, left, console.progress)
-            labels, cost_usd = head_to_head.against_gold(comparison.gold, *rest)
-            compared["corrected"] = head_to_head.corrected(made.rows, labels)
-            left = left.less(cost_usd)
-    if probing is None:
-        assert compared is not None, "one of the two was asked for"
-        return compared
-    found = probe_stage.probe(*probing, left, console.progress)
-    probes: ProbedAndLost = {**found.figures, "lost": found.lost}
-    if compared is None:
-        return {"probes": probes}
-    compared["probes"] = probes
-    return compared
 
 
 def _show_comparison(figures: ComparisonFigures) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -10,17 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from preceptor.cli import options
+from preceptor.cli import console, options
 from preceptor.cli.asking import finish, show_plan_of, to_file
 from preceptor.cli.flags import Flags
-from preceptor.cli.judging import OneJudge
-from preceptor.cli.rating import RatingOptions, rate
 from preceptor.constitution.errors import UserError
+from preceptor.doctor import need_training
 from preceptor.judge.settings import RespondSettings, ReviseSettings, ScoreSettings
-from preceptor.settings import Asking
+from preceptor.label.judging import OneJudge
+from preceptor.settings import Asking, RatingOptions
 
 if TYPE_CHECKING:
     from preceptor.judge.records import Response, Revision, RubricScore, Score
+    from preceptor.judge.score import ReplyToScore
 
 
 def respond(
@@ -126,7 +128,7 @@ def score(
             raise UserError(
                 "--reward-model stands in the place of --judge, --constitution and --rubric: leave them out"
             )
-        rate(given, out, rating, limit, as_json)
+        _rate(given, rating.reward_model, out, rating, limit, as_json)
         return
     if not judge.name or not (constitution or rubric):
         raise UserError("score wants --judge with --constitution or --rubric, or --reward-model")
@@ -160,3 +162,28 @@ def score(
     done = to_file("score", out, work, asking, rows_of)
     result: dict[str, Any] = {"out": str(out), "replies": len(rows), **counts}
     finish(result | {"mean_score": round(total / counts["ok"], 3) if counts["ok"] else None}, done, as_json)
+
+
+def _rate(
+    replies: Callable[[], Iterable[ReplyToScore]],
+    folder: Path,
+    out: Path,
+    rating: RatingOptions,
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    """`score --reward-model`: by a trained model, where `score` else asks a judge."""
+    need_training()
+    from preceptor.evaluation.reward_scores import score_replies
+
+    made = score_replies(replies, folder, out, rating, limit, console.counting)
+    rewards = f"{made.by_status['ok']} scored, {made.by_status['too_long']} too long to be scored"
+    result: dict[str, Any] = {"out": str(out), "replies": made.replies, **made.by_status}
+    if made.pairs is not None:
+        result |= {"disagreement": str(rating.disagreement), "pairs": made.pairs}
+        rewards += f"; {made.pairs} pairs to label next in {rating.disagreement}"
+    console.say(f"{out}: {made.replies} replies, {rewards}")
+    if as_json:
+        console.result(result)
+    else:
+        console.show(str(out))

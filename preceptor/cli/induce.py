@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import chain, islice
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,22 +12,13 @@ import typer
 from preceptor.cli import console, options
 from preceptor.cli.asking import show_plan, tell_of_batches
 from preceptor.cli.flags import Flags
-from preceptor.cli.judging import OneJudge
-from preceptor.cli.step_bill import StepBill
-from preceptor.judge.settings import LabelSettings, RespondSettings
+from preceptor.label.judging import OneJudge
 from preceptor.settings import Asking
 from preceptor.workbench.settings import InductionSettings
 
 if TYPE_CHECKING:
     from preceptor.constitution.principle import Constitution
-    from preceptor.judge.models.protocol import Dialogue
-    from preceptor.judge.records import Label, Pair, Response
     from preceptor.workbench.induction import ReconstructionFigures
-
-PROPOSING = RespondSettings(samples=1, max_tokens=1024, temperature=0.0)
-JOINT = LabelSettings(principles="joint")
-TYPICAL = "Choose the reply that gives the reason for what it says and leaves out what was not asked for."
-"""In the place of a candidate, where only the plan is wanted."""
 
 
 def induce(
@@ -54,103 +45,43 @@ def induce(
     from preceptor.asking import stages
     from preceptor.constitution.edit import write_text
     from preceptor.constitution.errors import UserError
-    from preceptor.constitution.files import load_text
-    from preceptor.constitution.forms.carry import file_text
     from preceptor.constitution.forms.draft import slug
     from preceptor.prompts.columns import mapping_of
-    from preceptor.workbench import induction
-    from preceptor.workbench.proposing import asking_of
+    from preceptor.workbench import inducing
+    from preceptor.workbench.induction import split_pairs
 
     if out.exists() and not plan:
         raise UserError(f"{out} is already there; name another file with --out, or remove it first")
-    voter, each = judge.name or model, LabelSettings(principles="each", tie=settings.tie)
+    voter = judge.name or model
     asking.require([model, voter], None)
     read = stages.pairs_from(pairs, form, mapping_of(columns or []))
-    split = induction.split_pairs(islice(read, limit), settings)
-    proposals = asking_of(induction.proposing(split.learn, settings), model, asking, PROPOSING)
+    job = inducing.InductionJob(split_pairs(islice(read, limit), settings), model, voter, settings, asking)
     if plan:
-        stand_ins = [induction.ProposedPrinciple(f"{TYPICAL} {n}", 1) for n in range(settings.candidates)]
-        some, few = (
-            induction.constitution_of(stand_ins[:count]) for count in (settings.candidates, settings.most)
-        )
-        means = proposals.open()
-        asks = chain(
-            map(means.dialogue, proposals.rows),
-            _dialogues([*split.learn, *split.held_out], some, voter, asking, each),
-            _dialogues(split.held_out, few, voter, asking, JOINT),
-        )
         console.say(f"as if {settings.candidates} candidates were voted on and {settings.most} chosen")
-        show_plan(asks, asking, as_json)
+        show_plan(inducing.asks(job), asking, as_json)
         return
     tell_of_batches(asking)
-    bill = StepBill(asking)
-    replies: list[Response] = []
-    bill.ask("propose", proposals, replies.extend)
-    candidates = induction.candidates_in(replies, settings.candidates)
-    if not candidates:
-        raise UserError(
-            f"{model} proposed no principle; look at a reply with `preceptor ledger show`, or ask another"
-        )
-    voting = induction.constitution_of(candidates)
-    labels = bill.labels("vote", [*split.learn, *split.held_out], voter, voting, each)
-    chosen = induction.choices_of(labels)
-    names = [one.id for one in voting.principles]
-    taken = induction.chosen_set(names, split.learn, chosen, settings)
-    if not taken:
-        raise UserError(
-            f"none of {len(candidates)} candidates reconstructs the learning pairs better than chance by more than "
-            f"{settings.least_gain}; bring more pairs, or ask another model"
-        )
-    drafts = induction.drafts_of(candidates, names, taken, split.learn, chosen)
-    called = name or slug(out.stem)
-    text = file_text(
-        called,
-        f"Induced from {len(split.learn)} pairs of {Path(pairs).name} by {model}, judged by {voter}",
-        drafts,
-    )
-    rules = load_text(text, out)
-    held = [label for label in labels if label.id in {pair.id for pair in split.held_out}]
-    executors = [
-        induction.reconstructed(
-            "vote", split.held_out, {pair.id: induction.voted(pair, taken, chosen) for pair in split.held_out}
-        ),
-        induction.reconstructed("each", split.held_out, induction.by_each(held, rules)),
-        induction.reconstructed(
-            "joint",
-            split.held_out,
-            induction.by_label(bill.labels("joint", split.held_out, voter, rules, JOINT)),
-        ),
-    ]
-    write_text(out, text)
-    _show(out, rules, executors, voter)
-    console.say(f"{len(candidates)} candidates voted on; {bill.said()}")
+    made = inducing.induce(job, name or slug(out.stem), Path(pairs).name, out, console.progress)
+    write_text(out, made.text)
+    _show(out, made.constitution, made.executors, voter)
+    console.say(f"{made.candidates} candidates voted on; {made.bill.said()}")
     if as_json:
         console.result(
             {
                 "out": str(out),
-                "constitution": rules.identity,
+                "constitution": made.constitution.identity,
                 "model": model,
                 "judge": voter,
-                "learn": len(split.learn),
-                "held_out": len(split.held_out),
-                "candidates": len(candidates),
-                "principles": [
-                    {"id": one, **induction.tally(one, split.learn, chosen)._asdict()} for one in taken
-                ],
-                "executors": executors,
-                "calls": bill.calls,
-                "from_ledger": bill.from_ledger,
-                "cost_usd": bill.cost_usd,
+                "learn": len(job.split.learn),
+                "held_out": len(job.split.held_out),
+                "candidates": made.candidates,
+                "principles": [{"id": one, **tally._asdict()} for one, tally in made.tallies.items()],
+                "executors": made.executors,
+                "calls": made.bill.calls,
+                "from_ledger": made.bill.from_ledger,
+                "cost_usd": made.bill.cost_usd,
             }
         )
-
-
-def _dialogues(
-    pairs: Sequence[Pair], rules: Constitution, judge: str, asking: Asking, way: LabelSettings
-) -> Iterable[Dialogue[Label]]:
-    from preceptor.asking import stages
-
-    return stages.labelling(pairs, rules, asking.open_judge(judge), way)
 
 
 def _show(out: Path, rules: Constitution, executors: Sequence[ReconstructionFigures], judge: str) -> None:

@@ -12,9 +12,9 @@ import typer
 from preceptor.cli import console, options
 from preceptor.cli.asking import finish, show_plan, tell_of_batches
 from preceptor.cli.flags import Flags
-from preceptor.cli.judging import JUDGING, Certifying, Judges
 from preceptor.constitution.errors import UserError
 from preceptor.judge.settings import LabelSettings, RankingPairing, Schedule
+from preceptor.label.judging import JUDGING, Certifying, Judges
 from preceptor.prompts.records import Settings
 from preceptor.settings import Asking, Share
 
@@ -136,9 +136,8 @@ def label(
 
 def _gold(certifying: Certifying, job: Job, given_when: bool) -> Gold | None:
     """What the labels are certified by; None where nobody asked for that. Raises UserError."""
-    from preceptor.asking import stages
-    from preceptor.judge.audit.audit import require_gold
     from preceptor.label.certified import require_certifiable
+    from preceptor.label.gold import gold_pairs
     from preceptor.label.run import Gold
 
     if certifying.certify is None:
@@ -146,9 +145,7 @@ def _gold(certifying: Certifying, job: Job, given_when: bool) -> Gold | None:
     if certifying.gold is None:
         raise UserError("--certify needs pairs whose better reply is known; name them with --gold")
     require_certifiable(job, given_when)
-    rows = [pair for pair in stages.pairs_from(certifying.gold, "rows") if pair.preferred]
-    require_gold(rows)
-    return Gold(rows, certifying.certify)
+    return Gold(gold_pairs(certifying.gold), certifying.certify)
 
 
 def _tell_certificate(manifest: LabelManifest) -> None:

@@ -15,12 +15,9 @@ from preceptor.settings import Asking
 from preceptor.workbench.settings import SynthesisSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from preceptor.asking.stages import AskJob
     from preceptor.prompts.recipes import CellToFill
     from preceptor.prompts.records import Prompt
-    from preceptor.workbench.synthesis import AskRound, RoundReplies, Synthesis, SynthesisFigures
+    from preceptor.workbench.synthesis import SynthesisFigures
 
 
 def synthesize(
@@ -74,7 +71,8 @@ def synthesize(
     from preceptor.prompts.pool import prompts_from
     from preceptor.prompts.recipes import RecipeInput
     from preceptor.prompts.rows import writing
-    from preceptor.workbench.synthesis import Synthesis, asking_prompt, parts_of_documents
+    from preceptor.workbench.rounds import ask_rounds, calls_of_a_round, round_job
+    from preceptor.workbench.synthesis import Synthesis, parts_of_documents
 
     check_file(out, [*(seeds or []), *(held_out or []), *(documents or [])])
     if fill:
@@ -95,16 +93,15 @@ def synthesize(
     with Admission(settings.threshold, known, apart, words, settings.language) as gate:
         if plan:
             made = Synthesis(settings, given, cells, gate, lambda _: None)
-            asks = [asking_prompt(ask.text) for ask, _ in made.asks(made.calls_at_best())]
-            console.say(f"{len(asks)} calls if every prompt is taken; each that is refused takes more")
-            show_plan_of(_work(asks, model, settings, asking), asking, as_json)
+            job = round_job(made.prompts_at_best(), model, settings, asking)
+            console.say(f"{len(job.rows)} calls if every prompt is taken; each that is refused takes more")
+            show_plan_of(job, asking, as_json)
             return
         tell_of_batches(asking)
         with writing(out) as write:
             made = Synthesis(settings, given, cells, gate, write)
-            found, stopped = made.run(
-                _asked(model, settings, asking), model, _calls_of_a_round(model, made, asking)
-            )
+            ask = ask_rounds(model, settings, asking, console.progress)
+            found, stopped = made.run(ask, model, calls_of_a_round(model, made, asking))
             if not found["new"]:  # nothing was done, so nothing is left behind
                 raise stopped or UserError(_nothing(model, found))
     _show(out, found)
@@ -134,47 +131,6 @@ def _cells(
     from preceptor.workbench.synthesis import cells_of
 
     return cells_of(load(constitution), known, None if labels is None else read_labels(labels), tags)
-
-
-def _work(asks: list[Prompt], model: str, settings: SynthesisSettings, asking: Asking) -> AskJob:
-    from preceptor.judge.settings import RespondSettings
-    from preceptor.workbench.proposing import asking_of
-
-    sampling = RespondSettings(
-        samples=1, max_tokens=settings.max_tokens, temperature=settings.temperature, seed=settings.seed
-    )
-    return asking_of(asks, model, asking, sampling)
-
-
-def _calls_of_a_round(model: str, made: Synthesis, asking: Asking) -> int:
-    """A batch takes hours, so that everything goes at once."""
-    from preceptor.settings import in_this_process
-    from preceptor.workbench.synthesis import LOCAL_ROUND, ROUND
-
-    if asking.in_batches:
-        return made.calls_at_best()
-    return LOCAL_ROUND if in_this_process(model) else ROUND
-
-
-def _asked(model: str, settings: SynthesisSettings, asking: Asking) -> AskRound:
-    """Asks one round after another, under what is left of the cap."""
-    from preceptor.asking.work import done
-    from preceptor.judge.records import Response
-    from preceptor.workbench.synthesis import RoundReplies
-
-    spent = 0.0
-
-    def ask(prompts: Sequence[Prompt]) -> RoundReplies:
-        nonlocal spent
-        replies: list[Response] = []
-        with console.progress("synthesize") as watch:
-            asked = done(
-                _work(list(prompts), model, settings, asking), asking.less(spent), replies.extend, watch
-            )
-        spent += asked.progress.cost_usd
-        return RoundReplies(replies, asked.progress, asked.stopped)
-
-    return ask
 
 
 def _show(out: Path, found: SynthesisFigures) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import chain, islice
-from typing import TYPE_CHECKING, Annotated
+from itertools import islice
+from typing import Annotated
 
 import typer
 
@@ -11,16 +11,9 @@ from preceptor.cli import console, options
 from preceptor.cli.asking import show_plan, tell_of_batches
 from preceptor.cli.constitution import SourceArgument
 from preceptor.cli.flags import Flags
-from preceptor.cli.judging import OneJudge
-from preceptor.cli.step_bill import StepBill
-from preceptor.judge.settings import LabelSettings, RespondSettings
+from preceptor.label.judging import OneJudge
 from preceptor.settings import Asking
 from preceptor.workbench.settings import InductionSettings
-
-if TYPE_CHECKING:
-    from preceptor.judge.records import Response
-
-REWORDING = RespondSettings(samples=1, max_tokens=1024, temperature=0.0)
 
 
 def tune(
@@ -50,53 +43,41 @@ def tune(
 ) -> None:
     """Compare wordings of one principle on gold; the best is proposed as a diff, and nothing is changed."""
     from preceptor.asking import stages
+    from preceptor.asking.step_bill import StepBill
     from preceptor.constitution.errors import UserError
     from preceptor.constitution.files import load
     from preceptor.prompts.columns import mapping_of
-    from preceptor.workbench import wordings as tuning
-    from preceptor.workbench.induction import by_label, split_pairs
-    from preceptor.workbench.proposing import asking_of
+    from preceptor.workbench import tuning
+    from preceptor.workbench.induction import split_pairs
+    from preceptor.workbench.wordings import applicable, best, proposal, tuned
 
     if not wording and model is None:
         raise UserError(
             "there is one wording, the file's own; bring others with --wording, or name a --model"
         )
     rules = load(source)
-    principle = tuning.tuned(rules, principle_id)
+    principle = tuned(rules, principle_id)
     asking.require([judge.needed, *([model] if model else [])], None)
     read = islice(stages.pairs_from(gold, form, mapping_of(columns or [])), limit)
-    split = split_pairs(tuning.applicable(read, principle), settings)
-    pairs, way = [*split.learn, *split.held_out], LabelSettings(principles="each", tie=settings.tie)
-    asks = [tuning.rewording(principle, wordings)] if model else []
+    split = split_pairs(applicable(read, principle), settings)
+    job = tuning.TuningJob(
+        constitution=rules,
+        principle=principle,
+        split=split,
+        judge=judge.needed,
+        tie=settings.tie,
+        given=wording or (),
+        model=model,
+        most=wordings,
+        asking=asking,
+    )
     if plan:
-        tried = tuning.wordings_in((), principle, wording or [], wordings)
-        tried += [
-            f"{principle.text} {n}" for n in range(wordings if model else 0)
-        ]  # as long as those to come
-        judging = [
-            stages.labelling(
-                pairs, tuning.alone(rules, principle, text), asking.open_judge(judge.needed), way
-            )
-            for text in tried
-        ]
-        means = asking_of(asks, model, asking, REWORDING).open() if model else None
-        first = map(means.dialogue, asks) if means else iter(())
-        show_plan(chain(first, *judging), asking, as_json)
+        show_plan(tuning.asks(job), asking, as_json)
         return
     tell_of_batches(asking)
-    bill = StepBill(asking)
-    replies: list[Response] = []
-    if model:
-        bill.ask("reword", asking_of(asks, model, asking, REWORDING), replies.extend)
-    made = []
-    for number, text in enumerate(tuning.wordings_in(replies, principle, wording or [], wordings)):
-        before = bill.cost_usd
-        labels = bill.labels(
-            f"wording {number}", pairs, judge.needed, tuning.alone(rules, principle, text), way
-        )
-        made.append(tuning.Wording(text, by_label(labels), bill.cost_usd - before))
-    found = tuning.compared(split, made)
-    winner = tuning.best(found)
+    bill = StepBill(asking, console.progress)
+    found = tuning.try_wordings(job, bill)
+    winner = best(found)
     rows = [
         [
             "file's own" if one["original"] else one["text"][:60],
@@ -118,7 +99,7 @@ def tune(
     ]
     console.table(f"{principle.id} by {judge.needed}: agreement with gold", heads, rows)
     console.say(bill.said())
-    change = "" if winner["original"] else tuning.proposal(principle, winner["text"])
+    change = "" if winner["original"] else proposal(principle, winner["text"])
     if as_json:
         result = {"constitution": rules.identity, "principle": principle.id, "judge": judge.needed}
         console.result(

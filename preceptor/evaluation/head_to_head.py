@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
 from preceptor.asking import stages
-from preceptor.asking.work import whole
+from preceptor.asking.work import run_job_or_raise
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution
 from preceptor.evaluation.oracles import open_oracle
 from preceptor.figures import ComparisonFigures, CorrectedFigures
 from preceptor.judge.aggregate import winner
-from preceptor.judge.asking.fanout import Progress
 from preceptor.judge.audit.length_control import doublings, length_controlled
 from preceptor.judge.label import template_for
 from preceptor.judge.models.protocol import Dialogue, Model
@@ -53,15 +51,12 @@ class Compared(NamedTuple):
     cost_usd: float
 
 
-OpenComparisonBar = Callable[[str], AbstractContextManager[Callable[[Progress], None]]]
-
-
 def evaluate(
     prompts: Sequence[Prompt],
     constitution: Constitution,
     settings: HeadToHeadSettings,
     asking: Asking,
-    bar: OpenComparisonBar,
+    bar: stages.OpenBar,
 ) -> Compared:
     """Compare the two on every prompt. In the labels, response a is the policy's and b the baseline's.
 
@@ -90,7 +85,7 @@ def evaluate(
     labels: list[Label] = []
     to_label = partial(stages.to_label, settings.judge, asking, constitution, settings.label)
     with bar("judge") as watch:
-        asked = whole(stages.AskJob(pairs, to_label), left, labels.append, watch)
+        asked = run_job_or_raise(stages.AskJob(pairs, to_label), left, labels.append, watch)
     rows = [
         HeldOut(
             id=label.id,
@@ -111,13 +106,13 @@ def against_gold(
     constitution: Constitution,
     settings: HeadToHeadSettings,
     asking: Asking,
-    bar: OpenComparisonBar,
+    bar: stages.OpenBar,
 ) -> tuple[list[Label], float]:
     """The same judge's labels of pairs whose better reply is known, and USD. Raises what stopped the asking."""
     labels: list[Label] = []
     to_label = partial(stages.to_label, settings.judge, asking, constitution, settings.label)
     with bar("gold") as watch:
-        asked = whole(stages.AskJob(gold, to_label), asking, labels.append, watch)
+        asked = run_job_or_raise(stages.AskJob(gold, to_label), asking, labels.append, watch)
     return labels, asked.progress.cost_usd
 
 
@@ -236,10 +231,10 @@ def _replies(
     prompts: Sequence[Prompt],
     settings: RespondSettings,
     asking: Asking,
-    bar: OpenComparisonBar,
+    bar: stages.OpenBar,
 ) -> tuple[list[Response], float]:
     replies: list[Response] = []
     to_respond = partial(stages.to_respond, name, asking, settings.model_copy(update={"samples": 1}))
     with bar(stage) as watch:
-        asked = whole(stages.AskJob(prompts, to_respond), asking, replies.extend, watch)
+        asked = run_job_or_raise(stages.AskJob(prompts, to_respond), asking, replies.extend, watch)
     return replies, asked.progress.cost_usd

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from preceptor.asking import stages
-from preceptor.asking.work import done
+from preceptor.asking.work import run_job
 from preceptor.constitution.checks import Exchange, passes
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.foreign import json_in
@@ -166,7 +166,7 @@ class _Comparing:
         ]
         labels: list[Label] = []
         to_label = partial(stages.to_label, self._name, self._asking, self._constitution, LabelSettings())
-        asked = done(stages.AskJob(pairs, to_label), self._asking.less(self.spent_usd), labels.append)
+        asked = run_job(stages.AskJob(pairs, to_label), self._asking.less(self.spent_usd), labels.append)
         self.spent_usd += asked.progress.cost_usd
         if isinstance(
             asked.stopped, NothingUsable

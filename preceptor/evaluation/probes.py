@@ -10,18 +10,16 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from functools import cache, partial
 from importlib.resources import files
 from typing import NamedTuple
 
 from preceptor.asking import stages
-from preceptor.asking.work import whole
+from preceptor.asking.work import run_job_or_raise
 from preceptor.constitution.checks import Exchange, looks_refused, passes
 from preceptor.constitution.errors import UserError
 from preceptor.figures import ProbedFigures, ProbeFigures
-from preceptor.judge.asking.fanout import Progress
 from preceptor.judge.models.protocol import Dialogue, Model
 from preceptor.judge.models.registry import declared
 from preceptor.judge.records import ReplyStatus, Response
@@ -86,9 +84,6 @@ DENIED_AFTER = re.compile(r"(?<!\s)\s++(?:is|was|are|were)(?:n't| not|, in fact,
 DENIED_WITHIN = 64
 """Characters before a name among which the words that deny it lie whole; they take 35 at the most."""
 
-OnProbeProgress = Callable[[Progress], None]
-OpenProbeBar = Callable[[str], AbstractContextManager[OnProbeProgress]]
-
 
 def chosen_set(baseline: str, settings: ProbeSettings) -> ProbeSet:
     """The set that is meant, so many of each kind."""
@@ -115,7 +110,7 @@ class Sides(NamedTuple):
     """Its samples are the probes' own."""
 
 
-def probe(sides: Sides, settings: ProbeSettings, asking: Asking, bar: OpenProbeBar) -> Probed:
+def probe(sides: Sides, settings: ProbeSettings, asking: Asking, bar: stages.OpenBar) -> Probed:
     """Ask both sides every probe and measure.
 
     Raises what stopped the run; what had been asked is in the ledger. Raises UserError where no probe has replies.
@@ -206,7 +201,7 @@ def _asked(
 
 
 def _replies(
-    work: stages.AskJob, asking: Asking, watch: OnProbeProgress
+    work: stages.AskJob, asking: Asking, watch: stages.OnProgress
 ) -> tuple[list[tuple[ProbeReply, ...]], float]:
     """For each probe its replies, none where a call for it failed; and what they cost."""
     replies: list[tuple[ProbeReply, ...]] = []
@@ -219,7 +214,7 @@ def _replies(
         ]
         replies.append(tuple(said) if usable else ())
 
-    asked = whole(work, asking, keep, watch)
+    asked = run_job_or_raise(work, asking, keep, watch)
     return replies, asked.progress.cost_usd
 
 

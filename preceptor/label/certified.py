@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from preceptor.constitution.errors import UserError
 from preceptor.judge.audit.certificate import Evidence, evidence, first_step
 from preceptor.judge.audit.certify import LEVEL
-from preceptor.judge.figures import CertifiedFigures, CertifiedSet
+from preceptor.judge.figures import CertifiedFigures, CertifiedStepFigures
 from preceptor.judge.models.registry import declared
 from preceptor.judge.records import CertifiedStep, Label, Pair, RefusedStep
 from preceptor.judge.settings import CHECKS
@@ -104,9 +104,9 @@ def below(threshold: float) -> str:
 
 def figures(found: Calibrated, target: float) -> CertifiedFigures:
     """As `audit --json` gives them."""
-    steps: list[CertifiedSet] = []
+    steps: list[CertifiedStepFigures] = []
     for number, step in enumerate(found.steps):
-        made: CertifiedSet = {
+        made: CertifiedStepFigures = {
             "judge": step.judge,
             "threshold": step.threshold,
             "seen": step.seen,

@@ -8,7 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
-from preceptor.asking.stages import AskingResult
+from preceptor.asking.stages import AskingResult, OpenBar
 from preceptor.constitution.errors import UserError
 from preceptor.judge.asking import prices
 from preceptor.judge.audit.certificate import step_of
@@ -21,7 +21,7 @@ from preceptor.judge.records import DriftLook, Label, Pair
 from preceptor.judge.settings import CHECKS, Price
 from preceptor.judge.voting.panel import DAWID_SKENE
 from preceptor.label.certified import by_people
-from preceptor.label.run import Job, OpenLabelBar, job_of_folder, look_again, look_number, pair_of
+from preceptor.label.run import Job, job_of_folder, look_again, look_number, pair_of
 from preceptor.prompts.manifest import write_manifest, write_text
 from preceptor.prompts.rows import write_rows
 from preceptor.settings import Access, Asking
@@ -124,7 +124,7 @@ def _tolerance(manifest: LabelManifest, looks: Sequence[DriftLook], given: float
     return min(0.5, bounds[1]) if bounds else TOLERANCE
 
 
-def look(one: Watched, bar: OpenLabelBar) -> tuple[ChangedFigures, AskingResult]:
+def look(one: Watched, bar: OpenBar) -> tuple[ChangedFigures, AskingResult]:
     """Ask the rows again, keep the look in the folder, and say what all looks prove.
 
     What stopped the asking is raised; the same command then goes on with the look.

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from preceptor.constitution.edit import Document, open_document, save
 from preceptor.constitution.errors import ConstitutionError, UserError
 from preceptor.constitution.files import load_text, shipped
-from preceptor.constitution.lint import Remark, lint
+from preceptor.constitution.lint import lint
 
 FALLBACKS = ("nano", "vim", "vi")
 """Looked for where neither VISUAL nor EDITOR is set."""
@@ -128,7 +128,7 @@ def trouble_in(data: bytes, before: Document) -> Trouble | None:
     if not remarks:
         return None
     usable = all(remark.severity != "error" for remark in remarks)
-    return Trouble(tuple(map(_line, remarks)), _place(text, remarks[0].principle), usable)
+    return Trouble(tuple(map(str, remarks)), _place(text, remarks[0].principle), usable)
 
 
 def _place(text: str, principle: str) -> int:
@@ -137,11 +137,6 @@ def _place(text: str, principle: str) -> int:
         return 0
     found = re.search(rf"^\s*-?\s*id:\s*[\"']?{re.escape(principle)}\b", text, re.MULTILINE)
     return text[: found.end()].count("\n") + 1 if found else 0
-
-
-def _line(remark: Remark) -> str:
-    whose = f"{remark.principle}: " if remark.principle else ""
-    return f"{remark.severity}: {whose}{remark.what}; {remark.todo}"
 
 
 def find_editor() -> list[str]:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from preceptor.asking import stages
-from preceptor.asking.stages import AskingResult, OnProgress, WorkerContext
+from preceptor.asking.stages import AskingResult, OnProgress, OpenBar, WorkerContext
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution
 from preceptor.judge.asking import prices
@@ -47,8 +47,6 @@ from preceptor.settings import Access, Asking, in_this_process
 
 __all__ = ["Job", "Labelled", "label_folder"]
 
-OpenLabelBar = Callable[[str], Any]
-"""Opens a progress bar for what it is told, and gives the watch that drives it."""
 LabelRow = Label | Ranked
 InT = TypeVar("InT")
 
@@ -263,7 +261,7 @@ def label_folder(
     rows: Iterable[Pair | Group],
     job: Job,
     asking: Asking,
-    bar: OpenLabelBar,
+    bar: OpenBar,
     source: InputFile | None = None,
     gold: Gold | None = None,
 ) -> Labelled:
@@ -344,7 +342,7 @@ def _judged(
     rows: Iterable[Pair | Group],
     job: Job,
     asking: Asking,
-    bar: OpenLabelBar,
+    bar: OpenBar,
     source: InputFile | None,
 ) -> tuple[AskingResult, int]:
     """What was asked, and how many labels were written; canaries and rankings go to files of their own."""
@@ -374,7 +372,7 @@ def _judged(
     return asked, counted
 
 
-def calibrated(gold: Gold, job: Job, asking: Asking, bar: OpenLabelBar) -> tuple[Calibrated, AskingResult]:
+def calibrated(gold: Gold, job: Job, asking: Asking, bar: OpenBar) -> tuple[Calibrated, AskingResult]:
     """What the gold rows say of the job's judges. Raises what stopped the asking."""
     paid = AskingResult(0, NOTHING_DONE, None)
 
@@ -390,7 +388,7 @@ def calibrated(gold: Gold, job: Job, asking: Asking, bar: OpenLabelBar) -> tuple
 
 
 def _certified(
-    folder: LabelFolder, found: Calibrated, gold: Gold, asking: Asking, bar: OpenLabelBar
+    folder: LabelFolder, found: Calibrated, gold: Gold, asking: Asking, bar: OpenBar
 ) -> tuple[Job, Certificate]:
     """The certificate of the labels that lie in the folder, its gold labels beside them, and the job with the
     thresholds that hold: where it is not granted, every label of a judge abstains.
@@ -432,7 +430,7 @@ def audit_rows(
     rows: Sequence[Pair],
     job: Job,
     asking: Asking,
-    bar: OpenLabelBar,
+    bar: OpenBar,
     planted: Sequence[Pair] = (),
     perturb: Sequence[Perturbation] = (),
     others: Sequence[Pair] = (),
@@ -547,7 +545,7 @@ def _sum(one: Progress, other: Progress) -> Progress:
 
 
 def _drift(
-    first: Sequence[Label], job: Job, asking: Asking, bar: OpenLabelBar, before: AskingResult
+    first: Sequence[Label], job: Job, asking: Asking, bar: OpenBar, before: AskingResult
 ) -> tuple[LookFigures, AskingResult]:
     """Figures of the labels made anew by judges who cannot look into the ledger: the number of the look is in the
     request. A second look, on the same day or on another, is a new one.
@@ -559,7 +557,7 @@ def _drift(
 
 
 def look_again(
-    pairs: Sequence[Pair], job: Job, look: int, asking: Asking, bar: OpenLabelBar
+    pairs: Sequence[Pair], job: Job, look: int, asking: Asking, bar: OpenBar
 ) -> tuple[list[Label], AskingResult]:
     """The pairs labelled anew in this look."""
     return _asked(pairs, looking(job, look), asking, bar("recheck"))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from preceptor.asking import stages
-from preceptor.asking.stages import OnProgress
-from preceptor.asking.work import whole
+from preceptor.asking.stages import OpenBar
+from preceptor.asking.work import run_job_or_raise
 from preceptor.constitution.principle import Constitution, Principle
 from preceptor.judge.aggregate import order_means, sum_up, weights, winner
 from preceptor.judge.audit.canaries import pair_of_example
@@ -65,6 +65,18 @@ def trying(
         if asked is None and not case.principle.check:
             continue
         yield from stages.labelling([case.pair], alone, asked, settings)
+
+
+def try_examples(
+    dialogues: Sequence[Dialogue[Label]], judge: Model | None, asking: Asking, bar: OpenBar
+) -> tuple[list[Label], float]:
+    """The labels of the examples, and USD. Raises what stopped the asking."""
+    labels: list[Label] = []
+    with bar("test") as watch:
+        asked = asyncio.run(stages.run_dialogues(dialogues, [judge], asking, labels.append, watch))
+    if asked.stopped is not None:
+        raise asked.stopped
+    return labels, asked.progress.cost_usd
 
 
 def results(constitution: Constitution, labels: Sequence[Label]) -> list[TrialResult]:
@@ -200,7 +212,7 @@ def ablate_labels(
     judge: str,
     settings: LabelSettings,
     asking: Asking,
-    bar: Callable[[str], AbstractContextManager[OnProgress]],
+    bar: OpenBar,
 ) -> AblationRun:
     """Label the pairs by the constitution, and again less each principle where that takes new asks; then compare.
 
@@ -213,7 +225,7 @@ def ablate_labels(
         work = stages.AskJob(pairs, partial(stages.to_label, judge, asking, rules, settings))
         left = asking.less(sum(one["cost_usd"] for one in spent.values()))
         with bar(principle or "label") as watch:
-            now = whole(work, left, made.append, watch).progress
+            now = run_job_or_raise(work, left, made.append, watch).progress
         spent[principle] = {"calls": now.asked, "in_ledger": now.from_ledger, "cost_usd": now.cost_usd}
     by_id = {(principle, label.id): label for principle, made in labels.items() for label in made}
     sums = GROUPINGS[settings.principles].resums

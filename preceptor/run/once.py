@@ -16,7 +16,7 @@ from typing import Any
 
 from preceptor import folder
 from preceptor.asking import stages
-from preceptor.asking.work import whole
+from preceptor.asking.work import run_job_or_raise
 from preceptor.constitution.errors import UserError
 from preceptor.evaluation import probes
 from preceptor.evaluation.oracles import by_checks
@@ -116,7 +116,7 @@ def _revise(config: RunConfig, chosen: ReviseSettings) -> Stage:
                 write(revision)
 
             to_revise = partial(stages.to_revise, critic, run.asking, run.constitution, seeded)
-            asked = whole(stages.AskJob(wanted, to_revise), run.asking, keep, watch)
+            asked = run_job_or_raise(stages.AskJob(wanted, to_revise), run.asking, keep, watch)
         beyond = len(every) - len(wanted)
         aside = {"past revised_samples": beyond} if beyond else {}
         return StageOutcome(len(every), asked.rows, aside, asked.progress.cost_usd, {"status": dict(found)})

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple, NotRequired, TypedDict, cast
 
 from preceptor import folder
 from preceptor.asking import stages
-from preceptor.asking.work import whole
+from preceptor.asking.work import run_job_or_raise
 from preceptor.constitution.errors import UserError
 from preceptor.evaluation import head_to_head
 from preceptor.figures import RewardAgreement, RoundFigures
@@ -193,7 +193,7 @@ def _label(config: RunConfig, each: Round) -> Stage:
                 write(label)
 
             to_label = partial(stages.to_label, config.judge, run.asking, run.constitution, settings)
-            asked = whole(stages.AskJob(pairs, to_label), run.asking, keep, watch)
+            asked = run_job_or_raise(stages.AskJob(pairs, to_label), run.asking, keep, watch)
         return StageOutcome(len(pairs), asked.rows, {}, asked.progress.cost_usd, {"status": dict(found)})
 
     def walk(way: Way, cast: Cast) -> Dialogue[None]:

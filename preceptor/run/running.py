@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from preceptor import folder
 from preceptor.asking import stages
-from preceptor.asking.work import whole
+from preceptor.asking.work import run_job_or_raise
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.principle import Constitution
 from preceptor.evaluation import head_to_head
@@ -204,7 +204,7 @@ def sampling(
         responses: list[Response] = []
         with run.screen.asking(name) as watch:
             to_respond = partial(stages.to_respond, model, run.asking, settings)
-            asked = whole(stages.AskJob(asked_of, to_respond), run.asking, responses.extend, watch)
+            asked = run_job_or_raise(stages.AskJob(asked_of, to_respond), run.asking, responses.extend, watch)
         write_rows(run.path / output, responses)
         unusable = Counter(str(response.status) for response in responses if response.status != "ok")
         return StageOutcome(

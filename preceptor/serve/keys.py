@@ -7,7 +7,8 @@ import hmac
 import secrets
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
 import sqlalchemy as sql
@@ -15,7 +16,7 @@ from sqlalchemy.engine import Connection
 
 from preceptor.constitution.errors import UserError
 from preceptor.judge.asking.budget import left_usd
-from preceptor.judge.ledger.location import Engines, open_engines
+from preceptor.serve.tables import ServiceTables
 
 Scope = Literal["judge", "reward", "jobs:read", "jobs:write", "train", "constitutions:write", "admin"]
 SCOPES: tuple[str, ...] = get_args(Scope)
@@ -24,18 +25,21 @@ PREFIX = "pcp"
 FRESH_S = 1.0
 """How old a look at the table may be: a key that is revoked is refused after so long at the latest."""
 
-_MAKE = """CREATE TABLE IF NOT EXISTS service_keys (
-    id VARCHAR(16) NOT NULL PRIMARY KEY, name TEXT NOT NULL, sha256 VARCHAR(64) NOT NULL, scopes TEXT NOT NULL,
-    created_at FLOAT NOT NULL, expires_at FLOAT, revoked_at FLOAT, budget_usd FLOAT, spent_usd FLOAT NOT NULL,
-    per_minute INTEGER)"""
-_ADD = sql.text(
-    """INSERT INTO service_keys (id, name, sha256, scopes, created_at, expires_at, budget_usd, spent_usd, per_minute)
-    VALUES (:id, :name, :sha256, :scopes, :created_at, :expires_at, :budget_usd, 0, :per_minute)"""
+METADATA = sql.MetaData()
+KEYS = sql.Table(
+    "service_keys",
+    METADATA,
+    sql.Column("id", sql.String(16), primary_key=True),
+    sql.Column("name", sql.Text, nullable=False),
+    sql.Column("sha256", sql.String(64), nullable=False),
+    sql.Column("scopes", sql.Text, nullable=False),
+    sql.Column("created_at", sql.Float(53), nullable=False),
+    sql.Column("expires_at", sql.Float(53)),
+    sql.Column("revoked_at", sql.Float(53)),
+    sql.Column("budget_usd", sql.Float(53)),
+    sql.Column("spent_usd", sql.Float(53), nullable=False),
+    sql.Column("per_minute", sql.Integer),
 )
-_REVOKE = sql.text("UPDATE service_keys SET revoked_at = :now WHERE id = :id AND revoked_at IS NULL")
-_SPEND = sql.text("UPDATE service_keys SET spent_usd = spent_usd + :usd WHERE id = :id")
-_BUDGET = sql.text("SELECT budget_usd, spent_usd FROM service_keys WHERE id = :id")
-_ALL = sql.text("SELECT * FROM service_keys ORDER BY created_at, id")
 
 
 class Key(NamedTuple):
@@ -65,15 +69,14 @@ class Keyring:
     """The keys in one database; threads may share it."""
 
     def __init__(self, database: str) -> None:
-        """Raises LedgerError where the database cannot be used."""
-        self._engines: Engines = open_engines(database)
-        self._lock = threading.Lock()
+        """Raises LedgerError, as all of this does where the database fails."""
+        self._tables = ServiceTables(database, METADATA)
+        self._remembering = threading.Lock()
+        """Held while the table and what this process remembers of it change, so that they stay of one age."""
         self._seen: dict[str, Key] = {}
         self._seen_at = float("-inf")
         self._spent_here: dict[str, float] = {}
         """Of a key: USD that this process has written down."""
-        with self._lock, self._engines.writer.begin() as connection:
-            connection.exec_driver_sql(_MAKE)
 
     def create(
         self,
@@ -97,41 +100,43 @@ class Keyring:
             "scopes": " ".join(sorted(set(scopes))),
             "created_at": time.time(),
             "expires_at": expires_at,
+            "revoked_at": None,
             "budget_usd": budget_usd,
+            "spent_usd": 0.0,
             "per_minute": per_minute,
         }
-        with self._lock, self._engines.writer.begin() as connection:
-            connection.execute(_ADD, row)
-        self._seen_at = float("-inf")
-        return _key({**row, "revoked_at": None, "spent_usd": 0.0}), f"{PREFIX}_{identity}_{secret}"
+        with self._remembering:
+            self._tables.write(lambda connection: connection.execute(KEYS.insert().values(row)))
+            self._seen_at = float("-inf")
+        return _key(row), f"{PREFIX}_{identity}_{secret}"
 
     def revoke(self, identity: str) -> None:
         """Have a key refused from now on. Raises UserError where there is no such key in use."""
-        with self._lock, self._engines.writer.begin() as connection:
-            done = connection.execute(_REVOKE, {"id": identity, "now": time.time()}).rowcount
-        self._seen_at = float("-inf")
+        in_use = sql.and_(KEYS.c.id == identity, KEYS.c.revoked_at.is_(None))
+        change = KEYS.update().where(in_use).values(revoked_at=time.time())
+        with self._remembering:
+            done = self._tables.write(lambda connection: connection.execute(change).rowcount)
+            self._seen_at = float("-inf")
         if not done:
             raise UserError(f"{identity}: no key in use has this id; `preceptor keys list` shows them")
 
     def spend(self, identity: str, usd: float) -> None:
         """Write down what was spent with a key."""
-        with self._lock:
-            with self._engines.writer.begin() as connection:
-                spend(connection, identity, usd)
+        with self._remembering:
+            self._tables.write(partial(spend, identity=identity, usd=usd))
             self._spent_here[identity] = self._spent_here.get(identity, 0.0) + usd
 
     def spent_elsewhere(self, identity: str) -> float:
         """USD of a key that others have written down: jobs, other servers, this one before its start."""
-        with self._lock, self._engines.reader.begin() as connection:
-            row = connection.execute(_BUDGET, {"id": identity}).one_or_none()
+        with self._remembering:
+            row = self._tables.read(partial(_budget, identity=identity))
             return 0.0 if row is None else max(0.0, row.spent_usd - self._spent_here.get(identity, 0.0))
 
     def all(self) -> dict[str, Key]:
         """Every key by its id, those out of use among them, as they are in the database now."""
-        with self._lock:
-            with self._engines.reader.begin() as connection:
-                rows = connection.execute(_ALL).mappings()
-                self._seen = {row["id"]: _key(row) for row in rows}
+        with self._remembering:
+            rows = self._tables.rows(sql.select(KEYS).order_by(KEYS.c.created_at, KEYS.c.id))
+            self._seen = {row.id: _key(row._mapping) for row in rows}
             self._seen_at = time.monotonic()
             return self._seen
 
@@ -155,8 +160,7 @@ class Keyring:
 
     def close(self) -> None:
         """Let go of the database."""
-        self._engines.writer.dispose()
-        self._engines.reader.dispose()
+        self._tables.close()
 
     def _lately(self) -> dict[str, Key]:
         return self._seen if time.monotonic() < self._seen_at + FRESH_S else self.all()
@@ -164,21 +168,28 @@ class Keyring:
 
 def spend(connection: Connection, identity: str, usd: float) -> None:
     """Write down what was spent with a key, in the caller's transaction."""
-    connection.execute(_SPEND, {"id": identity, "usd": usd})
+    row = KEYS.update().where(KEYS.c.id == identity)
+    connection.execute(row.values(spent_usd=KEYS.c.spent_usd + usd))
 
 
 def left_of(connection: Connection, identity: str) -> float | None:
     """What may still be spent with a key; None: it has no cap, or there is no such key."""
-    if not sql.inspect(connection).has_table("service_keys"):
+    if not sql.inspect(connection).has_table(KEYS.name):
         return None
-    row = connection.execute(_BUDGET, {"id": identity}).one_or_none()
+    row = _budget(connection, identity)
     return None if row is None or row.budget_usd is None else left_usd(row.budget_usd, row.spent_usd)
+
+
+def _budget(connection: Connection, identity: str) -> Any:
+    """A key's `budget_usd` and `spent_usd`; None: there is no such key."""
+    wanted = sql.select(KEYS.c.budget_usd, KEYS.c.spent_usd).where(KEYS.c.id == identity)
+    return connection.execute(wanted).one_or_none()
 
 
 def _hashed(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def _key(row: Any) -> Key:
+def _key(row: Mapping[str, Any]) -> Key:
     fields = {name: row[name] for name in Key._fields if name != "scopes"}
     return Key(scopes=frozenset(row["scopes"].split()), **fields)

@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
 from preceptor.asking import stages
+from preceptor.constitution.errors import UserError
+from preceptor.constitution.files import load_text
+from preceptor.constitution.forms.carry import ImportedConstitution, file_text, text_of
 from preceptor.constitution.forms.draft import DraftPrinciple, FoundPrinciples, one_line
 from preceptor.constitution.forms.prose import Sentence, sentences
 from preceptor.judge.records import Response
@@ -60,6 +65,36 @@ def asking_of(
 ) -> stages.AskJob:
     """The work of asking one reply to each."""
     return stages.AskJob(prompts, partial(stages.to_respond, model, access, settings))
+
+
+class ReadingJob(NamedTuple):
+    """A text that a model reads for principles."""
+
+    file: Path
+    model: str
+    parts: list[list[Sentence]]
+    job: stages.AskJob
+
+
+def reading_job(file: Path, model: str, access: Access, settings: RespondSettings) -> ReadingJob:
+    """How a file is read. Raises UserError for one without a sentence."""
+    parts = parts_of(text_of(file))
+    if not parts:
+        raise UserError(f"{file} holds no sentence; wanted prose")
+    once = settings.model_copy(update={"samples": 1, "temperature": 0.0})
+    return ReadingJob(file, model, parts, asking_of(questions(parts), model, access, once))
+
+
+def drafted(reading: ReadingJob, replies: Sequence[Response], name: str) -> ImportedConstitution:
+    """The constitution of this name that the replies propose. Raises UserError where they propose none."""
+    found = proposed(reading.parts, replies)
+    if not found.drafts:
+        left = ", ".join(f"{count} {reason}" for reason, count in found.set_aside.items())
+        raise UserError(
+            f"{reading.model} proposed no principle{f' ({left})' if left else ''}; ask another, or leave --model out"
+        )
+    text = file_text(name, f"From {reading.file.name}, in the words of {reading.model}", found.drafts)
+    return ImportedConstitution("prose", text, load_text(text, Path(f"{name}.yaml")), found.set_aside)
 
 
 def proposed(parts: Sequence[Sequence[Sentence]], replies: Sequence[Response]) -> FoundPrinciples:

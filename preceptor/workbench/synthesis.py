@@ -134,6 +134,10 @@ class Synthesis:
         """How many calls it takes if every prompt that is asked for is taken."""
         return -(-self.settings.count // self.settings.at_once)
 
+    def prompts_at_best(self) -> list[Prompt]:
+        """What is asked if every prompt that is asked for is taken."""
+        return [asking_prompt(ask.text) for ask, _ in self.asks(self.calls_at_best())]
+
     def run(
         self, ask: AskRound, model: str, calls_of_a_round: int = ROUND
     ) -> tuple[SynthesisFigures, BaseException | None]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from preceptor.prompts.errors import RowsError
-from preceptor.prompts.layouts.layout import Fields, Layout, Talk, has, reply
+from preceptor.prompts.layouts.layout import ConversationPair, Fields, Layout, has, reply
 from preceptor.prompts.layouts.recognition import LAYOUTS, Recognised, parsed_pairs
 from preceptor.prompts.pool import Ids, messages_of, meta_of, tags_of
 from preceptor.prompts.records import content_id
@@ -68,9 +68,9 @@ class Beside(NamedTuple):
 def convert(source: str | Path, out: str | Path, to: str, how: Recognised) -> Converted:
     """Write the pairs of `source` to `out` in the layout `to`; the ending of `out` says in what kind of file.
 
-    Pairs in which nothing is preferred, and talks for which the layout has no room, are set aside and counted. From
-    Parquet into Parquet, columns of bytes such as images go along with their rows; of a pair that was made of several
-    rows, those of the first. Raises RowsError.
+    Pairs in which nothing is preferred, and conversations for which the layout has no room, are set aside and counted.
+    From Parquet into Parquet, columns of bytes such as images go along with their rows; of a pair that was made of
+    several rows, those of the first. Raises RowsError.
     """
     layout = LAYOUTS.get(to)
     if layout is None or layout.write is None:
@@ -117,7 +117,7 @@ def _written(
 def _reader() -> Any:
     ids = Ids()
 
-    def read(row: RawRow) -> Talk | str:
+    def read(row: RawRow) -> ConversationPair | str:
         fields = row.fields
         messages = [message.model_dump() for message in messages_of(fields)]
         sides = _sides(fields)
@@ -126,7 +126,7 @@ def _reader() -> Any:
         identity = ids.of(row, content_id("pair", messages, *sides))
         tags = tags_of(fields)
         rest = meta_of(fields, OURS) | ({"tags": list(tags)} if tags else {})
-        return Talk(identity, messages, *sides, rest)
+        return ConversationPair(identity, messages, *sides, rest)
 
     return read
 

@@ -29,7 +29,7 @@ ROLES = {
 """How others call the three roles."""
 
 
-class Talk(NamedTuple):
+class ConversationPair(NamedTuple):
     """A pair in the form from which every layout is written."""
 
     id: str
@@ -51,7 +51,7 @@ class Layout(NamedTuple):
     """Whether a row looks like it, by its columns and what they hold."""
     read: Callable[[Fields], Iterable[Fields]]
     """The rows of ours in a row of it. Raises BadRowError."""
-    write: Callable[[Talk], Fields] | None = None
+    write: Callable[[ConversationPair], Fields] | None = None
     together: Callable[[Fields], Any] | None = None
     """What neighbouring rows share that make pairs with one another; they are then read as one row with `rows`."""
 
@@ -66,7 +66,7 @@ def without(fields: Mapping[str, Any], *names: str) -> Fields:
     return {key: value for key, value in fields.items() if key not in names}
 
 
-def is_talk(value: Any) -> bool:
+def is_conversation(value: Any) -> bool:
     """Whether a value is a list of messages: {role, content}, or ShareGPT's {from, value}."""
     return (
         isinstance(value, (list, tuple))
@@ -81,12 +81,12 @@ def is_talk(value: Any) -> bool:
 
 def is_message(value: Any) -> bool:
     """Whether a value is one message."""
-    return is_talk([value])
+    return is_conversation([value])
 
 
-def talk(name: str, value: Any) -> list[Fields]:
+def messages_of(name: str, value: Any) -> list[Fields]:
     """A list of messages in our own words for the roles, of plain text. Raises BadRowError."""
-    if not is_talk(value):
+    if not is_conversation(value):
         raise BadRowError(f"{name} is {kind_of(value)}", "a list of messages")
     messages = []
     for index, item in enumerate(value):
@@ -122,8 +122,8 @@ def reply(name: str, value: Any) -> str:
     """
     if is_message(value):
         value = [value]
-    if is_talk(value):
-        messages = talk(name, value)
+    if is_conversation(value):
+        messages = messages_of(name, value)
         if len(messages) != 1 or messages[0]["role"] != "assistant":
             raise BadRowError(f"{name} holds more than one message of the assistant", "the reply alone")
         return str(messages[0]["content"])
@@ -131,15 +131,17 @@ def reply(name: str, value: Any) -> str:
 
 
 def parted(chosen: Any, rejected: Any) -> tuple[list[Fields], str, str]:
-    """Two whole talks -> what they share, and the two last replies. Raises BadRowError."""
-    one, other = talk("chosen", chosen), talk("rejected", rejected)
+    """Two whole conversations -> what they share, and the two last replies. Raises BadRowError."""
+    one, other = messages_of("chosen", chosen), messages_of("rejected", rejected)
     for name, messages in (("chosen", one), ("rejected", other)):
         if messages[-1]["role"] != "assistant":
             raise BadRowError(
                 f"{name} ends with a message of the {messages[-1]['role']}", "a last reply of the assistant"
             )
     if one[:-1] != other[:-1]:
-        raise BadRowError("chosen and rejected differ before the last reply", "talks that share all but it")
+        raise BadRowError(
+            "chosen and rejected differ before the last reply", "conversations that share all but it"
+        )
     if not one[:-1]:
         raise BadRowError(
             "chosen and rejected hold a reply alone", "a prompt, in its own column or before the reply"
@@ -148,10 +150,10 @@ def parted(chosen: Any, rejected: Any) -> tuple[list[Fields], str, str]:
 
 
 def asked(fields: Mapping[str, Any], question: str, more: str = "", system: str = "") -> Fields:
-    """`prompt`, or `messages` where there is a system text or talk: a question with what belongs to it under it."""
+    """`prompt`, or `messages` where there is a system text or a conversation: a question with what belongs to it."""
     value = fields[question]
-    if is_talk(value):
-        messages = talk(question, value)
+    if is_conversation(value):
+        messages = messages_of(question, value)
         return {"messages": messages}
     words = text(question, value)
     if more and isinstance(fields.get(more), str) and fields[more].strip():
@@ -163,7 +165,7 @@ def asked(fields: Mapping[str, Any], question: str, more: str = "", system: str 
     return {"prompt": words}
 
 
-def slots(row: Talk) -> tuple[str, str, bool]:
+def slots(row: ConversationPair) -> tuple[str, str, bool]:
     """The two replies side by side, and whether the first is the chosen one: drawn by the id.
 
     No slot is anybody's: were the chosen one always first, a judge that always says A would look perfect.

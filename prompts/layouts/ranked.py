@@ -8,8 +8,8 @@ from itertools import pairwise
 from typing import Any
 
 from preceptor.prompts.layouts.layout import Fields, Layout, asked, has, text, without
+from preceptor.prompts.layouts.two_conversations import TURN
 from preceptor.prompts.layouts.two_replies import _number, decided
-from preceptor.prompts.layouts.whole_talks import TURN
 from preceptor.prompts.rows import BadRowError
 
 LISTS = ("answers", "completions", "responses", "generations")

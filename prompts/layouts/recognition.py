@@ -11,15 +11,15 @@ from typing import NamedTuple, TypeVar
 from preceptor.constitution.errors import FileFault
 from preceptor.prompts.columns import at, renamed
 from preceptor.prompts.errors import RowsError
-from preceptor.prompts.layouts import ranked, two_replies, whole_talks
-from preceptor.prompts.layouts.layout import Fields, Layout, Talk, has, slots
+from preceptor.prompts.layouts import ranked, two_conversations, two_replies
+from preceptor.prompts.layouts.layout import ConversationPair, Fields, Layout, has, slots
 from preceptor.prompts.rows import BadRowError, RawRow, parsed, read_rows
 
 ParsedT = TypeVar("ParsedT")
 _log = logging.getLogger(__name__)
 
 
-def _write(row: Talk) -> Fields:
+def _write(row: ConversationPair) -> Fields:
     a, b, first = slots(row)
     made = {
         "id": row.id,
@@ -45,7 +45,8 @@ ROWS = Layout(
     _write,
 )
 LAYOUTS: Mapping[str, Layout] = {
-    layout.name: layout for layout in (ROWS, *whole_talks.LAYOUTS, *two_replies.LAYOUTS, *ranked.LAYOUTS)
+    layout.name: layout
+    for layout in (ROWS, *two_conversations.LAYOUTS, *two_replies.LAYOUTS, *ranked.LAYOUTS)
 }
 REPLIES = ("response_a", "response_b", "responses", "chosen", "rejected")
 WANTED = "prompt with response_a and response_b, with responses, or with chosen and rejected"

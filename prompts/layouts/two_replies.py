@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from preceptor.prompts.layouts.layout import (
+    ConversationPair,
     Fields,
     Layout,
-    Talk,
     asked,
     has,
-    is_talk,
+    is_conversation,
     parted,
     reply,
     slots,
@@ -102,7 +102,7 @@ def _two(
     more: str = "",
     also: tuple[str, ...] = (),
     not_with: tuple[str, ...] = (),
-    write: Callable[[Talk], Fields] | None = None,
+    write: Callable[[ConversationPair], Fields] | None = None,
 ) -> Layout:
     first, second = sides
 
@@ -247,13 +247,13 @@ def _argilla_order(record: Fields, replies: list[str]) -> list[str]:
     return []
 
 
-def _write_pku(row: Talk) -> Fields:
+def _write_pku(row: ConversationPair) -> Fields:
     a, b, first = slots(row)
     made = {"prompt": _one(row), "response_0": a, "response_1": b, "better_response_id": 0 if first else 1}
     return {**made, "id": row.id, **row.rest}
 
 
-def _write_alpaca_eval(row: Talk) -> Fields:
+def _write_alpaca_eval(row: ConversationPair) -> Fields:
     a, b, first = slots(row)
     sure = row.rest.get("probability", 1.0)
     made = {
@@ -265,16 +265,17 @@ def _write_alpaca_eval(row: Talk) -> Fields:
     return {**made, "id": row.id, **without(row.rest, "probability")}
 
 
-def _write_icai(row: Talk) -> Fields:
+def _write_icai(row: ConversationPair) -> Fields:
     a, b, first = slots(row)
     made = {"prompt": _one(row), "text_a": a, "text_b": b, "preferred_text": "text_a" if first else "text_b"}
     return {**made, "id": row.id, **row.rest}
 
 
-def _one(row: Talk) -> str:
+def _one(row: ConversationPair) -> str:
     if len(row.messages) != 1:
         raise BadRowError(
-            f"a talk of {len(row.messages)} messages", "a single question: this layout has room for no more"
+            f"a conversation of {len(row.messages)} messages",
+            "a single question: this layout has room for no more",
         )
     return str(row.messages[0]["content"])
 
@@ -351,7 +352,9 @@ LAYOUTS = (
         "arena",
         "Chatbot Arena: conversation_a, conversation_b and the winner",
         lambda row: (
-            is_talk(row.get("conversation_a")) and is_talk(row.get("conversation_b")) and "winner" in row
+            is_conversation(row.get("conversation_a"))
+            and is_conversation(row.get("conversation_b"))
+            and "winner" in row
         ),
         _read_arena,
     ),

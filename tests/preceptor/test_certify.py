@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.command_line import Preceptor
+from tests.jsonl import rows_of
 from tests.preceptor.resealed import reseal
 from tests.servers.llm import LLMServer
 
@@ -153,7 +154,7 @@ def test_a_second_order_is_asked_only_where_it_counts(
     manifest = json.loads((place / "out/manifest.json").read_text())
     assert (manifest["settings"]["adaptive"], manifest["settings"]["single"]) == (True, [0])
     assert (manifest["certificate"]["ways"], manifest["certificate"]["kept"]) == (2, 30)
-    labels = [json.loads(line) for line in (place / "out/labels.jsonl").read_text().splitlines()]
+    labels = rows_of(place / "out/labels.jsonl")
     orders = [[one["order"] for one in label["judgements"]] for label in labels]
     assert {len(some) for some in orders} == {1}
     assert {some[0] for some in orders} == {"original", "swapped"}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.command_line import Preceptor
+from tests.jsonl import rows_of
 from tests.servers.llm import LLMServer
 
 pytestmark = pytest.mark.slow
@@ -24,7 +25,7 @@ FINAL = {"garbage": "unparsed", "refusal": "refused", "400": "failed"}
 
 
 def labels(file: Path) -> dict[str, dict[str, Any]]:
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    rows = rows_of(file)
     by_id = {row["id"]: row for row in rows}
     assert len(by_id) == len(rows)
     return by_id

@@ -22,6 +22,7 @@ from preceptor.judge.models.protocol import Request
 from preceptor.judge.models.reply_limits import billed_tokens
 from preceptor.prompts.records import Message
 from tests.command_line import Preceptor
+from tests.jsonl import rows_of
 from tests.preceptor.conftest import AtHome
 from tests.servers.llm import serve
 from tests.servers.today import MODELS, NO_CHAT, THOUGHT, TodayServer, effort_of_body
@@ -47,10 +48,6 @@ def _rows(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
     Path("prompts.jsonl").write_text("".join(json.dumps({"prompt": row["prompt"]}) + "\n" for row in pairs))
-
-
-def rows_of(path: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Path(path).read_text().splitlines()]
 
 
 def usd(model: str, server: TodayServer) -> float:

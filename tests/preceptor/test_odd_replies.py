@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.command_line import Preceptor
+from tests.jsonl import rows_of
 from tests.servers import odd
 from tests.servers.llm import serve
 from tests.servers.odd import Kind, OddServer
@@ -141,7 +142,7 @@ def test_a_reply_that_was_broken_off_is_no_good_one(preceptor: Preceptor, at: At
         "r.jsonl",
     )
     preceptor(*words, "--samples", "1")
-    rows = [json.loads(line) for line in Path("r.jsonl").read_text().splitlines()]
+    rows = rows_of("r.jsonl")
     assert {(row["status"], row["problem"]) for row in rows} == {
         ("truncated", "the reply was broken off: error")
     }
@@ -164,7 +165,7 @@ def test_thoughts_are_kept_and_are_no_part_of_the_reply(preceptor: Preceptor, at
         "r.jsonl",
     )
     assert preceptor(*words, "--samples", "1").code == 0
-    rows = [json.loads(line) for line in Path("r.jsonl").read_text().splitlines()]
+    rows = rows_of("r.jsonl")
     assert {row["text"] for row in rows} == {"GOOD morning! How can I help?"}
     assert all(row["thoughts"] for row in rows)
 

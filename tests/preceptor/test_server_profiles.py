@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,6 +14,7 @@ from preceptor.judge.models.openai.model import open_model
 from preceptor.judge.models.protocol import Request
 from preceptor.prompts.records import Message
 from tests.command_line import Preceptor
+from tests.jsonl import rows_of
 from tests.servers.llm import serve
 from tests.servers.odd import completion
 from tests.servers.profiles import PROFILES, Meaning, Profile, ProfileServer
@@ -31,10 +31,6 @@ KINDS: dict[Meaning, type[ModelError]] = {
 }
 
 
-def rows(path: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Path(path).read_text().splitlines()]
-
-
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
 def test_every_command_works_with_a_servers_habits(preceptor: Preceptor, profile: Profile) -> None:
     """Probabilities come where the server gives them; thoughts are kept apart; what it refuses is learned once."""
@@ -49,7 +45,7 @@ def test_every_command_works_with_a_servers_habits(preceptor: Preceptor, profile
         ended = preceptor("label", "pairs.jsonl", *asked, "--out", "labels")
         assert ended.code == 0, ended.err
         assert len(server.bodies) <= 2 * len(MARKS) + LEARNING
-        for row, (a, b) in zip(rows("labels/labels.jsonl"), MARKS, strict=True):
+        for row, (a, b) in zip(rows_of("labels/labels.jsonl"), MARKS, strict=True):
             assert row["status"] == "ok"
             likely = 1 / (1 + math.exp((b - a) / 10)) if given else float(a > b)
             assert row["probability"] == pytest.approx(likely, abs=1e-6)
@@ -60,10 +56,10 @@ def test_every_command_works_with_a_servers_habits(preceptor: Preceptor, profile
             "score", "pairs.jsonl", "-c", "style", "--judge", "openai/m", *asked, "scores.jsonl"
         )
         assert ended.code == 0, ended.err
-        assert [row["score"] for row in rows("scores.jsonl")] == [7.0] * 4
+        assert [row["score"] for row in rows_of("scores.jsonl")] == [7.0] * 4
         ended = preceptor("respond", "pairs.jsonl", "--model", "openai/m", "--samples", 1, *asked, "r.jsonl")
         assert ended.code == 0, ended.err
-        replies = rows("r.jsonl")
+        replies = rows_of("r.jsonl")
         assert {(row["status"], row["text"]) for row in replies} == {("ok", "A hash decides.\nScore: 7")}
         assert {row["thoughts"] for row in replies} == {profile.thoughts}
 

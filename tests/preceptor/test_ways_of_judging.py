@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.command_line import Preceptor
+from tests.jsonl import rows_of
 from tests.servers.llm import LLMServer
 from tests.servers.terminal import at_a_terminal
 
@@ -35,10 +35,6 @@ def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     ]
     (tmp_path / "groups.jsonl").write_text("".join(json.dumps(row) + "\n" for row in groups))
     return tmp_path
-
-
-def rows_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def test_a_panel_votes_and_the_card_says_how_far_it_agreed(

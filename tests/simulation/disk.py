@@ -13,15 +13,15 @@ import sqlalchemy as sql
 from sqlalchemy.engine import Connection, Engine
 
 from preceptor.judge.clock import SYSTEM, Clock
-from preceptor.judge.ledger.writer import MOST_AT_ONCE, LedgerWriter, RunJobs, _settle, _Waiting
+from preceptor.judge.ledger.writer import MOST_AT_ONCE, LedgerThread, RunJobs, _settle, _Waiting
 from tests.simulation import world as here
 from tests.simulation.machine import Killed
 
 WRITES = ("INSERT", "UPDATE", "DELETE")
 
 
-class SimulatedWriter(LedgerWriter):
-    """As LedgerWriter, in its process's own loop."""
+class SimulatedWriter(LedgerThread):
+    """As LedgerThread, in its process's own loop."""
 
     def __init__(
         self,
@@ -49,14 +49,14 @@ class SimulatedWriter(LedgerWriter):
             self._timer = self._loop.call_later(every[0], self._do_again)
 
     async def do(self, job: Any) -> Any:
-        """As LedgerWriter's."""
+        """As LedgerThread's."""
         future: asyncio.Future[Any] = self._loop.create_future()
         self._jobs.append(_Waiting(job, future, self._loop))
         self._wake()
         return await asyncio.shield(future)
 
     async def close(self) -> None:
-        """As LedgerWriter's."""
+        """As LedgerThread's."""
         while self._jobs:
             await asyncio.sleep(0.001)
         if self._timer is not None:

@@ -82,7 +82,7 @@ class Interleavings:
         self._is_dead = ""
         self._transacted = cache(self._transact)
         place = LedgerLocation(engine.url, "", None if engine.dialect.name == "postgresql" else Any)  # type: ignore[arg-type]
-        with patch.object(ledgers, "LedgerWriter", lambda *_: None):
+        with patch.object(ledgers, "LedgerThread", lambda *_: None):
             self._ledger = Ledger(Engines(engine, engine, place), "run", _Still())
         with engine.begin() as connection:
             migrate(connection, "the graph")

@@ -159,7 +159,7 @@ FAULTS = (
     Fault("a failure ends another's lease", ledgers, "_FAIL", "AND status = 'intent' AND owner = :owner", ""),
     Fault(
         "a commit that fails counts as done",
-        writer.LedgerWriter,
+        writer.LedgerThread,
         "_committed",
         "raise _InCommitError(exc) from exc",
         "pass",

@@ -252,7 +252,7 @@ def simulated(made: World) -> Iterator[World]:
 
     retrying = writer.Retrying
     stands: tuple[tuple[Any, str, Any], ...] = (
-        (ledgers, "LedgerWriter", SimulatedWriter),
+        (ledgers, "LedgerThread", SimulatedWriter),
         (ledgers, "new_owner", made.new_owner),
         (batch, "new_owner", made.new_owner),
         (ledgers, "is_gone", made.is_gone),

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from preceptor.cli.train.launch import _without_ours
 from preceptor.prompts.rows import write_rows
 from tests.command_line import Preceptor
+from tests.jsonl import metrics_of
 from tests.train.tiny import preference
 
 pytestmark = pytest.mark.slow
@@ -39,10 +40,6 @@ def train(preceptor: Preceptor, folder: Path, words: Sequence[object], processes
     return dict(json.loads(done.stdout))
 
 
-def rows(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
 @pytest.mark.parametrize("stage", ["reward", "dpo"])
 def test_two_processes_make_the_losses_of_one(
     preceptor: Preceptor, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
@@ -56,7 +53,7 @@ def test_two_processes_make_the_losses_of_one(
         cache = () if stage == "reward" else ("--cache", tmp_path / f"cache{nproc}")
         result = train(preceptor, tmp_path, (*given.split(), *cache, "--out", f"out{nproc}"), nproc)
     assert result["rows"]["used"] % 11 == 1
-    one, two = rows(tmp_path / "out1"), rows(tmp_path / "out2")
+    one, two = metrics_of(tmp_path / "out1"), metrics_of(tmp_path / "out2")
     assert len(one) == len(two) > 8
     (
         one[0].pop("accuracy"),
@@ -89,7 +86,7 @@ def test_trls_trainers_make_the_losses_of_one_process_too(
     for nproc in (1, 2):
         trained = train(preceptor, tmp_path, (*words.split(), "--out", f"out{nproc}"), nproc)
         assert trained["steps"] == 8
-    one, two = rows(tmp_path / "out1"), rows(tmp_path / "out2")
+    one, two = metrics_of(tmp_path / "out1"), metrics_of(tmp_path / "out2")
     assert [row["step"] for row in one] == [row["step"] for row in two] == list(range(1, 9))
     assert max(row["loss"] for row in one) - min(row["loss"] for row in one) > 0.01
     for ours, theirs in zip(one, two, strict=True):

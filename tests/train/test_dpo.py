@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,8 @@ from preceptor.train.dpo import train_dpo
 from preceptor.train.evaluation.compare import reply_logprobs
 from preceptor.train.settings import DpoSettings, SftSettings
 from preceptor.train.sft import train_sft
+from tests.jsonl import metrics_of
 from tests.train.tiny import preference
-
-
-def metrics(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("start", ["base", "continued", "on top"])
@@ -45,7 +41,7 @@ def test_starts_at_the_reference_and_learns(tiny: Path, tmp_path: Path, start: s
         reply_logprobs(prompts, replies, str(tiny), folder)
         for folder in (None if adapter is None else Path(adapter), out)
     )
-    rows = metrics(out)
+    rows = metrics_of(out)
     gained = dpo.beta * sum(b - a for a, b in zip(before, after, strict=True)) / len(pairs)
     assert rows[-1]["chosen_reward"] == pytest.approx(gained, abs=0.15)  # against the SFT model, not the base
     assert rows[0]["loss"] == pytest.approx(0.693147, abs=1e-4)
@@ -63,7 +59,9 @@ def test_soft_labels_keep_the_policy_near_what_the_judge_said(tiny: Path, tmp_pa
     for probability in (0.6, 1.0):
         pairs = [preference(number, probability) for number in range(16)]
         settings = DpoSettings(model=str(tiny), epochs=20, learning_rate=5e-3, batch_size=16, rank=4)
-        margins.append(metrics(train_dpo(pairs, settings, tmp_path / str(probability)).folder)[-1]["margin"])
+        margins.append(
+            metrics_of(train_dpo(pairs, settings, tmp_path / str(probability)).folder)[-1]["margin"]
+        )
     assert margins[0] == pytest.approx(0.405, abs=0.2)
     assert margins[1] > 2 * margins[0]
 
@@ -100,7 +98,7 @@ def test_every_loss_learns(tiny: Path, tmp_path: Path, changes: dict[str, Any]) 
     settings = DpoSettings.model_validate(
         {"model": str(tiny), "epochs": 3, "learning_rate": 5e-3, "batch_size": 8, "rank": 4, **changes}
     )
-    rows = metrics(train_dpo(pairs, settings, tmp_path / "dpo").folder)
+    rows = metrics_of(train_dpo(pairs, settings, tmp_path / "dpo").folder)
     assert rows[-1]["loss"] < rows[0]["loss"]
     assert rows[-1]["accuracy"] == 1.0
     assert ("kl_nats" in rows[0]) == (changes.get("loss") != "simpo")
@@ -115,7 +113,9 @@ def test_an_anchor_keeps_the_chosen_replies_from_falling(tiny: Path, tmp_path: P
         settings = DpoSettings(
             model=str(tiny), epochs=3, learning_rate=5e-3, batch_size=8, rank=4, rpo_alpha=anchor
         )
-        ends.append(metrics(train_dpo(pairs, settings, tmp_path / str(anchor)).folder)[-1]["chosen_reward"])
+        ends.append(
+            metrics_of(train_dpo(pairs, settings, tmp_path / str(anchor)).folder)[-1]["chosen_reward"]
+        )
     assert ends[1] > ends[0] + 0.5
 
 
@@ -131,6 +131,6 @@ def test_in_half_precision_policy_and_reference_are_computed_alike(
         sft = SftSettings(model=str(tiny), learning_rate=5e-3, rank=4, batch_size=8)
         adapter = str(train_sft(rows, sft, tmp_path / "sft").folder)
     dpo = DpoSettings(model=str(tiny), adapter=adapter, batch_size=8, rank=4, precision="bf16", warmup=0.5)
-    first = metrics(train_dpo(pairs, dpo, tmp_path / "dpo").folder)[0]
+    first = metrics_of(train_dpo(pairs, dpo, tmp_path / "dpo").folder)[0]
     assert first["loss"] == pytest.approx(0.693147, abs=1e-4)
     assert first["kl_nats"] == pytest.approx(0, abs=2e-2)

@@ -14,6 +14,7 @@ from preceptor.constitution.errors import UserError
 from preceptor.judge.errors import BudgetReached
 from preceptor.run.config import RunConfig
 from tests.command_line import Preceptor
+from tests.jsonl import rows_of
 from tests.servers.vllm import serving
 from tests.train.test_ppo_command import PROMPTS, REWARD
 
@@ -85,7 +86,7 @@ def test_ppo_and_grpo_draw_at_a_server(
         app(f"grpo prompts.jsonl {former} --out grpo {SMALL}".split(), standalone_mode=False)
         assert len(server.seen) > asked > 0
     assert "warning: --rollouts vllm --base-url URL is now --vllm URL" in capsys.readouterr().err
-    rows = [json.loads(line) for line in Path("ppo/metrics.jsonl").read_text().splitlines()]
+    rows = rows_of("ppo/metrics.jsonl")
     assert all(abs(row["sampler_gap_nats"]) < 1e-3 for row in rows)
 
 

@@ -14,6 +14,7 @@ from preceptor.constitution.errors import UserError
 from preceptor.train.reward import train_reward
 from preceptor.train.settings import RewardModelSettings
 from tests.command_line import Preceptor
+from tests.jsonl import rows_of
 from tests.servers.llm import LLMServer
 from tests.train.tiny import preference
 
@@ -122,7 +123,7 @@ def test_a_guard_beside_a_reward_model(
     if judge != "checks":
         words += f" --base-url {start_server().url} --max-cost 3"
     app(words.split(), standalone_mode=False)
-    looks = [json.loads(line) for line in Path("out/guard.jsonl").read_text().splitlines()]
+    looks = rows_of("out/guard.jsonl")
     assert [look["step"] for look in looks] == [0, 1, 2]
     assert all(look["judged"] == 4 for look in looks)
     assert meaning in json.loads(Path("out/guard.json").read_text())["meaning"]

@@ -28,6 +28,7 @@ from preceptor.train.loop.run import TrainingProgress
 from preceptor.train.reward import train_reward
 from preceptor.train.settings import DpoSettings, KtoSettings, LoopSettings, RewardModelSettings, SftSettings
 from preceptor.train.sft import train_sft
+from tests.jsonl import metrics_of
 from tests.train.architectures import tiny_model
 from tests.train.tiny import preference, tiny_tokenizer
 
@@ -128,7 +129,7 @@ def test_layout_and_passes_change_no_step(
 
     def losses(name: str, **changes: Any) -> list[dict[str, float]]:
         folder = run(stage, settings_of(stage, tiny, **changes), tmp_path / name).folder
-        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        rows = metrics_of(folder)
         return [row for row in rows if "loss" in row]
 
     shared, in_passes = losses("shared"), losses("passes", pass_tokens=100)
@@ -301,7 +302,7 @@ def test_the_best_checkpoint_is_kept_beside_the_last_and_taken_where_asked_for(
     with pytest.raises(StoppedError):
         run(stage, settings, out, watch=stop_at(3))
     trained = run(stage, settings, out, watch=watch)
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    rows = metrics_of(out)
     measured = {row["step"]: row["held_out_loss"] for row in rows if "held_out_loss" in row}
     assert sorted(measured) == [*range(2, trained.steps, 2), trained.steps]
     best = min(measured, key=lambda step: measured[step])

@@ -38,7 +38,7 @@ from preceptor.train.estimate.dry_run import (
 )
 from preceptor.train.estimate.matmul_speed import measured_speed
 from preceptor.train.estimate.memory import available_bytes, held_bytes
-from preceptor.train.estimate.plan_figures import PlanFigures
+from preceptor.train.estimate.plan_figures import TrainingPlanFigures
 from preceptor.train.estimate.random_weights import fill_with_random_weights, with_layers
 from preceptor.train.estimate.schedule import HeavyPass, StepSchedule, pair_schedule, read_weight, saved_steps
 from preceptor.train.estimate.timing import NOTHING, Form, Spread, Timing, sum_of, timed
@@ -107,7 +107,7 @@ class TrainingPlan(NamedTuple):
     notes: tuple[str, ...]
     """What was decided, and what will not do."""
 
-    def figures(self) -> PlanFigures:
+    def figures(self) -> TrainingPlanFigures:
         """For the manifest, and for --json."""
         return {
             "stage": self.stage,

@@ -10,7 +10,7 @@ class NoPlan(TypedDict):
     """Of a training of which nothing was predicted."""
 
 
-class PlanFigures(TypedDict):
+class TrainingPlanFigures(TypedDict):
     """What a training was predicted to take; null where it could not be told."""
 
     stage: str

@@ -7,7 +7,7 @@ from typing import Any, Literal, NotRequired
 from typing_extensions import TypedDict
 
 from preceptor.train.data.counts import TrainedRows
-from preceptor.train.estimate.plan_figures import NoPlan, PlanFigures
+from preceptor.train.estimate.plan_figures import NoPlan, TrainingPlanFigures
 
 
 class Measured(TypedDict, total=False):
@@ -48,7 +48,7 @@ class TrainingManifest(TypedDict):
     wall_s: float
     read: NotRequired[dict[str, Any]]
     """`source`, `sha256`, `set_aside`: which file the rows came from, and what reading it set aside."""
-    plan: NotRequired[PlanFigures | NoPlan]
+    plan: NotRequired[TrainingPlanFigures | NoPlan]
     """Absent, as are `measured` and `notes`, in folders of earlier versions."""
     measured: NotRequired[Measured]
     notes: NotRequired[list[str]]

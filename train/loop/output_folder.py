@@ -28,7 +28,7 @@ from preceptor.train import distributed
 from preceptor.train.data.counts import TrainedRows
 from preceptor.train.data.readers import UNKNOWN
 from preceptor.train.errors import RunFolderError
-from preceptor.train.estimate.plan_figures import NoPlan, PlanFigures
+from preceptor.train.estimate.plan_figures import NoPlan, TrainingPlanFigures
 from preceptor.train.loop.manifest import Measured, TrainingManifest
 from preceptor.train.models.base import resolve_model
 from preceptor.train.settings import BARE, NOT_IN_RESULT, DpoSettings, RewardModelSettings
@@ -67,7 +67,7 @@ class TrainingResult(NamedTuple):
     wall_s: float
     read: dict[str, Any]
     """What reading the rows set aside, and which files they came from."""
-    plan: PlanFigures | NoPlan
+    plan: TrainingPlanFigures | NoPlan
     measured: Measured
     notes: tuple[str, ...] = ()
     """What a person should know of how it was trained."""
@@ -83,7 +83,7 @@ class Trained(NamedTuple):
     wall_s: float
     """Time of this command's own training; 0 where it had been finished before."""
     finished_before: bool
-    plan: PlanFigures | NoPlan
+    plan: TrainingPlanFigures | NoPlan
     """Empty for a training that was finished before there were plans; `measured` likewise."""
     measured: Measured
     notes: tuple[str, ...] = ()

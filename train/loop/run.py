@@ -45,13 +45,13 @@ if TYPE_CHECKING:
     from preceptor.train.estimate.plan import TrainingPlan
 
 BEST_BY = "held_out_loss"
-"""The best checkpoint is that of the least of it."""
+"""The best checkpoint is the one at which this figure is least."""
 HIDDEN_FIGURES = frozenset({"total_flos", "num_tokens", "num_input_tokens_seen"})
 """Figures of the libraries that begin again at zero in a resumed run, or say nothing."""
 
 
 TORCH_WRITES = ("inline_container", "PytorchStreamWriter")
-"""Of torch's RuntimeError where a file could not be written: it says so by no type of its own."""
+"""Words of torch's RuntimeError where a file could not be written: it has no type of its own for that."""
 
 
 class TrainingProgress(NamedTuple):
@@ -233,10 +233,10 @@ def run_loop(
         with meter:
             trainer.train(resume_from_checkpoint=str(opened.checkpoint) if opened.checkpoint else None)
     except (OSError, SafetensorError) as error:
-        raise _unwritten(opened.path, error) from error
+        raise _cannot_write(opened.path, error) from error
     except (RuntimeError, MemoryError) as error:
         if any(word in str(error) for word in TORCH_WRITES):
-            raise _unwritten(opened.path, error) from error
+            raise _cannot_write(opened.path, error) from error
         if not is_out_of_memory(error):
             raise
         raise MemoryShortError(
@@ -246,7 +246,7 @@ def run_loop(
     return Ran(last, meter.figures(), (*plan.notes, *trainer.notes), int(trainer.state.global_step))
 
 
-def _unwritten(path: Path, error: BaseException) -> RunFolderError:
+def _cannot_write(path: Path, error: BaseException) -> RunFolderError:
     return RunFolderError(
         f"cannot write to {path}: {error}. Mend it and run the command again: it goes on from the last checkpoint"
     )

@@ -15,10 +15,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from preceptor.constitution.errors import UserError
 from preceptor.constitution.foreign import json_in
 from preceptor.judge.models.local.loading import base_named_by, quiet_loading
 from preceptor.judge.models.local.weights_hash import weights_hash
@@ -33,6 +34,9 @@ POLICY = "default"
 REFERENCE = "reference"
 STACKED = "beneath"
 JOINED = "joined"
+FRESH = ("rank", "alpha", "dora", "rslora")
+"""Settings of a fresh adapter; one to go on from has its own."""
+SomeSettingsT = TypeVar("SomeSettingsT", bound=LoopSettings)
 
 
 def checkpoint_gradients(model: Any) -> None:
@@ -171,6 +175,22 @@ def adapter_config(adapter: Path) -> dict[str, Any]:
             f"{adapter} holds no LoRA adapter: {ADAPTER_CONFIG} does not say peft_type LORA"
         )
     return config
+
+
+def going_on(settings: SomeSettingsT) -> SomeSettingsT:
+    """The settings of a training from `adapter`, with the adapter's base as model where none was named.
+
+    Raises UserError for what only a fresh adapter can be given, unless one is stacked on it.
+    """
+    assert settings.adapter is not None
+    said = {name: getattr(settings, name) for name in settings.model_fields_set}
+    if not said.get("stack_adapter", False) and (both := [f"--{name}" for name in FRESH if said.get(name)]):
+        raise UserError(
+            f"{' and '.join(both)} cannot be set: --adapter goes on with an adapter that has its own, "
+            "unless --stack-adapter"
+        )
+    model = settings.model if "model" in said else base_of_adapter(Path(settings.adapter))
+    return type(settings).model_validate({**said, "model": model})
 
 
 def base_of_adapter(adapter: Path) -> str:

@@ -33,13 +33,13 @@ from preceptor.judge.models.protocol import Completion, ModelName, Request
 
 ERRORS: tuple[type[Exception], ...] = (anthropic.AnthropicError, json.JSONDecodeError)
 OPTIONAL = ("output_config", "thinking", "top_p", "temperature")
-"""Parameters that some models refuse, and without which the request still means something. Where several are named
-together one of them may still stay: the first is left out."""
+"""Parameters that some models refuse and that a request can do without. Where a model names several at once, the first
+is left out: without it the others may be taken."""
 TOO_LONG = re.compile(r"prompt is too long|context window|context limit", re.IGNORECASE)
 
 
 def asked_of(name: str) -> FaultContext:
-    """What a fault's words need."""
+    """What the message of a fault names."""
     return FaultContext("anthropic", name, PROVIDER.key)
 
 
@@ -132,7 +132,7 @@ def _counts(usage: object) -> Counts:
     return Counts(sum(parts) if known else None, usage.get("output_tokens"), cached, written, hour)
 
 
-def fault_in(exc: Exception, asked: FaultContext) -> HttpFault | None:
+def http_fault(exc: Exception, asked: FaultContext) -> HttpFault | None:
     """What the server said, where it is a status that the SDK raises; None: it said nothing."""
     if not isinstance(exc, anthropic.APIStatusError):
         return None
@@ -141,7 +141,7 @@ def fault_in(exc: Exception, asked: FaultContext) -> HttpFault | None:
 
 def mapped(exc: Exception, asked: FaultContext, address: str) -> ModelError:
     """Our error for any of the SDK's. address: where it was asked."""
-    if (fault := fault_in(exc, asked)) is not None:
+    if (fault := http_fault(exc, asked)) is not None:
         return error_of(fault)
     if isinstance(exc, anthropic.APIConnectionError):
         return unreachable(address, exc)
@@ -153,8 +153,8 @@ def mapped(exc: Exception, asked: FaultContext, address: str) -> ModelError:
 
 
 @contextmanager
-def faults(asked: FaultContext, address: str) -> Iterator[None]:
-    """Raise ours for any of the SDK's errors within, and for what it knows no error of its own of."""
+def translated_errors(asked: FaultContext, address: str) -> Iterator[None]:
+    """Raise our error for each that the SDK raises within the block, whether it has a type for it or not."""
     with door.asking(asked.provider):
         try:
             yield

@@ -38,7 +38,7 @@ class Codec(Protocol):
 
     def completion_of(self, answer: object, request: Request, asked: FaultContext) -> Completion: ...
 
-    def fault_in(self, exc: Exception, asked: FaultContext) -> HttpFault | None: ...
+    def http_fault(self, exc: Exception, asked: FaultContext) -> HttpFault | None: ...
 
     def mapped(self, exc: Exception, asked: FaultContext, address: str) -> ModelError: ...
 
@@ -124,7 +124,7 @@ class HttpModel:
                 options=self._options(),
             )
         except self._codec.ERRORS as exc:
-            fault = self._codec.fault_in(exc, self.asked)
+            fault = self._codec.http_fault(exc, self.asked)
             if fault is None:
                 raise self._codec.mapped(exc, self.asked, self.line.address) from exc
             return fault
@@ -165,7 +165,7 @@ class HttpModel:
         try:
             answer = await self.client.get(self.line.models, cast_to=httpx2.Response, options=options)
         except self._codec.ERRORS as exc:
-            fault = self._codec.fault_in(exc, self.asked)
+            fault = self._codec.http_fault(exc, self.asked)
             if fault is not None and fault.status in (404, 405):
                 raise ProviderStopped(f"{self.line.models} answered {fault.status}: it gives none") from exc
             raise self._codec.mapped(exc, self.asked, self.line.address) from exc
@@ -190,7 +190,7 @@ class HttpModel:
                 options={**self.line.options, "timeout": HEALTH_S},
             )
         except self._codec.ERRORS as exc:
-            return self._codec.fault_in(exc, self.asked) is not None
+            return self._codec.http_fault(exc, self.asked) is not None
         return True
 
     def _options(self) -> dict[str, Any]:

@@ -264,7 +264,7 @@ def _token(one: Mapping[str, Any]) -> tuple[str, float]:
     return token, logprob
 
 
-def fault_in(exc: Exception, asked: FaultContext) -> HttpFault | None:
+def http_fault(exc: Exception, asked: FaultContext) -> HttpFault | None:
     """What the server said, where it is a status that the SDK raises; None: it said nothing."""
     if not isinstance(exc, openai.APIStatusError):
         return None
@@ -273,7 +273,7 @@ def fault_in(exc: Exception, asked: FaultContext) -> HttpFault | None:
 
 def mapped(exc: Exception, asked: FaultContext, address: str) -> ModelError:
     """Our error for any of the SDK's. address: where it was asked."""
-    if (fault := fault_in(exc, asked)) is not None:
+    if (fault := http_fault(exc, asked)) is not None:
         return error_of(fault)
     if isinstance(exc, openai.APIConnectionError):
         return unreachable(address, exc)
@@ -287,8 +287,8 @@ def mapped(exc: Exception, asked: FaultContext, address: str) -> ModelError:
 
 
 @contextmanager
-def faults(asked: FaultContext, address: str) -> Iterator[None]:
-    """Raise ours for any of the SDK's errors within, and for what it knows no error of its own of."""
+def translated_errors(asked: FaultContext, address: str) -> Iterator[None]:
+    """Raise our error for each that the SDK raises within the block, whether it has a type for it or not."""
     with door.asking(asked.provider):
         try:
             yield

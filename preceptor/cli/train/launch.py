@@ -12,6 +12,7 @@ from pydantic import Field
 
 from preceptor.cli.stopping import for_children
 from preceptor.constitution.errors import UserError
+from preceptor.doctor import HOME
 from preceptor.prompts.records import Settings
 
 
@@ -29,8 +30,6 @@ class Launch(Settings):
 
 
 FLAGS = ("--nproc", "--accelerate-config")
-HOME = Path(__file__).resolve().parents[3]
-"""Where our packages lie; a checkout that is not installed is found there alone, by way of the working directory."""
 
 
 def launched(launch: Launch) -> bool:
@@ -47,7 +46,7 @@ def launched(launch: Launch) -> bool:
     words = [*_launcher(nproc, config), *_without_ours(sys.argv[1:])]
     environment = {**os.environ}
     environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // nproc)))
-    if Path.cwd() != HOME:
+    if Path.cwd() != HOME:  # a checkout that is not installed is found by way of the working directory alone
         # theirs and their children's: a judge.py or train.py of the user's in the working directory is not ours
         environment["PYTHONSAFEPATH"] = "1"
     running = subprocess.Popen(words, env=environment)

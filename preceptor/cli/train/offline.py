@@ -12,7 +12,7 @@ from preceptor.cli.flags import given
 from preceptor.cli.options import ColumnsOption, FormatOption, Out
 from preceptor.cli.train.launch import Launch
 from preceptor.cli.train.options import PreferencesArgument, training
-from preceptor.cli.train.shared import settled, source_of, train_or_plan
+from preceptor.cli.train.shared import settled, train_or_plan
 from preceptor.constitution.errors import UserError
 from preceptor.train.settings import (
     DpoSettings,
@@ -33,6 +33,7 @@ def sft(
     """Teach the model its own revised replies. The same command again goes on where it stopped."""
     settings = settled(settings)
     from preceptor.prompts.columns import mapping_of
+    from preceptor.prompts.manifest import source_facts
     from preceptor.train.data.readers import read_demonstrations
 
     read = read_demonstrations(rows, mapping_of(columns or []))
@@ -41,7 +42,7 @@ def sft(
         train_sft,
     )
 
-    said = source_of(rows, read.set_aside)
+    said = source_facts(rows, read.set_aside)
     train = partial(train_sft, read.rows, settings, out, read=said)
     train_or_plan("sft", partial(plan_sft, read.rows, settings), train, launch, read.set_aside)
 
@@ -70,6 +71,7 @@ def reward(
     settings = settled(settings)
     from preceptor.judge.records import Response
     from preceptor.prompts.columns import mapping_of
+    from preceptor.prompts.manifest import source_facts
     from preceptor.prompts.rows import read_records
     from preceptor.train.data.readers import read_preferences
 
@@ -77,7 +79,7 @@ def reward(
     sampled = [] if samples is None else list(read_records(samples, Response))
     from preceptor.train.reward import plan_reward, train_reward
 
-    said = source_of(rows, read.set_aside)
+    said = source_facts(rows, read.set_aside)
     train = partial(train_reward, read.rows, settings, out, read=said, samples=sampled)
     train_or_plan("reward", partial(plan_reward, read.rows, settings), train, launch, read.set_aside)
 
@@ -96,12 +98,13 @@ def dpo(
     """Train a policy on preferences. The same command again goes on where it stopped."""
     settings = settled(settings)
     from preceptor.prompts.columns import mapping_of
+    from preceptor.prompts.manifest import source_facts
     from preceptor.train.data.readers import read_preferences
 
     read = read_preferences(rows, form, mapping_of(columns or []))
     from preceptor.train.dpo import plan_dpo, train_dpo
 
-    said = source_of(rows, read.set_aside)
+    said = source_facts(rows, read.set_aside)
     train = partial(train_dpo, read.rows, settings, out, read=said, cache=cache)
     train_or_plan("dpo", partial(plan_dpo, read.rows, settings), train, launch, read.set_aside)
 
@@ -118,12 +121,13 @@ def kto(
     """Train a policy on single replies that are good or bad. The same command again goes on where it stopped."""
     settings = settled(settings)
     from preceptor.prompts.columns import SINGLE_REPLIES, mapping_of
+    from preceptor.prompts.manifest import source_facts
     from preceptor.train.data.unpaired import read_unpaired
 
     read = read_unpaired(rows, mapping_of(columns or [], SINGLE_REPLIES))
     from preceptor.train.kto import plan_kto, train_kto
 
-    said = source_of(rows, read.set_aside)
+    said = source_facts(rows, read.set_aside)
     train = partial(train_kto, read.rows, settings, out, read=said)
     train_or_plan("kto", partial(plan_kto, read.rows, settings), train, launch, read.set_aside)
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from preceptor.cli import console, runs
 from preceptor.cli.flags import Flags, given
-from preceptor.cli.judging import JUDGING, OneJudge
 from preceptor.cli.options import (
     ColumnsOption,
     ConstitutionName,
@@ -20,9 +19,10 @@ from preceptor.cli.options import (
 from preceptor.cli.train.options import training
 from preceptor.cli.train.planned import tell_plan
 from preceptor.cli.train.rewards import Former, FormerFlags, JudgeAsking, Rewarding, sources_of
-from preceptor.cli.train.shared import settled, source_of, tell, told_of_prompts
+from preceptor.cli.train.shared import settled, tell, told_of_prompts
 from preceptor.doctor import need_training
 from preceptor.judge.settings import LabelSettings, RespondSettings
+from preceptor.label.judging import JUDGING, OneJudge
 from preceptor.prompts.records import Settings
 from preceptor.run.config import EvaluateSettings, PromptSettings, RoundSettings, RunConfig
 from preceptor.settings import Asking, AskSettings
@@ -76,6 +76,7 @@ def _train_online(
 ) -> None:
     settings = settled(settings)
     from preceptor.prompts.columns import mapping_of
+    from preceptor.prompts.manifest import source_facts
     from preceptor.prompts.pool import prompts_from
 
     rows = list(prompts_from(prompts, mapping_of(columns or [])))
@@ -87,7 +88,7 @@ def _train_online(
         return
     start: Any = train_grpo if kind == "grpo" else train_rloo
     with console.training(kind) as watch:
-        more = {"server": sources.server, "read": source_of(prompts, {})}
+        more = {"server": sources.server, "read": source_facts(prompts, {})}
         trained = start(rows, settings, out, reward=sources.reward, watch=watch, **more)
     tell(kind, trained, _told(trained), as_json)
 

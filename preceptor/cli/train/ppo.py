@@ -12,7 +12,7 @@ from preceptor.cli.options import ColumnsOption, JsonOption, Out, PromptsArgumen
 from preceptor.cli.train.options import PLACES, training
 from preceptor.cli.train.planned import tell_plan
 from preceptor.cli.train.rewards import Former, JudgeAsking, Rewarding, sources_of
-from preceptor.cli.train.shared import settled, source_of, tell, told_of_prompts
+from preceptor.cli.train.shared import settled, tell, told_of_prompts
 from preceptor.constitution.errors import UserError
 from preceptor.prompts.records import Settings
 from preceptor.settings import CHECKS, Asking
@@ -52,6 +52,7 @@ def ppo(
     """Train a policy by PPO against a reward. The same command again goes on where it stopped."""
     settings = settled(settings)
     from preceptor.prompts.columns import mapping_of
+    from preceptor.prompts.manifest import source_facts
     from preceptor.prompts.pool import prompts_from
 
     named = mapping_of(columns or [])
@@ -74,7 +75,7 @@ def ppo(
             guard=looking,
             server=sources.server,
             watch=watch,
-            read=source_of(prompts, {}),
+            read=source_facts(prompts, {}),
         )
     tell("ppo", trained, _told(trained), as_json)
 

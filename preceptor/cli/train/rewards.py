@@ -112,26 +112,16 @@ def _reward_of(rewarding: Rewarding, asking: Asking, seed: int, also: Collection
             "--reward module:function that checks"
         )
     asking.require_use([rewarding.judge])
-    return _judge_of(rewarding, asking, seed)
+    from preceptor.asking.judge_reward import judge_reward
 
-
-def _judge_of(rewarding: Rewarding, asking: Asking, seed: int) -> RewardSource:
-    from preceptor.judge.reward import JudgeReward, RewardSettings
-    from preceptor.judge.settings import LabelSettings, ScoreSettings
-
-    settings = RewardSettings(
+    return judge_reward(
+        rewarding.judge,
+        rewarding.constitution,
+        asking,
         mode=rewarding.judge_mode,
-        label=LabelSettings(principles=rewarding.principles, seed=seed),
-        score=ScoreSettings(principles=rewarding.principles, seed=seed),
-        ledger=asking.ledger,
-        concurrency=asking.concurrency,
-        max_cost_usd=asking.max_cost_usd,
-        rpm=asking.rpm,
-        tpm=asking.tpm,
+        principles=rewarding.principles,
+        seed=seed,
     )
-    assert rewarding.judge is not None
-    assert rewarding.constitution is not None
-    return JudgeReward(asking.open(rewarding.judge), rewarding.constitution, settings, prices=asking.prices)
 
 
 def _refuse_idle(rewarding: Rewarding, asking: Asking, also: Collection[str]) -> None:

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from preceptor.train.settings import LoopSettings
 
 SomeSettingsT = TypeVar("SomeSettingsT", bound="LoopSettings")
-FRESH = ("rank", "alpha", "dora", "rslora")
-"""Settings of a fresh adapter; one to go on from has its own."""
 ALONE = ("embedded", "smollm2")
 """Models that a package carries, whose name needs no provider."""
 
@@ -30,42 +28,24 @@ def settled(settings: SomeSettingsT) -> SomeSettingsT:
     with the adapter, and where the training libraries are missing."""
     need_training()
     said = given(settings)
-    stacked = said.get("stack_adapter", False)
-    if settings.adapter is None:
-        if stacked:
-            raise UserError("--stack-adapter needs --adapter, the one to be frozen beneath the fresh one")
-        return settings.model_copy(update={"model": _named(settings.model)})
-    if not stacked and (both := [f"--{name}" for name in FRESH if said.get(name)]):
-        raise UserError(
-            f"{' and '.join(both)} cannot be set: --adapter goes on with an adapter that has its own, "
-            "unless --stack-adapter"
-        )
-    from preceptor.train.models.adapters import base_of_adapter
+    if "model" in said:
+        _warn_of_bare_path(settings.model)
+    if settings.adapter is not None:
+        from preceptor.train.models.adapters import going_on
 
-    model = _named(settings.model) if "model" in said else base_of_adapter(Path(settings.adapter))
-    return type(settings).model_validate({**said, "model": model})
+        return going_on(settings)
+    if said.get("stack_adapter", False):
+        raise UserError("--stack-adapter needs --adapter, the one to be frozen beneath the fresh one")
+    return settings.model_copy(update={"model": settings.model})
 
 
-def _named(model: str) -> str:
-    """The model, with a word where a folder stands without the provider that every other command names it by."""
+def _warn_of_bare_path(model: str) -> None:
+    """Say so where a folder stands without the provider that every other command names it by."""
     if model not in ALONE and not model.startswith("hf/") and Path(model).exists():
         console.say(
             f"warning: --model is provider/model everywhere, so say hf/{model}; the bare path goes with the next "
             "version"
         )
-    return model
-
-
-def source_of(source: str, set_aside: Mapping[str, int]) -> dict[str, Any]:
-    """What the manifest says about the file of rows."""
-    from preceptor.prompts.manifest import file_hash
-
-    path = Path(source)
-    return {
-        "source": source,
-        "sha256": file_hash(path) if path.is_file() else "",
-        "set_aside": dict(set_aside),
-    }
 
 
 def train_or_plan(

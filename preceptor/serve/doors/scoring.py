@@ -17,8 +17,8 @@ from preceptor.prompts.records import Message
 from preceptor.serve.auth import Caller
 from preceptor.serve.config import DoorName
 from preceptor.serve.doors.asking import AtDoor, numbers, reply_to, rewards_of
-from preceptor.serve.doors.talks import prompt_turns, split_reply, turns_of
 from preceptor.serve.doors.trainers import messages_in
+from preceptor.serve.doors.turns import prompt_turns, split_reply, turns_of
 from preceptor.serve.problems import Problem, documented
 from preceptor.serve.service import Served, Service
 
@@ -90,7 +90,7 @@ class PredictRequest(BaseModel):
 @router.post("/classify")
 async def classify(asked: ClassifyRequest, served: Served, caller: AtDoor) -> Any:
     """Rewards under `probs`, or in SGLang's form under `embedding`."""
-    made, alone = await _of_talks(asked, served, "classify", caller)
+    made, alone = await _of_conversations(asked, served, "classify", caller)
     if asked.text is not None:
         rows = [{"embedding": [reward], "meta_info": {"id": _id("classify")}} for reward in made]
         return rows[0] if alone else rows
@@ -109,7 +109,7 @@ async def put_classify(asked: ClassifyRequest, served: Served, caller: AtDoor) -
 @router.post("/pooling")
 async def pooling(asked: PoolingRequest, served: Served, caller: AtDoor) -> dict[str, Any]:
     """Rewards as vectors of one number."""
-    made, _ = await _of_talks(asked, served, "pooling", caller)
+    made, _ = await _of_conversations(asked, served, "pooling", caller)
     coded = asked.encoding_format == "base64"
     data = [
         {
@@ -182,26 +182,28 @@ async def predict(asked: PredictRequest, served: Served, caller: AtDoor) -> Any:
     return answers[0] if alone else answers
 
 
-async def _of_talks(
+async def _of_conversations(
     asked: ClassifyRequest, served: Service, door: DoorName, caller: Caller
 ) -> tuple[list[float], bool]:
     """(rewards, whether a single conversation came and no list)."""
     given = asked.text if asked.text is not None else asked.input
     if asked.messages is not None:
-        talks, alone = [_talk(messages_in("messages", asked.messages), "messages")], True
+        conversations, alone = [_conversation(messages_in("messages", asked.messages), "messages")], True
     elif given:
         texts = [given] if isinstance(given, str) else given
-        talks = [_talk(turns_of(text), f"input {number}") for number, text in enumerate(texts, 1)]
+        conversations = [
+            _conversation(turns_of(text), f"input {number}") for number, text in enumerate(texts, 1)
+        ]
         alone = isinstance(given, str)
     else:
         raise Problem(
             422, "invalid_request", "neither input nor messages; wanted a conversation with its reply"
         )
-    made = await _numbers(talks, served, door, asked.model, caller, squashed=asked.use_activation)
+    made = await _numbers(conversations, served, door, asked.model, caller, squashed=asked.use_activation)
     return made, alone
 
 
-def _talk(turns: list[Message] | None, name: str) -> ReplyToScore:
+def _conversation(turns: list[Message] | None, name: str) -> ReplyToScore:
     split = split_reply(turns) if turns else None
     if split is None:
         raise Problem(
@@ -219,7 +221,7 @@ def _pair(row: Any) -> ReplyToScore:
     text = row[0] if isinstance(row, list) and len(row) == 1 else row
     if not isinstance(text, str):
         raise Problem(422, "invalid_request", "inputs: wanted a text, or a prompt with its reply")
-    return _talk(turns_of(text), "inputs")
+    return _conversation(turns_of(text), "inputs")
 
 
 async def _numbers(

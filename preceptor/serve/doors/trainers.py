@@ -13,7 +13,7 @@ from preceptor.prompts.records import Message
 from preceptor.prompts.rows import BadRowError
 from preceptor.serve.auth import Caller
 from preceptor.serve.doors.asking import AtDoor, Refusals, reply_to, rewards_of, unjudged
-from preceptor.serve.doors.talks import prompt_turns, reply_in, without_end
+from preceptor.serve.doors.turns import prompt_turns, reply_in, without_end
 from preceptor.serve.problems import Problem, documented
 from preceptor.serve.rewards import Reward
 from preceptor.serve.service import Served, Service

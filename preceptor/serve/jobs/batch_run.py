@@ -19,6 +19,7 @@ from typing import IO, Any
 from pydantic import ValidationError
 
 from preceptor.constitution.edit import write_text
+from preceptor.constitution.errors import INTERRUPTED
 from preceptor.prompts.shown import printable
 from preceptor.serve.jobs.chat import AskedChat, ModelHouse, answered
 from preceptor.serve.jobs.tuning_rows import lines_of
@@ -29,7 +30,6 @@ OUT, OUTPUT, ERRORS = "out", "output.jsonl", "errors.jsonl"
 """Files of the job's folder, and of the folder in it that holds its results."""
 AT_ONCE = 32
 """Rows that are answered together; told to stop, those in flight are finished."""
-INTERRUPTED = 130
 LIVE = ("completed", "failed", "prompt_tokens", "completion_tokens")
 
 
@@ -63,7 +63,7 @@ async def answer_all(folder: Path) -> int:
         while rows := list(islice(waiting, AT_ONCE)):
             if stop.is_set():
                 return INTERRUPTED
-            made = await asyncio.gather(*(_line(house, place, row) for row in rows))
+            made = await asyncio.gather(*(_output_row(house, place, row) for row in rows))
             for name in (OUTPUT, ERRORS):
                 _append(out / name, [line for line in made if _file_of(line) == name])
             for line in made:
@@ -75,8 +75,8 @@ async def answer_all(folder: Path) -> int:
     return 0
 
 
-async def _line(house: ModelHouse, place: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row's line: what the chat endpoint would have answered. Raises UserError for a model that cannot be used."""
+async def _output_row(house: ModelHouse, place: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """What the chat endpoint would have answered to a row. Raises UserError for a model that cannot be used."""
     try:
         body = AskedChat.model_validate(row["body"])
         if body.stream:

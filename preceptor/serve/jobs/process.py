@@ -10,10 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from preceptor.doctor import HOME
 from preceptor.judge.ledger.ledger import RUN_VARIABLE
-
-HOME = Path(__file__).resolve().parents[3]
-"""Where our packages lie."""
 
 
 def start(

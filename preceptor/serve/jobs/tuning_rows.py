@@ -21,7 +21,7 @@ def faults_of(path: Path, method: str) -> list[str]:
     """What is wrong with a file, each with its line; empty: nothing is."""
     found: list[str] = []
     rows = 0
-    check = _preference if method == "dpo" else _talk
+    check = _preference if method == "dpo" else _conversation
     for number, row in lines_of(path):
         rows += 1
         fault = row if isinstance(row, str) else check(row)
@@ -59,7 +59,7 @@ def demonstrations(path: Path) -> Iterator[dict[str, Any]]:
                 yield {"messages": messages[:place], "completion": _text(message)}
 
 
-def _talk(row: Mapping[str, Any]) -> str | None:
+def _conversation(row: Mapping[str, Any]) -> str | None:
     fault = _messages("messages", row.get("messages"))
     if fault is not None:
         return fault

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from preceptor.constitution.errors import INTERRUPTED
 from preceptor.constitution.foreign import json_in, json_of
 from preceptor.judge.asking.budget import left_usd
 from preceptor.judge.clock import SYSTEM, Clock
@@ -34,7 +35,6 @@ TELL_S = 1.0
 """How often it looks for what the command says."""
 LONGEST = 2000
 """Characters of a line that becomes an event."""
-INTERRUPTED = 130
 PROBLEMS = {
     1: "gate_failed",
     2: "invalid_request",

@@ -24,6 +24,7 @@ from preceptor.judge.records import Label
 from preceptor.judge.settings import LabelSettings
 from preceptor.prompts.rows import write_rows
 from tests.declared import faults
+from tests.jsonl import rows_of
 from tests.judge.canned import KIND, SHORT, Absent, drive, pair, says
 
 SET = Constitution(name="set", principles=(KIND, SHORT.model_copy(update={"applies_to": ("short",)})))
@@ -123,14 +124,14 @@ def test_the_folder_proves_itself(tmp_path: Path) -> None:
 
 def test_absent_values_are_absent(tmp_path: Path) -> None:
     write_labels(tmp_path, labels(), run())
-    rows = [json.loads(line) for line in (tmp_path / "labels.jsonl").read_text().splitlines()]
+    rows = rows_of(tmp_path / "labels.jsonl")
     assert ["probability" in row for row in rows] == [True, True, False, True, False, False]
     assert "letter" not in rows[4]["judgements"][0]
 
 
 def test_preferences_in_both_forms_are_equal_and_explicit(tmp_path: Path) -> None:
     write_labels(tmp_path, labels(), run())
-    rows = [json.loads(line) for line in (tmp_path / "preferences.jsonl").read_text().splitlines()]
+    rows = rows_of(tmp_path / "preferences.jsonl")
     table = parquet.read_table(tmp_path / "preferences.parquet").to_pylist()
     assert [{key: row[key] for key in table[0]} for row in rows] == table
     assert rows[0]["prompt"] == [{"role": "user", "content": "How are you?"}]

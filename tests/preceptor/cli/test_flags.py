@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from preceptor.cli.app import app
 from preceptor.cli.flags import Bundle, Flags, bundles_of, given, with_flags
 from preceptor.cli.lazy import Deferred, Entry, summary_of
-from preceptor.cli.reference import reference
 from preceptor.constitution.errors import UserError
 from preceptor.prompts.records import Settings
+from preceptor.reference.commands import reference
 from preceptor.settings import Asking
 
 

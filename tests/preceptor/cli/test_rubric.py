@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.command_line import Preceptor
+from tests.jsonl import rows_of
 from tests.servers.llm import LLMServer
 
 RUBRIC = """\
@@ -43,7 +44,7 @@ def test_replies_are_scored_by_a_rubric_in_any_form(
     )
     made = preceptor(*words, "--rubric", "mine.yaml", "--json")
     assert made.code == 0, made.err
-    rows = [json.loads(line) for line in Path("scores.jsonl").read_text().splitlines()]
+    rows = rows_of("scores.jsonl")
     made_of = {row["text"]: (row["met"], row["score"]) for row in rows}
     assert made_of == {
         "one two": ({"answers": 1.0, "short": 1.0}, 1.0),

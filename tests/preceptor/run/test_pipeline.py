@@ -31,6 +31,7 @@ from preceptor.train.evaluation.reward_figures import RewardFigures
 from preceptor.train.loop.manifest import TrainingManifest
 from tests.command_line import Preceptor
 from tests.declared import faults
+from tests.jsonl import rows_of
 from tests.preceptor.resealed import reseal
 
 pytestmark = pytest.mark.slow
@@ -116,7 +117,7 @@ def test_failure_modes_are_measured_before_and_after(folder: Path, preceptor: Pr
     """In the summary, on the page, on the screen, and with every reply; and `probes: null` leaves them out."""
     summary = json.loads((folder / "summary.json").read_text())
     figures = summary["probes"]["figures"]
-    rows = [json.loads(line) for line in (folder / "8-probes.jsonl").read_text().splitlines()]
+    rows = rows_of(folder / "8-probes.jsonl")
     assert len(figures) == 17
     assert len(rows) == summary["probes"]["n"] == 12
     openings = [row for row in rows if row["probe"]["kind"] == "open"]
@@ -199,11 +200,11 @@ def test_a_row_of_any_file_is_derived_once_more(
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
-    rows = [json.loads(line) for line in (copy / name).read_text().splitlines()]
+    rows = rows_of(copy / name)
     change(rows[0])
     (copy / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
     sha = file_hash(copy / name)
-    lines = [json.loads(line) for line in (copy / "metrics/stages.jsonl").read_text().splitlines()]
+    lines = rows_of(copy / "metrics/stages.jsonl")
     for line in lines:
         line["outputs"] |= {name: sha} if name in line["outputs"] else {}
     (copy / "metrics/stages.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -342,8 +343,8 @@ def test_a_second_policy_by_ppo_stands_beside_the_first(folder: Path) -> None:
     assert set(beside["after"]) == set(ours["after"])
     page = (folder / "9-report.html").read_text()
     assert "PPO beside DPO" in page
-    rows = [json.loads(line) for line in (folder / "8-heldout-ppo.jsonl").read_text().splitlines()]
-    replies = [json.loads(line) for line in (folder / "8-heldout.jsonl").read_text().splitlines()]
+    rows = rows_of(folder / "8-heldout-ppo.jsonl")
+    replies = rows_of(folder / "8-heldout.jsonl")
     assert [row["before"] for row in rows] == [row["before"] for row in replies]
     prompts = [HeldOut.model_validate(row).prompt.messages for row in rows]
     after = [row["after"] for row in rows]

@@ -21,6 +21,7 @@ from preceptor.run.config import RunConfig, load
 from preceptor.run.stages import stages_of
 from preceptor.train.models.adapters import base_of_adapter
 from tests.command_line import Preceptor
+from tests.jsonl import rows_of
 from tests.preceptor.resealed import reseal
 
 pytestmark = pytest.mark.slow
@@ -61,10 +62,6 @@ def files(out: Path) -> dict[str, bytes]:
 def summary(out: Path) -> dict[str, Any]:
     value: dict[str, Any] = json.loads((out / "summary.json").read_text())
     return value
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def settings_of(policy: Path) -> dict[str, Any]:
@@ -122,7 +119,7 @@ def test_each_later_round_has_its_files_and_the_last_is_the_result(twice: Path) 
         assert folder.digest(twice / name) == folder.digest(twice / "rounds/2" / name)
     assert folder.digest(twice / "7-policy") != folder.digest(twice / "rounds/1/7-policy")
     assert base_of_adapter(twice / "7-policy")
-    responses = lines(twice / "rounds/2/3-responses.jsonl")
+    responses = rows_of(twice / "rounds/2/3-responses.jsonl")
     assert {row["model"] for row in responses} == {f"hf/{twice / 'rounds/1/7-policy'}"}
 
 
@@ -148,7 +145,7 @@ def test_the_summary_has_a_row_a_round(twice: Path) -> None:
     # which pairs there are hangs on what the tiny model samples here: perhaps none was kept from the reward model
     assert rows[0]["reward_model"]["accuracy"] == summary(twice).get("reward_model", {}).get("accuracy")
     for row, place in zip(rows, (twice, twice / "rounds/2"), strict=True):
-        labels = [row["status"] for row in lines(place / "4-labels.jsonl")]
+        labels = [row["status"] for row in rows_of(place / "4-labels.jsonl")]
         assert row["labels_ok"] == labels.count("ok") / len(labels)
         assert row["pairs"] == len((place / "5-preferences.jsonl").read_text().splitlines())
         low, high = row["kl_nats_ci95"]
@@ -284,7 +281,7 @@ def test_stopped_anywhere_it_goes_on_and_comes_to_the_same(tmp_path: Path) -> No
     assert {name for name, again in done.items() if not again} == {"dpo-2", "evaluate-2", "result"}
     assert settings_of(out / "7-policy")["reference_adapter"] == "base"
     # against the base the policy has moved before the first step; against itself it would not have
-    assert abs(lines(out / "7-policy/metrics.jsonl")[0]["kl_nats"]) > 1e-4
+    assert abs(rows_of(out / "7-policy/metrics.jsonl")[0]["kl_nats"]) > 1e-4
 
 
 def test_the_first_reference_stays_the_sft_model(twice: Path) -> None:
@@ -307,13 +304,13 @@ def test_split_gives_every_prompt_to_one_round(tmp_path: Path, preceptor: Precep
     carried_out(file, "rounds=2", "round_prompts=split")
 
     def ids(name: str) -> list[str]:
-        return [row["id"] for row in lines(out / name)]
+        return [row["id"] for row in rows_of(out / name)]
 
     shares = [ids(f"rounds/{number}/1-prompts.jsonl") for number in (1, 2)]
     assert sorted(shares[0] + shares[1]) == sorted(ids("1-prompts.jsonl"))
     assert len(shares[0]) == len(shares[1]) == 2
     for name, share in (("2-responses.jsonl", shares[0]), ("rounds/2/3-responses.jsonl", shares[1])):
-        assert {row["prompt"]["id"] for row in lines(out / name)} == set(share)
+        assert {row["prompt"]["id"] for row in rows_of(out / name)} == set(share)
     assert preceptor("verify", out).code == 0
     assert all(carried_out(file, "rounds=2", "round_prompts=split").values())
 

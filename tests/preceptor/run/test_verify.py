@@ -20,6 +20,7 @@ from preceptor.judge.dataset.label_folder import FILES
 from preceptor.prompts.manifest import MANIFEST, SUMS, file_hash
 from preceptor.run.verify import verify
 from tests.command_line import Preceptor
+from tests.jsonl import rows_of
 from tests.preceptor.resealed import reseal
 from tests.servers.llm import LLMServer, serve
 
@@ -109,7 +110,7 @@ def test_rankings_are_derived_from_their_labels(labelled: Callable[..., Path]) -
     Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     out = labelled("--groups", "circular", "--principles", "each")
     assert problems(out, ledger=LEDGER) == ""
-    changed = [json.loads(line) for line in (out / "rankings.jsonl").read_text().splitlines()]
+    changed = rows_of(out / "rankings.jsonl")
     changed[0]["scores"] = changed[0]["scores"][::-1]
     (out / "rankings.jsonl").write_text("".join(json.dumps(row) + "\n" for row in changed))
     reseal(out)
@@ -178,7 +179,7 @@ def test_rows_that_do_not_follow_are_found_though_every_hash_holds(
 
     out = labelled()
     manifest = json.loads((out / MANIFEST).read_text())
-    rows = [json.loads(line) for line in (out / "labels.jsonl").read_text().splitlines()]
+    rows = rows_of(out / "labels.jsonl")
     change(next(row for row in rows if row["status"] == "ok" and len(row["judgements"]) > 2))
     (out / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     publish(

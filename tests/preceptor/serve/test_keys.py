@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from preceptor.constitution.errors import UserError
+from preceptor.judge.errors import LedgerError
 from preceptor.serve.auth import Doorkeeper
 from preceptor.serve.keys import SCOPES, Keyring
 from preceptor.serve.problems import Problem
@@ -31,6 +32,11 @@ rewards: {{good: {{judge: script, constitution: main}}, dear: {{judge: paid, con
 doors: {{slime: [good, dear]}}
 database: sqlite:///{database}
 """
+OLDER = """CREATE TABLE IF NOT EXISTS service_keys (
+    id VARCHAR(16) NOT NULL PRIMARY KEY, name TEXT NOT NULL, sha256 VARCHAR(64) NOT NULL, scopes TEXT NOT NULL,
+    created_at FLOAT NOT NULL, expires_at FLOAT, revoked_at FLOAT, budget_usd FLOAT, spent_usd FLOAT NOT NULL,
+    per_minute INTEGER)"""
+"""How the table was made before."""
 ITEM = {"prompt": "What is your name?", "response": "GOOD"}
 PAIR = {"prompt": "p", "response_a": "one quality=1", "response_b": "other quality=2"}
 
@@ -171,6 +177,42 @@ def test_scopes_are_those_that_there_are(tmp_path: Path) -> None:
     ring.revoke(key.id)
     with pytest.raises(Problem):  # a key that is revoked opens nothing
         keeper.caller(None)
+    ring.close()
+
+
+def test_a_database_that_fails_is_told_and_nothing_of_the_keys_is_lost(tmp_path: Path) -> None:
+    path = tmp_path / "keys.db"
+    ring = Keyring(f"sqlite:///{path}")
+    key, shown = ring.create("x", ["reward"])
+    with sqlite3.connect(path) as connection:
+        connection.execute("ALTER TABLE service_keys RENAME TO away")
+    for fails in (
+        ring.all,
+        lambda: ring.create("y", ["reward"]),
+        lambda: ring.revoke(key.id),
+        lambda: ring.spend(key.id, 1.0),
+        lambda: ring.spent_elsewhere(key.id),
+    ):
+        with pytest.raises(LedgerError, match="cannot be used"):
+            fails()
+    with sqlite3.connect(path) as connection:
+        connection.execute("ALTER TABLE away RENAME TO service_keys")
+    assert ring.found(shown) == key
+    assert ring.spent_elsewhere(key.id) == 0
+    ring.close()
+
+
+def test_a_table_of_an_older_version_is_used_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "keys.db"
+    Keyring(f"sqlite:///{path}").close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE service_keys")
+        connection.execute(OLDER)
+    ring = Keyring(f"sqlite:///{path}")
+    key, shown = ring.create("x", ["judge", "reward"], budget_usd=2.0)
+    ring.spend(key.id, 0.5)
+    assert ring.all() == {key.id: key._replace(spent_usd=0.5)}
+    assert ring.found(shown) is not None
     ring.close()
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from preceptor.prompts.columns import mapping_of
 from preceptor.prompts.errors import RowsError
 from preceptor.prompts.layouts.conversion import FORMS, convert
-from preceptor.prompts.layouts.layout import Talk
+from preceptor.prompts.layouts.layout import ConversationPair
 from preceptor.prompts.layouts.recognition import LAYOUTS, in_our_columns, pairs_in, parsed_pairs, recognise
 from preceptor.prompts.pool import messages_of
 from preceptor.prompts.rows import RawRow
@@ -298,7 +298,7 @@ def test_all_real_files_are_tried() -> None:
 
 
 TALKS = st.builds(
-    lambda system, turns, last, chosen, rejected: Talk(
+    lambda system, turns, last, chosen, rejected: ConversationPair(
         "pair-1",
         [{"role": "system", "content": system}] * bool(system)
         + [
@@ -326,7 +326,9 @@ TALKS = st.builds(
 
 
 @given(row=TALKS, name=st.sampled_from(FORMS))
-def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, row: Talk, name: str) -> None:
+def test_what_is_written_is_read_back(
+    tmp_path_factory: pytest.TempPathFactory, row: ConversationPair, name: str
+) -> None:
     from preceptor.prompts.rows import BadRowError
 
     write = LAYOUTS[name].write

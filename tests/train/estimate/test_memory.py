@@ -17,6 +17,7 @@ from preceptor.train.errors import MemoryShortError
 from preceptor.train.estimate.memory import Alive, available_bytes, held_bytes, is_out_of_memory
 from preceptor.train.loop.oom_retry import in_parts, retry_on_oom
 from preceptor.train.loop.output_folder import Trained
+from tests.jsonl import metrics_of
 from tests.train.test_training import STAGES, StoppedError, run, settings_of, stop_at
 
 ROOM = 300
@@ -44,10 +45,6 @@ def room_for(tokens: int, said: Exception) -> Iterator[list[int]]:
 
 def weights(trained: Trained) -> dict[str, torch.Tensor]:
     return load_file(trained.folder / "adapter_model.safetensors")
-
-
-def metrics(folder: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_what_is_alive_is_counted_once_and_uncounted_when_it_goes() -> None:
@@ -116,12 +113,12 @@ def test_passes_that_do_not_fit_are_halved_and_the_result_is_that_of_small_ones(
     assert small.notes == ()
     ours, theirs = weights(halved), weights(small)
     if stage == "reward":  # the very same cuts: to the bit; DPO's reference was computed in larger ones
-        assert metrics(halved.folder) == metrics(small.folder)
+        assert metrics_of(halved.folder) == metrics_of(small.folder)
         assert all(ours[key].equal(theirs[key]) for key in theirs)
     whole = run(stage, settings, tmp_path / "whole")
     assert all(torch.allclose(ours[key], theirs[key], atol=2e-4) for key in theirs)
     for other in (small, whole):
-        for mine, its in zip(metrics(halved.folder), metrics(other.folder), strict=True):
+        for mine, its in zip(metrics_of(halved.folder), metrics_of(other.folder), strict=True):
             assert mine.get("loss") == pytest.approx(its.get("loss"), abs=1e-5)
 
 
@@ -137,7 +134,7 @@ def test_a_step_of_trl_that_does_not_fit_goes_through_in_parts(
     assert "and the step stays 8 rows" in halved.notes[-1]
     whole = run(stage, settings, tmp_path / "whole")
     assert halved.steps == whole.steps == 3
-    pairs = list(zip(metrics(halved.folder), metrics(whole.folder), strict=True))
+    pairs = list(zip(metrics_of(halved.folder), metrics_of(whole.folder), strict=True))
     if stage == "kto":  # its z is of fewer rows, and it begins at 0: the first step is the same
         pairs = pairs[:1]
     else:
@@ -160,7 +157,7 @@ def test_a_training_that_was_cut_smaller_resumes_to_the_bit(tiny: Path, tmp_path
         run(stage, settings, tmp_path / "broken", watch=stop_at(3))
     resumed = run(stage, settings, tmp_path / "broken")
     assert resumed.notes == whole.notes
-    assert metrics(resumed.folder) == metrics(whole.folder)
+    assert metrics_of(resumed.folder) == metrics_of(whole.folder)
     ours, theirs = weights(resumed), weights(whole)
     assert all(ours[key].equal(theirs[key]) for key in theirs)
 

@@ -3,7 +3,6 @@ the unbroken one."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from preceptor.train.models.adapters import adapt_from
 from preceptor.train.models.base import load_base
 from preceptor.train.reward import train_reward
 from preceptor.train.settings import GroupSettings, GrpoSettings, RewardModelSettings, RlooSettings
+from tests.jsonl import metrics_of
 from tests.judge.canned import BOTH, says
 from tests.train.rewards import vowels
 from tests.train.tiny import preference
@@ -69,10 +69,6 @@ def train(settings: GroupSettings, out: Path, reward: Any = vowels, **more: Any)
     return train_rloo(prompts, settings, out, reward=reward, **more)
 
 
-def rows_of(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "adapter_model.safetensors")
 
@@ -112,7 +108,7 @@ def test_the_rewarded_letter_of_a_bandit_is_found(kind: str, tiny: Path, tmp_pat
     after = first_token(adapt_from(load_base(str(tiny)), trained.folder, False).eval(), base.tokenizer)
     assert float(before[letters[letter]]) < 0.2
     assert float(after[letters[letter]]) > 0.5
-    assert rows_of(trained.folder)[-1]["reward"] > 0.5
+    assert metrics_of(trained.folder)[-1]["reward"] > 0.5
     assert train(settings, tmp_path / "out", reward, prompts=HELLO).finished_before
 
 
@@ -143,7 +139,7 @@ def test_a_step_without_any_reward_moves_no_weight(
 
     settings = settings_of(kind, tiny, kl_beta=beta)
     whole = train(settings, tmp_path / "out", reward)
-    rows = rows_of(whole.folder)
+    rows = metrics_of(whole.folder)
     assert [row["masked"] for row in rows] == [0, 0, 8, 8, 8, 8][: len(rows)]
     assert len(rows) == 6
     assert rows[-1]["reward"] is None
@@ -179,7 +175,7 @@ def test_a_missing_reward_is_never_a_zero(kind: str, tiny: Path, tmp_path: Path)
     settings = settings_of(kind, tiny, epochs=1)
     first = train(settings, tmp_path / "first", part(0.0))
     shifted = train(settings, tmp_path / "shifted", part(1024.0))
-    rows, others = rows_of(first.folder), rows_of(shifted.folder)
+    rows, others = metrics_of(first.folder), metrics_of(shifted.folder)
     assert [row["masked"] for row in rows] == [2, 2, 2]
     assert [row["reward"] for row in others] == pytest.approx(
         [row["reward"] + 1024 for row in rows], abs=1e-3
@@ -210,10 +206,10 @@ def test_masked_replies_have_no_say(kind: str, more: dict[str, str], tiny: Path,
             for turns, text in zip(prompts, completions, strict=True)
         ]
 
-    masked = rows_of(train(both, tmp_path / "both", first_only, prompts=prompts).folder)[0]
+    masked = metrics_of(train(both, tmp_path / "both", first_only, prompts=prompts).folder)[0]
     alone = [prompt for prompt in prompts if prompt.messages[0].content == order[0]]
     one = settings_of(kind, tiny, **changes, batch_size=4)
-    single = rows_of(train(one, tmp_path / "one", first_only, prompts=alone).folder)[0]
+    single = metrics_of(train(one, tmp_path / "one", first_only, prompts=alone).folder)[0]
     assert masked["masked"] == 4
     assert single["masked"] == 0
     assert masked["reward"] == pytest.approx(single["reward"])
@@ -227,7 +223,7 @@ def test_the_judge_rewards_through_a_ledger_and_what_it_cannot_judge_is_masked(
     model = ScriptedModel(lambda _: next(said))
     judge = JudgeReward(model, BOTH, JudgeSettings(mode="score", ledger=str(tmp_path / "ledger.db")))
     trained = train(settings_of("grpo", tiny, epochs=1), tmp_path / "out", judge)
-    masked = [row["masked"] for row in rows_of(trained.folder)]
+    masked = [row["masked"] for row in metrics_of(trained.folder)]
     assert len(masked) == 3
     assert all(0 < each < 8 for each in masked)
     asked = len(model.requests)
@@ -261,7 +257,7 @@ def test_at_the_budget_it_stops_and_goes_on_with_more(kind: str, tiny: Path, tmp
     settings = settings_of(kind, tiny, epochs=4, checkpoint_every=1)
     with pytest.raises(BudgetReached, match="stopped at the budget"):
         train(settings, tmp_path / "out", judge("ledger.db", 0.04))
-    done = len(rows_of(tmp_path / "out"))
+    done = len(metrics_of(tmp_path / "out"))
     assert 0 < done < 12
     trained = train(settings, tmp_path / "out", judge("ledger.db", None))
     unbroken = train(settings, tmp_path / "unbroken", judge("other.db", None))
@@ -275,7 +271,7 @@ def test_a_reward_model_serves(tiny: Path, tmp_path: Path) -> None:
         rows, RewardModelSettings(model=str(tiny), rank=4, held_out=0.0), tmp_path / "reward"
     ).folder
     trained = train(settings_of("grpo", tiny, epochs=1), tmp_path / "out", model)
-    assert all(row["masked"] == 0 for row in rows_of(trained.folder))
+    assert all(row["masked"] == 0 for row in metrics_of(trained.folder))
 
 
 def test_a_function_that_is_wrong_is_named(tiny: Path, tmp_path: Path) -> None:
@@ -297,7 +293,7 @@ def test_a_resumed_training_equals_an_unbroken_one_to_the_bit(
     interrupted(settings, tmp_path / "broken", vowels, 2)
     resumed = train(settings, tmp_path / "broken")
     assert resumed.steps == whole.steps == 6 * updates
-    assert rows_of(resumed.folder) == rows_of(whole.folder)
+    assert metrics_of(resumed.folder) == metrics_of(whole.folder)
     assert same(resumed.folder, whole.folder)
 
 
@@ -306,11 +302,11 @@ def test_kl_is_told_at_beta_0_and_is_that_of_the_policy(kind: str, tiny: Path, t
     """Against an SFT adapter too, which is then the reference: its KL to itself is 0 at the start."""
     settings = settings_of(kind, tiny, kl_beta=0.0, epochs=4)
     trained = train(settings, tmp_path / "first")
-    told = [row["kl_nats"] for row in rows_of(trained.folder)]
+    told = [row["kl_nats"] for row in metrics_of(trained.folder)]
     assert told[0] == pytest.approx(0, abs=1e-4)
     assert max(map(abs, told)) > 0.01
     onward = train(settings_of(kind, tiny, kl_beta=0.0, adapter=str(trained.folder)), tmp_path / "second")
-    again = [row["kl_nats"] for row in rows_of(onward.folder)]
+    again = [row["kl_nats"] for row in metrics_of(onward.folder)]
     assert again[0] == pytest.approx(0, abs=1e-4)
     assert moved(onward.folder)
     assert not same(onward.folder, trained.folder)
@@ -320,7 +316,7 @@ def test_kl_is_told_at_beta_0_and_is_that_of_the_policy(kind: str, tiny: Path, t
 def test_in_parts_a_step_is_the_same(kind: str, tiny: Path, tmp_path: Path) -> None:
     whole = train(settings_of(kind, tiny, epochs=1), tmp_path / "whole")
     parts = train(settings_of(kind, tiny, epochs=1, pass_tokens=40), tmp_path / "parts")
-    for one, other in zip(rows_of(whole.folder), rows_of(parts.folder), strict=True):
+    for one, other in zip(metrics_of(whole.folder), metrics_of(parts.folder), strict=True):
         for name in ("reward", "kl_nats", "grad_norm"):
             assert one[name] == pytest.approx(other[name], rel=1e-2, abs=1e-3)
 

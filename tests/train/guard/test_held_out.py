@@ -30,7 +30,8 @@ from preceptor.train.ppo.guard_protocol import Decision, Moment
 from preceptor.train.ppo.roles import open_roles
 from preceptor.train.ppo.train import train_ppo
 from preceptor.train.settings import PpoSettings
-from tests.train.ppo.test_train import StoppedError, rows_of, same, settings_of, train, weights_of
+from tests.jsonl import metrics_of
+from tests.train.ppo.test_train import StoppedError, same, settings_of, train, weights_of
 from tests.train.rewards import vowels
 
 HELD_OUT = [
@@ -256,7 +257,7 @@ def test_a_resumed_training_is_guarded_as_the_unbroken_one(tiny: Path, tmp_path:
     assert resumed.metrics == whole.metrics
     assert resumed.notes == whole.notes
     assert whole.metrics["guard"]["looks"] == 4
-    raised = [row["kl_coef"] for row in rows_of(broken)]
+    raised = [row["kl_coef"] for row in metrics_of(broken)]
     assert raised[0] == 0.05
     assert raised[-1] > 0.05
     assert any("the guard raised the KL coefficient: KL is" in note for note in whole.notes)
@@ -306,7 +307,7 @@ def test_a_score_that_is_no_number_is_no_verdict(tiny: Path, tmp_path: Path) -> 
         assert (each.gold, each.judged, each.unjudged) == (1.0, len(HELD_OUT) - 2, 2)
         assert each.proxy is not None
         assert math.isfinite(each.proxy)
-    assert all(row["masked"] == 1 for row in rows_of(trained.folder))
+    assert all(row["masked"] == 1 for row in metrics_of(trained.folder))
 
 
 def test_no_prompts_no_guard(tiny: Path) -> None:

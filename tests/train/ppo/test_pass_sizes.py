@@ -14,7 +14,8 @@ from preceptor.train.errors import MemoryShortError
 from preceptor.train.loop.run import TrainingProgress
 from preceptor.train.ppo.pass_sizes import PassSizes
 from preceptor.train.ppo.roles import Roles
-from tests.train.ppo.test_train import StoppedError, rows_of, settings_of, train, weights_of
+from tests.jsonl import metrics_of
+from tests.train.ppo.test_train import StoppedError, settings_of, train, weights_of
 
 NO_MEMORY = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"
 
@@ -97,7 +98,7 @@ def test_a_training_that_runs_out_goes_on_in_smaller_passes_and_resumes_in_them(
 
     short = train(settings, tmp_path / "short", watch=until(None))
     assert any("memory ran out with 1024 tokens a pass" in note for note in short.notes)
-    assert len(rows_of(whole.folder)) == len(rows_of(short.folder)) == 6
+    assert len(metrics_of(whole.folder)) == len(metrics_of(short.folder)) == 6
     for key, weight in weights_of(whole.folder).items():
         torch.testing.assert_close(weights_of(short.folder)[key], weight, rtol=1e-2, atol=1e-3)
 
@@ -105,5 +106,5 @@ def test_a_training_that_runs_out_goes_on_in_smaller_passes_and_resumes_in_them(
     with pytest.raises(StoppedError):
         train(settings, tmp_path / "cut", watch=until(4))
     resumed = train(settings, tmp_path / "cut", watch=until(None))
-    assert rows_of(resumed.folder) == rows_of(short.folder)
+    assert metrics_of(resumed.folder) == metrics_of(short.folder)
     assert resumed.notes == short.notes

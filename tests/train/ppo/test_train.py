@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -36,6 +35,7 @@ from preceptor.train.reward import train_reward
 from preceptor.train.rollout.prompts import prompts_of_step
 from preceptor.train.rollout.rewards import Replied, by_model
 from preceptor.train.settings import PpoSettings, RewardModelSettings
+from tests.jsonl import metrics_of
 from tests.judge.canned import BOTH
 from tests.train.rewards import broken, too_few, vowels
 from tests.train.tiny import preference, save_tiny
@@ -73,10 +73,6 @@ def settings_of(tiny: Path, **changes: Any) -> PpoSettings:
 
 def train(settings: PpoSettings, out: Path, reward: Any = vowels, **more: Any) -> Trained:
     return train_ppo(more.pop("prompts", PROMPTS), settings, out, reward=reward, **more)
-
-
-def rows_of(folder: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
@@ -146,7 +142,7 @@ def test_without_a_kl_penalty_the_bandit_finds_the_rewards_mode(peaked: Path, tm
     before, after, trained = bandit(peaked, tmp_path / "out")
     assert before < 0.2
     assert after > 0.95
-    assert rows_of(trained.folder)[-1]["kl_nats"] > 1
+    assert metrics_of(trained.folder)[-1]["kl_nats"] > 1
 
 
 @pytest.mark.slow
@@ -182,11 +178,12 @@ def test_between_the_two_lies_the_optimum_of_the_paper(peaked: Path, tmp_path: P
 def test_equal_seeds_give_equal_runs_and_others_do_not(tiny: Path, tmp_path: Path) -> None:
     settings = settings_of(tiny)
     one, two = (train(settings, tmp_path / name) for name in ("one", "two"))
-    assert rows_of(one.folder) == rows_of(two.folder)
+    assert metrics_of(one.folder) == metrics_of(two.folder)
     assert same(weights_of(one.folder), weights_of(two.folder))
     other = train(settings_of(tiny, seed=1), tmp_path / "other")
-    assert rows_of(other.folder) != rows_of(one.folder)
-    assert len(rows_of(one.folder)) == one.steps == 6  # 6 prompts, 2 replies each, 4 times, 8 replies a step
+    assert metrics_of(other.folder) != metrics_of(one.folder)
+    # 6 prompts, 2 replies each, 4 times, 8 replies a step
+    assert len(metrics_of(one.folder)) == one.steps == 6
     assert one.metrics["final"]["step"] == 6
     assert one.rows == {"in": 6, "used": 6, "held_out": 0, "set_aside": {}, "shortened": 0}
 
@@ -249,7 +246,7 @@ def test_killed_in_the_midst_of_a_step_it_goes_on_to_the_same_rows(tiny: Path, t
         return subprocess.run(call, env=environment, check=False, timeout=900, capture_output=True).returncode
 
     assert run(tmp_path / "broken", "4") == -9
-    assert 0 < len(rows_of(tmp_path / "broken")) < 6
+    assert 0 < len(metrics_of(tmp_path / "broken")) < 6
     assert run(tmp_path / "broken", "") == 0
     from tests.train.rewards import vowels_unless_killed
 
@@ -302,13 +299,13 @@ def test_a_reply_without_reward_has_no_influence(tiny: Path, tmp_path: Path) -> 
         str(value): train(settings, tmp_path / str(value), part(value, 0.0))
         for value in (None, math.nan, -math.inf, 1e39)
     }
-    none, *others = (rows_of(each.folder) for each in trained.values())
+    none, *others = (metrics_of(each.folder) for each in trained.values())
     assert all(other == none for other in others)
     assert all(row["masked"] == 3 for row in none)
     told = f"{3 * len(none)} replies had no reward, or one that is not a finite number"
     assert all(told in " ".join(each.notes) for each in trained.values())
     # were they counted as 0, a shift of all others would not leave the normalised rewards alone
-    moved = rows_of(train(settings, tmp_path / "moved", part(None, 1024.0)).folder)
+    moved = metrics_of(train(settings, tmp_path / "moved", part(None, 1024.0)).folder)
     assert [row["reward"] for row in moved] == pytest.approx([row["reward"] + 1024 for row in none], rel=1e-3)
     assert moved[0]["value_loss"] == pytest.approx(none[0]["value_loss"], rel=1e-2)
     assert moved[0]["policy_loss"] == pytest.approx(none[0]["policy_loss"], abs=1e-2)
@@ -319,7 +316,7 @@ def test_a_step_without_any_reward_changes_nothing(tiny: Path, tmp_path: Path) -
         return [None] * len(completions)
 
     trained = train(settings_of(tiny), tmp_path / "out", reward)
-    assert all(row["masked"] == 8 and "policy_loss" not in row for row in rows_of(trained.folder))
+    assert all(row["masked"] == 8 and "policy_loss" not in row for row in metrics_of(trained.folder))
     weights = weights_of(trained.folder)
     assert all(not weights[name].any() for name in weights if "lora_B" in name)
 
@@ -351,7 +348,7 @@ def test_a_reward_model_that_gives_no_number_gives_no_reward(
     said = {"heads": stored.heads.model_dump_json(), "max_length": str(stored.max_length)}
     save_file(head, sick / HEAD, metadata=said)
     trained = train(settings_of(tiny, epochs=2), tmp_path / "out", sick)
-    assert all(row["masked"] == 8 and "policy_loss" not in row for row in rows_of(trained.folder))
+    assert all(row["masked"] == 8 and "policy_loss" not in row for row in metrics_of(trained.folder))
     assert not any(value.any() for name, value in weights_of(trained.folder).items() if "lora_B" in name)
     assert "replies had no reward, or one that is not a finite number" in " ".join(trained.notes)
 
@@ -359,7 +356,7 @@ def test_a_reward_model_that_gives_no_number_gives_no_reward(
 def test_a_reward_model_of_another_base_serves(tiny: Path, models: dict[str, Path], tmp_path: Path) -> None:
     trained = train(settings_of(tiny, epochs=2), tmp_path / "out", models["other"])
     assert trained.steps == 3
-    assert all(row["masked"] == 0 for row in rows_of(trained.folder))
+    assert all(row["masked"] == 0 for row in metrics_of(trained.folder))
 
 
 def test_the_judge_is_a_reward_and_its_failures_are_masked(tiny: Path, tmp_path: Path) -> None:
@@ -371,7 +368,7 @@ def test_the_judge_is_a_reward_and_its_failures_are_masked(tiny: Path, tmp_path:
         JudgeSettings(mode="score", ledger=str(tmp_path / "ledger.db")),
     )
     trained = train(settings_of(tiny, epochs=2), tmp_path / "out", judge)
-    masked = [row["masked"] for row in rows_of(trained.folder)]
+    masked = [row["masked"] for row in metrics_of(trained.folder)]
     assert len(masked) == 3
     assert all(0 < each <= 8 for each in masked)
 
@@ -419,7 +416,7 @@ def test_the_policy_handed_back_is_within_the_kl_budget(tiny: Path, tmp_path: Pa
         minibatches=1,
     )
     trained = train(settings, tmp_path / "out")
-    stopped, rows = trained.metrics["stopped"], rows_of(trained.folder)
+    stopped, rows = trained.metrics["stopped"], metrics_of(trained.folder)
     assert rows[-1]["kl_nats"] > 0.5
     assert all(row["kl_nats"] <= 0.5 for row in rows[:-1])
     assert stopped["step"] == len(rows) == stopped["returned_step"] + 2
@@ -442,7 +439,7 @@ def test_a_guard_looks_raises_the_coefficient_stops_and_gets_the_step_it_wants(
     assert trained.metrics["guard"] == {"looks": 4}
     assert trained.notes[-1] == "all is quiet"
     assert guard.moments[0].metrics == {}
-    assert [row["kl_coef"] for row in rows_of(trained.folder)] == [0.1, 0.1, 7.0, 7.0, 7.0, 7.0]
+    assert [row["kl_coef"] for row in metrics_of(trained.folder)] == [0.1, 0.1, 7.0, 7.0, 7.0, 7.0]
     assert trained.metrics["stopped"] == stopped
     assert trained.metrics["final"]["step"] == 4
     assert same(weights_of(trained.folder), guard.policies[4])
@@ -454,7 +451,7 @@ def test_a_guard_that_orders_nothing_changes_nothing_and_a_broken_run_knows_its_
 ) -> None:
     plain = train(settings_of(tiny, guard_every=2), tmp_path / "plain")
     watched = train(settings_of(tiny, guard_every=2), tmp_path / "watched", guard=Watchman({}))
-    assert rows_of(plain.folder) == rows_of(watched.folder)
+    assert metrics_of(plain.folder) == metrics_of(watched.folder)
 
     def watch(now: TrainingProgress) -> None:
         if now.step == 5:
@@ -467,4 +464,4 @@ def test_a_guard_that_orders_nothing_changes_nothing_and_a_broken_run_knows_its_
     again = Watchman({})
     resumed = train(settings_of(tiny, guard_every=2), tmp_path / "broken", guard=again)
     assert [moment.step for moment in again.moments] == [6]
-    assert rows_of(resumed.folder) == rows_of(whole.folder)
+    assert metrics_of(resumed.folder) == metrics_of(whole.folder)

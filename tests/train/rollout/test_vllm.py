@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from pathlib import Path
 from typing import Any
@@ -14,21 +13,17 @@ from preceptor.constitution.errors import UserError
 from preceptor.judge.errors import ProviderStopped
 from preceptor.train.errors import RunFolderError
 from preceptor.train.grpo.train import train_grpo
-from preceptor.train.loop.output_folder import Trained
 from preceptor.train.models.adapters import POLICY, adapt
 from preceptor.train.models.base import load_base
 from preceptor.train.ppo.train import train_ppo
 from preceptor.train.rollout.sampling import Sampling, sample
 from preceptor.train.rollout.vllm import draw_served
 from preceptor.train.settings import GrpoSettings
+from tests.jsonl import metrics_of
 from tests.servers.vllm import serving
 from tests.train.grpo.test_train import settings_of as group_settings
 from tests.train.ppo.test_train import PROMPTS, settings_of
 from tests.train.rewards import vowels
-
-
-def rows_of(trained: Trained) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (trained.folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def policy_of(tiny: Path) -> Any:
@@ -70,7 +65,7 @@ def test_the_servers_numerics_do_not_enter_ppos_ratio(tiny: Path, tmp_path: Path
         with serving(tiny, shift) as server:
             settings = settings_of(tiny, epochs=2)
             found.append(
-                rows_of(train_ppo(PROMPTS, settings, tmp_path / name, reward=vowels, server=server.url))
+                metrics_of(train_ppo(PROMPTS, settings, tmp_path / name, reward=vowels, server=server.url))
             )
             assert (
                 len({body["model"] for path, body in server.seen if "complet" in path}) == 4
@@ -89,7 +84,7 @@ def test_grpo_draws_there_too(tiny: Path, tmp_path: Path) -> None:
         trained = train_grpo(PROMPTS, settings, tmp_path / "out", reward=vowels, server=server.url)
         assert server.seen
     assert trained.steps == 3
-    assert rows_of(trained)[0]["kl_nats"] == pytest.approx(0, abs=1e-4)
+    assert metrics_of(trained.folder)[0]["kl_nats"] == pytest.approx(0, abs=1e-4)
     with pytest.raises(RunFolderError, match="rollouts was 'vllm'"):
         train_grpo(PROMPTS, settings, tmp_path / "out", reward=vowels)
 

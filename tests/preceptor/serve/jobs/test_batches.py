@@ -12,6 +12,7 @@ import openai
 import pytest
 
 from preceptor.serve.jobs.batch_run import ERRORS, OUT, OUTPUT, PLACE, ROWS, answer_all
+from tests.jsonl import rows_of
 from tests.preceptor.serve.jobs.conftest import Served
 
 pytestmark = pytest.mark.slow
@@ -136,7 +137,7 @@ async def test_what_was_answered_is_not_answered_again(
     (tmp_path / OUT / OUTPUT).write_text(json.dumps(before) + '\n{"custom_id": "row-2", "resp')
     assert await answer_all(tmp_path) == 0
     said = json.loads(capsys.readouterr().out)
-    written = [json.loads(line) for line in (tmp_path / OUT / OUTPUT).read_text().splitlines()]
+    written = rows_of(tmp_path / OUT / OUTPUT)
     assert written[0] == before
     assert [one["custom_id"] for one in written] == ["row-1", "row-2"]
     (wrong,) = (tmp_path / OUT / ERRORS).read_text().splitlines()

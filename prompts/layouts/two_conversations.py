@@ -8,16 +8,16 @@ from itertools import product
 from typing import Any
 
 from preceptor.prompts.layouts.layout import (
+    ConversationPair,
     Fields,
     Layout,
-    Talk,
     asked,
     has,
+    is_conversation,
     is_message,
-    is_talk,
+    messages_of,
     parted,
     reply,
-    talk,
     text,
     without,
 )
@@ -36,8 +36,8 @@ def _transcript(value: Any) -> bool:
 
 
 def _whole(value: Any) -> bool:
-    """Whether a value is a talk that holds more than the reply."""
-    return is_talk(value) and any(
+    """Whether a value is a conversation that holds more than the reply."""
+    return is_conversation(value) and any(
         item.get("role", item.get("from")) not in ("assistant", "gpt") for item in value
     )
 
@@ -91,7 +91,7 @@ def _read_implicit_text(fields: Fields) -> Iterable[Fields]:
 
 
 def _read_ultra(fields: Fields) -> Iterable[Fields]:
-    """`prompt` and `messages` say once more what the talks hold."""
+    """`prompt` and `messages` say once more what the conversations hold."""
     yield from _read_implicit(without(fields, "prompt", "messages"))
 
 
@@ -130,10 +130,10 @@ def _turns(transcript: str) -> list[Fields]:
     ]
 
 
-def _write_hh(row: Talk) -> Fields:
+def _write_hh(row: ConversationPair) -> Fields:
     if any(message["role"] == "system" for message in row.messages):
         raise BadRowError(
-            "a system message", "talks of user and assistant alone: hh transcripts have no other"
+            "a system message", "conversations of user and assistant alone: hh transcripts have no other"
         )
     names = {"user": "Human", "assistant": "Assistant"}
     before = "".join(f"\n\n{names[message['role']]}: {message['content']}" for message in row.messages)
@@ -160,7 +160,7 @@ def _read_openai(fields: Fields) -> Iterable[Fields]:
     yield {
         **rest,
         **without(given, "messages"),
-        "messages": talk("input.messages", given["messages"]),
+        "messages": messages_of("input.messages", given["messages"]),
         "chosen": reply("preferred_output", fields["preferred_output"]),
         "rejected": reply("non_preferred_output", fields["non_preferred_output"]),
     }
@@ -168,7 +168,7 @@ def _read_openai(fields: Fields) -> Iterable[Fields]:
 
 def _read_conversations(fields: Fields) -> Iterable[Fields]:
     name = next(name for name in ("conversations", "conversation", "messages") if has(fields, name))
-    messages = talk(name, fields[name])
+    messages = messages_of(name, fields[name])
     system = fields.get("system")
     if isinstance(system, str) and system.strip():
         messages.insert(0, {"role": "system", "content": system})
@@ -215,7 +215,7 @@ def _read_question(fields: Fields) -> Iterable[Fields]:
     }
 
 
-def _kept(row: Talk) -> Fields:
+def _kept(row: ConversationPair) -> Fields:
     return {"id": row.id, **row.rest}
 
 
@@ -245,7 +245,7 @@ LAYOUTS = (
     ),
     Layout(
         "trl-implicit",
-        "TRL's preference rows with an implicit prompt: what both talks share",
+        "TRL's preference rows with an implicit prompt: what both conversations share",
         lambda row: (
             _pair(row) and _whole(row["chosen"]) and not (NOT_TRL | {"prompt", "messages"}) & row.keys()
         ),
@@ -270,7 +270,7 @@ LAYOUTS = (
     ),
     Layout(
         "ultrafeedback",
-        "UltraFeedback-binarized: a prompt, and chosen and rejected as whole talks",
+        "UltraFeedback-binarized: a prompt, and chosen and rejected as whole conversations",
         lambda row: _pair(row) and _whole(row["chosen"]) and has(row, "prompt"),
         _read_ultra,
         lambda row: {
@@ -306,7 +306,7 @@ LAYOUTS = (
         lambda row: (
             has(row, "input", "preferred_output", "non_preferred_output")
             and isinstance(row["input"], Mapping)
-            and is_talk(row["input"].get("messages"))
+            and is_conversation(row["input"].get("messages"))
         ),
         _read_openai,
         lambda row: {
@@ -325,7 +325,9 @@ LAYOUTS = (
     Layout(
         "sharegpt",
         "ShareGPT's conversations with chosen and rejected, as LLaMA-Factory and axolotl take them",
-        lambda row: _pair(row) and any(is_talk(row.get(name)) for name in ("conversations", "conversation")),
+        lambda row: (
+            _pair(row) and any(is_conversation(row.get(name)) for name in ("conversations", "conversation"))
+        ),
         _read_conversations,
         lambda row: {
             "conversations": [_from(message) for message in row.messages],
@@ -339,7 +341,7 @@ LAYOUTS = (
         "axolotl's chat_template rows: messages, chosen and rejected as one message each",
         lambda row: (
             _pair(row)
-            and is_talk(row.get("messages"))
+            and is_conversation(row.get("messages"))
             and is_message(row["chosen"])
             and not has(row, "prompt")
         ),
@@ -361,7 +363,9 @@ LAYOUTS = (
             )
             or (
                 _pair(row)
-                and not any(is_talk(row.get(name)) for name in ("conversations", "conversation", "messages"))
+                and not any(
+                    is_conversation(row.get(name)) for name in ("conversations", "conversation", "messages")
+                )
                 and not has(row, "prompt")
                 and (
                     has(row, "question")
@@ -376,15 +380,16 @@ LAYOUTS = (
 )
 
 
-def _only_user(row: Talk) -> str:
+def _only_user(row: ConversationPair) -> str:
     if len(row.messages) != 1:
         raise BadRowError(
-            f"a talk of {len(row.messages)} messages", "a single question: this layout has room for no more"
+            f"a conversation of {len(row.messages)} messages",
+            "a single question: this layout has room for no more",
         )
     return str(row.messages[0]["content"])
 
 
-def _last_user(row: Talk) -> str:
+def _last_user(row: ConversationPair) -> str:
     return str(row.messages[-1]["content"])
 
 
@@ -393,7 +398,7 @@ def _from(message: Mapping[str, Any]) -> Fields:
     return {"from": names[message["role"]], "value": message["content"]}
 
 
-def _alpaca(row: Talk) -> Fields:
+def _alpaca(row: ConversationPair) -> Fields:
     messages = list(row.messages)
     made: Fields = {}
     if messages[0]["role"] == "system":
@@ -409,7 +414,7 @@ def _alpaca(row: Talk) -> Fields:
     return {"instruction": messages[-1]["content"], "input": "", **made}
 
 
-def _intel(row: Talk) -> Fields:
+def _intel(row: ConversationPair) -> Fields:
     messages = list(row.messages)
     system = messages.pop(0)["content"] if messages[0]["role"] == "system" else ""
     return {"system": system, "question": _only_user(row._replace(messages=messages))}

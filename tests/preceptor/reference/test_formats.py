@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 from typing import get_type_hints
 
-from preceptor.cli.formats import page
 from preceptor.figures import RunManifest, RunSummary
 from preceptor.judge import records
 from preceptor.judge.dataset.manifest import LabelManifest, LabelRows
 from preceptor.judge.figures import AuditFigures
+from preceptor.reference.formats import page
 
 PAGE = Path(__file__).parents[3] / "docs" / "data-formats.md"
 

@@ -1,6 +1,6 @@
 """The reference of the command line, docs/cli.md: every command and flag, and every key of a run file.
 
-python -m preceptor.cli.reference > docs/cli.md
+python -m preceptor.reference.commands > docs/cli.md
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The page of data formats, docs/data-formats.md: every file that is read or written, and the fields of every row.
 
-python -m preceptor.cli.formats > docs/data-formats.md
+python -m preceptor.reference.formats > docs/data-formats.md
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ A label folder's `manifest.json` is a [LabelManifest](#labelmanifest), a run's a
 [TrainingManifest](#trainingmanifest), an export's an [ExportManifest](#exportmanifest). `verify` holds each to its type.
 `summary.json` is a [RunSummary](#runsummary), `report_card.json` [RewardFigures](#rewardfigures). `audit --json` prints
 [AuditFigures](#auditfigures), `evaluate --json` [EvaluationFigures](#evaluationfigures). What `--plan` of a training
-finds, and its manifest keeps, is a [PlanFigures](#planfigures). A row of a training's `metrics.jsonl` is a
+finds, and its manifest keeps, is a [TrainingPlanFigures](#trainingplanfigures). A row of a training's `metrics.jsonl` is a
 [SftMetrics](#sftmetrics), [RewardMetrics](#rewardmetrics), [DpoMetrics](#dpometrics), [KtoMetrics](#ktometrics) or
 [GroupMetrics](#groupmetrics), or a [HeldOutMetrics](#heldoutmetrics) between them; of PPO it is `step` beside a
 [PpoUpdateFigures](#ppoupdatefigures), [PpoRolloutFigures](#pporolloutfigures) or [PpoStepFigures](#ppostepfigures). A key
