@@ -40,7 +40,11 @@ async def test_what_is_told_is_what_is_written(model: LocalModel, folder: Path) 
     told: dict[int, list[WrittenToken]] = {0: [], 1: [], 2: []}
 
     def listener(number: int) -> Listener:
-        return Listener(lambda token: told[number].append(token) or True, top=3)
+        def heard(token: WrittenToken) -> bool:
+            told[number].append(token)
+            return True
+
+        return Listener(heard, top=3)
 
     asked = [request("word " * (3 * number + 1), 0.9 if number else 0.0) for number in range(3)]
     replies = await asyncio.gather(
