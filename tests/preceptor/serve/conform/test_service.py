@@ -17,7 +17,7 @@ from preceptor.constitution.errors import UserError
 from preceptor.constitution.foreign import json_of
 from preceptor.serve.conform.failing_judge import JUDGE_FAILURES
 from preceptor.serve.conform.service import service_looked_at
-from tests.preceptor.conftest import Preceptor
+from tests.command_line import Preceptor
 from tests.preceptor.serve.jobs.serving import free_port
 
 

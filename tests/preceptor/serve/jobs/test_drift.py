@@ -16,7 +16,7 @@ from preceptor.serve.config import DriftEntry
 from preceptor.serve.jobs.drift import DriftGauges, create_due
 from preceptor.serve.jobs.store import JobStore
 from preceptor.serve.jobs.worker import work
-from tests.preceptor.conftest import Preceptor
+from tests.command_line import Preceptor
 
 ALARM, LOOKS = "preceptor_judge_drift_alarm", "preceptor_judge_drift_looks"
 
