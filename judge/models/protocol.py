@@ -183,6 +183,46 @@ class TellsLimits(Protocol):
         ...
 
 
+class TokenLogprob(NamedTuple):
+    """A token that could have come next."""
+
+    text: str
+    """What it adds to the reply; with U+FFFD where it is only a part of a character."""
+    logprob: float
+    """Natural logarithm of its probability at temperature 1."""
+
+
+class WrittenToken(NamedTuple):
+    """A token of a reply as it is written."""
+
+    reply: str
+    """The whole reply so far, this token included."""
+    text: str
+    """As in `TokenLogprob`."""
+    logprob: float | None
+    """As in `TokenLogprob`; None: nobody asked for it."""
+    top: tuple[TokenLogprob, ...]
+    """The likeliest tokens at this place, likeliest first."""
+
+
+class Listener(NamedTuple):
+    """Whoever wants to know of a reply's tokens as they are written."""
+
+    heard: Callable[[WrittenToken], bool]
+    """Is told of each in the model's own thread, must not wait or raise, and says whether the reply is to go on."""
+    top: int | None = None
+    """How many likely tokens are wanted at each place; None: no log-probabilities at all."""
+
+
+@runtime_checkable
+class WritesAloud(Protocol):
+    """A Model that tells of each token while it writes."""
+
+    async def write(self, request: Request, listener: Listener) -> Completion:
+        """As `complete`, of a request without a menu. A reply that the listener ended has stopped."""
+        ...
+
+
 @runtime_checkable
 class KnowsRoom(Protocol):
     """A Model that learns how long its replies may become, such as one that turns out to think before it answers."""

@@ -51,9 +51,12 @@ class Watched(NamedTuple):
 
     def due(self, days: float | None, today: date) -> bool:
         """Whether so many days have gone by since the last look."""
-        if days is None or not self.looks:
-            return True
-        return (today - date.fromisoformat(self.looks[-1].date)).days >= days
+        return days is None or due(self.looks, days, today)
+
+
+def due(looks: Sequence[DriftLook], days: float, today: date) -> bool:
+    """Whether so many days have gone by since the last look, or there was none."""
+    return not looks or (today - date.fromisoformat(looks[-1].date)).days >= days
 
 
 def watched(path: Path, asking: Asking, rows: int, tolerance: float | None) -> Watched:

@@ -73,7 +73,9 @@ def create_app(
     )
     app.state.config = config
     app.state.keys = keyring
-    app.state.doorkeeper = Doorkeeper(keyring, open_without_keys=open_without_keys)
+    app.state.doorkeeper = Doorkeeper(
+        keyring, open_without_keys=open_without_keys, max_per_key=config.limits.max_per_key
+    )
     problems.install(app)
     page_route.install(app)
     for router in routers:

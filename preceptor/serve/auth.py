@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import binascii
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Annotated, NamedTuple
 
 from fastapi import Depends, Request
 
 from preceptor.serve.keys import SCOPES, Key, Keyring
-from preceptor.serve.problems import Problem
+from preceptor.serve.problems import Problem, unavailable
 
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="preceptor", Basic realm="preceptor"'}
 
@@ -39,9 +40,13 @@ ANYBODY = Caller("", frozenset(SCOPES))
 class Doorkeeper:
     """Looks at keys, and counts what each asks for a minute."""
 
-    def __init__(self, keys: Keyring, *, open_without_keys: bool) -> None:
-        """open_without_keys: whether everybody may enter as long as no key was ever made."""
+    def __init__(self, keys: Keyring, *, open_without_keys: bool, max_per_key: int | None = None) -> None:
+        """open_without_keys: whether everybody may enter as long as no key was ever made. max_per_key: requests of one
+        key at once."""
         self._keys = keys
+        self._most = max_per_key
+        self._there: Counter[str] = Counter()
+        """Key -> requests of its that are being answered."""
         self._open = open_without_keys
         self._left: dict[str, tuple[float, float]] = {}
         """Of a key with a rate: (requests that it has left, when that was counted)."""
@@ -72,6 +77,22 @@ class Doorkeeper:
         """Whoever has shown this key, which is in use. Raises Problem 429."""
         self._count(key)
         return Caller(key.id, key.scopes, key.budget_usd, key.spent_usd)
+
+    def enter(self, asking: Caller) -> Callable[[], None]:
+        """Count a request as being answered, until what is given back is called. Raises Problem 503, which every client
+        asks again after: some take 429 for final."""
+        if asking is ANYBODY:
+            return lambda: None
+        if self._most is not None and self._there[asking.key] >= self._most:
+            raise unavailable("too_many_requests", f"this key may ask {self._most} requests at once", 1)
+        self._there[asking.key] += 1
+
+        def leave() -> None:
+            self._there[asking.key] -= 1
+            if not self._there[asking.key]:
+                del self._there[asking.key]
+
+        return leave
 
     def _count(self, key: Key) -> None:
         if key.per_minute is None:
@@ -108,6 +129,10 @@ async def caller(request: Request) -> Caller:
     doorkeeper: Doorkeeper = request.app.state.doorkeeper
     found = doorkeeper.caller(request.headers.get("authorization"))
     request.state.caller = found
+    if (
+        "leave" not in request.scope["state"]
+    ):  # whoever lets requests in also sees them out (`preceptor.serve.gate`)
+        request.scope["state"]["leave"] = doorkeeper.enter(found)
     return found
 
 

@@ -89,6 +89,21 @@ class LabelsEntry(Settings):
     """One of `constitutions`; else the one in the folder, or the one here of the labels' own identity."""
 
 
+class DriftEntry(Settings):
+    """Labels whose judges are asked again from time to time: are they still those that made them?"""
+
+    labels: Path
+    """A folder that `preceptor label` wrote; the looks are kept in it."""
+    every: float = Field(default=7, gt=0)
+    """Days between two looks."""
+    rows: int = Field(default=100, ge=1)
+    """Labels that a look asks again."""
+    tolerate: float | None = Field(default=None, gt=0, lt=0.5)
+    """As `preceptor drift --tolerate`."""
+    max_cost_usd: float | None = Field(default=None, ge=0)
+    """USD that one look may cost."""
+
+
 class Fallback(Settings):
     """A number that a door gives, only where a user has set one, for a reply that is not judged."""
 
@@ -114,10 +129,16 @@ class ServeLimits(Settings):
     """How deep JSON may be nested."""
     max_connections: int = Field(default=1024, gt=0)
     """Connections and requests at once; more are answered with 503."""
+    max_per_address: int | None = Field(default=512, gt=0)
+    """Connections of one address at once; more are answered with 503. Behind a proxy all clients are one address."""
+    max_per_key: int | None = Field(default=512, gt=0)
+    """Requests of one key at once; more are answered with 503."""
     deadline_s: float = Field(default=600, gt=0)
     """Seconds that a request may take to be answered."""
+    header_s: float = Field(default=20, gt=0)
+    """Seconds that a request's headers may take to arrive; a connection on which none come is closed after them."""
     body_s: float = Field(default=60, gt=0)
-    """Seconds that a request's body may take to arrive."""
+    """Seconds that a request's body may take to arrive; of an uploaded file, beyond a second for every 16 kB."""
 
 
 class ServeConfig(Settings):
@@ -135,6 +156,8 @@ class ServeConfig(Settings):
     """Name -> labels that the pages show beside those of jobs and files."""
     runs: dict[str, Path] = Field(default_factory=dict)
     """Name -> a run folder that the pages show."""
+    drift: dict[str, DriftEntry] = Field(default_factory=dict)
+    """Name -> labels whose judges are looked at by a timer."""
     limits: ServeLimits = ServeLimits()
     database: str = SERVE_DATABASE
     """Calls, bill and keys: an SQLite file or a PostgreSQL server."""
@@ -201,7 +224,7 @@ def faults_of(config: ServeConfig) -> Iterator[Fault]:
 
     if not config.models and not config.rewards:
         yield Fault((), "no models and no rewards: there is nothing to serve")
-    for part in ("models", "constitutions", "rewards", "labels", "runs"):
+    for part in ("models", "constitutions", "rewards", "labels", "runs", "drift"):
         for name in getattr(config, part):
             if not _is_name(name):
                 yield Fault((part, name), f"{name!r} is no name; wanted letters, digits, . _ and -")
@@ -230,6 +253,9 @@ def faults_of(config: ServeConfig) -> Iterator[Fault]:
     for name, folder in config.runs.items():
         if not folder.is_dir():
             yield Fault(("runs", name), f"{folder} is no folder")
+    for name, watched in config.drift.items():
+        if not watched.labels.is_dir():
+            yield Fault(("drift", name, "labels"), f"{watched.labels} is no folder")
     for door, names in config.doors.items():
         for name in names:
             if name not in config.rewards:
@@ -268,9 +294,12 @@ def _placed(config: ServeConfig, folder: Path) -> ServeConfig:
         for name, entry in config.labels.items()
     }
     runs = {name: folder / run for name, run in config.runs.items()}
-    return config.model_copy(
-        update={"constitutions": constitutions, "rewards": rewards, "labels": labels, "runs": runs}
-    )
+    drift = {
+        name: entry.model_copy(update={"labels": folder / entry.labels})
+        for name, entry in config.drift.items()
+    }
+    placed = {"constitutions": constitutions, "rewards": rewards, "labels": labels, "runs": runs}
+    return config.model_copy(update={**placed, "drift": drift})
 
 
 def _shape_faults(error: ValidationError) -> Iterator[Fault]:

@@ -22,6 +22,8 @@ from preceptor.serve.config import ServeLimits
 from preceptor.serve.problems import Problem, answer, unavailable
 
 MIB = 2**20
+UPLOAD_BYTES_S = 16_000
+"""Bytes of a file that are to arrive in a second, once its first minute is over."""
 UPLOADS = ("/v1/files", "/files")
 """Paths whose bodies are files, which are not read here: whoever takes them streams them, under the larger limit."""
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{]|[\]}]', re.DOTALL)
@@ -72,6 +74,8 @@ class Gate:
                 await self._app(scope, inner, sent)
         finally:
             self._there -= 1
+            if (leave := scope["state"].pop("leave", None)) is not None:
+                leave()
             took_s = time.perf_counter() - started
             # the pattern of the route, not the path: a path may hold what a client chose
             route = getattr(scope.get("route"), "path", "none")
@@ -96,7 +100,7 @@ class Gate:
                 421, "unknown_host", "this server does not go by that name; its `hosts` may list further ones"
             )
         if request.url.path.startswith(UPLOADS):
-            return _counted(receive, round(self._limits.max_file_mb * MIB))
+            return _counted(receive, round(self._limits.max_file_mb * MIB), self._limits.body_s)
         body = await self._body(request, receive)
         if _depth(body, self._limits.max_nesting) > self._limits.max_nesting:
             raise Problem(400, "too_nested", f"JSON may be {self._limits.max_nesting} deep here")
@@ -122,7 +126,7 @@ class Gate:
                     if not message.get("more_body", False):
                         return b"".join(parts)
         except TimeoutError:
-            raise Problem(408, "too_slow", f"the body did not arrive in {self._limits.body_s:g} s") from None
+            raise _too_slow(self._limits.body_s) from None
 
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -167,12 +171,25 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
     return inner
 
 
-def _counted(receive: Receive, most: int) -> Receive:
+def _too_slow(most_s: float) -> Problem:
+    return Problem(408, "too_slow", f"the body did not arrive in {most_s:g} s")
+
+
+def _counted(receive: Receive, most: int, body_s: float) -> Receive:
+    """The parts of a file, as long as they are not too many and do not come too slowly."""
     size = 0
+    started: float | None = None
 
     async def inner() -> Message:
-        nonlocal size
-        message: dict[str, Any] = dict(await receive())
+        nonlocal size, started
+        now = asyncio.get_running_loop().time()
+        started = now if started is None else started
+        allowed_s = body_s + size / UPLOAD_BYTES_S
+        try:
+            async with asyncio.timeout(started + allowed_s - now):
+                message: dict[str, Any] = dict(await receive())
+        except TimeoutError:
+            raise _too_slow(allowed_s) from None
         size += len(message.get("body", b""))
         if size > most:
             raise _too_large(most)

@@ -16,3 +16,6 @@ LATENCY = Histogram(
 ROWS = Counter("preceptor_rows", "Rows by status", ["kind", "status"], registry=REGISTRY)
 UNJUDGED = Counter("preceptor_door_unjudged", "Rows that a door gave no reward", ["door"], registry=REGISTRY)
 IN_FLIGHT = Gauge("preceptor_rows_in_flight", "Rows that are being judged", registry=REGISTRY)
+CLOSED = Counter(
+    "preceptor_connections_closed", "Connections that were closed on a client", ["why"], registry=REGISTRY
+)

@@ -15,6 +15,7 @@ from preceptor.judge.ledger import queries
 from preceptor.judge.ledger.location import reading
 from preceptor.serve.auth import Caller, caller
 from preceptor.serve.desk import Desk
+from preceptor.serve.jobs.drift import DriftGauges
 from preceptor.serve.metrics import REGISTRY
 from preceptor.serve.problems import unavailable
 from preceptor.serve.service import Served
@@ -47,7 +48,9 @@ async def figures(served: Served, _: Anyone) -> Response:
     """Figures in Prometheus's form."""
     asked = CollectorRegistry()
     asked.register(_OfDesk(served.desk))
-    return Response(generate_latest(REGISTRY) + generate_latest(asked), media_type=CONTENT_TYPE_LATEST)
+    asked.register(DriftGauges(served.config.drift))
+    told = await asyncio.to_thread(generate_latest, asked)  # which reads the looks' files
+    return Response(generate_latest(REGISTRY) + told, media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/v1/bill")

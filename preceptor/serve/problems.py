@@ -96,18 +96,22 @@ def error_of(problem: Problem) -> dict[str, Any]:
     return {"message": problem.message, "type": problem.type, "param": None, "code": problem.code}
 
 
-def answer(problem: Problem, request: Request) -> JSONResponse:
-    """The problem as it is sent."""
-    body = {
+def body_of(problem: Problem, path: str) -> dict[str, Any]:
+    """The problem as RFC 9457 has it, of a request for a path."""
+    return {
         "type": "about:blank",
         "title": HTTPStatus(problem.status).phrase,
         "status": problem.status,
         "detail": problem.message,
-        "instance": request.url.path,
+        "instance": path,
         **problem.more,
         "error": error_of(problem),
     }
-    return JSONResponse(body, problem.status, problem.headers, MEDIA_TYPE)
+
+
+def answer(problem: Problem, request: Request) -> JSONResponse:
+    """The problem as it is sent."""
+    return JSONResponse(body_of(problem, request.url.path), problem.status, problem.headers, MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.files import load
@@ -21,11 +20,7 @@ from preceptor.serve.auth import Caller
 from preceptor.serve.config import RewardEntry, ServeConfig
 from preceptor.serve.desk import Desk, ServedModel
 from preceptor.serve.problems import Problem, unavailable
-
-if TYPE_CHECKING:
-    from preceptor.train.evaluation.rating import Rated
-    from preceptor.train.forward.reward_model import RewardModel
-
+from preceptor.serve.reward_bases import RewardBases
 
 AT_ONCE = 16
 """Replies that a reward model's thread is handed together."""
@@ -93,17 +88,15 @@ async def graded(
 class TrainedReward:
     """By a trained reward model, in batches of what waits: a reply alone does not wait for others.
 
-    The model is loaded when it is first asked. It is used by one thread.
+    The model is loaded when it is first asked.
     """
 
-    def __init__(self, entry: RewardEntry) -> None:
+    def __init__(self, entry: RewardEntry, bases: RewardBases) -> None:
         assert entry.reward_model is not None
         self._folder, self._batch_size = entry.reward_model, entry.batch_size
-        self._thread = ThreadPoolExecutor(1, f"reward {entry.reward_model.name}")
+        self._bases = bases
         self._waiting: list[tuple[ReplyToScore, asyncio.Future[Reward]]] = []
         self._scoring: asyncio.Task[None] | None = None
-        self._model: RewardModel | None = None
-        self._name = ""
 
     async def of(self, replies: Sequence[ReplyToScore], caller: Caller) -> list[Reward]:  # noqa: ARG002
         """As `Rewarder`; it costs nobody money."""
@@ -115,16 +108,15 @@ class TrainedReward:
         return list(await asyncio.gather(*(future for _, future in mine)))
 
     async def close(self) -> None:
-        """As `Rewarder`."""
-        await asyncio.to_thread(self._thread.shutdown)
+        """As `Rewarder`; the bases are closed by whoever opened them."""
 
     async def _score_waiting(self) -> None:
-        loop = asyncio.get_running_loop()
         while self._waiting:
             most = max(AT_ONCE, self._batch_size)
             batch, self._waiting = self._waiting[:most], self._waiting[most:]
             try:
-                rows = await loop.run_in_executor(self._thread, self._rated, [reply for reply, _ in batch])
+                held = await asyncio.to_thread(self._bases.of, self._folder)
+                rows = await held.rated(self._folder, [reply for reply, _ in batch], self._batch_size)
             except Exception as error:
                 for _, future in batch:
                     if not future.cancelled():
@@ -135,17 +127,6 @@ class TrainedReward:
                     too_long = "the reply alone is longer than the model was trained on"
                     reason = "" if row.status == "ok" else too_long
                     future.set_result(Reward(id=row.id, reward=row.reward, status=row.status, reason=reason))
-
-    def _rated(self, replies: Sequence[ReplyToScore]) -> list[Rated]:
-        from preceptor.train.evaluation.rating import rated
-
-        if self._model is None:
-            from preceptor.judge.models.local.weights_hash import weights_hash
-            from preceptor.train.forward.reward_model import RewardModel
-
-            self._model = RewardModel.load(self._folder)
-            self._name = f"{self._folder}#{weights_hash(str(self._folder))[:12]}"
-        return list(rated(self._model, replies, self._name, self._batch_size))
 
 
 def _copied(error: Exception) -> Exception:
@@ -173,6 +154,7 @@ class Rewards:
         self._made: dict[str, tuple[_Asked, Rewarder]] = {}
         self.constitutions: dict[str, Constitution] = {}
         self._put_away: list[Rewarder] = []
+        self._bases = RewardBases()
         self.take(config, desk)
 
     def take(self, config: ServeConfig, desk: Desk) -> None:
@@ -187,7 +169,7 @@ class Rewards:
             if before is not None and before[0] == asked:
                 made[name] = before
             elif way is None or constitution is None:
-                made[name] = asked, TrainedReward(entry)
+                made[name] = asked, TrainedReward(entry, self._bases)
             else:
                 made[name] = asked, JudgedReward(entry, constitution, way, desk)
         kept = [rewarder for _, rewarder in made.values()]
@@ -225,6 +207,7 @@ class Rewards:
         """Let go of everything."""
         for rewarder in [*(rewarder for _, rewarder in self._made.values()), *self._put_away]:
             await rewarder.close()
+        await self._bases.close()
 
 
 def count(rows: Sequence[Reward | Score]) -> None:

@@ -20,6 +20,7 @@ from preceptor.constitution.errors import UserError
 from preceptor.prompts.secrets import redacted
 from preceptor.serve.app import create_app
 from preceptor.serve.config import ServeConfig, default_config, read_config
+from preceptor.serve.connections import with_limits
 from preceptor.serve.keys import Keyring
 from preceptor.serve.service import Service, open_service
 
@@ -73,6 +74,7 @@ async def _serve(
         app = create_app(config, keys=keys, service=service, open_without_keys=here, host=host)
         options = uvicorn.Config(
             app,
+            http=with_limits(config.limits),
             log_config=None,
             access_log=False,
             server_header=False,

@@ -330,6 +330,9 @@ def _workbench() -> Iterator[Case]:
         yield _case(f"mcp: {words}", f"mcp {words}")
     for client in ("nobody", "nomodule:function", "json:nothing", "json:", ":x", ""):
         yield _case(f"conform: {client!r}", "conform", client)
+    for words in ("http://127.0.0.1:1 --judge-port 0", "http://127.0.0.1:1 --judge-port x"):
+        yield _case(f"conform: {words}", f"conform {words}")
+    yield _case("conform: no address", "conform http://[ --reward nobody")
     for name in ("gone", "pairs.jsonl", "/dev/null"):
         yield _case(f"next: {name!r}", "next", name)
     for name in [*ROWS, "gone.toml", "folder", "/dev/null/x"]:

@@ -7,10 +7,14 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from preceptor.judge.records import Preference
 from preceptor.prompts.records import Message
+from preceptor.train.forward.reward_model import RewardModel
+from preceptor.train.models.adapters import adapt
+from preceptor.train.models.base import load_base
 
 TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}"
@@ -54,6 +58,19 @@ def save_tiny(folder: Path, seed: int = 0) -> Path:
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def save_reward(place: Path, name: str, seed: int) -> Path:
+    """A reward model whose adapter and head change a lot; all in one place stand on one base."""
+    base = load_base(str(place / "tiny" if (place / "tiny").exists() else save_tiny(place / "tiny")))
+    model = RewardModel(adapt(base, 4, 8.0, 0), base, 128)
+    torch.manual_seed(seed)
+    for key, parameter in model.named_parameters():
+        if "lora_B" in key:
+            nn.init.normal_(parameter, std=0.2)
+    nn.init.normal_(model.head.weight)
+    model.save(place / name)
+    return place / name
 
 
 def preference(number: int, probability: float = 1.0) -> Preference:

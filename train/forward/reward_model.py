@@ -54,6 +54,8 @@ class RewardModel(nn.Module):
     def __init__(self, adapted: PeftModel, base: Base, max_length: int, heads: Heads | None = None) -> None:
         super().__init__()
         self.adapted = adapted
+        self.adapter: str | None = None
+        """Its adapter, where others share the base and any of them may have answered last; None: it is alone."""
         self.base = base
         self.max_length = max_length
         self.heads = heads or Heads()
@@ -71,6 +73,7 @@ class RewardModel(nn.Module):
 
     def features(self, batch: PairBatch) -> Tensor:
         """Hidden states (2B, H) that the scores of a batch's replies are read from, chosen ones first."""
+        self._act()
         return batch_hidden(self.adapted, batch)[batch.last]
 
     def scores(self, hidden: Tensor) -> Tensor:
@@ -121,6 +124,7 @@ class RewardModel(nn.Module):
         """Scores (R, K) of (prompt, reply) token rows, on the CPU; longest first, so that a batch holds rows of
         like length."""
         self.eval()
+        self._act()
         device = self.head.weight.device
         order = sorted(range(len(rows)), key=lambda at: -len(rows[at][0]) - len(rows[at][1]))
         result = torch.zeros(len(rows), len(self.heads.names))
@@ -179,7 +183,12 @@ class RewardModel(nn.Module):
         path = Path(folder)
         stored = read_head(path)
         base = load_base(model or base_of_adapter(path))
-        loaded = cls(adapt_from(base, path, frozen_reference=False), base, stored.max_length, stored.heads)
+        return cls.on(adapt_from(base, path, frozen_reference=False), base, stored, path)
+
+    @classmethod
+    def on(cls, adapted: PeftModel, base: Base, stored: StoredHead, path: Path) -> RewardModel:
+        """What a folder holds, once its adapter is on the base. Raises CheckpointError."""
+        loaded = cls(adapted, base, stored.max_length, stored.heads)
         if loaded.head.weight.shape != stored.weight.shape:
             raise CheckpointError(
                 f"{path / HEAD} is for a model of width {stored.weight.shape[1]}, not for {base.source}"
@@ -187,6 +196,10 @@ class RewardModel(nn.Module):
         loaded._take(stored)
         loaded.requires_grad_(False)
         return loaded.eval()
+
+    def _act(self) -> None:
+        if self.adapter is not None:
+            self.adapted.set_adapter(self.adapter)
 
     def taken(self, turns: Sequence[Message]) -> tuple[list[int], list[int]] | None:
         """`encode`, or None for a conversation that cannot be scored."""

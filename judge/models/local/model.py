@@ -32,11 +32,13 @@ from preceptor.judge.models.local.loading import (
     tokenizer_at_hand,
 )
 from preceptor.judge.models.local.microbatch import Microbatcher
+from preceptor.judge.models.local.telling import tell
 from preceptor.judge.models.protocol import (
     WEIGHTS,
     Capabilities,
     Completion,
     FinishReason,
+    Listener,
     ModelName,
     Request,
 )
@@ -51,8 +53,16 @@ MOST_VERDICTS = 512
 """Bare verdicts that are read together."""
 
 
+class _Asked(NamedTuple):
+    """A request, and who listens while it is answered."""
+
+    request: Request
+    listener: Listener | None = None
+
+
 class LocalModel:
-    """A transformers checkpoint or PEFT adapter folder behind the seam; satisfies `protocol.Model`."""
+    """A transformers checkpoint or PEFT adapter folder behind the seam; satisfies `protocol.Model` and
+    `protocol.WritesAloud`."""
 
     capabilities = Capabilities(logprobs=True, queueing=True)
     """It takes any number of requests at once and batches them, so no deadline runs while they wait."""
@@ -79,7 +89,7 @@ class LocalModel:
         self.source = path
         self._batch_tokens = batch_tokens
         self._loaded: Loaded | None = None
-        self._batcher: Microbatcher[Request, Completion] = Microbatcher(self._choose, self._answer)
+        self._batcher: Microbatcher[_Asked, Completion] = Microbatcher(self._choose, self._answer)
 
     async def complete(self, request: Request) -> Completion:
         """Wait for the request's turn in a batch.
@@ -87,7 +97,11 @@ class LocalModel:
         Raises Rejected where the conversation is longer than the model reads, UserError where the checkpoint
         cannot be loaded.
         """
-        return await self._batcher.ask(request)
+        return await self._batcher.ask(_Asked(request))
+
+    async def write(self, request: Request, listener: Listener) -> Completion:
+        """As `complete`, and told of token by token; the reply is the same."""
+        return await self._batcher.ask(_Asked(request, listener))
 
     def count_tokens(self, requests: Sequence[Request]) -> list[int] | None:
         """Of each, by the tokenizer alone; None where that is not at hand."""
@@ -105,13 +119,14 @@ class LocalModel:
         await self._batcher.close()
         self._loaded = None
 
-    def _choose(self, waiting: Sequence[Request]) -> Sequence[int]:
+    def _choose(self, asked: Sequence[_Asked]) -> Sequence[int]:
         """The oldest request and those that go well with it.
 
         Bare verdicts go together as far as `MOST_VERDICTS`, because those about one pair share its tokens and what
         they come to is seen only in tokens (`judge.models.local.prefix_passes`). Replies go with those most like them
         in length.
         """
+        waiting = [one.request for one in asked]
         kind = _is_direct(waiting[0])
         alike = [index for index, request in enumerate(waiting) if _is_direct(request) == kind]
         if kind:
@@ -126,9 +141,10 @@ class LocalModel:
             chosen.append(index)
         return chosen
 
-    def _answer(self, requests: Sequence[Request]) -> Sequence[Completion | Exception]:
+    def _answer(self, asked: Sequence[_Asked]) -> Sequence[Completion | Exception]:
         import torch
 
+        requests = [one.request for one in asked]
         if self._loaded is None:
             self._loaded = load(self.name, self.source, self._placement, self._batch_tokens)
         loaded = self._loaded
@@ -143,10 +159,13 @@ class LocalModel:
                 asks[index] = ask
         fits = [index for index, ask in asks.items() if len(ask.tokens) < loaded.context]
         with torch.inference_mode():
-            for decide, direct in ((choose_verdicts, True), (write_replies, False)):
-                mine = [index for index in fits if _is_direct(requests[index]) == direct]
-                for index, found in zip(mine, decide(loaded, [asks[i] for i in mine]), strict=True):
-                    answers[index] = found.model_copy(update={"served_by": self.name})
+            direct = [index for index in fits if _is_direct(requests[index])]
+            verdicts = choose_verdicts(loaded, [asks[index] for index in direct])
+            spoken = [index for index in fits if not _is_direct(requests[index])]
+            listeners = [asked[index].listener for index in spoken]
+            replies = write_replies(loaded, [asks[index] for index in spoken], listeners)
+            for index, found in zip([*direct, *spoken], [*verdicts, *replies], strict=True):
+                answers[index] = found.model_copy(update={"served_by": self.name})
         return answers
 
 
@@ -247,13 +266,15 @@ def choose_verdicts(loaded: Loaded, asks: Sequence[TokenisedRequest]) -> list[Co
     ]
 
 
-def write_replies(loaded: Loaded, asks: Sequence[TokenisedRequest]) -> list[Completion]:
+def write_replies(
+    loaded: Loaded, asks: Sequence[TokenisedRequest], listeners: Sequence[Listener | None]
+) -> list[Completion]:
     """A generated reply for each request; with a menu, also what the model weighed where the verdict
     stands."""
     if not asks:
         return []
-    replies = generate(loaded, asks)
-    texts = [loaded.tokenizer.decode(tokens, skip_special_tokens=True) for tokens, _ in replies]
+    replies = generate(loaded, asks, listeners)
+    texts = [loaded.tokenizer.decode(reply.tokens, skip_special_tokens=True) for reply in replies]
     places = [last_verdict(text, ask.request.menu) for ask, text in zip(asks, texts, strict=True)]
     judged = [index for index, place in enumerate(places) if place is not None]
     before = [
@@ -267,18 +288,29 @@ def write_replies(loaded: Loaded, asks: Sequence[TokenisedRequest]) -> list[Comp
     return [
         Completion(
             text=texts[index],
-            finish_reason=finish,
+            finish_reason=reply.finish,
             probabilities=shares.get(index),
             tokens_in=len(ask.tokens),
-            tokens_out=len(tokens) + (finish == "stop"),
+            tokens_out=len(reply.tokens) + reply.ended_itself,
         )
-        for index, (ask, (tokens, finish)) in enumerate(zip(asks, replies, strict=True))
+        for index, (ask, reply) in enumerate(zip(asks, replies, strict=True))
     ]
 
 
-def generate(loaded: Loaded, asks: Sequence[TokenisedRequest]) -> list[tuple[list[int], FinishReason]]:
-    """Token by token with a cache of keys and values -> (tokens without the stop, why it ended) for each
-    request.
+class WrittenReply(NamedTuple):
+    """A reply in tokens."""
+
+    tokens: list[int]
+    """Without the token that ended it."""
+    finish: FinishReason
+    ended_itself: bool
+    """Whether the model wrote a token that ends a reply."""
+
+
+def generate(
+    loaded: Loaded, asks: Sequence[TokenisedRequest], listeners: Sequence[Listener | None]
+) -> list[WrittenReply]:
+    """Token by token with a cache of keys and values. A reply also stops where its listener wants no more.
 
     A row's draw at step t is the t-th number of its own generator, so that company in the batch changes
     nothing.
@@ -302,6 +334,7 @@ def generate(loaded: Loaded, asks: Sequence[TokenisedRequest]) -> list[tuple[lis
     draws = draws.to(device)
     written: list[list[int]] = [[] for _ in asks]
     finishes: list[FinishReason] = ["length"] * len(asks)
+    ended = [False] * len(asks)
     alive = list(range(len(asks)))
     cache = DynamicCache(config=loaded.model.config)
     for step in range(max(limits)):
@@ -311,9 +344,13 @@ def generate(loaded: Loaded, asks: Sequence[TokenisedRequest]) -> list[tuple[lis
         keep = []
         for place, (row, token) in enumerate(zip(alive, following.tolist(), strict=True)):
             if token in loaded.stops:
-                finishes[row] = "stop"
+                finishes[row], ended[row] = "stop", True
                 continue
             written[row].append(token)
+            listener = listeners[row]
+            if listener is not None and not tell(listener, loaded.tokenizer, written[row], logits[place]):
+                finishes[row] = "stop"
+                continue
             if len(written[row]) < limits[row]:
                 keep.append(place)
         if not keep:
@@ -325,7 +362,7 @@ def generate(loaded: Loaded, asks: Sequence[TokenisedRequest]) -> list[tuple[lis
             following, mask, positions = following[kept], mask[kept], positions[kept]
             alive = [alive[place] for place in keep]
         padded = Padded(following[:, None], torch.cat([mask, torch.ones_like(mask[:, :1])], 1), positions)
-    return list(zip(written, finishes, strict=True))
+    return [WrittenReply(*made) for made in zip(written, finishes, ended, strict=True)]
 
 
 def pick(

@@ -103,7 +103,8 @@ FAILURES: Mapping[str, JudgeFailure] = MappingProxyType(
 class FailingServer:
     """Answers every request with the failure that is set."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
+        """port: 0 takes a free one. Raises OSError where it cannot be had."""
         self.failure: JudgeFailure | None = None
         """None: it answers as it should."""
         outer = self
@@ -114,7 +115,7 @@ class FailingServer:
             def do_POST(self) -> None:
                 """Rewards, or what comes instead."""
                 sent = json_of(self.rfile.read(int(self.headers.get("content-length", 0))))
-                made = outer.answer(sent["items"])
+                made = outer.answer_to(sent)
                 time.sleep(made.wait_s)
                 body = made.body.encode()
                 with suppress(OSError):  # a client that has given up by now
@@ -127,11 +128,15 @@ class FailingServer:
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
                 """Nothing: a request that fails is the purpose."""
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
 
+    def answer_to(self, sent: Mapping[str, Any]) -> FailingAnswer:
+        """What a request with this body is answered with."""
+        return self.answer(sent["items"])
+
     def answer(self, items: Sequence[Mapping[str, Any]]) -> FailingAnswer:
-        """What a request is answered with."""
+        """What a request for these rewards is answered with."""
         rows = [
             {"id": item.get("id", str(n)), "reward": TRUE[item["response"]], "status": "ok", "reason": ""}
             for n, item in enumerate(items)

@@ -54,12 +54,12 @@ def looked_at(names: Sequence[str]) -> Table:
     return table
 
 
-def markdown_of(table: Table) -> str:
+def markdown_of(table: Table, failures: Mapping[str, JudgeFailure] = FAILURES) -> str:
     """The table as Markdown."""
     names = list(next(iter(table.values())))
     lines = [f"| failure | what is sent | {' | '.join(names)} |", f"|---|---|{'---|' * len(names)}"]
     lines += [
-        f"| {failure} | {FAILURES[failure].what} | {' | '.join(row[name].told() for name in names)} |"
+        f"| {failure} | {failures[failure].what} | {' | '.join(row[name].told() for name in names)} |"
         for failure, row in table.items()
     ]
     return "\n".join(lines)

@@ -9,26 +9,36 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import threading
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from fastapi import APIRouter, Depends
 from fastapi import Request as HttpRequest
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from preceptor.judge.errors import ModelError
-from preceptor.judge.models.protocol import Completion, Model, Request
+from preceptor.judge.models.protocol import (
+    Completion,
+    Listener,
+    Model,
+    Request,
+    WritesAloud,
+    WrittenToken,
+)
 from preceptor.judge.models.registry import open_model
 from preceptor.prompts.records import Message
 from preceptor.serve.auth import Caller, require
+from preceptor.serve.jobs.chat_reply import GrowingReply, Piece, logprobs_of
 from preceptor.serve.jobs.commands import MODEL_FOLDER, absolute, trained_by
 from preceptor.serve.jobs.crew import Crew
 from preceptor.serve.jobs.native import READ, AskedBy, Jobs, owner_of
 from preceptor.serve.jobs.tuning import FAMILY, name_of
-from preceptor.serve.problems import Problem, documented
+from preceptor.serve.problems import Problem, documented, error_of, problem_of
 from preceptor.settings import in_this_process
 
 router = APIRouter(tags=["chat"], responses=documented(404))
@@ -37,6 +47,8 @@ MOST_OPEN = 4
 DEFAULT_TOKENS = 512
 """Longest reply where the client says none."""
 MOST_SAMPLES = 16
+MOST_LOGPROBS = 20
+"""Likely tokens that are told at a place, as with OpenAI."""
 
 
 class ModelHouse:
@@ -47,14 +59,19 @@ class ModelHouse:
         self._busy: dict[int, int] = {}
         """id of a model -> requests that it answers."""
 
-    async def complete(self, name: str, requests: Sequence[Request]) -> list[Completion]:
-        """The replies of one model, which is opened where it is not. Raises ModelError."""
+    async def write(self, name: str, request: Request, listener: Listener | None) -> Completion:
+        """The reply of one model, which is opened where it is not. Raises ModelError, and Problem for a listener where
+        the model writes in silence."""
         model = await self._model(name)
         self._busy[id(model)] = self._busy.get(id(model), 0) + 1
         try:
-            endpoint = model.endpoint
-            asked = [request.model_copy(update={"endpoint": endpoint}) for request in requests]
-            return list(await asyncio.gather(*(model.complete(request) for request in asked)))
+            asked = request.model_copy(update={"endpoint": model.endpoint})
+            if listener is None:
+                return await model.complete(asked)
+            if not isinstance(model, WritesAloud):
+                said = f"{model.name} tells nothing of its tokens: leave out stream, stop and logprobs"
+                raise Problem(400, "unsupported_parameter", said)
+            return await model.write(asked, listener)
         finally:
             self._busy[id(model)] -= 1
 
@@ -131,9 +148,17 @@ class AskedChat(BaseModel):
     stop: str | list[str] | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=MOST_LOGPROBS)
     user: str | None = None
     metadata: dict[str, str] | None = None
     store: bool | None = None
+
+    @model_validator(mode="after")
+    def _of_logprobs(self) -> Self:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs: wanted logprobs: true beside it")
+        return self
 
 
 @router.get("/v1/models")
@@ -190,18 +215,74 @@ async def chat(
     """Replies of a model in this process."""
     require(asking, "judge")
     place = await asyncio.to_thread(place_of, crew, asking, body.model)
-    made = await answered(house, place, body)
-    if body.stream:
-        usage = body.stream_options is not None and body.stream_options.include_usage
-        return StreamingResponse(_stream(made, usage), media_type="text/event-stream")
-    return made
+    if not body.stream:
+        return await answered(house, place, body)
+    events = _written(house, place, body)
+    try:
+        first = await anext(events)  # what is refused is refused with its status, before anything is sent
+    except ModelError as error:
+        raise _refused(error) from None
+    return StreamingResponse(_stream(body, first, events), media_type="text/event-stream")
 
 
 async def answered(house: ModelHouse, place: str, body: AskedChat) -> dict[str, Any]:
     """The completion of the model at this place. Raises Problem."""
+    pieces: list[list[Piece]] = [[] for _ in range(body.n)]
+    ended: dict[int, _Ended] = {}
+    try:
+        async with aclosing(_written(house, place, body)) as events:
+            async for number, event in events:
+                if isinstance(event, _Ended):
+                    ended[number] = event
+                else:
+                    pieces[number].append(event)
+    except ModelError as error:
+        raise _refused(error) from None
+    choices = [
+        {
+            "index": number,
+            "message": {
+                "role": "assistant",
+                "content": "".join(piece.text for piece in said),
+                "refusal": None,
+            },
+            "finish_reason": ended[number].finish_reason,
+            "logprobs": _logprobs(body, [token for piece in said for token in piece.tokens]),
+        }
+        for number, said in enumerate(pieces)
+    ]
+    return {
+        **_shell(body),
+        "object": "chat.completion",
+        "choices": choices,
+        "usage": _usage([ended[number].completion for number in range(body.n)]),
+    }
+
+
+class _Ended(NamedTuple):
+    """The end of a reply."""
+
+    completion: Completion
+    finish_reason: Literal["stop", "length"]
+
+
+_Event = tuple[int, Piece | _Ended]
+"""Which of the replies, and what has come of it."""
+
+
+async def _written(house: ModelHouse, place: str, body: AskedChat) -> AsyncGenerator[_Event]:
+    """The replies as they are written; each ends with `_Ended`. Raises ModelError and Problem.
+
+    Once nobody takes what comes, the replies end with their next token.
+    """
     seed = secrets.randbelow(2**31) if body.seed is None else body.seed
-    asked = [
-        Request(
+    stops = [body.stop] if isinstance(body.stop, str) else body.stop or []
+    loop = asyncio.get_running_loop()
+    events: asyncio.Queue[_Event | Exception] = asyncio.Queue()
+    gone = threading.Event()
+
+    async def write(number: int) -> None:
+        request = Request(
             model=place,
             messages=tuple(message.told() for message in body.messages),
             max_tokens=body.max_completion_tokens or body.max_tokens or DEFAULT_TOKENS,
@@ -211,33 +292,54 @@ async def answered(house: ModelHouse, place: str, body: AskedChat) -> dict[str, 
             seed=seed,
             stage="chat",
         )
-        for number in range(body.n)
-    ]
+        reply = GrowingReply(stops)
+
+        def heard(token: WrittenToken) -> bool:
+            """In the model's thread."""
+            piece = reply.take(token)
+            if gone.is_set():
+                return False
+            if piece is not None:
+                loop.call_soon_threadsafe(events.put_nowait, (number, piece))
+            return not reply.stopped
+
+        wanted = body.stream or stops or body.logprobs
+        listener = Listener(heard, (body.top_logprobs or 0) if body.logprobs else None) if wanted else None
+        try:
+            completion = await house.write(place, request, listener)
+        except Exception as error:
+            events.put_nowait(error)
+            return
+        events.put_nowait((number, reply.finish(completion)))
+        stopped = reply.stopped or completion.finish_reason == "stop"
+        events.put_nowait((number, _Ended(completion, "stop" if stopped else "length")))
+
+    writing = [asyncio.create_task(write(number)) for number in range(body.n)]
     try:
-        replies = await house.complete(place, asked)
-    except ModelError as error:
-        raise Problem(400, "invalid_request", str(error)) from None
-    stops = [body.stop] if isinstance(body.stop, str) else body.stop or []
-    return {
-        "id": f"chatcmpl-{secrets.token_hex(12)}",
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": body.model,
-        "choices": [_choice(number, reply, stops) for number, reply in enumerate(replies)],
-        "usage": _usage(replies),
-    }
+        open_replies = body.n
+        while open_replies:
+            event = await events.get()
+            if isinstance(event, Exception):
+                raise event
+            open_replies -= isinstance(event[1], _Ended)
+            yield event
+    finally:
+        gone.set()
+        for task in writing:
+            task.cancel()
+        await asyncio.wait(writing)
 
 
-def _choice(number: int, reply: Completion, stops: Sequence[str]) -> dict[str, Any]:
-    places = [place for stop in stops if stop and (place := reply.text.find(stop)) >= 0]
-    text = reply.text[: min(places)] if places else reply.text
-    ended = "stop" if places or reply.finish_reason == "stop" else "length"
-    return {
-        "index": number,
-        "message": {"role": "assistant", "content": text, "refusal": None},
-        "finish_reason": ended,
-        "logprobs": None,
-    }
+def _refused(error: ModelError) -> Problem:
+    return Problem(400, "invalid_request", str(error))
+
+
+def _shell(body: AskedChat) -> dict[str, Any]:
+    return {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": body.model}
+
+
+def _logprobs(body: AskedChat, tokens: Sequence[WrittenToken]) -> dict[str, Any] | None:
+    return logprobs_of(tokens) if body.logprobs else None
 
 
 def _usage(replies: Sequence[Completion]) -> dict[str, int]:
@@ -246,18 +348,40 @@ def _usage(replies: Sequence[Completion]) -> dict[str, int]:
     return {"prompt_tokens": read, "completion_tokens": wrote, "total_tokens": read + wrote}
 
 
-async def _stream(made: dict[str, Any], usage: bool) -> AsyncIterator[str]:
-    """Each reply in one piece, as it was written together with others; then how it ended."""
-    shell = {name: made[name] for name in ("id", "created", "model")}
+async def _stream(body: AskedChat, first: _Event, rest: AsyncGenerator[_Event]) -> AsyncIterator[str]:
+    """Chunks in OpenAI's shape, each as soon as it may be sent; an error that comes later is the last of them."""
+    usage = body.stream_options is not None and body.stream_options.include_usage
+    shell = {**_shell(body), "object": "chat.completion.chunk"}
 
-    def sent(choice: list[dict[str, Any]], **more: Any) -> str:
-        chunk = {**shell, "object": "chat.completion.chunk", "choices": choice, **more}
-        return f"data: {json.dumps(chunk)}\n\n"
+    def chunk(number: int, delta: dict[str, Any], ended: str | None = None, **more: Any) -> str:
+        choice = {"index": number, "delta": delta, "finish_reason": ended, "logprobs": None, **more}
+        return _sent({**shell, "choices": [choice], **({"usage": None} if usage else {})})
 
-    for choice in made["choices"]:
-        said = {"role": "assistant", "content": choice["message"]["content"]}
-        yield sent([{"index": choice["index"], "delta": said, "finish_reason": None}])
-        yield sent([{"index": choice["index"], "delta": {}, "finish_reason": choice["finish_reason"]}])
+    completions: dict[int, Completion] = {}
+    for number in range(body.n):
+        yield chunk(number, {"role": "assistant", "content": "", "refusal": None})
+    try:
+        async with aclosing(rest):
+            event: _Event | None = first
+            while event is not None:
+                number, came = event
+                if isinstance(came, _Ended):
+                    completions[number] = came.completion
+                    yield chunk(number, {}, came.finish_reason)
+                elif came.text or came.tokens:
+                    yield chunk(number, {"content": came.text}, logprobs=_logprobs(body, came.tokens))
+                event = await anext(rest, None)
+    except Exception as error:
+        problem = _refused(error) if isinstance(error, ModelError) else problem_of(error)
+        if problem is None:
+            raise
+        yield _sent({"error": error_of(problem)})
+        return
     if usage:
-        yield sent([], usage=made["usage"])
+        made = _usage([completions[number] for number in range(body.n)])
+        yield _sent({**shell, "choices": [], "usage": made})
     yield "data: [DONE]\n\n"
+
+
+def _sent(value: dict[str, Any]) -> str:
+    return f"data: {json.dumps(value)}\n\n"

@@ -11,6 +11,8 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, ValidationError
 
 from preceptor.constitution.files import dump, load, shipped
+from preceptor.constitution.principle import Constitution
+from preceptor.judge.groupings import ScoreGrouping
 from preceptor.judge.settings import LabelSettings, RespondSettings, ReviseSettings, ScoreSettings
 from preceptor.prompts.pool import shipped_pools
 from preceptor.prompts.records import Settings
@@ -95,6 +97,15 @@ class ExportSettings(Settings):
     """Of a checkpoint's weights."""
 
 
+class JudgedSettings(Settings):
+    """How a judge rewards."""
+
+    judge_mode: Literal["group", "score"] = "group"
+    """Replies to a prompt against one another, or each graded on its own."""
+    principles: ScoreGrouping = "joint"
+    """All at once, or each on its own."""
+
+
 class _Recipe(NamedTuple):
     """How a kind of job becomes a command."""
 
@@ -169,14 +180,14 @@ RECIPES: Mapping[str, _Recipe] = MappingProxyType(
         ),
         "ppo": _Recipe(
             *(("train", "ppo"), "prompts", "model"),
-            (PpoSettings, AskSettings),
+            (PpoSettings, JudgedSettings, AskSettings),
             _TRAINED,
             ("judge", "constitution", "reward"),
             omit=("compile", "guard_every", "dtype", "batch", "then_sync", "flex", "engine"),
         ),
         "grpo": _Recipe(
             *(("train", "grpo"), "prompts", "model"),
-            (GrpoSettings, AskSettings),
+            (GrpoSettings, JudgedSettings, AskSettings),
             _TRAINED,
             ("judge", "constitution", "reward"),
             omit=("dtype", "batch", "then_sync", "flex", "engine"),
@@ -200,8 +211,14 @@ TRAINED = frozenset({"sft", "dpo", "ppo", "grpo"})
 MODEL_FOLDER = "model"
 
 
-def work_of(asked: AskedJob, config: ServeConfig, store: JobStore, owner: str | None) -> Work:
-    """The command of a job, with everything that the client named looked up.
+def work_of(
+    asked: AskedJob,
+    config: ServeConfig,
+    store: JobStore,
+    owner: str | None,
+    constitution: Constitution | None = None,
+) -> Work:
+    """The command of a job, with everything that the client named looked up. constitution: one that goes by no name.
 
     Raises Problem, which says where in the body what is wrong stands.
     """
@@ -224,7 +241,10 @@ def work_of(asked: AskedJob, config: ServeConfig, store: JobStore, owner: str | 
         words.append(f"--judge={_model(config, judge, 'judge', named)}")
     if asked.model is not None:
         words.append(f"--model={_replying(asked.model, config, store, owner, named)}")
-    if asked.constitution is not None:
+    if constitution is not None:
+        texts["constitution.yaml"] = dump(constitution)
+        words.append("--constitution=constitution.yaml")
+    elif asked.constitution is not None:
         words.append(f"--constitution={_constitution(config, asked.constitution, texts)}")
     if asked.reward is not None:
         flag = "--reward-model" if asked.kind == "score" else "--reward"

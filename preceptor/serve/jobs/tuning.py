@@ -1,18 +1,22 @@
-"""`/v1/fine_tuning/jobs`: OpenAI's tuning API over jobs of kind sft and dpo, so that its SDK works unchanged."""
+"""`/v1/fine_tuning/jobs`: OpenAI's tuning API over jobs of kind sft, dpo and grpo, so that its SDK works unchanged."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from preceptor.constitution.principle import Constitution
 from preceptor.serve.auth import require
 from preceptor.serve.jobs.commands import MODEL_FOLDER, AskedJob, JobKind, work_of
 from preceptor.serve.jobs.crew import Crew
+from preceptor.serve.jobs.grader import INVALID_GRADER, GraderJudge, judge_of
 from preceptor.serve.jobs.native import (
     READ,
     WRITE,
@@ -20,6 +24,7 @@ from preceptor.serve.jobs.native import (
     IdempotencyKey,
     Jobs,
     PageSize,
+    capped,
     changed,
     created,
     found_job,
@@ -28,10 +33,10 @@ from preceptor.serve.jobs.native import (
     page_of_jobs,
 )
 from preceptor.serve.jobs.store import ENDED, INTERNAL, JobEvent, JobRecord
-from preceptor.serve.jobs.tuning_rows import demonstrations, faults_of
+from preceptor.serve.jobs.tuning_rows import demonstrations, faults_of, prompts
 from preceptor.serve.jobs.worker import rows_of
 from preceptor.serve.problems import Problem, documented
-from preceptor.train.settings import DpoSettings, LoopSettings, SftSettings
+from preceptor.train.settings import DpoSettings, GrpoSettings, LoopSettings, SftSettings
 
 router = APIRouter(tags=["tuning"], responses=documented(402, 404, 409))
 FAMILY = "tuning"
@@ -39,8 +44,13 @@ INVALID_FILE = "invalid_training_file"
 KINDS: dict[str, tuple[JobKind, type[LoopSettings]]] = {
     "supervised": ("sft", SftSettings),
     "dpo": ("dpo", DpoSettings),
+    "reinforcement": ("grpo", GrpoSettings),
 }
 """OpenAI's method -> ours, and its settings."""
+REWRITTEN: Mapping[str, Callable[[Path], Iterator[dict[str, Any]]]] = MappingProxyType(
+    {"supervised": demonstrations, "reinforcement": prompts}
+)
+"""Methods whose rows are made rows of ours; those of the others are a layout that the command reads."""
 
 
 class TuningNumbers(BaseModel):
@@ -64,6 +74,32 @@ class TuningOptions(BaseModel):
     hyperparameters: TuningNumbers = TuningNumbers()
 
 
+class ReinforcementNumbers(BaseModel):
+    """Hyperparameters of the reinforcement method; `auto` is our own default."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    n_epochs: Annotated[int, Field(ge=1, le=50)] | Literal["auto"] = "auto"
+    batch_size: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
+    """Prompts in a step."""
+    learning_rate_multiplier: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
+    compute_multiplier: Annotated[float, Field(ge=0.25, le=8)] | Literal["auto"] = "auto"
+    """Of the replies to a prompt that are compared."""
+    reasoning_effort: Literal["default"] = "default"
+    eval_interval: Literal["auto"] = "auto"
+    eval_samples: Literal["auto"] = "auto"
+
+
+class ReinforcementOptions(BaseModel):
+    """What stands under `reinforcement`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    grader: dict[str, Any]
+    """One that `preceptor.serve.jobs.grader` reads."""
+    hyperparameters: ReinforcementNumbers = ReinforcementNumbers()
+
+
 class TuningMethod(BaseModel):
     """How the model learns."""
 
@@ -72,7 +108,19 @@ class TuningMethod(BaseModel):
     type: Literal["supervised", "dpo", "reinforcement"]
     supervised: TuningOptions | None = None
     dpo: TuningOptions | None = None
-    reinforcement: dict[str, Any] | None = None
+    reinforcement: ReinforcementOptions | None = None
+
+    @model_validator(mode="after")
+    def _graded(self) -> Self:
+        if self.type == "reinforcement" and self.reinforcement is None:
+            raise ValueError("reinforcement: missing; wanted an object with grader")
+        return self
+
+    @property
+    def options(self) -> TuningOptions | ReinforcementOptions:
+        """What stands under the method's own name."""
+        found: TuningOptions | ReinforcementOptions | None = getattr(self, self.type)
+        return found or TuningOptions()
 
 
 class AskedTuning(BaseModel):
@@ -90,14 +138,16 @@ class AskedTuning(BaseModel):
     suffix: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     metadata: dict[str, str] | None = Field(default=None, max_length=16)
     integrations: list[Any] | None = None
+    max_cost_usd: float | None = Field(default=None, ge=0)
+    """Not OpenAI's: USD that the grading of replies may cost."""
 
 
 def told_tuning(crew: Crew, job: JobRecord) -> dict[str, Any]:
     """A job as OpenAI's API tells of one."""
     asked = AskedTuning.model_validate(job.request)
     method = _method_of(asked)
-    options = getattr(method, method.type) or TuningOptions()
-    numbers = options.hyperparameters.model_dump(exclude=set() if method.type == "dpo" else {"beta"})
+    kept = method.options.model_dump(exclude=set() if method.type == "dpo" else {"hyperparameters": {"beta"}})
+    numbers = kept["hyperparameters"]
     code, _, said = (job.problem or "").partition(": ")
     param = "training_file" if code == INVALID_FILE else None
     status = {"cancelling": "running"}.get(job.status, job.status)
@@ -116,7 +166,7 @@ def told_tuning(crew: Crew, job: JobRecord) -> dict[str, Any]:
         "validation_file": None,
         "result_files": [file.id for file in sorted(files, key=lambda one: one.filename != "metrics.jsonl")],
         "hyperparameters": numbers,
-        "method": {"type": method.type, method.type: {"hyperparameters": numbers}},
+        "method": {"type": method.type, method.type: kept},
         "seed": asked.seed or 0,
         "trained_tokens": None,
         "estimated_finish": None,
@@ -146,6 +196,7 @@ def create(crew: Jobs, asking: AskedBy, body: AskedTuning, key: IdempotencyKey =
     require(asking, "train")
     method = _method_of(body)
     _refuse(body, method)
+    grader = None if method.reinforcement is None else _grader(crew, method.reinforcement.grader)
     file = crew.store.file(body.training_file, owner)
     if file is None:
         said = f"invalid training_file: {body.training_file!r} does not exist"
@@ -160,8 +211,8 @@ def create(crew: Jobs, asking: AskedBy, body: AskedTuning, key: IdempotencyKey =
             faults = faults_of(crew.store.path_of(file), method.type)
             problem = f"{INVALID_FILE}: {'; '.join(faults)}" if faults else None
             rows = file
-            if method.type == "supervised" and not faults:
-                lines = demonstrations(crew.store.path_of(file))
+            if method.type in REWRITTEN and not faults:
+                lines = REWRITTEN[method.type](crew.store.path_of(file))
                 chunks: Iterator[bytes] = (json.dumps(line).encode() + b"\n" for line in lines)
                 rows = crew.store.add_file(asking.key, INTERNAL, f"{file.id}.jsonl", chunks)
             kind, kind_settings = KINDS[method.type]
@@ -171,43 +222,89 @@ def create(crew: Jobs, asking: AskedBy, body: AskedTuning, key: IdempotencyKey =
                 model=body.model,
                 settings=_settings_of(body, method, kind_settings),
             )
-            work = work_of(asked, crew.config, crew.store, owner)
-            made = creation.make(FAMILY, kind, request, work, "ftjob-", problem)
+            kept = {**request}
+            constitution: Constitution | None = None
+            if grader is not None:
+                judged = {"judge": grader.judge, "max_cost_usd": body.max_cost_usd}
+                asked = capped(crew, asked.model_copy(update=judged), asking)
+                constitution = grader.constitution
+                kept["max_cost_usd"] = asked.max_cost_usd
+            work = work_of(asked, crew.config, crew.store, owner, constitution)
+            made = creation.make(FAMILY, kind, kept, work, "ftjob-", problem)
     return told_tuning(crew, made)
 
 
 def _refuse(body: AskedTuning, method: TuningMethod) -> None:
     """Raises Problem for what OpenAI's API has and this one has not: nothing is passed over in silence."""
-    if method.type == "reinforcement":
-        said = "method.type reinforcement is not served; `POST /v1/jobs` of kind grpo or ppo takes a judge as reward"
-        raise Problem(400, "unsupported_method", said)
     if body.validation_file is not None:
         raise Problem(400, "unsupported_parameter", "validation_file is not read here; leave it out")
     if body.integrations:
         raise Problem(400, "unsupported_parameter", "integrations are not served here; leave them out")
     if body.method is not None and body.hyperparameters is not None:
         raise Problem(400, "unsupported_parameter", "hyperparameters stand under method, or alone")
-    options = getattr(method, method.type) or TuningOptions()
-    if method.type != "dpo" and options.hyperparameters.beta != "auto":
+    if others := [name for name in KINDS if name != method.type and getattr(method, name) is not None]:
+        said = f"method.{others[0]} has no effect with method.type {method.type}; leave it out"
+        raise Problem(400, "unsupported_parameter", said)
+    options = method.options
+    if method.type != "dpo" and getattr(options.hyperparameters, "beta", "auto") != "auto":
         raise Problem(400, "unsupported_parameter", "beta is a hyperparameter of dpo alone")
+    if method.type != "reinforcement" and body.max_cost_usd is not None:
+        said = "max_cost_usd has no effect here: only the reinforcement method asks a judge"
+        raise Problem(400, "unsupported_parameter", said)
 
 
 def _settings_of(body: AskedTuning, method: TuningMethod, kind: type[LoopSettings]) -> dict[str, Any]:
-    numbers = (getattr(method, method.type) or TuningOptions()).hyperparameters
+    numbers = method.options.hyperparameters
     settings: dict[str, Any] = {"format": "openai-dpo"} if method.type == "dpo" else {}
-    for name, given in (
-        ("epochs", numbers.n_epochs),
-        ("batch_size", numbers.batch_size),
-        ("beta", numbers.beta),
-    ):
-        if given != "auto":
-            settings[name] = given
+    if isinstance(numbers, ReinforcementNumbers):
+        settings |= _of_groups(numbers)
+    else:
+        settings |= {"batch_size": numbers.batch_size, "beta": numbers.beta}
+    settings["epochs"] = numbers.n_epochs
+    settings = {name: value for name, value in settings.items() if value != "auto"}
     if numbers.learning_rate_multiplier != "auto":
         rate = kind.model_fields["learning_rate"].default
         settings["learning_rate"] = rate * numbers.learning_rate_multiplier
     if body.seed is not None:
         settings["seed"] = body.seed
     return settings
+
+
+def _of_groups(numbers: ReinforcementNumbers) -> dict[str, Any]:
+    """Each reply is graded on its own, as a score model does it; our batches count replies and not prompts."""
+    fields = GrpoSettings.model_fields
+    usual, replies = fields["samples"].default, fields["batch_size"].default
+    samples = usual
+    if numbers.compute_multiplier != "auto":
+        samples = max(2, round(usual * numbers.compute_multiplier))
+    asked = replies // usual if numbers.batch_size == "auto" else numbers.batch_size
+    return {"judge_mode": "score", "samples": samples, "batch_size": asked * samples}
+
+
+class AskedGrader(BaseModel):
+    """The body of `POST /v1/fine_tuning/alpha/graders/validate`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    grader: dict[str, Any]
+
+
+@router.post("/v1/fine_tuning/alpha/graders/validate")
+def validate(crew: Jobs, asking: AskedBy, body: AskedGrader) -> dict[str, Any]:
+    """The grader, where a job would take it."""
+    owner_of(asking, READ)
+    _grader(crew, body.grader)
+    return {"grader": body.grader}
+
+
+def _grader(crew: Crew, given: Any) -> GraderJudge:
+    """The judge that a grader is. Raises Problem 400."""
+    found = judge_of(given)
+    if found.judge not in crew.config.models:
+        there = ", ".join(crew.config.models) or "(there are none)"
+        said = f"grader.model: there is no model {found.judge!r}; wanted one of {there}"
+        raise Problem(400, INVALID_GRADER, said)
+    return found
 
 
 @router.get("/v1/fine_tuning/jobs")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from preceptor.constitution.foreign import json_of
@@ -21,7 +22,7 @@ def faults_of(path: Path, method: str) -> list[str]:
     """What is wrong with a file, each with its line; empty: nothing is."""
     found: list[str] = []
     rows = 0
-    check = _preference if method == "dpo" else _conversation
+    check = CHECKS[method]
     for number, row in lines_of(path):
         rows += 1
         fault = row if isinstance(row, str) else check(row)
@@ -59,6 +60,13 @@ def demonstrations(path: Path) -> Iterator[dict[str, Any]]:
                 yield {"messages": messages[:place], "completion": _text(message)}
 
 
+def prompts(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of the reinforcement method -> prompts of ours. What else a row holds is for graders that are not served."""
+    for _, row in lines_of(path):
+        assert isinstance(row, dict)
+        yield {"messages": [{"role": _role(one), "content": _text(one)} for one in row["messages"]]}
+
+
 def _conversation(row: Mapping[str, Any]) -> str | None:
     fault = _messages("messages", row.get("messages"))
     if fault is not None:
@@ -89,6 +97,20 @@ def _preference(row: Mapping[str, Any]) -> str | None:
     if _text(row["preferred_output"][0]) == _text(row["non_preferred_output"][0]):
         return "preferred_output and non_preferred_output are the same"
     return None
+
+
+def _question(row: Mapping[str, Any]) -> str | None:
+    if (fault := _messages("messages", row.get("messages"))) is not None:
+        return fault
+    if row["messages"][-1]["role"] != "user":
+        return "messages: the last is not of the user's, whom the model is to answer"
+    return None
+
+
+CHECKS: Mapping[str, Callable[[Mapping[str, Any]], str | None]] = MappingProxyType(
+    {"supervised": _conversation, "dpo": _preference, "reinforcement": _question}
+)
+"""Method -> what is wrong with a row of its; None: nothing."""
 
 
 def _messages(place: str, given: Any) -> str | None:

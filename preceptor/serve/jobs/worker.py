@@ -104,8 +104,8 @@ def _run(
     said = _Said(store, job, folder)
     with (folder / "result.json").open("wb") as out, (folder / "log.txt").open("ab") as err:
         words = [*under_cap(store, job), "--json"]
-        running = start(words, folder, out, err, ledger_of(store), run=job.id, keep=[handle])
-        code = _watch(running, store, job, lease, said, stop)
+        with start(words, folder, out, err, ledger_of(store), run=job.id, keep=[handle]) as running:
+            code = _watch(running, store, job, lease, said, stop)
     if code is None:
         return  # another has the job now
     said.look()
@@ -300,7 +300,11 @@ def plan(store: JobStore, work: Work) -> Planned:
     with tempfile.TemporaryDirectory(dir=store.data / "jobs", prefix="plan-") as name:
         folder = Path(name)
         lay_out(store, work, folder)
-        with (folder / "plan.json").open("wb") as out, (folder / "log.txt").open("wb") as err:
-            code = start([*work.words, "--plan", "--json"], folder, out, err, ledger_of(store)).wait()
+        with (
+            (folder / "plan.json").open("wb") as out,
+            (folder / "log.txt").open("wb") as err,
+            start([*work.words, "--plan", "--json"], folder, out, err, ledger_of(store)) as running,
+        ):
+            code = running.wait()
         log = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").strip()
         return Planned(code, _printed(folder / "plan.json"), log.rpartition("error: ")[2][:LONGEST])

@@ -226,10 +226,13 @@ def test_the_requests_of_the_page_are_answered(server: Running) -> None:
 
 
 def test_the_configuration_of_the_page_can_be_used(tmp_path: Path) -> None:
-    (text,) = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    (tmp_path / "serve.yaml").write_text(text)
+    parts = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(parts) == 2
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "serve.yaml").write_text("".join(parts))
     config = read_config(tmp_path / "serve.yaml")
     assert config.doors["slime"] == ("good", "fast")
+    assert config.drift["house"].labels == tmp_path / "labels"
 
 
 def test_every_fault_of_a_configuration_has_its_line(tmp_path: Path) -> None:

@@ -7,20 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-import torch
-from torch import nn
 
 from preceptor.judge.score import ReplyToScore
 from preceptor.prompts.records import Message, Prompt
 from preceptor.serve.auth import ANYBODY
 from preceptor.serve.config import RewardEntry
 from preceptor.serve.problems import Problem
+from preceptor.serve.reward_bases import RewardBases
 from preceptor.serve.rewards import Reward, TrainedReward
 from preceptor.train.evaluation.rating import rated
 from preceptor.train.forward.reward_model import RewardModel
-from preceptor.train.models.adapters import adapt
-from preceptor.train.models.base import load_base
-from tests.train.tiny import save_tiny
+from tests.train.tiny import save_reward
 
 PROMPT = Prompt(id="p", messages=(Message(role="user", content="Where is the pool?"),))
 TEXTS = (
@@ -33,17 +30,7 @@ TEXTS = (
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A reward model whose adapter and head change a lot."""
-    place = tmp_path_factory.mktemp("trained")
-    base = load_base(str(save_tiny(place / "tiny")))
-    model = RewardModel(adapt(base, 4, 8.0, 0), base, 128)
-    torch.manual_seed(1)
-    for key, parameter in model.named_parameters():
-        if "lora_B" in key:
-            nn.init.normal_(parameter, std=0.2)
-    nn.init.normal_(model.head.weight)
-    model.save(place / "reward")
-    return place / "reward"
+    return save_reward(tmp_path_factory.mktemp("trained"), "reward", 1)
 
 
 def replies(texts: Sequence[str]) -> list[ReplyToScore]:
@@ -52,11 +39,13 @@ def replies(texts: Sequence[str]) -> list[ReplyToScore]:
 
 def test_scores_are_the_commands_and_alone_or_together_the_same(folder: Path) -> None:
     async def served() -> tuple[list[Reward], list[Reward]]:
-        reward = TrainedReward(RewardEntry(reward_model=folder))
+        bases = RewardBases()
+        reward = TrainedReward(RewardEntry(reward_model=folder), bases)
         together = await reward.of(replies(TEXTS), ANYBODY)
         # at once, as trainers ask that send one sample a request
         alone = await asyncio.gather(*(reward.of(replies([text]), ANYBODY) for text in TEXTS))
         await reward.close()
+        await bases.close()
         return together, [row for rows in alone for row in rows]
 
     together, alone = asyncio.run(served())
@@ -69,7 +58,7 @@ def test_scores_are_the_commands_and_alone_or_together_the_same(folder: Path) ->
 
 def test_a_folder_that_is_no_reward_model_is_unavailable(tmp_path: Path) -> None:
     async def served() -> None:
-        await TrainedReward(RewardEntry(reward_model=tmp_path)).of(replies(TEXTS[:1]), ANYBODY)
+        await TrainedReward(RewardEntry(reward_model=tmp_path), RewardBases()).of(replies(TEXTS[:1]), ANYBODY)
 
     with pytest.raises(Problem) as raised:
         asyncio.run(served())

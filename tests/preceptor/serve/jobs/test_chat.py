@@ -71,6 +71,46 @@ def test_a_stream_holds_the_same(client: openai.OpenAI) -> None:
     assert usage == whole.usage
 
 
+def test_a_stream_comes_token_by_token_with_their_probabilities(client: openai.OpenAI) -> None:
+    asked = {"temperature": 0, "logprobs": True, "top_logprobs": 2}
+    whole = said(client, **asked)
+    content = whole.choices[0].logprobs.content
+    assert len(content) in (whole.usage.completion_tokens, whole.usage.completion_tokens - 1)
+    assert "".join(token.token for token in content).strip() == whole.choices[0].message.content.strip()
+    for token in content:
+        assert token.top_logprobs[0].token == token.token  # the likeliest, at temperature 0
+        assert token.logprob == token.top_logprobs[0].logprob >= token.top_logprobs[1].logprob
+        assert bytes(token.bytes).decode() == token.token
+    chunks = [chunk.choices[0] for chunk in said(client, **asked, stream=True)]
+    assert chunks[0].delta.role == "assistant"
+    streamed = [token for chunk in chunks if chunk.logprobs for token in chunk.logprobs.content]
+    assert [token.token for token in streamed] == [token.token for token in content]
+    assert len([chunk for chunk in chunks if chunk.delta.content]) > len(content) // 2
+    bare = said(client, temperature=0, logprobs=True).choices[0].logprobs.content
+    assert [token.logprob for token in bare] == [token.logprob for token in content]
+    assert {len(token.top_logprobs) for token in bare} == {0}
+    assert said(client, temperature=0).choices[0].logprobs is None
+
+
+def test_a_stop_ends_a_stream_and_the_writing(client: openai.OpenAI) -> None:
+    whole = said(client, temperature=0)
+    text = whole.choices[0].message.content
+    stop = text[len(text) // 3 : len(text) // 3 + 3]
+    chunks = list(said(client, temperature=0, stop=stop, stream=True, stream_options={"include_usage": True}))
+    sent = "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
+    assert sent == text[: text.index(stop)]
+    assert [choice.finish_reason for chunk in chunks for choice in chunk.choices][-1] == "stop"
+    assert 0 < chunks[-1].usage.completion_tokens < whole.usage.completion_tokens
+
+
+def test_a_reader_who_leaves_early_does_not_hold_the_model(client: openai.OpenAI) -> None:
+    with client.chat.completions.create(
+        model="embedded", messages=ASKED, max_tokens=400, stream=True, temperature=2, seed=1
+    ) as stream:
+        next(iter(stream))
+    assert said(client, temperature=0).choices[0].message.content
+
+
 async def test_many_at_once_get_what_each_gets_alone(served: Served) -> None:
     async with openai.AsyncOpenAI(
         base_url=f"{served.server.url}/v1", api_key="none", max_retries=0
@@ -93,7 +133,13 @@ async def test_many_at_once_get_what_each_gets_alone(served: Served) -> None:
         ({"model": "nobody"}, openai.NotFoundError, "model_not_found"),
         ({"model": "hf/../../etc"}, openai.NotFoundError, "model_not_found"),
         ({"model": "judge"}, openai.BadRequestError, "unsupported_model"),
-        ({"logprobs": True}, openai.UnprocessableEntityError, "invalid_request"),
+        ({"top_logprobs": 2}, openai.UnprocessableEntityError, "invalid_request"),
+        ({"logprobs": True, "top_logprobs": 21}, openai.UnprocessableEntityError, "invalid_request"),
+        (
+            {"messages": [{"role": "user", "content": "x " * 20000}], "stream": True},
+            openai.BadRequestError,
+            "invalid_request",
+        ),
         ({"n": 1000}, openai.UnprocessableEntityError, "invalid_request"),
         ({"messages": []}, openai.UnprocessableEntityError, "invalid_request"),
         (

@@ -14,6 +14,12 @@ import pytest
 from tests.preceptor.serve.jobs.conftest import Served
 
 pytestmark = pytest.mark.slow
+GRADER: dict[str, Any] = {
+    "type": "score_model",
+    "name": "floors",
+    "model": "embedded",
+    "input": [{"role": "user", "content": "High if {{sample.output_text}} names a floor."}],
+}
 PAGE = Path(__file__).parents[4] / "docs" / "tuning-api.md"
 
 
@@ -112,7 +118,20 @@ def test_a_file_with_faults_makes_a_job_that_has_failed(served: Served, client: 
     ("given", "word"),
     [
         ({"training_file": "file-none"}, "invalid_training_file"),
-        ({"method": {"type": "reinforcement", "reinforcement": {"grader": {}}}}, "unsupported_method"),
+        ({"method": {"type": "reinforcement", "reinforcement": {"grader": {}}}}, "invalid_grader"),
+        (
+            {"method": {"type": "reinforcement", "reinforcement": {"grader": {"type": "python"}}}},
+            "unsupported_grader",
+        ),
+        (
+            {"method": {"type": "reinforcement", "reinforcement": {"grader": {**GRADER, "model": "o9"}}}},
+            "invalid_grader",
+        ),
+        (
+            {"method": {"type": "dpo", "reinforcement": {"grader": GRADER}}},
+            "unsupported_parameter",
+        ),
+        ({"extra_body": {"max_cost_usd": 1}}, "unsupported_parameter"),
         ({"validation_file": "file-x"}, "unsupported_parameter"),
         (
             {"method": {"type": "supervised", "supervised": {"hyperparameters": {"beta": 1}}}},

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from preceptor.serve.jobs.tuning_rows import LEAST, MOST_FAULTS, demonstrations, faults_of
+from preceptor.prompts.pool import prompts_from
+from preceptor.serve.jobs.tuning_rows import LEAST, MOST_FAULTS, demonstrations, faults_of, prompts
 from preceptor.train.data.readers import read_demonstrations, read_preferences
 
 USER = {"role": "user", "content": "Hi?"}
@@ -39,6 +40,9 @@ def written(path: Path, rows: Sequence[Any]) -> Path:
 @pytest.mark.parametrize(
     ("method", "row", "fault"),
     [
+        ("reinforcement", {"prompt": "x"}, "messages: missing"),
+        ("reinforcement", talk(USER, said("x")), "the last is not of the user's"),
+        ("reinforcement", talk(USER, {"role": "tool", "content": "x"}), "tools are not trained on"),
         ("supervised", "{", "not JSON"),
         ("supervised", "[1]", "not a JSON object"),
         ("supervised", {}, "messages: missing"),
@@ -66,7 +70,7 @@ def written(path: Path, rows: Sequence[Any]) -> Path:
     ],
 )
 def test_a_fault_is_told_with_its_line(tmp_path: Path, method: str, row: Any, fault: str) -> None:
-    good = talk(USER, said("x")) if method == "supervised" else choice()
+    good = {"supervised": talk(USER, said("x")), "dpo": choice(), "reinforcement": talk(USER)}[method]
     path = written(tmp_path / "rows.jsonl", [*[good] * LEAST, "", row, *[good] * LEAST])
     (told,) = faults_of(path, method)
     assert told.startswith(f"line {LEAST + 2}: ")
@@ -97,3 +101,18 @@ def test_what_is_accepted_is_read_by_the_training(tmp_path: Path) -> None:
     assert faults_of(pairs, "dpo") == []
     (first, *_) = read_preferences(pairs, "openai-dpo").rows
     assert (first.chosen[0].content, first.rejected[0].content) == ("good 0", "bad")
+
+
+def test_rows_to_be_graded_become_prompts_that_are_read(tmp_path: Path) -> None:
+    rows = [
+        talk({"role": "developer", "content": f"Be brief {n}."}, USER, reference_answer="yes")
+        for n in range(LEAST)
+    ]
+    path = written(tmp_path / "rows.jsonl", rows)
+    assert faults_of(path, "reinforcement") == []
+    made = written(tmp_path / "prompts.jsonl", list(prompts(path)))
+    read = list(prompts_from(str(made), {}))
+    assert [[one.role for one in prompt.messages] for prompt in read] == [["system", "user"]] * LEAST
+    assert faults_of(written(path, rows[1:]), "reinforcement") == [
+        f"the file has {LEAST - 1} examples; wanted at least {LEAST}"
+    ]
