@@ -27,7 +27,7 @@ MOST_ROWS = 5000
 TURNED: dict[Letter, Letter] = {"a": "b", "b": "a", "tie": "tie"}
 
 
-class Executor(NamedTuple):
+class LabelExecutor(NamedTuple):
     """Who applies what, and how."""
 
     constitution: str
@@ -45,8 +45,8 @@ class Executor(NamedTuple):
 class Agreeing(NamedTuple):
     """Two executors on the pairs that both have labelled."""
 
-    one: Executor
-    other: Executor
+    one: LabelExecutor
+    other: LabelExecutor
     agree: Interval
 
 
@@ -63,7 +63,7 @@ class PanelVotes(NamedTuple):
 class ExecutorTable(NamedTuple):
     """What labels at hand say of who made them."""
 
-    executors: list[tuple[Executor, int]]
+    executors: list[tuple[LabelExecutor, int]]
     """With how many pairs each has a verdict on."""
     agreeing: list[Agreeing]
     """Each two with a pair in common, those who agree least first."""
@@ -74,7 +74,7 @@ class ExecutorTable(NamedTuple):
 
 def executor_table(sets: Iterable[LabelSet]) -> ExecutorTable:
     """Of these sets; one that cannot be read, or tells not how it was made, is left out."""
-    verdicts: dict[Executor, dict[str, Letter]] = {}
+    verdicts: dict[LabelExecutor, dict[str, Letter]] = {}
     panels: list[PanelVotes] = []
     cut: list[str] = []
     for found in sets:
@@ -89,7 +89,7 @@ def executor_table(sets: Iterable[LabelSet]) -> ExecutorTable:
             labels.pop()
             cut.append(found.told)
         way = str(manifest["settings"].get("principles", "joint"))
-        mine = verdicts.setdefault(Executor(manifest["constitution"], way, manifest["judge"]), {})
+        mine = verdicts.setdefault(LabelExecutor(manifest["constitution"], way, manifest["judge"]), {})
         for label in labels:
             if (letter := judge_says(label)) is not None:
                 key, turned = _pair(label)
@@ -102,7 +102,7 @@ def executor_table(sets: Iterable[LabelSet]) -> ExecutorTable:
     return ExecutorTable(executors, _agreeing(verdicts), panels, cut)
 
 
-def _agreeing(verdicts: dict[Executor, dict[str, Letter]]) -> list[Agreeing]:
+def _agreeing(verdicts: dict[LabelExecutor, dict[str, Letter]]) -> list[Agreeing]:
     cast = [
         Ballot(pair, str(number), letter)
         for number, said in enumerate(verdicts.values())

@@ -74,7 +74,7 @@ async def flips(
     replay, last = await asyncio.to_thread(_last, found)
     job, why = replay.job, ""
     if answers_at_hand(job.constitution, rules):
-        changes = list(await asyncio.to_thread(lambda: list(replayed(last, job, rules))))
+        changes = await asyncio.to_thread(lambda: list(replayed(last, job, rules)))
     else:
         changes = [Replayed(label, None) for label in last]
     unknown = [one.before for one in changes if one.after is None]

@@ -21,7 +21,7 @@ MOST_EXAMPLES = 3
 """Examples that one proposal adds."""
 
 
-class Evidence(NamedTuple):
+class PairAgainst(NamedTuple):
     """One pair on which a principle led the judge away from the people."""
 
     place: int
@@ -39,7 +39,7 @@ class Proposal(NamedTuple):
     """A principle, and what speaks against it as it stands."""
 
     principle: str
-    evidence: tuple[Evidence, ...]
+    evidence: tuple[PairAgainst, ...]
 
 
 def proposals(
@@ -50,7 +50,7 @@ def proposals(
     Of a label against which people are, it is those that say what the judge says and without which it would not have
     won; where none is alone in that, or the constitution is not known, all that say so.
     """
-    found: dict[str, list[Evidence]] = {}
+    found: dict[str, list[PairAgainst]] = {}
     for place, label in enumerate(items, start=1):
         mine = [one for one in verdicts if one.place == place and one.letter is not None]
         people, judge = majority(one.letter for one in mine if one.letter is not None), judge_says(label)
@@ -60,7 +60,7 @@ def proposals(
         for principle in _causes(label, judge, constitution):
             words = [one.reason for one in deciding(label) if one.principle == principle and one.reason]
             said = " / ".join(dict.fromkeys(words))
-            found.setdefault(principle, []).append(Evidence(place, label, people, judge, said, reasons))
+            found.setdefault(principle, []).append(PairAgainst(place, label, people, judge, said, reasons))
     ordered = sorted(found.items(), key=lambda each: -len(each[1]))
     return [Proposal(principle, tuple(some)) for principle, some in ordered]
 
