@@ -171,7 +171,7 @@ def test_a_correction_stands_beside_the_verdict(site: Site) -> None:
     rows = list(csv.DictReader(io.StringIO(site.get("/pairs/first/corrections.csv").text)))
     assert rows[-1]["reason"] == "'=cmd|x"
     assert (rows[-1]["correction"], rows[-1]["judge_winner"]) == ("b", "a")
-    [row] = [json.loads(line) for line in site.get("/pairs/first/corrections.jsonl").text.splitlines()]
+    *_, row = (json.loads(line) for line in site.get("/pairs/first/corrections.jsonl").text.splitlines())
     assert row["reason"] == "=cmd|x"
     assert site.send("/pairs/first/correct", said | {"reason": " "}).status_code == 422
     assert site.send("/pairs/first/correct", said | {"id": "none"}).status_code == 404
