@@ -110,7 +110,8 @@ def price(
 ) -> Response:
     """What of label jobs a text would have asked again, and for how much; and what asking about flips would cost."""
     require(looking.caller, READ)
-    priced, text = None, _lines(text)
+    priced: dict[str, Any] | None = None
+    text = _lines(text)
     if not faults_of(text, name) and constitutions.text_of(served, name) is not None:
         priced = constitutions.price(served, crew, looking.caller, name, text, None)
         priced["last"] = None
