@@ -13,7 +13,7 @@ PEERS  := build/peers
 CMAKE  ?= cmake
 LLAMA  := build/llama.cpp
 
-.PHONY: quickstart quickstart-real test coverage test-wheel check attack fuzz simulate golden docs bench-train bench-judge bench-recorded bench-certificates bench-second-orders bench-label bench-ppo bench-servers clean
+.PHONY: quickstart quickstart-real test coverage test-wheel check attack fuzz simulate golden pictures docs bench-train bench-judge bench-recorded bench-certificates bench-second-orders bench-label bench-ppo bench-servers clean
 
 quickstart: $(VENV)/.train  ## the main job on the embedded default: no key, no network, no GPU
 	$(BIN)/preceptor quickstart
@@ -51,6 +51,9 @@ simulate: $(VENV)/.dev  ## 10,000 seeds of whole runs in virtual time, every ord
 
 golden: $(VENV)/.dev  ## write the golden files anew; argue the change in the commit
 	GOLDEN=write $(BIN)/python -m pytest -q -m golden
+
+pictures: $(VENV)/.dev  ## take the pictures of pages that docs/ shows anew, in Chromium
+	PICTURES=docs $(BIN)/python -m pytest -q tests/preceptor/serve/pages/test_in_a_browser.py -k three_widths
 
 docs: $(VENV)/.dev  ## write docs/cli.md and docs/data-formats.md anew from the settings, commands and rows
 	$(BIN)/python -m preceptor.reference.commands > docs/cli.md

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from ruamel.yaml.error import YAMLError
 
 from preceptor.constitution.errors import ConstitutionError, FileFault, UserError
 from preceptor.constitution.files import load, load_text, yaml_text
-from preceptor.constitution.principle import Constitution, Principle
+from preceptor.constitution.principle import Constitution, Example, Principle
 from preceptor.constitution.reading import parse, read
 
 
@@ -97,6 +97,60 @@ def without_principle(document: Document, principle_id: str) -> Document:
     return _checked(document, _removed(document.text, ids.index(principle_id)))
 
 
+def with_examples(text: str, principle_id: str, examples: Sequence[Example]) -> str:
+    """A constitution's text with further examples at the end of those of one of its own principles.
+
+    UserError where the text has no such principle, or an example cannot stand in a file.
+    """
+    own = _principles(text) or ()
+    ids = [principle.id for principle in own]
+    if principle_id not in ids:
+        raise UserError(f"there is no principle {principle_id!r} of its own; wanted one of {', '.join(ids)}")
+    place = ids.index(principle_id)
+    # as a file is read: without the space around a text
+    data = [
+        {name: value.strip() for name, value in example.model_dump(exclude_defaults=True).items()}
+        for example in examples
+    ]
+    added = tuple(Example.model_validate(example) for example in data)
+    more = own[place].model_copy(update={"examples": (*own[place].examples, *added)})
+    wanted = (*own[:place], more, *own[place + 1 :])
+    try:
+        edited = _with_lines(text, place, data)
+        if _principles(edited) != wanted:
+            tree = parse(text)
+            tree["principles"][place].setdefault("examples", []).extend(data)
+            edited = _written(tree)
+        fits = _principles(edited) == wanted
+    except (YAMLError, ValueError):
+        fits = False
+    if not fits:
+        raise UserError(
+            f"an example for {principle_id!r} is empty or has characters that YAML does not take; write another"
+        )
+    return edited
+
+
+def _with_lines(text: str, place: int, examples: list[dict[str, str]]) -> str:
+    """With lines put in, so that all others stay; the text as it is where the principle does not stand in a block."""
+    tree = parse(text)
+    if not _is_block(tree) or tree["principles"][place].fa.flow_style():
+        return text
+    lines, principle = text.splitlines(keepends=True), tree["principles"][place]
+    newline = "\r\n" if "\r\n" in text else "\n"
+    there = principle.get("examples")
+    if not there:
+        end, margin = _end(tree["principles"], lines, place), " " * principle.lc.col
+        own = "".join(f"{margin}{line}{newline}" for line in yaml_text({"examples": examples}).splitlines())
+    elif there.fa.flow_style():
+        return text
+    else:
+        end, dash = _end(there, lines, len(there) - 1), _dash_column(there, lines)
+        own = "".join(_item(example, dash, newline) for example in examples)
+    before = "".join(lines[:end])
+    return "".join([before, "" if before.endswith("\n") else newline, own, *lines[end:]])
+
+
 def save(document: Document) -> None:
     """Replace the file in one step; on any error it stays as it was."""
     try:
@@ -142,11 +196,13 @@ def _added(text: str, principle: Principle) -> str:
     data = principle.model_dump(mode="json", exclude_defaults=True)
     if _is_block(tree):
         lines = text.splitlines(keepends=True)
-        end = _end(tree, lines, len(wanted) - 2)
+        end = _end(tree["principles"], lines, len(wanted) - 2)
         newline = "\r\n" if "\r\n" in text else "\n"
         before = "".join(lines[:end])
         gap = "" if before.endswith("\n") else newline
-        edited = "".join([before, gap, _item(data, _dash_column(tree, lines), newline), *lines[end:]])
+        edited = "".join(
+            [before, gap, _item(data, _dash_column(tree["principles"], lines), newline), *lines[end:]]
+        )
         if _principles(edited) == wanted:
             return edited
     if tree.get("principles"):
@@ -170,7 +226,7 @@ def _removed(text: str, place: int) -> str:
         lines = text.splitlines(keepends=True)
         alone = len(own) == 1  # then the key goes, too
         start = tree.lc.key("principles")[0] if alone else tree["principles"].lc.item(place)[0]
-        edited = "".join([*lines[:start], *lines[_end(tree, lines, place) :]])
+        edited = "".join([*lines[:start], *lines[_end(tree["principles"], lines, place) :]])
         if _principles(edited) == own[:place] + own[place + 1 :]:
             return edited
     if len(own) == 1:
@@ -185,19 +241,18 @@ def _is_block(tree: Any) -> bool:
     return isinstance(principles, CommentedSeq) and bool(principles) and not principles.fa.flow_style()
 
 
-def _dash_column(tree: Any, lines: list[str]) -> int:
-    line = lines[tree["principles"].lc.item(0)[0]]
+def _dash_column(sequence: Any, lines: list[str]) -> int:
+    line = lines[sequence.lc.item(0)[0]]
     return len(line) - len(line.lstrip(" "))
 
 
-def _end(tree: Any, lines: list[str], place: int) -> int:
+def _end(sequence: Any, lines: list[str], place: int) -> int:
     """0-based line after the item's last; comments at the dash or left of it belong to what follows."""
-    principles = tree["principles"]
-    dash = _dash_column(tree, lines)
-    if place + 1 < len(principles):
-        end = int(principles.lc.item(place + 1)[0])
+    dash = _dash_column(sequence, lines)
+    if place + 1 < len(sequence):
+        end = int(sequence.lc.item(place + 1)[0])
     else:
-        last = principles.lc.item(place)[0]
+        last = sequence.lc.item(place)[0]
         end = next((n for n in range(last + 1, len(lines)) if _ends_sequence(lines[n], dash)), len(lines))
     while end > 0 and _is_between(lines[end - 1], dash):
         end -= 1

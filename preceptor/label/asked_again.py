@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,8 +36,9 @@ class AskedAgain(NamedTuple):
         }
 
 
-def asked_again(on: Path, constitution: Constitution, asking: Asking) -> AskedAgain:
-    """The plan of labelling the folder's pairs anew: what the ledger does not answer would be asked.
+def asked_again(on: Path, constitution: Constitution, asking: Asking, last: int | None = None) -> AskedAgain:
+    """The plan of labelling the folder's pairs anew: what the ledger does not answer would be asked. last: of so many
+    pairs at the end alone.
 
     Raises UserError where `on` is no folder that `label` has finished.
     """
@@ -46,7 +48,7 @@ def asked_again(on: Path, constitution: Constitution, asking: Asking) -> AskedAg
         raise UserError(
             f"{on} holds no labels with their manifest; wanted a folder that `preceptor label` has finished"
         )
-    labels = list(folder.read_labels())
+    labels = list(deque(folder.read_labels(), last))
     job = job_of_folder(manifest, constitution)
     known = {name: Price.model_validate(price) for name, price in manifest.get("prices", {}).items()}
     asking = asking.model_copy(update={"prices": known | dict(asking.prices)})

@@ -33,6 +33,8 @@ UNCAPPED = float("inf")
 _log = logging.getLogger(__name__)
 _payer: ContextVar[Caller] = ContextVar("payer", default=ANYBODY)
 """Whose key pays for what is asked in this context; of equal requests in flight, whoever came first."""
+_most: ContextVar[Budget | None] = ContextVar("most", default=None)
+"""What this one ask may spend, beside the caps of its key and of the server; None: as much as those let it."""
 
 
 class ServedModel:
@@ -126,37 +128,34 @@ class Purse:
     async def reserve(self, worst_usd: float) -> None:
         """As a fan-out's budget; raises Problem, which ends this request and not the fan-out."""
         await self._look()
-        mine = self._mine()
+        held: list[Budget] = []
         try:
-            if mine is not None:
-                await mine.reserve(worst_usd)
-        except BudgetReached:
-            raise _over("the budget of this key", worst_usd) from None
-        try:
-            await self._all.reserve(worst_usd)
-        except BudgetReached:
-            if mine is not None:
-                mine.settle(worst_usd, 0.0)
-            raise _over("the server's budget", worst_usd) from None
+            for whose, budget in self._budgets():
+                try:
+                    await budget.reserve(worst_usd)
+                except BudgetReached:
+                    raise _over(whose, worst_usd) from None
+                held.append(budget)
+        except BaseException:
+            _let_go(held, worst_usd)
+            raise
 
     async def try_reserve(self, worst_usd: float) -> bool:
         """As a fan-out's budget."""
         await self._look()
-        mine = self._mine()
-        if mine is not None and not await mine.try_reserve(worst_usd):
-            return False
-        if not await self._all.try_reserve(worst_usd):
-            if mine is not None:
-                mine.settle(worst_usd, 0.0)
-            return False
+        held: list[Budget] = []
+        for _, budget in self._budgets():
+            if not await budget.try_reserve(worst_usd):
+                _let_go(held, worst_usd)
+                return False
+            held.append(budget)
         return True
 
     def settle(self, worst_usd: float, cost_usd: float) -> None:
         """As a fan-out's budget."""
-        self._all.settle(worst_usd, cost_usd)
+        for _, budget in self._budgets():
+            budget.settle(worst_usd, cost_usd)
         payer = _payer.get()
-        if (mine := self._mine()) is not None:
-            mine.settle(worst_usd, cost_usd)
         if payer.key and cost_usd:
             # not on the loop: the database may be busy
             writing = asyncio.get_running_loop().run_in_executor(None, self._keys.spend, payer.key, cost_usd)
@@ -197,11 +196,25 @@ class Purse:
             going_usd = unbooked(connection, key)
         return self._keys.spent_elsewhere(key) + going_usd
 
+    def _budgets(self) -> list[tuple[str, Budget]]:
+        """Every budget that a call of this context has to fit into, and what each is called."""
+        named = (("this ask's budget", _most.get()), ("the budget of this key", self._mine()))
+        return [
+            *((whose, budget) for whose, budget in named if budget is not None),
+            ("the server's budget", self._all),
+        ]
+
     def _mine(self) -> Budget | None:
         payer = _payer.get()
         if payer.budget_usd is None:
             return None
         return self._by_key.setdefault(payer.key, Budget(payer.budget_usd))
+
+
+def _let_go(held: Iterable[Budget], worst_usd: float) -> None:
+    """Give reservations back of which nothing was spent."""
+    for budget in held:
+        budget.settle(worst_usd, 0.0)
 
 
 def _over(whose: str, worst_usd: float) -> Problem:
@@ -272,21 +285,30 @@ class Desk:
             )
         return self._ways[name]
 
-    async def ask(self, way: ServedModel, dialogues: Iterable[Dialogue[RowT]], caller: Caller) -> list[RowT]:
-        """The rows of the dialogues, in their order. Raises Problem.
+    async def ask(
+        self,
+        way: ServedModel,
+        dialogues: Iterable[Dialogue[RowT]],
+        caller: Caller,
+        most_usd: float | None = None,
+    ) -> list[RowT]:
+        """The rows of the dialogues, in their order. most_usd: what these may spend, whatever the key and the server
+        may. Raises Problem.
 
         Where the deadline passes, what is in flight goes on, so that the same request finds it in the ledger.
         """
-        if caller.budget_usd is not None and not way.priced:
+        if (caller.budget_usd is not None or most_usd is not None) and not way.priced:
+            whose = "this key" if most_usd is None else "this ask"
             raise Problem(
                 402,
                 "price_unknown",
-                f"the price of {way.name} is not known, and this key has a budget to hold",
+                f"the price of {way.name} is not known, and {whose} has a budget to hold",
             )
         fanout = way.fanout()
-        token = _payer.set(caller)
+        token, limit = _payer.set(caller), _most.set(None if most_usd is None else Budget(most_usd))
         tasks = [asyncio.ensure_future(fanout.run_dialogue(dialogue)) for dialogue in dialogues]
         _payer.reset(token)
+        _most.reset(limit)
         metrics.IN_FLIGHT.inc(len(tasks))
         try:
             async with asyncio.timeout(self._config.limits.deadline_s):

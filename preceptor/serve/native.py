@@ -86,7 +86,7 @@ async def judge(asked: JudgeRequest, served: Served, caller: MayJudge) -> Respon
         rankings = None
     else:
         groups = groups_in_request(asked.items, limits)
-        steps = _alone(way, asked.settings)
+        steps = alone(way, asked.settings)
         ranked = await served.desk.ask(
             way, ranking(groups, rules, steps, asked.settings, "mean", asked.groups), caller
         )
@@ -106,11 +106,12 @@ async def labelled(
     caller: Caller,
 ) -> list[Label]:
     """The labels of pairs by one judge, in their order. Raises Problem."""
-    steps = _alone(way, settings)
+    steps = alone(way, settings)
     return await served.desk.ask(way, judging(pairs, rules, steps, settings, "mean"), caller)
 
 
-def _alone(way: ServedModel, settings: LabelSettings) -> tuple[Step, ...]:
+def alone(way: ServedModel, settings: LabelSettings) -> tuple[Step, ...]:
+    """A panel of this one judge."""
     template = template_for(way.model, settings) if way.model else None
     return (Step((Judge(way.model, template),)),)
 

@@ -7,10 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from preceptor.constitution.edit import new_principle, open_document, save, with_principle, without_principle
+from preceptor.constitution.edit import (
+    new_principle,
+    open_document,
+    save,
+    with_examples,
+    with_principle,
+    without_principle,
+)
 from preceptor.constitution.errors import ConstitutionError, UserError
-from preceptor.constitution.files import load, shipped_text
-from preceptor.constitution.principle import Principle
+from preceptor.constitution.files import load, load_text, shipped, shipped_text
+from preceptor.constitution.principle import Example, Principle
 
 NEW = Principle(
     id="new-one",
@@ -164,3 +171,27 @@ def test_a_bad_new_principle_is_refused_in_words(check: str, words: str) -> None
         ConstitutionError, match=r"2 faults:\n.*id of principle 'A b'.*\n.*weight of principle"
     ):
         new_principle({"id": "A b", "text": "Choose.", "weight": 0})
+
+
+@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("place", [0, -1])
+def test_examples_go_to_the_end_of_one_principle_and_change_no_other(name: str, place: int) -> None:
+    text = shipped_text(name)
+    before = load_text(text, Path(name)).principles
+    own = [one for one in before if f"id: {one.id}" in text]
+    added = [Example(prompt="a: # b", better="- yes\n", worse='"no', because="it's so")]
+    edited = with_examples(text, own[place].id, added)
+    after = load_text(edited, Path(name)).principles
+    added[0] = added[0].model_copy(update={"better": "- yes"})  # a file's texts are read without space around
+    more = own[place].model_copy(update={"examples": (*own[place].examples, *added)})
+    left = iter(edited.splitlines())
+    assert all(line in left for line in text.splitlines())  # in their order
+    assert after == tuple(more if one.id == more.id else one for one in before)
+
+
+def test_an_example_that_yaml_does_not_take_is_refused() -> None:
+    text = "name: x\nprinciples:\n  - {id: short, text: t}\n"
+    with pytest.raises(UserError, match="characters that YAML does not take"):
+        with_examples(text, "short", [Example(prompt="\ud800", better="a", worse="b")])
+    with pytest.raises(UserError, match="wanted one of short"):
+        with_examples(text, "long", [])

@@ -11,23 +11,28 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
+from preceptor.constitution.principle import Constitution
 from preceptor.judge.records import Label, Letter
 from preceptor.serve.auth import require
 from preceptor.serve.jobs.native import WRITE
-from preceptor.serve.pages.human_agreement import agreements, judge_says, majority
+from preceptor.serve.pages.human_agreement import agreements, judge_says, majority, with_judge
 from preceptor.serve.pages.label_index import LabelFilters, LabelIndex
-from preceptor.serve.pages.label_sets import LabelSet, Sets
+from preceptor.serve.pages.label_sets import LabelSet, LabelSets, Sets
 from preceptor.serve.pages.opinion_store import LEASE_S, BlindCheck, HumanVerdict, OpinionStore, Rule
 from preceptor.serve.pages.pairs import LONGEST_REASON, opinions_of
+from preceptor.serve.pages.proposals import Proposal, proposals
 from preceptor.serve.pages.rendering import HEADERS, show
 from preceptor.serve.pages.route import PageRoute
 from preceptor.serve.pages.session import Looking, Visitor
 from preceptor.serve.pages.spreadsheet import csv_file, download
 from preceptor.serve.problems import Problem
+from preceptor.serve.service import Served, Service
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False, prefix="/check")
 MOST_ITEMS = 2000
 MOST_PEOPLE = 20
+MOST_AGREEMENTS = 40
+"""Checks, the latest first, whose agreement the list shows."""
 RULES: dict[Rule, str] = {
     "random": "drawn at random from all that have two replies: agreement on it is agreement on all of them",
     "least sure": "those of the smallest margin: what there is most to learn from, and no measure of the whole",
@@ -46,8 +51,11 @@ def listed(request: Request, looking: Looking) -> Response:
             "done": sum(verdict.letter is not None for verdict in verdicts),
             "people": len({verdict.person for verdict in verdicts}),
             "mine": sum(verdict.person == _person(looking) for verdict in verdicts),
+            "agree": with_judge(store.items(check.id), verdicts)
+            if at < MOST_AGREEMENTS and _is_over(check, verdicts)
+            else None,
         }
-        for check, verdicts in rows
+        for at, (check, verdicts) in enumerate(rows)
     ]
     return show(request, "checks.html", checks=shown)
 
@@ -121,7 +129,7 @@ def drawn(index: LabelIndex, rule: Rule, size: int, seed: int) -> tuple[list[Lab
 
 
 @router.get("/{identity}")
-def overview(request: Request, looking: Looking, identity: str) -> Response:
+def overview(request: Request, served: Served, known: Sets, looking: Looking, identity: str) -> Response:
     """A check: its sample, how far it is, and once it is complete or closed what came of it."""
     store = opinions_of(request)
     check = _found(store, looking, identity)
@@ -133,6 +141,9 @@ def overview(request: Request, looking: Looking, identity: str) -> Response:
         shown = {
             "figures": figures,
             "against": [_against(check, items, verdicts, at) for at in figures.against],
+            "proposals": [
+                (one, _editable(served, one)) for one in proposals(items, verdicts, _rules(known, check))
+            ],
         }
     people = {
         person: sum(one.person == person for one in verdicts)
@@ -329,6 +340,35 @@ def _over(
             409, "not_over", "verdicts are shown once the check is complete or closed, so that all stay blind"
         )
     return check, store.items(check.id), verdicts
+
+
+def proposal_of(
+    request: Request, known: LabelSets, looking: Visitor, identity: str, principle: str
+) -> tuple[BlindCheck, Proposal]:
+    """What a check proposes for a principle. Raises Problem 404, and 409 while it must stay blind."""
+    check, items, verdicts = _over(request, looking, identity)
+    found = proposals(items, verdicts, _rules(known, check))
+    for one in found:
+        if one.principle == principle:
+            return check, one
+    raise Problem(404, "not_found", f"this check has nothing against {principle!r}")
+
+
+def _rules(known: LabelSets, check: BlindCheck) -> Constitution | None:
+    """The constitution that made the labels; None: they, or it, are not here any more."""
+    try:
+        return known.found(check.labels).constitution
+    except Problem:
+        return None
+
+
+def _editable(served: Service, proposal: Proposal) -> str:
+    """The name under which this server has the constitution with the principle; empty: it has none."""
+    bears = proposal.evidence[0].label.constitution.partition("@")[0]
+    for name, rules in served.rewards.constitutions.items():
+        if rules.name == bears and proposal.principle in {one.id for one in rules.principles}:
+            return name
+    return ""
 
 
 def _against(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
+
+from preceptor.serve.jobs.worker import rows_of
 
 WIDTH, HEIGHT, EDGE = 560, 150, 34
 MOST_POINTS = 400
@@ -44,6 +47,12 @@ def curves(rows: Iterable[Mapping[str, Any]], names: Sequence[str] = FIGURES) ->
         if len(points) > 1:
             found.append(_curve(name, points))
     return found
+
+
+def stage_curves(run: Path) -> list[tuple[str, list[Curve]]]:
+    """(stage, its curves) of the trainings in a run folder, as far as each has come."""
+    found = [(path.stem, curves(rows_of(path))) for path in sorted((run / "metrics").glob("*.jsonl"))]
+    return [(stage, drawn) for stage, drawn in found if drawn]
 
 
 def _curve(name: str, points: Sequence[tuple[int, float]]) -> Curve:

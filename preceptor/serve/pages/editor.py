@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Path, Request, Response
 from fastapi.responses import RedirectResponse
 
-from preceptor.constitution.errors import ConstitutionError
+from preceptor.constitution.errors import ConstitutionError, UserError
 from preceptor.constitution.starter import starter
+from preceptor.label.asked_again import asked_again
 from preceptor.serve import constitutions
 from preceptor.serve.auth import require
 from preceptor.serve.config import NAME
+from preceptor.serve.jobs.crew import Crew
 from preceptor.serve.jobs.native import READ, Jobs
+from preceptor.serve.jobs.worker import ledger_of
+from preceptor.serve.pages.blind_check import proposal_of
 from preceptor.serve.pages.differences import diff_lines
+from preceptor.serve.pages.flips import LAST, Flips, flips, sets_of
+from preceptor.serve.pages.label_sets import LabelSets
+from preceptor.serve.pages.opinion_store import BlindCheck
+from preceptor.serve.pages.proposals import Proposal, mended
 from preceptor.serve.pages.rendering import HEADERS, show
 from preceptor.serve.pages.route import PageRoute
-from preceptor.serve.pages.session import Looking
+from preceptor.serve.pages.session import Looking, Visitor
 from preceptor.serve.problems import Problem
 from preceptor.serve.service import Served, Service
 from preceptor.serve.versions import constitution_in, etag_of
+from preceptor.settings import Asking
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False, prefix="/constitutions")
 Named = Annotated[str, Path(pattern=NAME)]
@@ -41,13 +51,29 @@ def listed(request: Request, served: Served, _: Looking) -> Response:
 
 
 @router.get("/{name}")
-def edit(request: Request, served: Served, looking: Looking, name: Named) -> Response:
-    """One of them: its principles, and the form by which it is changed; one that is not there yet, begun."""
+def edit(
+    request: Request,
+    served: Served,
+    crew: Jobs,
+    looking: Looking,
+    name: Named,
+    check: str = "",
+    principle: str = "",
+) -> Response:
+    """One of them: its principles, and the form by which it is changed; one that is not there yet, begun.
+
+    check, principle: of a blind check that proposes how the principle is mended; the text has that, unsaved.
+    """
     text = constitutions.text_of(served, name)
     if text is None:
         require(looking.caller, "admin")
         return _editor(request, served, name, starter(name.lower().replace("_", "-").replace(".", "-")), "")
-    return _editor(request, served, name, text, etag_of(text))
+    sets, etag = _offered(request, served, crew, looking, name), etag_of(text)
+    if not check:
+        return _editor(request, served, name, text, etag, sets=sets)
+    known = LabelSets(served, crew, looking, request.app.state.indexes)
+    of, proposal = proposal_of(request, known, looking, check, principle)
+    return _editor(request, served, name, mended(text, proposal), etag, sets=sets, proposed=(of, proposal))
 
 
 @router.post("/{name}/faults")
@@ -58,11 +84,17 @@ def faults(request: Request, _: Looking, name: Named, text: Written) -> Response
 
 @router.post("/{name}/look")
 def look(
-    request: Request, served: Served, looking: Looking, name: Named, text: Written, etag: Written = ""
+    request: Request,
+    served: Served,
+    crew: Jobs,
+    looking: Looking,
+    name: Named,
+    text: Written,
+    etag: Written = "",
 ) -> Response:
     """Faults and differences of a text before it is saved."""
-    del looking
-    return _editor(request, served, name, _lines(text), etag)
+    offered = _offered(request, served, crew, looking, name)
+    return _editor(request, served, name, _lines(text), etag, sets=offered)
 
 
 @router.post("/{name}/price")
@@ -74,13 +106,60 @@ def price(
     name: Named,
     text: Written,
     etag: Written = "",
+    on: Written = "",
 ) -> Response:
-    """What of label jobs a text would have asked again, and for how much."""
+    """What of label jobs a text would have asked again, and for how much; and what asking about flips would cost."""
     require(looking.caller, READ)
-    priced = None
-    if not faults_of(_lines(text), name) and constitutions.text_of(served, name) is not None:
-        priced = constitutions.price(served, crew, looking.caller, name, _lines(text), None)
-    return _editor(request, served, name, _lines(text), etag, price=priced)
+    priced: dict[str, Any] | None = None
+    text = _lines(text)
+    if not faults_of(text, name) and constitutions.text_of(served, name) is not None:
+        priced = constitutions.price(served, crew, looking.caller, name, text, None)
+        priced["last"] = None
+        if on:
+            folder = LabelSets(served, crew, looking, request.app.state.indexes).found(on).path.parent
+            asking = Asking(ledger=ledger_of(crew.store))
+            priced["last"] = asked_again(folder, constitution_in(text, name), asking, LAST).figures()
+    offered = _offered(request, served, crew, looking, name)
+    return _editor(request, served, name, text, etag, price=priced, sets=offered, chosen=on)
+
+
+@router.post("/{name}/flips")
+async def flip(
+    request: Request,
+    served: Served,
+    crew: Jobs,
+    looking: Looking,
+    name: Named,
+    text: Written,
+    on: Written,
+    most_usd: Annotated[float, Form(ge=0)],
+    etag: Written = "",
+) -> Response:
+    """How many of the last labels a text would flip: the judge may be asked, within the budget."""
+    require(looking.caller, READ)
+    require(looking.caller, "judge")
+    text = _lines(text)
+    came: Flips | None = None
+    trouble = ""
+    if not await asyncio.to_thread(faults_of, text, name):
+        rules = await asyncio.to_thread(constitution_in, text, name)
+        known = LabelSets(served, crew, looking, request.app.state.indexes)
+        found = await asyncio.to_thread(known.found, on)
+        try:
+            came = await flips(served, found, rules, looking.caller, most_usd)
+        except (Problem, UserError) as error:  # so that nobody loses what they have written
+            trouble = str(error)
+    offered = await asyncio.to_thread(_offered, request, served, crew, looking, name)
+    return await asyncio.to_thread(
+        lambda: _editor(
+            *(request, served, name, text, etag, 422 if trouble else 200),
+            sets=offered,
+            chosen=on,
+            most_usd=most_usd,
+            flipped=came,
+            trouble=trouble,
+        )
+    )
 
 
 @router.post("/{name}/save")
@@ -141,8 +220,15 @@ def _editor(
     *,
     other: bool = False,
     price: dict[str, Any] | None = None,
+    sets: Sequence[tuple[str, str]] = (),
+    chosen: str = "",
+    most_usd: float = 1.0,
+    flipped: Flips | None = None,
+    trouble: str = "",
+    proposed: tuple[BlindCheck, Proposal] | None = None,
 ) -> Response:
-    """other: somebody else saved in the meantime. price: what the text would cost."""
+    """other: somebody else saved in the meantime. price: what the text would cost. sets: labels of which flips may be
+    asked, and what came of that, or why nothing did."""
     wrong = faults_of(text, name)
     saved = constitutions.text_of(served, name)
     changes = []
@@ -169,7 +255,24 @@ def _editor(
         identity="" if wrong else constitution_in(text, name).identity,
         history=served.versions.of(name),
         price=price,
+        sets=sets,
+        chosen=chosen,
+        most_usd=most_usd,
+        flipped=flipped,
+        trouble=trouble,
+        proposed=proposed,
+        last=LAST,
     )
+
+
+def _offered(
+    request: Request, served: Service, crew: Crew, looking: Visitor, name: str
+) -> list[tuple[str, str]]:
+    """The labels of which this visitor may ask what a change would flip."""
+    rules = served.rewards.constitutions.get(name)
+    if rules is None or not (looking.may(READ) and looking.may("judge")):
+        return []
+    return sets_of(LabelSets(served, crew, looking, request.app.state.indexes), rules.name)
 
 
 def _both(match: dict[str, str]) -> dict[str, str | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -24,6 +25,15 @@ class AgreementRow(NamedTuple):
     """Items on which one of them has no verdict."""
 
 
+class AgreementDay(NamedTuple):
+    """How often the verdicts of one day are those of the judge, and of each principle on its own."""
+
+    day: str
+    judge: Interval
+    principles: dict[str, Interval]
+    """Principle -> interval; absent where no verdict of the day was about what it says."""
+
+
 class HumanAgreement(NamedTuple):
     """All figures of a check."""
 
@@ -44,6 +54,8 @@ class HumanAgreement(NamedTuple):
     """Places of the items on which the majority is against the judge."""
     undecided: int
     """Items with verdicts and no majority."""
+    days: list[AgreementDay]
+    """By the day of the verdict, in UTC."""
 
 
 def majority(letters: Iterable[Letter]) -> Letter | None:
@@ -103,7 +115,18 @@ def agreements(items: Sequence[Label], verdicts: Sequence[HumanVerdict]) -> Huma
             if None not in (most[place], judged[place]) and most[place] != judged[place]
         ],
         undecided=sum(letter is None for letter in most.values()),
+        days=_by_day(items, verdicts, judged),
     )
+
+
+def with_judge(items: Sequence[Label], verdicts: Sequence[HumanVerdict]) -> Interval:
+    """How often the judge agrees with the people's majority."""
+    said: dict[int, list[Letter]] = {}
+    for one in verdicts:
+        if one.letter is not None:
+            said.setdefault(one.place, []).append(one.letter)
+    sides = [(majority(letters), judge_says(items[place - 1])) for place, letters in said.items()]
+    return _interval([one == other for one, other in sides if one is not None and other is not None])
 
 
 def _row(person: str, letters: Mapping[int, Letter], judged: Mapping[int, Letter | None]) -> AgreementRow:
@@ -119,6 +142,24 @@ def _by_principle(items: Sequence[Label], most: Mapping[int, Letter | None]) -> 
         for one in opinions(items[place - 1]):
             met.setdefault(one.principle, []).append(winner(one.probability) == letter)
     return [AgreementRow(name, _interval(found)) for name, found in met.items()]
+
+
+def _by_day(
+    items: Sequence[Label], verdicts: Sequence[HumanVerdict], judged: Mapping[int, Letter | None]
+) -> list[AgreementDay]:
+    met: dict[str, dict[str, list[bool]]] = {}
+    for one in verdicts:
+        if one.letter is None:
+            continue
+        day = met.setdefault(time.strftime("%Y-%m-%d", time.gmtime(one.at)), {"": []})
+        if (letter := judged[one.place]) is not None:
+            day[""].append(letter == one.letter)
+        for opinion in opinions(items[one.place - 1]):
+            day.setdefault(opinion.principle, []).append(winner(opinion.probability) == one.letter)
+    return [
+        AgreementDay(day, _interval(found.pop("")), {name: _interval(some) for name, some in found.items()})
+        for day, found in sorted(met.items())
+    ]
 
 
 def _interval(met: Sequence[bool]) -> Interval:

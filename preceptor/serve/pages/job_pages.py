@@ -19,11 +19,12 @@ from preceptor.serve.jobs.commands import AskedJob, JobKind
 from preceptor.serve.jobs.crew import Crew
 from preceptor.serve.jobs.native import Jobs
 from preceptor.serve.jobs.store import ENDED, JobRecord
-from preceptor.serve.pages.curves import curves
+from preceptor.serve.pages.curves import curves, stage_curves
 from preceptor.serve.pages.label_sets import ENDING
 from preceptor.serve.pages.rendering import HEADERS, show
 from preceptor.serve.pages.route import PageRoute
 from preceptor.serve.pages.session import Looking
+from preceptor.serve.pages.streaming import Piece, streamed
 from preceptor.serve.problems import Problem
 from preceptor.serve.service import Served
 
@@ -35,9 +36,14 @@ MOST_EVENTS = 200
 
 @router.get("/jobs")
 def listed(
-    request: Request, served: Served, crew: Jobs, looking: Looking, after: str | None = None
+    request: Request,
+    served: Served,
+    crew: Jobs,
+    looking: Looking,
+    after: str | None = None,
+    kind: JobKind = "label",
 ) -> Response:
-    """The jobs, the latest first, and a form for another."""
+    """The jobs, the latest first, and a form for another, of this kind to begin with."""
     owner = looking.owner
     last = None if after is None else native.found_job(crew, after, owner)
     rows = crew.store.jobs(owner, "job", PAGE + 1, last)
@@ -48,6 +54,7 @@ def listed(
         more=len(rows) > PAGE,
         files=crew.store.files(owner)[:200],
         kinds=get_args(JobKind),
+        kind=kind,
         pools=sorted(shipped_pools()),
         models=served.desk.names,
         constitutions=list(served.rewards.constitutions),
@@ -107,10 +114,18 @@ def job(request: Request, crew: Jobs, looking: Looking, name: str) -> Response:
     return show(request, "job.html", **_job(crew, looking.owner, name))
 
 
-@router.get("/jobs/{name}/live")
-def live(request: Request, crew: Jobs, looking: Looking, name: str) -> Response:
-    """The part of its page that changes: a piece of a page."""
-    return show(request, "job_live.html", **_job(crew, looking.owner, name))
+@router.get("/jobs/{name}/stream")
+def stream(request: Request, crew: Jobs, looking: Looking, name: str) -> Response:
+    """The part of its page that changes, whenever it does."""
+    owner = looking.owner
+    native.found_job(crew, name, owner)
+
+    def draw() -> Piece:
+        values = _job(crew, owner, name)
+        html = bytes(show(request, "job_live.html", **values).body).decode()
+        return Piece(html, values["ended"])
+
+    return streamed(draw)
 
 
 @router.post("/jobs/{name}/{wish}")
@@ -156,6 +171,7 @@ def content(crew: Jobs, looking: Looking, name: str) -> Response:
 def _job(crew: Crew, owner: str | None, name: str) -> dict[str, Any]:
     found = native.found_job(crew, name, owner)
     events = crew.store.events(found.id)
+    folder = crew.store.data / "jobs" / found.id / found.work.out if found.work.out else None
     return {
         "job": found,
         "ended": found.status in ENDED,
@@ -165,9 +181,8 @@ def _job(crew: Crew, owner: str | None, name: str) -> dict[str, Any]:
         "curves": curves(event.data for event in events if event.kind == "metrics"),
         "cost": crew.store.cost_of(found.id),
         "files": [(file, file.filename.endswith(ENDING)) for file in _results(crew, found)],
-        "has_report": (crew.store.data / "jobs" / found.id / found.work.out / REPORT).is_file()
-        if found.work.out
-        else False,
+        "has_report": folder is not None and (folder / REPORT).is_file(),
+        "drawn": stage_curves(folder) if found.kind == "run" and folder is not None else [],
     }
 
 

@@ -14,6 +14,7 @@ from preceptor.serve.pages import (
     editor,
     entry,
     job_pages,
+    judge_pages,
     key_pages,
     pairs,
     playground,
@@ -23,7 +24,8 @@ from preceptor.serve.pages.label_index import LabelIndexes
 from preceptor.serve.pages.opinion_store import OpinionStore
 
 ROUTERS = tuple(
-    room.router for room in (entry, pairs, blind_check, editor, playground, job_pages, run_pages, key_pages)
+    room.router
+    for room in (entry, pairs, blind_check, editor, playground, job_pages, run_pages, judge_pages, key_pages)
 )
 
 

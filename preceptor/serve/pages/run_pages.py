@@ -1,11 +1,13 @@
-"""`/runs`, `/judges` and `/bill`: what was taught, who judges, what it cost."""
+"""`/runs` and `/bill`: what was taught, and what it cost."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
 
 from preceptor.constitution.foreign import json_in
 from preceptor.judge.ledger import queries
@@ -14,23 +16,31 @@ from preceptor.run.files import REPORT, SUMMARY
 from preceptor.serve.auth import require
 from preceptor.serve.jobs.crew import Crew
 from preceptor.serve.jobs.native import READ, Jobs
-from preceptor.serve.jobs.worker import rows_of
-from preceptor.serve.pages.curves import curves
+from preceptor.serve.jobs.store import ENDED
+from preceptor.serve.pages.curves import stage_curves
+from preceptor.serve.pages.differences import marked
 from preceptor.serve.pages.job_pages import report_page
-from preceptor.serve.pages.rendering import show
+from preceptor.serve.pages.rendering import HEADERS, show
 from preceptor.serve.pages.route import PageRoute
 from preceptor.serve.pages.session import Looking
+from preceptor.serve.pages.streaming import Piece, streamed
+from preceptor.serve.pages.two_runs import JUDGE, compared
 from preceptor.serve.problems import Problem
 from preceptor.serve.service import Served, Service
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
+MOST_SAMPLES = 50
+"""Replies that changed between two runs, as a page shows them."""
 BillBy = Literal["model", "stage", "principle", "run", "day"]
-AUDITED = ("accuracy", "flip_rate", "first_share", "longer_share", "kappa", "ece")
 
 
 @router.get("/runs")
-def runs(request: Request, served: Served, crew: Jobs, looking: Looking) -> Response:
-    """The run folders of the configuration, and the jobs that are runs."""
+def runs(
+    request: Request, served: Served, crew: Jobs, looking: Looking, one: str = "", other: str = ""
+) -> Response:
+    """The run folders of the configuration, and the jobs that are runs; or two of them beside each other."""
+    if one and other:
+        return RedirectResponse(f"/runs/{quote(one, safe='')}/beside/{quote(other, safe='')}", 303, HEADERS)
     owner = looking.owner
     jobs = [job for job in crew.store.jobs(owner, "job", 200) if job.kind == "run"]
     names = {**dict.fromkeys(served.config.runs, ""), **{job.id: job.status for job in jobs}}
@@ -44,51 +54,55 @@ def runs(request: Request, served: Served, crew: Jobs, looking: Looking) -> Resp
 @router.get("/runs/{name}")
 def run(request: Request, served: Served, crew: Jobs, looking: Looking, name: str) -> Response:
     """One of them: its figures and curves; its report has all."""
-    folder = _folder(served, crew, looking.owner, name)
+    return show(request, "run.html", **_run(served, crew, looking.owner, name))
+
+
+@router.get("/runs/{name}/stream")
+def stream(request: Request, served: Served, crew: Jobs, looking: Looking, name: str) -> Response:
+    """The part of its page that changes, whenever it does."""
+    owner = looking.owner
+    _folder(served, crew, owner, name)
+
+    def draw() -> Piece:
+        values = _run(served, crew, owner, name)
+        return Piece(bytes(show(request, "run_live.html", **values).body).decode(), values["ended"])
+
+    return streamed(draw)
+
+
+def _run(served: Service, crew: Crew, owner: str | None, name: str) -> dict[str, Any]:
+    folder = _folder(served, crew, owner, name)
+    job = None if name in served.config.runs else crew.store.job(name, owner)
     summary = _summary(folder)
-    drawn = [
-        (path.stem, curves(rows_of(path)))
-        for path in (sorted((folder / "metrics").glob("*.jsonl")) if (folder / "metrics").is_dir() else [])
-    ]
     before, after = (summary.get(side) or {} for side in ("before", "after"))
     names = [one for one in after if one != "overall"] + (["overall"] if "overall" in after else [])
-    return show(
-        request,
-        "run.html",
-        name=name,
-        summary=summary,
-        rows=[{"name": one, "before": before.get(one), "after": after[one]} for one in names],
-        drawn=[(stage, found) for stage, found in drawn if found],
-        has_report=(folder / REPORT).is_file(),
-    )
+    return {
+        "name": name,
+        "job": job,
+        "ended": job is None or job.status in ENDED,
+        "summary": summary,
+        "rows": [{"name": one, "before": before.get(one), "after": after[one]} for one in names],
+        "drawn": stage_curves(folder),
+        "has_report": (folder / REPORT).is_file(),
+    }
+
+
+@router.get("/runs/{name}/beside/{other}")
+def beside(request: Request, served: Served, crew: Jobs, looking: Looking, name: str, other: str) -> Response:
+    """Two runs: which settings differ, a paired test on the held-out prompts, and the replies that changed."""
+    folders = [_folder(served, crew, looking.owner, one) for one in (name, other)]
+    found = compared(*folders)
+    samples = [
+        {"one": one, "other": another, "turned": turned, "parts": marked(one.after, another.after)}
+        for one, another, turned in found.changed[:MOST_SAMPLES]
+    ]
+    return show(request, "beside.html", name=name, other=other, found=found, samples=samples, judge=JUDGE)
 
 
 @router.get("/runs/{name}/report")
 def report(served: Served, crew: Jobs, looking: Looking, name: str) -> Response:
     """Its report."""
     return report_page(_folder(served, crew, looking.owner, name) / REPORT)
-
-
-@router.get("/judges")
-def judges(request: Request, served: Served, crew: Jobs, looking: Looking) -> Response:
-    """Who judges, what they were asked since the start, and what audits say of them."""
-    audits = [
-        {
-            "id": job.id,
-            "judge": job.request.get("judge"),
-            "constitution": job.request.get("constitution"),
-            "n": job.result.get("n"),
-            "figures": [job.result.get(name) for name in AUDITED],
-            "ci95": job.result.get("ci95"),
-        }
-        for job in crew.store.jobs(looking.owner, "job", 200)
-        if job.kind == "audit" and job.result is not None
-    ]
-    models = [
-        {"name": asked.model, "model": served.config.models[asked.model].model, "progress": asked.progress}
-        for asked in served.desk.asked()
-    ]
-    return show(request, "judges.html", models=models, audits=audits, names=AUDITED)
 
 
 @router.get("/bill")

@@ -20,3 +20,19 @@ document.addEventListener("submit", (event) => {
   else if (form.method === "post" && !form.hasAttribute("hx-post")) form.dataset.sent = "yes";
 });
 window.addEventListener("pageshow", () => document.querySelectorAll("form[data-sent]").forEach((form) => delete form.dataset.sent));
+
+// A part of the page that the server draws anew whenever it changes. What it sends is escaped; scripts in it would not run.
+document.querySelectorAll("[data-stream]").forEach((place) => {
+  const source = new EventSource(place.dataset.stream);
+  source.addEventListener("piece", (event) => {
+    const open = new Set(Array.from(place.querySelectorAll("details[open] > summary"), (one) => one.textContent));
+    const focused = place.contains(document.activeElement) ? document.activeElement.textContent : null;
+    place.replaceChildren(...new DOMParser().parseFromString(event.data, "text/html").body.childNodes);
+    place.querySelectorAll("summary").forEach((one) => {
+      if (open.has(one.textContent)) one.parentElement.open = true;
+    });
+    const again = Array.from(place.querySelectorAll("a, button, summary")).find((one) => one.textContent === focused);
+    if (again) again.focus();
+  });
+  source.addEventListener("end", () => source.close());
+});

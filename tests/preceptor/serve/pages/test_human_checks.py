@@ -12,7 +12,7 @@ from preceptor.judge.statistics import wilson
 from preceptor.prompts.records import Message, Prompt
 from preceptor.serve.pages.blind_check import drawn, letter_of
 from preceptor.serve.pages.differences import MOST_WORDS, diff_lines, marked
-from preceptor.serve.pages.human_agreement import agreements, majority
+from preceptor.serve.pages.human_agreement import agreements, majority, with_judge
 from preceptor.serve.pages.label_index import LabelIndex, LabelIndexes
 from preceptor.serve.pages.opinion_store import LEASE_S, BlindCheck, HumanVerdict, OpinionStore
 from tests.judge.virtual_time import TurnedClock
@@ -187,7 +187,19 @@ def test_the_figures_of_a_check_by_hand() -> None:
     [principle] = found.principles
     assert principle.name == "short"
     assert principle.agree == wilson(4, 5)
+    assert with_judge(items, said) == found.judge.agree
     assert found.kappa == pytest.approx(0.2)  # 2 of 4 agree, and 0.375 would by chance
+
+
+def test_agreement_over_time_parts_the_verdicts_by_their_day() -> None:
+    items = [label(0, 0.9), label(1, 0.1, 0.1), label(2, 0.9), label(3, None)]
+    later = [one._replace(at=86400.0) for one in verdicts("Ben", "babs")]
+    found = agreements(items, [*verdicts("Ada", "abba"), *later])
+    assert [one.day for one in found.days] == ["1970-01-01", "1970-01-02"]
+    assert [one.judge for one in found.days] == [wilson(2, 3), wilson(0, 3)]
+    assert [one.principles for one in found.days] == [{"short": wilson(3, 4)}, {"short": wilson(0, 3)}]
+    # all days together are all verdicts that people gave
+    assert sum(one.judge.n for one in found.days) == sum(one.agree.n for one in found.people)
 
 
 def test_a_majority_is_more_than_any_other() -> None:

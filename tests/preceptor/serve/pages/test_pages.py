@@ -171,7 +171,7 @@ def test_a_correction_stands_beside_the_verdict(site: Site) -> None:
     rows = list(csv.DictReader(io.StringIO(site.get("/pairs/first/corrections.csv").text)))
     assert rows[-1]["reason"] == "'=cmd|x"
     assert (rows[-1]["correction"], rows[-1]["judge_winner"]) == ("b", "a")
-    [row] = [json.loads(line) for line in site.get("/pairs/first/corrections.jsonl").text.splitlines()]
+    *_, row = (json.loads(line) for line in site.get("/pairs/first/corrections.jsonl").text.splitlines())
     assert row["reason"] == "=cmd|x"
     assert site.send("/pairs/first/correct", said | {"reason": " "}).status_code == 422
     assert site.send("/pairs/first/correct", said | {"id": "none"}).status_code == 404
@@ -203,6 +203,14 @@ def test_a_check_is_blind_until_it_is_over(site: Site) -> None:
     assert "0% (0% to 49%)" in " ".join(page.text.split())
     assert "Where people are against the judge" in page.text
     assert site.send(f"{here}/undo", {}).status_code == 409
+    assert "What could be mended" in page.text
+    [mend, *_] = [link for link in page.links if link.startswith("/constitutions/own?")]
+    editor = Page(site.get(mend).text)
+    assert "and not saved" in editor.text
+    assert "better: 'BAD: who knows.'" in editor.text
+    assert editor.fields["reason"].startswith("people were against")
+    assert site.get(mend.replace("principle=", "principle=x")).status_code == 404
+    assert "0% (0% to 49%)" in " ".join(Page(site.get("/check").text).text.split())
     rows = list(csv.DictReader(io.StringIO(site.get(f"{here}/verdicts.csv").text)))
     assert len(rows) == 4
     assert all({row["verdict"], row["judge_winner"]} == {"a", "b"} for row in rows)
@@ -258,11 +266,20 @@ def test_jobs_runs_and_bill(site: Site) -> None:
     job = Page(site.get(f"/jobs/{site.job}").text)
     assert "failed" in job.text
     assert "polyline" in job.tags
-    assert "<html" not in site.get(f"/jobs/{site.job}/live").text
+    stream = site.get(f"/jobs/{site.job}/stream")
+    assert stream.headers["content-type"].startswith("text/event-stream")
+    assert "data: <div" in stream.text
+    assert "<html" not in stream.text
+    assert stream.text.endswith("event: end\ndata: \n\n")  # of a job that has ended
     assert site.send("/jobs", {"kind": "label", "once": "o"}).status_code == 422
     assert site.get("/jobs/job-none").status_code == 404
     assert "<p>ours</p>" in site.get("/runs/taught/report").text
     assert site.get("/runs/other").status_code == 404
+    both = site.get("/runs?one=taught&other=taught")
+    assert both.url.path == "/runs/taught/beside/taught"
+    assert "Two runs" in Page(both.text).text
+    assert site.get("/runs/taught/beside/other").status_code == 404
+    assert "nobody was asked" in Page(site.get("/judges/executors").text).text
     for by in ("model", "stage", "principle", "run", "day"):
         page = Page(site.get(f"/bill?by={by}").text)
         assert "$0.0000" in page.text
@@ -361,3 +378,16 @@ def test_a_key_may_do_on_pages_what_it_may_do_elsewhere(keyed: Keyed) -> None:
         out = reader.post("/sign-out", headers=headers)
         assert out.url.path == "/sign-in"
         assert reader.get("/pairs").url.path == "/sign-in"
+
+
+def test_who_asks_what_would_flip_loses_no_text(site: Site) -> None:
+    text = OWN.replace("politer", "politer by far")
+    asked = {"text": text, "on": "first", "most_usd": "1", "etag": ""}
+    answer = site.send("/constitutions/own/flips", asked)
+    assert answer.status_code == 422
+    page = Page(answer.text)
+    assert "politer by far" in page.text
+    assert "It is not known what would flip." in page.text
+    assert "holds no labels with their manifest" in page.text
+    assert site.send("/constitutions/own/flips", asked | {"on": "nothing"}).status_code == 404
+    assert site.send("/constitutions/own/flips", asked | {"most_usd": "-1"}).status_code == 422
