@@ -13,6 +13,7 @@ from preceptor.cli import console, options
 from preceptor.cli.asking import show_plan, tell_of_batches
 from preceptor.cli.flags import Flags
 from preceptor.cli.judging import OneJudge
+from preceptor.cli.overrides import Asked, propose_changes
 from preceptor.cli.step_bill import StepBill
 from preceptor.judge.settings import LabelSettings, RespondSettings
 from preceptor.settings import Asking
@@ -31,7 +32,12 @@ TYPICAL = "Choose the reply that gives the reason for what it says and leaves ou
 
 
 def induce(
-    pairs: Annotated[str, typer.Argument(help="Pairs whose better reply is known, in any layout.")],
+    pairs: Annotated[
+        str,
+        typer.Argument(
+            help="Pairs whose better reply is known, in any layout; with --from-overrides a folder of labels."
+        ),
+    ],
     model: Annotated[
         str, typer.Option("--model", metavar="TEXT", help="Who proposes principles: provider/model.")
     ],
@@ -39,8 +45,31 @@ def induce(
     settings: Annotated[InductionSettings, Flags("Learning")],
     asking: Asking,
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="PATH", help="The constitution's file; a new one.")
-    ],
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="PATH",
+            help="The constitution's file; a new one. --from-overrides can do without.",
+        ),
+    ] = None,
+    overrides: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--from-overrides",
+            metavar="FILE",
+            help="Propose changes to a constitution: corrections of labels, or what a blind check gave; repeatable.",
+        ),
+    ] = None,
+    constitution: Annotated[
+        str | None,
+        typer.Option(
+            "--constitution",
+            "-c",
+            metavar="TEXT",
+            help="With --from-overrides: what is to be changed; else what the labels were made under.",
+        ),
+    ] = None,
     name: Annotated[
         str | None, typer.Option("--name", metavar="NAME", help="Of the constitution; else the file's.")
     ] = None,
@@ -50,7 +79,7 @@ def induce(
     plan: options.PlanOption = False,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Learn principles from preferences, and say on held-out pairs how well they reconstruct them."""
+    """Learn principles from preferences, or changes from what people said of labels, and try them on held-out pairs."""
     from preceptor.asking import stages
     from preceptor.constitution.edit import write_text
     from preceptor.constitution.errors import UserError
@@ -61,8 +90,25 @@ def induce(
     from preceptor.workbench import induction
     from preceptor.workbench.proposing import asking_of
 
-    if out.exists() and not plan:
+    if out is None and not overrides:
+        raise UserError("there is no file for the constitution; name a new one with --out")
+    if constitution is not None and not overrides:
+        raise UserError("--constitution is what --from-overrides changes; leave it out")
+    if out is not None and out.exists() and not plan:
         raise UserError(f"{out} is already there; name another file with --out, or remove it first")
+    if overrides:
+        if name is not None or form != "rows" or columns:
+            raise UserError(
+                "--name, --format and --map are of pairs; --from-overrides reads a folder of labels"
+            )
+        propose_changes(
+            Asked(
+                *(Path(pairs), overrides, constitution, model, judge.name, settings, asking),
+                *(out, limit, plan, as_json),
+            )
+        )
+        return
+    assert out is not None
     voter, each = judge.name or model, LabelSettings(principles="each", tie=settings.tie)
     asking.require([model, voter], None)
     read = stages.pairs_from(pairs, form, mapping_of(columns or []))
