@@ -111,7 +111,7 @@ def propose_changes(asked: Asked) -> None:
     trial = mending.Trial(rules, changes, before, by_change)
     kept, taken = mending.chosen_changes(trial, changes, split.learn, rules, settings)
     mended = mending.edited(document, taken)
-    figures = [trial.figures(split.held_out, some) for some in ((), kept)]
+    figures = [trial.figures(split.held_out, some) for some in ([], kept)]
     right, wrong = trial.moved(split.held_out, (), kept)
     diff = mending.evidence(taken, mended) if taken else ""
     rows = [

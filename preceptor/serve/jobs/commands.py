@@ -277,8 +277,10 @@ RECIPES: Mapping[str, _Recipe] = MappingProxyType(
 )
 UNPLANNED = frozenset({"export", "dedupe", "coverage", "replay"})
 """Kinds that take nothing which a plan could tell."""
-MEMBERS = ("input", "model", "judge", "constitution", "reward", "max_cost_usd")
-MEMBERS += ("labels", "held_out", "overrides", "principle")
+MEMBERS = (
+    *("input", "model", "judge", "constitution", "reward", "max_cost_usd"),
+    *("labels", "held_out", "overrides", "principle"),
+)
 """Of the body, those that one kind takes and another does not."""
 NEVER = frozenset(
     {

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from fastapi import APIRouter, Request, Response
 
+from preceptor.judge.dataset.coverage import CoverageFigures
 from preceptor.serve.jobs import native
 from preceptor.serve.jobs.native import Jobs
-from preceptor.serve.pages.rendering import show
+from preceptor.serve.pages.rendering import HEADERS, show
 from preceptor.serve.pages.route import PageRoute
 from preceptor.serve.pages.session import Looking
 from preceptor.serve.problems import Problem
+from preceptor.workbench.coverage_picture import picture
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False, prefix="/workbench")
 KINDS = {
@@ -42,3 +46,13 @@ def found(request: Request, crew: Jobs, looking: Looking, name: str) -> Response
     if job.kind not in KINDS:
         raise Problem(404, "not_found", "this is no job of the workbench")
     return show(request, "workbench_job.html", job=job, result=job.result, about=KINDS[job.kind])
+
+
+@router.get("/{name}/coverage.svg")
+def drawn(crew: Jobs, looking: Looking, name: str) -> Response:
+    """Coverage as a picture."""
+    job = native.found_job(crew, name, looking.owner)
+    if job.kind != "coverage" or not job.result:
+        raise Problem(404, "not_found", "there is no picture here")
+    found = cast("CoverageFigures", job.result)
+    return Response(picture(found), media_type="image/svg+xml", headers=HEADERS)

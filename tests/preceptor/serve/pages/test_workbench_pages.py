@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -69,7 +70,8 @@ def add(site: Site, kind: str, result: Mapping[str, Any]) -> str:
     store = JobStore(f"sqlite:///{folder / 'here.db'}", folder / "preceptor-serve")
     try:
         name = f"job-{kind}"
-        store.add_job("", "job", kind, {"kind": kind}, Work((kind,), {}, {}, ""), name, "not begun: x")
+        if store.job(name) is None:
+            store.add_job("", "job", kind, {"kind": kind}, Work((kind,), {}, {}, ""), name, "not begun: x")
     finally:
         store.close()
     with closing(sqlite3.connect(folder / "here.db", timeout=600)) as connection, connection:
@@ -90,6 +92,15 @@ def test_what_a_job_found_is_shown(site: Site, kind: str) -> None:
         assert words in page.text, words
     assert f"/workbench/{name}" in site.get("/workbench").text
     assert (f"/workbench/{name}" in site.get(f"/jobs/{name}").text) == (kind != "dedupe")
+
+
+def test_coverage_is_a_picture_too(site: Site) -> None:
+    name = add(site, "coverage", FOUND["coverage"])
+    answer = site.get(f"/workbench/{name}/coverage.svg")
+    assert answer.headers["content-type"].startswith("image/svg+xml")
+    assert answer.text.startswith("<svg")
+    assert "script" not in {one.tag.rpartition("}")[2] for one in ElementTree.fromstring(answer.text).iter()}
+    assert site.get(f"/workbench/{site.job}/coverage.svg").status_code == 404
 
 
 def test_a_job_of_another_kind_is_not_shown_here(site: Site) -> None:
