@@ -13,7 +13,7 @@ from preceptor.cli import console, options
 from preceptor.cli.asking import show_plan, tell_of_batches
 from preceptor.cli.flags import Flags
 from preceptor.cli.judging import OneJudge
-from preceptor.cli.overrides import Asked, propose_changes
+from preceptor.cli.overrides import OverridesAsked, propose_changes
 from preceptor.cli.step_bill import StepBill
 from preceptor.judge.settings import LabelSettings, RespondSettings
 from preceptor.settings import Asking
@@ -102,7 +102,7 @@ def induce(
                 "--name, --format and --map are of pairs; --from-overrides reads a folder of labels"
             )
         propose_changes(
-            Asked(
+            OverridesAsked(
                 *(Path(pairs), overrides, constitution, model, judge.name, settings, asking),
                 *(out, limit, plan, as_json),
             )

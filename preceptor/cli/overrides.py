@@ -24,7 +24,7 @@ TYPICAL = "Choose the reply that gives the reason for what it says and leaves ou
 """In the place of a wording, where only the plan is wanted."""
 
 
-class Asked(NamedTuple):
+class OverridesAsked(NamedTuple):
     """What the command line says."""
 
     labels: Path
@@ -42,7 +42,7 @@ class Asked(NamedTuple):
     as_json: bool
 
 
-def propose_changes(asked: Asked) -> None:
+def propose_changes(asked: OverridesAsked) -> None:
     """Propose changes to a constitution; the file stays as it is."""
     from preceptor.asking import stages
     from preceptor.constitution.edit import write_text
@@ -167,7 +167,7 @@ def propose_changes(asked: Asked) -> None:
     )
 
 
-def _document(asked: Asked) -> Document:
+def _document(asked: OverridesAsked) -> Document:
     """The file, or the text of a constitution that is no file. Raises UserError."""
     from preceptor.constitution.edit import Document, open_document
     from preceptor.constitution.errors import UserError

@@ -90,7 +90,7 @@ class Change(NamedTuple):
     """How often, in these words or nearly these; 0: nobody proposed it, and it is tried all the same."""
 
 
-class ChangeFigures(TypedDict):
+class EditFigures(TypedDict):
     """A change that was taken, and what it does on the learning pairs, with those taken before it."""
 
     change: ChangeKind
@@ -335,10 +335,10 @@ def chosen_changes(
     pairs: Sequence[Pair],
     constitution: Constitution,
     settings: InductionSettings,
-) -> tuple[list[Change], list[ChangeFigures]]:
+) -> tuple[list[Change], list[EditFigures]]:
     """Greedily, each time the one that adds most; at most one of each principle, and one principle always stays."""
     taken: list[Change] = []
-    found: list[ChangeFigures] = []
+    found: list[EditFigures] = []
     value = trial.worth(pairs, ())
     while len(taken) < settings.most:
         ids = {one.id for one in taken}
@@ -368,7 +368,7 @@ def chosen_changes(
     return taken, found
 
 
-def edited(document: Document, taken: Iterable[ChangeFigures]) -> Document:
+def edited(document: Document, taken: Iterable[EditFigures]) -> Document:
     """The file with the changes. A principle that it extends is reworded by one of its own with the same id."""
     for one in taken:
         if one["change"] == "remove":
@@ -393,7 +393,7 @@ def removable(changes: Iterable[Change], document: Document) -> tuple[Change, ..
     )
 
 
-def evidence(taken: Iterable[ChangeFigures], changes: Document) -> str:
+def evidence(taken: Iterable[EditFigures], changes: Document) -> str:
     """The changes as a diff of the file, over it what speaks for each."""
     lines = []
     for one in taken:
