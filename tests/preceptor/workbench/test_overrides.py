@@ -30,7 +30,7 @@ from preceptor.workbench.overrides import (
     worded,
 )
 from preceptor.workbench.settings import InductionSettings
-from tests.preceptor.conftest import Preceptor
+from tests.command_line import Preceptor
 
 RULES = """\
 name: mine
