@@ -1,6 +1,7 @@
 """Near-duplicates among prompts with planted ones: what is found, what is dropped in error, time and memory.
 
-    python benchmarks/dedupe.py [--prompts 2000 10000] [--exact 2000] [--threshold 0.7] [--seed 0]
+    python benchmarks/dedupe.py [--prompts 2000 10000 100000] [--exact 2000] [--threshold 0.7] [--seed 0]
+        [--semhash FOLDER] [--semhash-threshold 0.9]
 
 Prompts are made of random words of a made-up language, so that none is near another by chance; a fifth of them are
 copies of an earlier one in which one word was replaced, left out or put in, or of which two neighbours changed places.
@@ -9,6 +10,11 @@ below it, must be kept. Sides, one after the other in processes of their own:
 
     ours            the index of `prompts dedupe`: MinHash, then the exact check
     exact           every prompt against every one kept before it, for sizes up to --exact
+    datasketch      its MinHashLSH on the same shingles, taken at its word, as distilabel's MinHashDedup does
+    semhash         SemHash with the static model in FOLDER, by cosine: install `semhash` for it
+
+SemHash finds likeness in meaning and has a threshold of another kind; the planted copies are near in letters, so its
+figures say how far it can stand in for the others here.
 
 Recall: planted copies that were dropped. Precision: those among everything that was dropped.
 """
@@ -22,10 +28,13 @@ import resource
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from preceptor.prompts.near import NearIndex, Shingles, jaccard, plain, shingles
+import numpy as np
+
+from preceptor.prompts.near import PERMUTATIONS, NearIndex, Shingles, jaccard, plain, shingles
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 COPIES = 0.2
@@ -89,15 +98,48 @@ def exact(texts: list[str], threshold: float) -> list[bool]:
     return dropped
 
 
-SIDES = {"ours": ours, "exact": exact}
+def datasketch(texts: list[str], threshold: float) -> list[bool]:
+    """The library's index alone: what it calls near is dropped."""
+    from datasketch import MinHash, MinHashLSH
+
+    index = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS)
+    dropped = []
+    for number, text in enumerate(texts):
+        minima = MinHash(num_perm=PERMUTATIONS, hashfunc=int)
+        minima.update_batch((shingles(plain(text)) >> np.uint64(32)).tolist())
+        dropped.append(bool(index.query(minima)))
+        if not dropped[-1]:
+            index.insert(str(number), minima)
+    return dropped
 
 
-def measured(side: str, count: int, threshold: float, seed: int) -> dict[str, float | int | str]:
-    """One side at one size, in this process."""
-    rows = list(planted(count, threshold, seed))
+def semhash(texts: list[str], threshold: float, folder: str) -> list[bool]:
+    """By the static model in a folder. threshold: of the cosine."""
+    from model2vec import StaticModel
+    from semhash import SemHash
+
+    model = StaticModel.from_pretrained(folder)
+    made = SemHash.from_records(records=texts, model=model).self_deduplicate(threshold=threshold)
+    left = Counter(made.selected)
+    kept = []
+    for text in texts:  # equal texts are one record; the first stands for them
+        kept.append(left[text] > 0)
+        left[text] -= 1
+    return [not one for one in kept]
+
+
+SIDES = {"ours": ours, "exact": exact, "datasketch": datasketch}
+
+
+def measured(
+    side: str, count: int, near: float, threshold: float, seed: int, model: str
+) -> dict[str, float | int | str]:
+    """One side at one size, in this process. near: from which on copies are planted. model: SemHash's folder."""
+    rows = list(planted(count, near, seed))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start, cpu = time.perf_counter(), time.process_time()
-    dropped = SIDES[side]([row.text for row in rows], threshold)
+    texts = [row.text for row in rows]
+    dropped = semhash(texts, threshold, model) if model else SIDES[side](texts, threshold)
     wall, cpu = time.perf_counter() - start, time.process_time() - cpu
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     copies = sum(row.copy for row in rows)
@@ -123,18 +165,24 @@ def main() -> None:
     parser.add_argument("--exact", type=int, default=2000, help="largest size of the side without an index")
     parser.add_argument("--threshold", type=float, default=0.7)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--semhash", default="", metavar="FOLDER", help="of a static model of model2vec")
+    parser.add_argument("--semhash-threshold", type=float, default=0.9)
+    parser.add_argument("--side", choices=[*SIDES, "semhash"], help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side:
-        sys.stdout.write(
-            json.dumps(measured(given.side, given.prompts[0], given.threshold, given.seed)) + "\n"
-        )
+        by, model = given.threshold, ""
+        if given.side == "semhash":
+            by, model = given.semhash_threshold, given.semhash
+        found = measured(given.side, given.prompts[0], given.threshold, by, given.seed, model)
+        sys.stdout.write(json.dumps(found) + "\n")
         return
+    same = ["--threshold", given.threshold, "--seed", given.seed]
+    same += ["--semhash", given.semhash, "--semhash-threshold", given.semhash_threshold]
     for count in given.prompts:
-        for side in SIDES:
+        for side in [*SIDES, *(["semhash"] if given.semhash else [])]:
             if side == "exact" and count > given.exact:
                 continue
-            words = ["--side", side, "--prompts", count, "--threshold", given.threshold, "--seed", given.seed]
+            words = ["--side", side, "--prompts", count, *same]
             made = subprocess.run(
                 [sys.executable, __file__, *map(str, words)], check=True, capture_output=True, text=True
             )

@@ -151,6 +151,17 @@ def _with_lines(text: str, place: int, examples: list[dict[str, str]]) -> str:
     return "".join([before, "" if before.endswith("\n") else newline, own, *lines[end:]])
 
 
+def with_wording(document: Document, principle_id: str, text: str) -> Document:
+    """The document with another `text` of one of its own principles. UserError where the file has none of that id."""
+    ids = document.own_ids
+    if principle_id not in ids:
+        raise UserError(
+            f"{document.path} has no principle {principle_id!r} of its own; "
+            f"wanted one of {', '.join(ids) or 'none'}"
+        )
+    return _checked(document, _reworded(document.text, ids.index(principle_id), text))
+
+
 def save(document: Document) -> None:
     """Replace the file in one step; on any error it stays as it was."""
     try:
@@ -234,6 +245,34 @@ def _removed(text: str, place: int) -> str:
     else:
         del tree["principles"][place]
     return _written(tree)
+
+
+def _reworded(text: str, place: int, words: str) -> str:
+    tree = parse(text)
+    own = _principles(text) or ()
+    wanted = (*own[:place], own[place].model_copy(update={"text": words}), *own[place + 1 :])
+    item = tree["principles"][place]
+    if _is_block(tree) and not item.fa.flow_style():
+        lines = text.splitlines(keepends=True)
+        start, column = item.lc.key("text")
+        newline = "\r\n" if "\r\n" in text else "\n"
+        first, *more = yaml_text({"text": words}).splitlines()
+        made = [f"{lines[start][:column]}{first}{newline}"]
+        made += [f"{' ' * column}{line}{newline}" if line else newline for line in more]
+        edited = "".join([*lines[:start], *made, *lines[_value_end(tree, lines, place, start, column) :]])
+        if _principles(edited) == wanted:
+            return edited
+    item["text"] = words
+    return _written(tree)
+
+
+def _value_end(tree: Any, lines: list[str], place: int, start: int, column: int) -> int:
+    """0-based line after the value of the key at this place; comments at the key or left of it follow it."""
+    starts = (tree["principles"][place].lc.key(key)[0] for key in tree["principles"][place])
+    end = min([int(line) for line in starts if line > start], default=_end(tree, lines, place))
+    while end > start + 1 and _is_between(lines[end - 1], column):
+        end -= 1
+    return end
 
 
 def _is_block(tree: Any) -> bool:

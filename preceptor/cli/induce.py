@@ -12,6 +12,7 @@ import typer
 from preceptor.cli import console, options
 from preceptor.cli.asking import show_plan, tell_of_batches
 from preceptor.cli.flags import Flags
+from preceptor.cli.overrides import OverridesAsked, propose_changes
 from preceptor.label.judging import OneJudge
 from preceptor.settings import Asking
 from preceptor.workbench.settings import InductionSettings
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
 
 
 def induce(
-    pairs: Annotated[str, typer.Argument(help="Pairs whose better reply is known, in any layout.")],
+    pairs: Annotated[
+        str,
+        typer.Argument(
+            help="Pairs whose better reply is known, in any layout; with --from-overrides a folder of labels."
+        ),
+    ],
     model: Annotated[
         str, typer.Option("--model", metavar="TEXT", help="Who proposes principles: provider/model.")
     ],
@@ -30,8 +36,31 @@ def induce(
     settings: Annotated[InductionSettings, Flags("Learning")],
     asking: Asking,
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="PATH", help="The constitution's file; a new one.")
-    ],
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="PATH",
+            help="The constitution's file; a new one. --from-overrides can do without.",
+        ),
+    ] = None,
+    overrides: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--from-overrides",
+            metavar="FILE",
+            help="Propose changes to a constitution: corrections of labels, or what a blind check gave; repeatable.",
+        ),
+    ] = None,
+    constitution: Annotated[
+        str | None,
+        typer.Option(
+            "--constitution",
+            "-c",
+            metavar="TEXT",
+            help="With --from-overrides: what is to be changed; else what the labels were made under.",
+        ),
+    ] = None,
     name: Annotated[
         str | None, typer.Option("--name", metavar="NAME", help="Of the constitution; else the file's.")
     ] = None,
@@ -41,7 +70,7 @@ def induce(
     plan: options.PlanOption = False,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Learn principles from preferences, and say on held-out pairs how well they reconstruct them."""
+    """Learn principles from preferences, or changes from what people said of labels, and try them on held-out pairs."""
     from preceptor.asking import stages
     from preceptor.constitution.edit import write_text
     from preceptor.constitution.errors import UserError
@@ -50,8 +79,25 @@ def induce(
     from preceptor.workbench import inducing
     from preceptor.workbench.induction import split_pairs
 
-    if out.exists() and not plan:
+    if out is None and not overrides:
+        raise UserError("there is no file for the constitution; name a new one with --out")
+    if constitution is not None and not overrides:
+        raise UserError("--constitution is what --from-overrides changes; leave it out")
+    if out is not None and out.exists() and not plan:
         raise UserError(f"{out} is already there; name another file with --out, or remove it first")
+    if overrides:
+        if name is not None or form != "rows" or columns:
+            raise UserError(
+                "--name, --format and --map are of pairs; --from-overrides reads a folder of labels"
+            )
+        propose_changes(
+            OverridesAsked(
+                *(Path(pairs), overrides, constitution, model, judge.name, settings, asking),
+                *(out, limit, plan, as_json),
+            )
+        )
+        return
+    assert out is not None
     voter = judge.name or model
     asking.require([model, voter], None)
     read = stages.pairs_from(pairs, form, mapping_of(columns or []))

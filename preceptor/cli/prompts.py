@@ -144,6 +144,9 @@ def coverage(
         Path | None,
         typer.Option("--labels", metavar="DIR", help="What `label` wrote under this constitution."),
     ] = None,
+    drawn: Annotated[
+        Path | None, typer.Option("--picture", metavar="FILE", help="Where it is drawn, as SVG.")
+    ] = None,
     columns: options.ColumnsOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
@@ -151,9 +154,14 @@ def coverage(
     from preceptor.constitution.files import load
     from preceptor.judge.dataset.coverage import ALL, coverage
     from preceptor.label.costs import read_labels
+    from preceptor.preflight import check_file
     from preceptor.prompts.columns import mapping_of
+    from preceptor.prompts.manifest import write_text
     from preceptor.prompts.pool import prompts_from
+    from preceptor.workbench.coverage_picture import picture
 
+    if drawn is not None:
+        check_file(drawn, [prompts, constitution, *([labels] if labels is not None else [])], "--picture")
     read = prompts_from(prompts, mapping_of(columns or []))
     found = coverage(load(constitution), read, None if labels is None else read_labels(labels))
     if found["foreign"]:
@@ -170,6 +178,9 @@ def coverage(
     for name, some in (("no prompt", found["empty"]), ("ties alone", found["all_tie"])):
         for tag, principle in some:
             console.say(f"{name}: {principle}{'' if tag == ALL else f' with {_tag(tag)}'}")
+    if drawn is not None:
+        write_text(drawn, picture(found))
+        console.say(f"{drawn}: the same as a picture")
     if as_json:
         console.result(found)
 

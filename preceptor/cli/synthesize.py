@@ -43,7 +43,9 @@ def synthesize(
     fill: Annotated[
         bool,
         typer.Option(
-            "--fill", metavar="", help="Write for the emptiest cells of `prompts coverage`, and nothing else."
+            "--fill/--no-fill",
+            metavar="",
+            help="Write for the emptiest cells of `prompts coverage`, and nothing else.",
         ),
     ] = False,
     tag: Annotated[

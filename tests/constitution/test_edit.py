@@ -13,6 +13,7 @@ from preceptor.constitution.edit import (
     save,
     with_examples,
     with_principle,
+    with_wording,
     without_principle,
 )
 from preceptor.constitution.errors import ConstitutionError, UserError
@@ -195,3 +196,30 @@ def test_an_example_that_yaml_does_not_take_is_refused() -> None:
         with_examples(text, "short", [Example(prompt="\ud800", better="a", worse="b")])
     with pytest.raises(UserError, match="wanted one of short"):
         with_examples(text, "long", [])
+
+
+@pytest.mark.parametrize("text", [ODD, BYTE_ORDER_MARK, shipped_text("front-desk")])
+@pytest.mark.parametrize("words", ["Choose: the other # one.", "Choose the reply that says " + "much " * 40])
+def test_a_new_wording_changes_that_principle_alone(tmp_path: Path, text: str, words: str) -> None:
+    document = open_document(write(tmp_path / "x.yaml", text))
+    before = document.constitution.principles
+    for number in (0, len(document.own_ids) - 1):
+        name = document.own_ids[number]
+        edited = with_wording(document, name, words.strip())
+        after = edited.constitution.principles
+        assert after[number] == before[number].model_copy(update={"text": words.strip()})
+        assert (after[:number], after[number + 1 :]) == (before[:number], before[number + 1 :])
+        old, new = text.splitlines(keepends=True), edited.text.splitlines(keepends=True)
+        start = next((n for n, (x, y) in enumerate(zip(old, new, strict=False)) if x != y), 0)
+        kept = [line for line in old if line.lstrip().startswith("#") and "part of the text" not in line]
+        assert [line for line in new if line in kept] == kept
+        assert new[:start] == old[:start]
+    with pytest.raises(UserError, match="no principle 'nothing'"):
+        with_wording(document, "nothing", "x")
+
+
+def test_a_new_wording_leaves_the_lines_about_it_as_they_were(tmp_path: Path) -> None:
+    document = open_document(write(tmp_path / "x.yaml", ODD))
+    edited = with_wording(document, "a", "Choose the new one.").text
+    assert "- id: a   # one\n  text: Choose the new one.\n# about b\n- {id: b" in edited.replace("\n\n", "\n")
+    assert edited.startswith(ODD[: ODD.index("  text: >")])

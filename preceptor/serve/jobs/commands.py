@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -11,13 +12,19 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, ValidationError
 
 from preceptor.constitution.files import dump, load, shipped
-from preceptor.constitution.principle import Constitution
+from preceptor.constitution.principle import SLUG, Constitution
 from preceptor.judge.groupings import ScoreGrouping
 from preceptor.judge.settings import LabelSettings, RespondSettings, ReviseSettings, ScoreSettings
 from preceptor.prompts.pool import shipped_pools
 from preceptor.prompts.records import Settings
 from preceptor.serve.config import ServeConfig
 from preceptor.serve.jobs.store import JobRecord, JobStore, Work
+from preceptor.serve.jobs.workbench_settings import (
+    FillSettings,
+    NearSettings,
+    ReplaySettings,
+    WordingSettings,
+)
 from preceptor.serve.problems import Problem
 from preceptor.settings import AskSettings, Share
 from preceptor.spelling import spellings_of
@@ -28,6 +35,7 @@ from preceptor.train.settings import (
     RewardModelSettings,
     SftSettings,
 )
+from preceptor.workbench.settings import InductionSettings, SynthesisSettings
 
 JobKind = Literal[
     "respond",
@@ -42,6 +50,15 @@ JobKind = Literal[
     "ppo",
     "grpo",
     "export",
+    "synthesize",
+    "dedupe",
+    "coverage",
+    "induce",
+    "amend",
+    "tune",
+    "test",
+    "ablate",
+    "replay",
 ]
 
 
@@ -49,7 +66,7 @@ class AskedJob(Settings):
     """The body of `POST /v1/jobs`."""
 
     kind: JobKind
-    """The command."""
+    """The command; `amend` is `constitution induce --from-overrides`."""
     input: str | None = None
     """Id of the file of rows; of prompts also a shipped pool's name. For `export`: id of the training's job."""
     model: str | None = None
@@ -60,6 +77,14 @@ class AskedJob(Settings):
     """A name of the configuration's, or a shipped one."""
     reward: str | None = None
     """For ppo, grpo and score: id of the job that trained a reward model, in the place of a judge."""
+    labels: str | None = None
+    """For synthesize, coverage, amend and replay: id of the job that labelled."""
+    held_out: str | None = None
+    """For synthesize and dedupe: id of the file of prompts that none may be near."""
+    overrides: str | None = None
+    """For amend: id of the file with what people said of the labels."""
+    principle: str | None = None
+    """For tune: the principle's id."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """The command's settings, by the names of a run file."""
     max_cost_usd: float | None = Field(default=None, ge=0)
@@ -123,6 +148,8 @@ class _Recipe(NamedTuple):
     """Settings that are no flags of this command."""
     spends: bool = True
     """Whether it asks models, and so has a budget."""
+    arguments: tuple[str, ...] = ("input",)
+    """Members that are no flags, in the command's order."""
 
 
 _TRAINED = ("input", "model")
@@ -193,8 +220,78 @@ RECIPES: Mapping[str, _Recipe] = MappingProxyType(
             omit=("dtype", "batch", "then_sync", "flex", "engine"),
         ),
         "export": _Recipe(("export",), "", "export", (ExportSettings,), ("input",), spends=False),
+        "synthesize": _Recipe(
+            *(("prompts", "synthesize"), "prompts", "new-prompts.jsonl"),
+            (SynthesisSettings, FillSettings, AskSettings),
+            ("model",),
+            ("input", "constitution", "labels", "held_out"),
+        ),
+        "dedupe": _Recipe(
+            *(("prompts", "dedupe"), "prompts", "kept.jsonl"),
+            (NearSettings,),
+            ("input",),
+            ("held_out",),
+            spends=False,
+        ),
+        "coverage": _Recipe(
+            *(("prompts", "coverage"), "prompts", ""),
+            (),
+            ("input", "constitution"),
+            ("labels",),
+            spends=False,
+        ),
+        "induce": _Recipe(
+            *(("constitution", "induce"), "pairs", "induced.yaml"),
+            (InductionSettings, RowSettings, AskSettings),
+            ("input", "model"),
+            ("judge",),
+            omit=("truncated",),
+        ),
+        "amend": _Recipe(
+            *(("constitution", "induce"), "", "amended.yaml"),
+            (InductionSettings, AskSettings),
+            ("labels", "overrides", "model", "judge"),
+            ("constitution",),
+            arguments=("labels",),
+        ),
+        "tune": _Recipe(
+            *(("constitution", "tune"), "gold", ""),
+            (WordingSettings, InductionSettings, RowSettings, AskSettings),
+            ("constitution", "principle", "input", "judge"),
+            ("model",),
+            omit=("truncated", "most", "proposals", "shown", "candidates", "least_gain"),
+            arguments=("constitution", "principle", "input"),
+        ),
+        "test": _Recipe(
+            *(("constitution", "test"), "", ""),
+            (LabelSettings, AskSettings),
+            ("constitution", "judge"),
+            omit=("orders", "sample", "principles", "draws", "batch", "then_sync", "engine"),
+            arguments=("constitution",),
+        ),
+        "ablate": _Recipe(
+            *(("constitution", "ablate"), "pairs", ""),
+            (LabelSettings, RowSettings, AskSettings),
+            ("constitution", "input", "judge"),
+            omit=("orders", "sample"),
+            arguments=("constitution", "input"),
+        ),
+        "replay": _Recipe(
+            *(("constitution", "replay"), "", "labels"),
+            (ReplaySettings,),
+            ("labels",),
+            spends=False,
+            arguments=("labels",),
+        ),
     }
 )
+UNPLANNED = frozenset({"export", "dedupe", "coverage", "replay"})
+"""Kinds that take nothing which a plan could tell."""
+MEMBERS = (
+    *("input", "model", "judge", "constitution", "reward", "max_cost_usd"),
+    *("labels", "held_out", "overrides", "principle"),
+)
+"""Of the body, those that one kind takes and another does not."""
 NEVER = frozenset(
     {
         *("model", "adapter", "reference_adapter", "stack_adapter", "template", "report_to", "tensorboard"),
@@ -204,11 +301,23 @@ NEVER = frozenset(
 """Settings that name a path or an address, or belong to the server: never a client's."""
 ENDINGS = (".jsonl.gz", ".jsonl", ".csv", ".parquet", ".json")
 """Endings of rows' files, by which they are read."""
-POOLED = frozenset({"respond", "ppo", "grpo"})
+POOLED = frozenset({"respond", "ppo", "grpo", "synthesize", "dedupe", "coverage"})
 """Kinds whose rows may be a shipped pool of prompts."""
 TRAINED = frozenset({"sft", "dpo", "ppo", "grpo"})
 """Kinds whose result is a model that replies."""
 MODEL_FOLDER = "model"
+LABELLED = frozenset({"label", "replay"})
+"""Kinds whose result is a folder of labels."""
+LABELS_FOLDER = "labels"
+FLAGS: Mapping[str, str] = MappingProxyType(
+    {
+        "constitution": "--constitution",
+        "labels": "--labels",
+        "held_out": "--held-out",
+        "overrides": "--from-overrides",
+    }
+)
+"""Members that name things of the service, and their flags where they are no arguments."""
 
 
 def work_of(
@@ -228,15 +337,12 @@ def work_of(
     _check_members(asked, recipe)
     files: dict[str, str] = {}
     texts: dict[str, str] = {}
+    laid = _Laid(config, store, owner, files, texts)
     words = [*recipe.words]
-    if asked.kind == "export":
-        words.append(f"../{_trained(store, owner, str(asked.input), 'input').id}/{MODEL_FOLDER}")
-    elif asked.kind in POOLED and asked.input in shipped_pools():
-        words.append(str(asked.input))
-    else:
-        name = _rows(store, owner, str(asked.input), recipe.rows, files)
-        words.append(name)
     named: list[str] = []
+    for name in recipe.arguments:
+        found = _argument(name, asked, recipe, laid)
+        words += [] if found is None else [found]
     for judge in _judges(asked):
         words.append(f"--judge={_model(config, judge, 'judge', named)}")
     if asked.model is not None:
@@ -244,8 +350,10 @@ def work_of(
     if constitution is not None:
         texts["constitution.yaml"] = dump(constitution)
         words.append("--constitution=constitution.yaml")
-    elif asked.constitution is not None:
-        words.append(f"--constitution={_constitution(config, asked.constitution, texts)}")
+    for name, flag in FLAGS.items():
+        if name not in recipe.arguments and not (name == "constitution" and constitution is not None):
+            found = _argument(name, asked, recipe, laid)
+            words += [] if found is None else [f"{flag}={found}"]
     if asked.reward is not None:
         flag = "--reward-model" if asked.kind == "score" else "--reward"
         folder = _trained(store, owner, asked.reward, "reward", frozenset({"reward"})).id
@@ -258,6 +366,38 @@ def work_of(
     if recipe.out:
         words.append(f"--out={recipe.out}")
     return Work(tuple(words), files, texts, recipe.out)
+
+
+class _Laid(NamedTuple):
+    """What is laid out for a job, and where its names are looked up."""
+
+    config: ServeConfig
+    store: JobStore
+    owner: str | None
+    files: dict[str, str]
+    texts: dict[str, str]
+
+
+def _argument(name: str, asked: AskedJob, recipe: _Recipe, laid: _Laid) -> str | None:
+    """The word of a member in the command, where it names what is in the job's folder or beside it; None: it is not
+    there."""
+    given = getattr(asked, name)
+    if given is None:
+        return None
+    if name == "constitution":
+        return _constitution(laid.config, given, laid.texts)
+    if name == "principle":
+        if re.fullmatch(SLUG, given) is None:
+            raise wrong({"pointer": "/principle", "detail": "wanted the id of a principle: [a-z0-9-]+"})
+        return str(given)
+    if name == "labels":
+        return f"../{_trained(laid.store, laid.owner, given, 'labels', LABELLED).id}/{LABELS_FOLDER}"
+    if name == "input" and asked.kind == "export":
+        return f"../{_trained(laid.store, laid.owner, given, 'input').id}/{MODEL_FOLDER}"
+    if name == "input" and asked.kind in POOLED and given in shipped_pools():
+        return str(given)
+    stem = recipe.rows if name == "input" else name
+    return _rows(laid.store, laid.owner, given, stem, laid.files, name)
 
 
 def flags_of(
@@ -303,11 +443,7 @@ def wrong(*faults: Mapping[str, str]) -> Problem:
 
 
 def _check_members(asked: AskedJob, recipe: _Recipe) -> None:
-    there = {
-        name
-        for name in ("input", "model", "judge", "constitution", "reward", "max_cost_usd")
-        if getattr(asked, name) not in (None, ())
-    }
+    there = {name for name in MEMBERS if getattr(asked, name) not in (None, ())}
     allowed = {*recipe.needs, *recipe.takes, *(("max_cost_usd",) if recipe.spends else ())}
     faults = [
         {"pointer": f"/{name}", "detail": f"missing; a job of kind {asked.kind} needs it"}
@@ -326,10 +462,14 @@ def _judges(asked: AskedJob) -> tuple[str, ...]:
     return (asked.judge,) if isinstance(asked.judge, str) else asked.judge
 
 
-def _rows(store: JobStore, owner: str | None, name: str, stem: str, files: dict[str, str]) -> str:
+def _rows(
+    store: JobStore, owner: str | None, name: str, stem: str, files: dict[str, str], pointer: str = "input"
+) -> str:
     found = store.file(name, owner)
     if found is None:
-        raise wrong({"pointer": "/input", "detail": f"there is no file {name!r}; upload one to /v1/files"})
+        raise wrong(
+            {"pointer": f"/{pointer}", "detail": f"there is no file {name!r}; upload one to /v1/files"}
+        )
     ending = next((one for one in ENDINGS if found.filename.lower().endswith(one)), ".jsonl")
     files[f"{stem}{ending}"] = found.id
     return f"{stem}{ending}"

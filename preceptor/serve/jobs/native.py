@@ -16,7 +16,7 @@ from preceptor.judge.asking.budget import left_usd
 from preceptor.serve.auth import Caller, caller, require
 from preceptor.serve.desk import spent
 from preceptor.serve.jobs import worker
-from preceptor.serve.jobs.commands import AskedJob, work_of
+from preceptor.serve.jobs.commands import UNPLANNED, AskedJob, work_of
 from preceptor.serve.jobs.crew import Crew
 from preceptor.serve.jobs.store import (
     ENDED,
@@ -38,7 +38,7 @@ LOOK_S = 0.25
 HEARTBEAT_S = 15.0
 """How often it says that it lives where there are none."""
 PURPOSES = ("fine-tune", "batch", "user_data", "evals", "assistants", "vision")
-UNPAID = frozenset({"sft", "dpo", "reward", "export"})
+UNPAID = frozenset({"sft", "dpo", "reward", "export", "dedupe", "coverage", "replay"})
 """Kinds of jobs that ask no model."""
 TRAINING = frozenset({"sft", "dpo", "reward", "ppo", "grpo", "run"})
 """Kinds that the scope `train` is for."""
@@ -257,8 +257,8 @@ def create(
 
 
 def _plan(crew: Crew, asked: AskedJob, owner: str | None) -> dict[str, Any]:
-    if asked.kind == "export":
-        raise Problem(422, "no_plan", "an export takes nothing that a plan could tell")
+    if asked.kind in UNPLANNED:
+        raise Problem(422, "no_plan", f"a job of kind {asked.kind} takes nothing that a plan could tell")
     planned = worker.plan(crew.store, work_of(asked, crew.config, crew.store, owner))
     if planned.code == 2:
         raise Problem(422, "invalid_request", planned.problem)

@@ -74,6 +74,10 @@ def create(
     judge: Annotated[str, Form()] = "",
     constitution: Annotated[str, Form()] = "",
     reward: Annotated[str, Form()] = "",
+    labels: Annotated[str, Form()] = "",
+    held_out: Annotated[str, Form()] = "",
+    overrides: Annotated[str, Form()] = "",
+    principle: Annotated[str, Form()] = "",
     settings: Annotated[str, Form()] = "",
     max_cost_usd: Annotated[str, Form()] = "",
     do: Annotated[str, Form()] = "plan",
@@ -85,6 +89,10 @@ def create(
         "judge": judge,
         "constitution": constitution,
         "reward": reward,
+        "labels": labels,
+        "held_out": held_out,
+        "overrides": overrides,
+        "principle": principle,
         "max_cost_usd": max_cost_usd,
     }
     body: dict[str, Any] = {"kind": kind, **{name: value for name, value in given.items() if value.strip()}}

@@ -39,6 +39,7 @@ ROOMS = (
     ("check", "Blind check"),
     ("constitutions", "Constitutions"),
     ("playground", "Playground"),
+    ("workbench", "Workbench"),
     ("jobs", "Jobs"),
     ("runs", "Runs"),
     ("judges", "Judges"),

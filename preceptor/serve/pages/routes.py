@@ -19,13 +19,17 @@ from preceptor.serve.pages import (
     pairs,
     playground,
     run_pages,
+    workbench_pages,
 )
 from preceptor.serve.pages.label_index import LabelIndexes
 from preceptor.serve.pages.opinion_store import OpinionStore
 
 ROUTERS = tuple(
     room.router
-    for room in (entry, pairs, blind_check, editor, playground, job_pages, run_pages, judge_pages, key_pages)
+    for room in (
+        *(entry, pairs, blind_check, editor, playground),
+        *(workbench_pages, job_pages, run_pages, judge_pages, key_pages),
+    )
 )
 
 

@@ -83,9 +83,11 @@ def test_coverage_of_labels(tmp_path: Path, preceptor: Preceptor) -> None:
         "".join(f"{json.dumps({'prompt': pair['prompt'], 'tags': pair['tags']})}\n" for pair in pairs)
     )
     ended = preceptor(
-        "prompts", "coverage", tmp_path / "prompts.jsonl", "-c", rules, "--labels", labels, "--json"
+        *("prompts", "coverage", tmp_path / "prompts.jsonl", "-c", rules, "--labels", labels, "--json"),
+        *("--picture", tmp_path / "coverage.svg"),
     )
     assert ended.code == 0, ended.err
+    assert ">1 of 2</text>" in (tmp_path / "coverage.svg").read_text()
     found = json.loads(ended.out)
     assert [(one["tag"], one["judged"], one["told_apart"], one["decided"]) for one in found["cells"]] == [
         ("*", 2, 1, 1),

@@ -14,9 +14,10 @@ from preceptor.cli.app import app
 from preceptor.cli.lazy import Deferred
 from preceptor.constitution.files import dump, load
 from preceptor.judge.ledger.owner import new_owner
+from preceptor.prompts.pool import shipped_pools
 from preceptor.run.config import load as load_run
 from preceptor.serve.config import ModelEntry, ServeConfig
-from preceptor.serve.jobs.commands import NEVER, RECIPES, AskedJob, flags_of, work_of
+from preceptor.serve.jobs.commands import NEVER, RECIPES, UNPLANNED, AskedJob, flags_of, work_of
 from preceptor.serve.jobs.store import JobStore, Work
 from preceptor.serve.problems import Problem
 from preceptor.spelling import spellings_of
@@ -66,7 +67,7 @@ def test_every_setting_that_a_job_takes_is_a_flag_of_its_command(kind: str) -> N
     assert "--json" in there
     assert not recipe.spends or "--max-cost" in there
     assert not recipe.out or "--out" in there
-    assert kind == "export" or "--plan" in there
+    assert (kind in UNPLANNED) == ("--plan" not in there)
 
 
 def trained(store: JobStore, kind: str) -> str:
@@ -116,6 +117,71 @@ def test_the_words_of_each_kind(store: JobStore) -> None:
         work(kind="grpo", input=file, model="embedded", reward=policy)
     with pytest.raises(Problem, match="there is no file"):
         work_of(AskedJob(kind="sft", input=file, model="embedded"), config, store, "you")
+
+
+def test_the_words_of_the_workbench(store: JobStore) -> None:
+    file = store.add_file("me", "user_data", "x.jsonl", iter([b'{"prompt": "x"}\n'])).id
+    labels = trained(store, "label")
+
+    def work(**body: Any) -> Work:
+        return work_of(AskedJob.model_validate(body), CONFIG, store, "me")
+
+    place = "--base-url=openai/gpt-4o-mini=http://127.0.0.1:1/v1"
+    made = work(
+        kind="synthesize",
+        input=shipped_pools()[0],
+        model="judge",
+        constitution="style",
+        labels=labels,
+        held_out=file,
+        settings={"fill": True, "count": 3, "tag": ["x"]},
+    )
+    assert made.words[:2] == ("prompts", "synthesize")
+    assert made.words[3:] == (
+        *("--model=openai/gpt-4o-mini", "--constitution=style", f"--labels=../{labels}/labels"),
+        *("--held-out=held_out.jsonl", place, "--fill", "--count=3", "--tag=x", "--out=new-prompts.jsonl"),
+    )
+    assert made.files == {"held_out.jsonl": file}
+    made = work(kind="coverage", input=file, constitution="style", labels=labels)
+    assert made.words == (
+        *("prompts", "coverage", "prompts.jsonl", "--constitution=style", f"--labels=../{labels}/labels"),
+    )
+    made = work(kind="dedupe", input=file, held_out=file, settings={"leakage": "drop"})
+    assert made.words[2:] == (
+        "prompts.jsonl",
+        *("--held-out=held_out.jsonl", "--leakage=drop", "--out=kept.jsonl"),
+    )
+    made = work(kind="amend", labels=labels, overrides=file, model="judge", judge="judge", max_cost_usd=1)
+    assert made.words[:3] == ("constitution", "induce", f"../{labels}/labels")
+    assert "--from-overrides=overrides.jsonl" in made.words
+    body = {"kind": "tune", "input": file, "judge": "judge", "constitution": "style", "principle": "brevity"}
+    made = work(**body, settings={"wording": ["-x"], "tie": False})
+    assert made.words[:5] == ("constitution", "tune", "style", "brevity", "gold.jsonl")
+    assert {"--wording=-x", "--no-tie"} <= {*made.words}
+    made = work(kind="test", constitution="style", judge="checks")
+    assert made.words == ("constitution", "test", "style", "--judge=checks")
+    assert work(
+        kind="replay", labels=labels, settings={"without": ["brevity"], "weights": ["a=2"]}
+    ).words == (
+        *(
+            "constitution",
+            "replay",
+            f"../{labels}/labels",
+            "--without=brevity",
+            "--weights=a=2",
+            "--out=labels",
+        ),
+    )
+    for wrong, pointer in (
+        ({**body, "principle": "--out=/etc"}, "/principle"),
+        ({**body, "labels": labels}, "/labels"),
+        ({"kind": "replay", "labels": trained(store, "dpo")}, "/labels"),
+        ({"kind": "dedupe", "input": file, "held_out": "../../x"}, "/held_out"),
+        ({"kind": "coverage", "input": file, "constitution": "style", "max_cost_usd": 1}, "/max_cost_usd"),
+    ):
+        with pytest.raises(Problem) as refused:
+            work(**wrong)
+        assert [one["pointer"] for one in refused.value.more["errors"]] == [pointer]
 
 
 def test_a_run_is_a_run_file_that_can_be_read(store: JobStore) -> None:
