@@ -424,9 +424,14 @@ def _holdable(name: str, schema: Any) -> list[str]:
 
 def _is_binary(kind: Any) -> bool:
     """Whether an Arrow type holds bytes, at whatever depth."""
-    from pyarrow import types
+    from pyarrow import BaseExtensionType, types
 
-    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
+    if isinstance(kind, BaseExtensionType):
+        return _is_binary(kind.storage_type)
+    if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
+        return _is_binary(kind.value_type)
+    of_bytes = (types.is_binary, types.is_large_binary, types.is_binary_view, types.is_fixed_size_binary)
+    if any(is_one(kind) for is_one in of_bytes):
         return True
     inner = [kind.field(index).type for index in range(kind.num_fields)]
     return any(_is_binary(one) for one in inner)
