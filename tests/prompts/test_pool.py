@@ -273,3 +273,27 @@ def test_shipped_pools_can_be_read() -> None:
 def test_a_pool_that_is_not_shipped() -> None:
     with pytest.raises(RowsError, match=r"none: no such pool; wanted one of .*starter"):
         pool_path("none")
+
+
+@pytest.mark.parametrize(
+    ("row", "place"),
+    [
+        ({"question_id": 81, "category": "writing", "turns": ["Say hello.", "Again."]}, "turns.0"),
+        ({"answer_id": "a", "choices": [{"index": 0, "turns": ["Say hello."]}]}, "choices.0.turns.0"),
+        ({"conversation": ["Say hello.", "Hello."], "categories": ["greetings"]}, "conversation.0"),
+        (
+            {"uid": "u", "messages": [{"role": "user", "content": "Say hello."}, {"role": "assistant"}]},
+            "messages.0.content",
+        ),
+        ({"question": "Say hello.", "answer_matching_behavior": " Yes"}, "question"),
+        ({"input": {"task": {"text": "Say hello."}}}, "input.task.text"),
+        ({"a.b": "Say hello."}, "a.b"),
+    ],
+)
+def test_questions_of_public_sets_are_reached_by_one_mapping(
+    tmp_path: Path, row: dict[str, object], place: str
+) -> None:
+    path = tmp_path / "set.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    (prompt,) = read_prompts(path, {"prompt": place})
+    assert [(one.role, one.content) for one in prompt.messages] == [("user", "Say hello.")]
