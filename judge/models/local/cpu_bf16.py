@@ -139,10 +139,10 @@ def _passed(weights: list[torch.Tensor], inputs: torch.Tensor) -> tuple[torch.Te
         states = begun
         for at in range(0, len(weights), 4):
             into, out, up, down = weights[at : at + 4]
-            heads = functional.rms_norm(states, (WIDTH,)) @ into.T  # (T, 3H)
+            heads = functional.rms_norm(states, [WIDTH]) @ into.T  # (T, 3H)
             query, key, value = heads.view(1, len(states), 3, HEADS, -1).permute(2, 0, 3, 1, 4)
             mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)  # (1, n, T, d)
             states = states + mixed.transpose(1, 2).reshape(len(states), WIDTH) @ out.T
-            states = states + functional.silu(functional.rms_norm(states, (WIDTH,)) @ up.T) @ down.T
+            states = states + functional.silu(functional.rms_norm(states, [WIDTH]) @ up.T) @ down.T
         (gradient,) = torch.autograd.grad(states.float().square().sum(), begun)
     return states.detach(), gradient
