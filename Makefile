@@ -2,10 +2,12 @@
 VENV   ?= .venv
 PYTHON ?= python3
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# what is imported is compiled when it is: to compile all of PyTorch takes longer than to install it
+PIP    := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 CODE   := constitution prompts judge train preceptor tests benchmarks examples
-# more than two cores' worth: many tests wait for servers and for processes of their own
-PARALLEL := --numprocesses 3 --dist loadfile
+# more than two cores' worth: many tests wait for servers and for processes of their own. Files go out in the order of
+# tests/conftest.py, the longest first
+PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 DATA   ?= data
 PEERS  := build/peers
 CMAKE  ?= cmake

@@ -18,6 +18,7 @@ from tests.shapes import check_shapes
 check_shapes()  # before anything of the package is imported
 
 from preceptor.prompts import secrets  # noqa: E402
+from tests.command_line import preceptor  # noqa: E402, F401
 from tests.judge import postgres  # noqa: E402
 from tests.servers.llm import LLMServer, serve  # noqa: E402
 
@@ -34,11 +35,24 @@ _numbers = itertools.count()
 PROVIDER_VARIABLES = ("OPENAI_", "ANTHROPIC_", "PRECEPTOR_")
 
 
+LONGEST_FIRST = ("ray", "real", "slow")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever asks for the PostgreSQL server is marked `postgres`."""
+    """Whatever asks for the PostgreSQL server is marked `postgres`; the files that take longest come first.
+
+    Several processes share the files: one that takes ten minutes and begins last leaves the others idle.
+    """
+    ranks: dict[Path, int] = {}
     for item in items:
         if "postgres_server" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.postgres)
+        rank = min(
+            (n for n, mark in enumerate(LONGEST_FIRST) if item.get_closest_marker(mark)),
+            default=len(LONGEST_FIRST),
+        )
+        ranks[item.path] = min(rank, ranks.get(item.path, rank))
+    items.sort(key=lambda item: ranks[item.path])
 
 
 @pytest.fixture(autouse=True)

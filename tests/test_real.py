@@ -28,9 +28,7 @@ from preceptor.train.loop.run import TrainingProgress
 from preceptor.train.models.base import resolve_model
 from preceptor.train.settings import DpoSettings, SftSettings
 from preceptor.train.sft import train_sft
-from tests.preceptor.conftest import Preceptor, preceptor
-
-__all__ = ["preceptor"]
+from tests.command_line import Preceptor
 
 CACHE = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
 """The user's own, before each test gets a home of its own."""

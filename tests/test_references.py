@@ -20,6 +20,7 @@ FILE = re.compile(r"\.(?:json|jsonl|parquet|csv|yaml|yml|py|html|md)$")
 GROUP = re.compile(r"\"(preceptor\.\w+)\"")
 """The name of a group of entry points, as the code has it."""
 TEST = re.compile(r"\btests/[\w/]+\.py\b")
+TEST_FUNCTION = re.compile(r"(tests/[\w/]+\.py)::(\w+)")
 APART = ("CHANGELOG.md", "cli.md")
 """Pages of the past, and of flags and the keys of run files, which look alike."""
 
@@ -106,6 +107,14 @@ def test_tests_that_are_named_exist() -> None:
     }
     assert len(named) > 20
     assert not [(test, page) for test, page in sorted(named) if not (ROOT / test).is_file()]
+    functions = {
+        (file, function, path.name)
+        for path in (*sources, *pages)
+        for file, function in TEST_FUNCTION.findall(path.read_text(encoding="utf-8"))
+    }
+    assert len(functions) > 40
+    texts = {file: (ROOT / file).read_text(encoding="utf-8") for file, _, _ in functions}
+    assert not [one for one in sorted(functions) if f"def {one[1]}(" not in texts[one[0]]]
 
 
 def test_a_name_that_is_not_there_is_missed() -> None:

@@ -37,7 +37,11 @@ def wanted() -> set[str]:
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        shutil.rmtree(ROOT / "build", ignore_errors=True)  # of an earlier build, which would be packed again
+        for earlier in (
+            "lib",
+            f"bdist.{sysconfig.get_platform()}",
+        ):  # what is left there would be packed again
+            shutil.rmtree(ROOT / "build" / earlier, ignore_errors=True)
         run(sys.executable, "-m", "build", "--wheel", "--outdir", str(folder / "dist"), str(ROOT), cwd=ROOT)
         wheel = next((folder / "dist").glob("*.whl"))
         held = set(zipfile.ZipFile(wheel).namelist())
@@ -52,9 +56,9 @@ def main() -> None:
             )
         venv.create(folder / "venv", with_pip=True)
         tools = folder / "venv" / "bin"
-        pip = (str(tools / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-        pinned = (*pip, "--constraint", str(ROOT / "constraints.txt"))
-        run(*pinned, str(wheel), cwd=folder)
+        pip = (str(tools / "python"), "-m", "pip", "install", "--quiet", "--no-compile")
+        pinned = ("--disable-pip-version-check", "--constraint", str(ROOT / "constraints.txt"))
+        run(*pip, *pinned, str(wheel), cwd=folder)
         preceptor = str(tools / "preceptor")
         run(preceptor, "--version", cwd=folder)
         run(preceptor, "constitution", "list", cwd=folder)

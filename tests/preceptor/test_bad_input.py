@@ -11,7 +11,7 @@ import pytest
 from preceptor.cli import console
 from preceptor.run.config import load
 from preceptor.train.embedded import WEIGHTS
-from tests.preceptor.conftest import Preceptor
+from tests.command_line import Preceptor
 
 PAIR = '{"prompt": "hi", "response_a": "yes", "response_b": "no"}\n'
 FIVE_FAULTS = """\

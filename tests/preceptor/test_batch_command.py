@@ -20,7 +20,7 @@ from preceptor.judge.asking import batch_submit
 from preceptor.judge.ledger.location import reading
 from preceptor.judge.ledger.queries import bill
 from preceptor.prompts.rows import read_rows
-from tests.preceptor.conftest import Preceptor
+from tests.command_line import Preceptor
 from tests.preceptor.test_kill import ROOT, end, whole_bill, write_pairs
 from tests.servers.batches import BatchServer, Plan
 from tests.servers.llm import serve

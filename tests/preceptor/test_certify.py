@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.preceptor.conftest import Preceptor
+from tests.command_line import Preceptor
 from tests.preceptor.resealed import reseal
 from tests.servers.llm import LLMServer
 

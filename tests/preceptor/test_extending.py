@@ -20,7 +20,7 @@ from preceptor.constitution.checks import catalogue as listed
 from preceptor.constitution.checks.catalogue import checks
 from preceptor.train.pair_losses import loss_names, pair_loss
 from preceptor.train.rollout.rewards import function_of
-from tests.preceptor.conftest import Preceptor
+from tests.command_line import Preceptor
 
 EXTENDING = Path(__file__).parents[2] / "examples" / "extending"
 PAIR = {"prompt": "Hi", "response_a": "Good day.", "response_b": "Hi!!! Welcome!!!"}

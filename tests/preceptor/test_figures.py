@@ -11,8 +11,8 @@ import pytest
 
 from preceptor.judge.dataset.manifest import LabelManifest
 from preceptor.judge.figures import AuditFigures
+from tests.command_line import Preceptor
 from tests.declared import faults
-from tests.preceptor.conftest import Preceptor
 from tests.servers.llm import LLMServer
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from preceptor.judge.models import registry
-from tests.preceptor.conftest import Ended, Preceptor
+from tests.command_line import Ended, Preceptor
 
 ROOT = Path(__file__).parent.parent.parent
 PACKAGE = ROOT / "examples" / "extending" / "provider"

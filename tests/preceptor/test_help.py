@@ -12,7 +12,7 @@ from preceptor.cli.app import app
 from preceptor.constitution.files import load as load_constitution
 from preceptor.constitution.lint import lint
 from preceptor.run.config import load
-from tests.preceptor.conftest import Preceptor
+from tests.command_line import Preceptor
 
 
 def test_help_lists_every_command(preceptor: Preceptor) -> None:

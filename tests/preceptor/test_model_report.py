@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from preceptor.judge.asking import prices
-from tests.preceptor.conftest import AtHome, Preceptor
+from tests.command_line import Preceptor
+from tests.preceptor.conftest import AtHome
 from tests.servers.llm import LLMServer
 
 Start = Callable[..., LLMServer]

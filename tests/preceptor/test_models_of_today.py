@@ -21,7 +21,8 @@ from preceptor.judge.models.openai import codec as openai
 from preceptor.judge.models.protocol import Request
 from preceptor.judge.models.reply_limits import billed_tokens
 from preceptor.prompts.records import Message
-from tests.preceptor.conftest import AtHome, Preceptor
+from tests.command_line import Preceptor
+from tests.preceptor.conftest import AtHome
 from tests.servers.llm import serve
 from tests.servers.today import MODELS, NO_CHAT, THOUGHT, TodayServer, effort_of_body
 

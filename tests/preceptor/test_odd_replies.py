@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.preceptor.conftest import Preceptor
+from tests.command_line import Preceptor
 from tests.servers import odd
 from tests.servers.llm import serve
 from tests.servers.odd import Kind, OddServer

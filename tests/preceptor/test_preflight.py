@@ -15,8 +15,8 @@ from preceptor.judge.label import label
 from preceptor.judge.settings import LabelSettings
 from preceptor.judge.voting.panel import require_dawid_skene
 from preceptor.prompts.rows import read_rows
+from tests.command_line import Preceptor
 from tests.judge.canned import Absent, drive, pair, says
-from tests.preceptor.conftest import Preceptor
 from tests.servers.llm import LLMServer
 
 Start = Callable[..., LLMServer]

@@ -11,7 +11,7 @@ import pytest
 
 from preceptor.prompts.secrets import HIDDEN, is_secret, keep, redacted, shown_address
 from preceptor.settings import Asking
-from tests.preceptor.conftest import Preceptor
+from tests.command_line import Preceptor
 from tests.servers.llm import Answer, LLMServer, serve
 
 KEY = "sk-marker-4e1f0c9ab7d24d55"

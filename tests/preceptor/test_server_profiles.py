@@ -14,7 +14,7 @@ from preceptor.judge.models.openai import codec
 from preceptor.judge.models.openai.model import open_model
 from preceptor.judge.models.protocol import Request
 from preceptor.prompts.records import Message
-from tests.preceptor.conftest import Preceptor
+from tests.command_line import Preceptor
 from tests.servers.llm import serve
 from tests.servers.odd import completion
 from tests.servers.profiles import PROFILES, Meaning, Profile, ProfileServer

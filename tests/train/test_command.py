@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from preceptor.cli.train.app import app
 from preceptor.constitution.errors import UserError
 from preceptor.prompts.rows import write_rows
+from tests.command_line import Preceptor
 from tests.train.tiny import preference
 
 pytestmark = pytest.mark.slow
@@ -24,17 +24,11 @@ def rows(tmp_path: Path) -> Path:
     return tmp_path / "rows.jsonl"
 
 
-def preceptor(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own, in `folder`."""
-    call = [sys.executable, "-c", "from preceptor.cli.app import main; main()", "train", *map(str, words)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    return subprocess.run(
-        call, capture_output=True, text=True, check=False, cwd=folder, env=environment, timeout=900
-    )
-
-
-def test_dpo_trains_once_and_says_so_the_second_time(tiny: Path, rows: Path, tmp_path: Path) -> None:
+def test_dpo_trains_once_and_says_so_the_second_time(
+    preceptor: Preceptor, tiny: Path, rows: Path, tmp_path: Path
+) -> None:
     words = (
+        "train",
         "dpo",
         rows,
         "--model",
@@ -47,25 +41,25 @@ def test_dpo_trains_once_and_says_so_the_second_time(tiny: Path, rows: Path, tmp
         4,
         "--json",
     )
-    first = preceptor(tmp_path, *words)
-    assert first.returncode == 0, first.stderr
-    result = json.loads(first.stdout)
+    first = preceptor(*words)
+    assert first.code == 0, first.err
+    result = json.loads(first.out)
     assert result["rows"]["in"] == result["rows"]["used"] == 12
     assert result["steps"] == 3
-    assert "12 rows in, 12 trained on" in first.stderr
-    assert (tmp_path / ".preceptor/reference.db").is_file()
-    again = preceptor(tmp_path, *words)
-    assert again.returncode == 0
-    assert json.loads(again.stdout)["finished_before"]
-    assert "had been finished by the same command before" in again.stderr
+    assert "12 rows in, 12 trained on" in first.err
+    assert (Path(".preceptor/reference.db")).is_file()
+    again = preceptor(*words)
+    assert again.code == 0
+    assert json.loads(again.out)["finished_before"]
+    assert "had been finished by the same command before" in again.err
 
 
-def test_bad_input_is_one_message_and_exit_code_2(tmp_path: Path) -> None:
+def test_bad_input_is_one_message_and_exit_code_2(preceptor: Preceptor, tmp_path: Path) -> None:
     """Never a traceback, and nothing on stdout; the other faults go the same way."""
-    ended = preceptor(tmp_path, "dpo", tmp_path / "none.jsonl", "--out", tmp_path / "out")
-    assert (ended.returncode, ended.stdout) == (2, ""), ended
-    assert "there is no such file" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    ended = preceptor("train", "dpo", tmp_path / "none.jsonl", "--out", tmp_path / "out")
+    assert (ended.code, ended.out) == (2, ""), ended
+    assert "there is no such file" in ended.err
+    assert "Traceback" not in ended.err
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from preceptor.cli.train.app import app
 from preceptor.constitution.errors import UserError
 from preceptor.judge.errors import BudgetReached
 from preceptor.run.config import RunConfig
+from tests.command_line import Preceptor
 from tests.servers.vllm import serving
 from tests.train.test_ppo_command import PROMPTS, REWARD
 
@@ -36,26 +35,21 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def preceptor(folder: Path, words: str) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own, in `folder`."""
-    call = [sys.executable, "-c", "from preceptor.cli.app import main; main()", "train", *words.split()]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    return subprocess.run(
-        call, capture_output=True, text=True, check=False, cwd=folder, env=environment, timeout=900
-    )
-
-
-def test_grpo_trains_once_and_says_so_the_second_time(tiny: Path, place: Path) -> None:
-    words = f"grpo prompts.jsonl --reward rewarding:short --model {tiny} --out out {SMALL} --json"
-    runs = [preceptor(place, words) for _ in range(2)]
-    assert runs[0].returncode == 0, runs[0].stderr
-    result = json.loads(runs[0].stdout)
+def test_grpo_trains_once_and_says_so_the_second_time(
+    preceptor: Preceptor, tiny: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    monkeypatch.delitem(sys.modules, "rewarding", raising=False)
+    words = f"train grpo prompts.jsonl --reward rewarding:short --model {tiny} --out out {SMALL} --json"
+    runs = [preceptor(*words.split()) for _ in range(2)]
+    assert runs[0].code == 0, runs[0].err
+    result = json.loads(runs[0].out)
     assert result["steps"] == 2
     assert result["metrics"]["reward"] <= 0
-    assert "4 prompts in, 4 trained on" in runs[0].stderr
-    assert "KL" in runs[0].stderr
+    assert "4 prompts in, 4 trained on" in runs[0].err
+    assert "KL" in runs[0].err
     assert (place / "out/adapter_model.safetensors").is_file()
-    assert json.loads(runs[1].stdout)["finished_before"]
+    assert json.loads(runs[1].out)["finished_before"]
 
 
 @pytest.mark.parametrize("kind", ["rloo", "ppo"])

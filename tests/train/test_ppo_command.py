@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +13,7 @@ from preceptor.cli.train.app import app
 from preceptor.constitution.errors import UserError
 from preceptor.train.reward import train_reward
 from preceptor.train.settings import RewardModelSettings
+from tests.command_line import Preceptor
 from tests.servers.llm import LLMServer
 from tests.train.tiny import preference
 
@@ -34,25 +33,22 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_ppo_trains_once_and_says_so_the_second_time(tiny: Path, place: Path) -> None:
-    words = f"ppo prompts.jsonl --reward rewarding:short --model {tiny} --out out --batch-size 4 --samples 2"
+def test_ppo_trains_once_and_says_so_the_second_time(
+    preceptor: Preceptor, tiny: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    monkeypatch.delitem(sys.modules, "rewarding", raising=False)
+    words = f"train ppo prompts.jsonl --reward rewarding:short --model {tiny} --out out --batch-size 4 --samples 2"
     words += " --minibatches 2 --max-new-tokens 6 --max-length 64 --rank 4 --kl-target 5 --json"
-    call = [sys.executable, "-c", "from preceptor.cli.app import main; main()", "train", *words.split()]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    runs = [
-        subprocess.run(
-            call, capture_output=True, text=True, check=False, cwd=place, env=environment, timeout=900
-        )
-        for _ in range(2)
-    ]
-    assert runs[0].returncode == 0, runs[0].stderr
-    result = json.loads(runs[0].stdout)
+    runs = [preceptor(*words.split()) for _ in range(2)]
+    assert runs[0].code == 0, runs[0].err
+    result = json.loads(runs[0].out)
     assert result["steps"] == 2
     assert result["metrics"]["final"]["reward"] <= 0
-    assert "4 prompts in, 4 trained on" in runs[0].stderr
-    assert "handed back: the policy of step 2" in runs[0].stderr
+    assert "4 prompts in, 4 trained on" in runs[0].err
+    assert "handed back: the policy of step 2" in runs[0].err
     assert (place / "out/adapter_model.safetensors").is_file()
-    assert json.loads(runs[1].stdout)["finished_before"]
+    assert json.loads(runs[1].out)["finished_before"]
 
 
 @pytest.mark.parametrize(

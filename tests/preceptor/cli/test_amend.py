@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.preceptor.conftest import Preceptor
+from tests.command_line import Preceptor
 from tests.servers.llm import LLMServer
 from tests.servers.terminal import at_a_terminal
 

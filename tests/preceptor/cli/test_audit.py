@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.preceptor.conftest import Preceptor
+from tests.command_line import Preceptor
 from tests.preceptor.test_certify import pair, write
 from tests.servers.llm import LLMServer
 

@@ -10,7 +10,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from tests.preceptor.conftest import Preceptor
+from tests.command_line import Preceptor
 
 PKU = {"prompt": "2 + 2?", "response_0": "5", "response_1": "4", "better_response_id": 1}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.preceptor.conftest import Preceptor
+from tests.command_line import Preceptor
 from tests.servers.llm import LLMServer
 
 Start = Callable[..., LLMServer]

@@ -16,8 +16,8 @@ from preceptor.train.dpo import train_dpo
 from preceptor.train.export.manifest import ExportManifest
 from preceptor.train.reward import train_reward
 from preceptor.train.settings import DpoSettings, RewardModelSettings
+from tests.command_line import Preceptor
 from tests.declared import faults
-from tests.preceptor.conftest import Preceptor
 from tests.preceptor.resealed import reseal
 from tests.servers.hub import HubServer, serve_hub
 from tests.train.tiny import preference, save_tiny

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.preceptor.conftest import Preceptor
+from tests.command_line import Preceptor
 from tests.servers.llm import LLMServer
 from tests.servers.recordings import pairs, recordings
 

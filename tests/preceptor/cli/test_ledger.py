@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from preceptor.judge.models.protocol import Request
-from tests.preceptor.conftest import Preceptor
+from tests.command_line import Preceptor
 from tests.servers.llm import LLMServer
 
 Start = Callable[..., LLMServer]

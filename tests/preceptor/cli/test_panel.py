@@ -8,9 +8,9 @@ from pathlib import Path
 from preceptor.judge.records import Label, Letter
 from preceptor.judge.voting.choice import recordings_of
 from preceptor.prompts.rows import write_rows
+from tests.command_line import Preceptor
 from tests.judge.canned import pair
 from tests.judge.voting.test_panel import vote
-from tests.preceptor.conftest import Preceptor
 
 
 def label(number: int, gold: Letter, shares: dict[str, float | None]) -> Label:

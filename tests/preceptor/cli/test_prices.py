@@ -10,7 +10,7 @@ import pytest
 
 from preceptor import doctor
 from preceptor.judge.asking import prices as table
-from tests.preceptor.conftest import Preceptor
+from tests.command_line import Preceptor
 
 TODAY = date(2026, 11, 30)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from preceptor.prompts.pool import read_prompts
-from tests.preceptor.conftest import Preceptor
+from tests.command_line import Preceptor
 
 POOL = "Where is the swimming pool of the hotel?"
 NEAR = "Where is the swimming pool of this hotel?"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from preceptor.prompts.rows import read_rows, write_rows
-from tests.preceptor.conftest import Preceptor
+from tests.command_line import Preceptor
 from tests.servers.llm import LLMServer
 from tests.train.conftest import tiny  # noqa: F401 a fixture
 from tests.train.tiny import preference

@@ -14,7 +14,7 @@ from preceptor.evaluation.probes import chosen_set, general
 from preceptor.report.probe_table import LABELS, in_one_line, lines
 from preceptor.settings import ProbeSettings
 from preceptor.train.evaluation.probes import ProbeFigure, ProbeReplies, measure
-from tests.preceptor.conftest import Preceptor
+from tests.command_line import Preceptor
 
 WHOLE = general()
 

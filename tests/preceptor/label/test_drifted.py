@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from preceptor.judge.asking import prices
-from tests.preceptor.conftest import Preceptor
+from tests.command_line import Preceptor
 from tests.preceptor.resealed import reseal
 from tests.preceptor.test_certify import WORDS, pair, write
 from tests.servers.llm import LLMServer, Said, serve

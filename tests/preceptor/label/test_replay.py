@@ -23,8 +23,8 @@ from preceptor.judge.voting.cascade import Judge, Step, label_by_steps
 from preceptor.label.replay import Replayed, altered, figures, replayed
 from preceptor.label.run import Job
 from preceptor.prompts.records import Message, Prompt
+from tests.command_line import Preceptor
 from tests.judge.canned import drive
-from tests.preceptor.conftest import Preceptor
 
 IDS = ("one", "two", "three", "tagged", "short")
 RULES = Constitution(

@@ -12,7 +12,7 @@ from preceptor.prompts.pool import prompts_from
 from preceptor.prompts.rows import write_rows
 from preceptor.run.config import load
 from preceptor.run.guard import GuardSettings, part
-from tests.preceptor.conftest import Preceptor
+from tests.command_line import Preceptor
 
 pytestmark = pytest.mark.slow
 

@@ -29,8 +29,8 @@ from preceptor.train.embedded import WEIGHTS
 from preceptor.train.evaluation.compare import kl_nats, reply_logprobs
 from preceptor.train.evaluation.reward_figures import RewardFigures
 from preceptor.train.loop.manifest import TrainingManifest
+from tests.command_line import Preceptor
 from tests.declared import faults
-from tests.preceptor.conftest import Preceptor
 from tests.preceptor.resealed import reseal
 
 pytestmark = pytest.mark.slow

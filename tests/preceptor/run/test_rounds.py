@@ -20,7 +20,7 @@ from preceptor.run import pipeline, rounds
 from preceptor.run.config import RunConfig, load
 from preceptor.run.stages import stages_of
 from preceptor.train.models.adapters import base_of_adapter
-from tests.preceptor.conftest import Preceptor
+from tests.command_line import Preceptor
 from tests.preceptor.resealed import reseal
 
 pytestmark = pytest.mark.slow

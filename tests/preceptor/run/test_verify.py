@@ -19,7 +19,7 @@ import pytest
 from preceptor.judge.dataset.label_folder import FILES
 from preceptor.prompts.manifest import MANIFEST, SUMS, file_hash
 from preceptor.run.verify import verify
-from tests.preceptor.conftest import Preceptor
+from tests.command_line import Preceptor
 from tests.preceptor.resealed import reseal
 from tests.servers.llm import LLMServer, serve
 

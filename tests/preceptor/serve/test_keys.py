@@ -18,7 +18,7 @@ from preceptor.serve.auth import Doorkeeper
 from preceptor.serve.keys import SCOPES, Keyring
 from preceptor.serve.problems import Problem
 from preceptor.serve.running import is_loopback
-from tests.preceptor.conftest import Preceptor
+from tests.command_line import Preceptor
 from tests.preceptor.serve.running import Running, running, write_script
 from tests.servers.llm import LLMServer, serve
 

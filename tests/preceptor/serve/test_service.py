@@ -17,7 +17,7 @@ import pytest
 
 from preceptor.constitution.errors import UserError
 from preceptor.serve.config import read_config
-from tests.preceptor.conftest import Preceptor
+from tests.command_line import Preceptor
 from tests.preceptor.serve.running import Running, running, write_script
 from tests.servers.llm import LLMServer, serve
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from preceptor.constitution.files import load
-from tests.preceptor.conftest import Preceptor
+from tests.command_line import Preceptor
 
 PROSE = (
     "# Honesty\n\nNobody is told a lie. Reasons are given with every claim.\n\n# Care\n\nPeople come first.\n"

@@ -27,7 +27,7 @@ from preceptor.workbench.induction import (
     worth,
 )
 from preceptor.workbench.settings import InductionSettings
-from tests.preceptor.conftest import Preceptor
+from tests.command_line import Preceptor
 
 
 def pair(number: int, preferred: Letter | None = "a", text: str = "") -> Pair:

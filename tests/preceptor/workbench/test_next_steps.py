@@ -13,7 +13,7 @@ import pytest
 
 from preceptor.constitution.errors import UserError
 from preceptor.workbench.next_steps import NextStep, next_steps
-from tests.preceptor.conftest import Preceptor
+from tests.command_line import Preceptor
 from tests.test_docs import fault_of
 
 RULES = """\

@@ -12,7 +12,7 @@ import pytest
 from preceptor.constitution.errors import UserError
 from preceptor.label.costs import read_labels
 from preceptor.workbench.people import QUESTION, answers_in, tasks_of
-from tests.preceptor.conftest import Preceptor
+from tests.command_line import Preceptor
 
 RULES = "name: mine\nprinciples:\n  - {id: brief, text: Choose the brief one., check: {max_words: 3}}\n"
 SAID = {"p1": ["b", "b", "a"], "p2": ["a", "b"], "p3": []}

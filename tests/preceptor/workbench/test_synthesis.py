@@ -30,7 +30,7 @@ from preceptor.workbench.synthesis import (
     cells_of,
     parts_of_documents,
 )
-from tests.preceptor.conftest import Preceptor
+from tests.command_line import Preceptor
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 

@@ -11,7 +11,7 @@ from preceptor.judge.records import Letter, Pair
 from preceptor.prompts.records import Message, Prompt
 from preceptor.workbench.induction import SplitPairs
 from preceptor.workbench.wordings import Wording, best, compared
-from tests.preceptor.conftest import Preceptor
+from tests.command_line import Preceptor
 
 RULES = """\
 name: mine

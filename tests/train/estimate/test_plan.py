@@ -23,8 +23,8 @@ from preceptor.train.kto import plan_kto
 from preceptor.train.reward import plan_reward
 from preceptor.train.settings import LoopSettings
 from preceptor.train.sft import plan_sft
+from tests.command_line import Preceptor
 from tests.train.architectures import tiny_model
-from tests.train.test_command import preceptor
 from tests.train.test_training import STAGES, StoppedError, run, settings_of, stop_at
 from tests.train.tiny import preference, save_tiny, tiny_tokenizer
 
@@ -194,19 +194,22 @@ def test_time_is_the_sum_of_what_each_kind_of_work_takes() -> None:
     assert speed.seconds(work) == pytest.approx(2.0 + 3.0 + 2.0)
 
 
-def test_the_command_says_it_and_does_nothing(tiny: Path, file: Path) -> None:
-    words = ["reward", file, "--model", tiny, "--out", "out", "--batch-size", 4, "--plan", "--json"]
-    ended = preceptor(file.parent, *words)
-    assert ended.returncode == 0, ended.stderr
-    assert "3 steps; nothing was done" in ended.stderr
-    assert "MiB of tensors" in ended.stderr
-    assert json.loads(ended.stdout)["steps"] == 3
+def test_the_command_says_it_and_does_nothing(
+    preceptor: Preceptor, tiny: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(file.parent)
+    words = ["train", "reward", file, "--model", tiny, "--out", "out", "--batch-size", 4, "--plan", "--json"]
+    ended = preceptor(*words)
+    assert ended.code == 0, ended.err
+    assert "3 steps; nothing was done" in ended.err
+    assert "MiB of tensors" in ended.err
+    assert json.loads(ended.out)["steps"] == 3
     assert [path.name for path in file.parent.iterdir()] == ["rows.jsonl"]
 
 
-def test_the_command_sets_both_side_by_side_at_the_end(tiny: Path, file: Path) -> None:
-    ended = preceptor(file.parent, "dpo", file, "--model", tiny, "--out", "out", "--batch-size", 4)
-    assert ended.returncode == 0, ended.stderr
-    text = " ".join(ended.stderr.split())
+def test_the_command_sets_both_side_by_side_at_the_end(preceptor: Preceptor, tiny: Path, file: Path) -> None:
+    ended = preceptor("train", "dpo", file, "--model", tiny, "--out", "out", "--batch-size", 4)
+    assert ended.code == 0, ended.err
+    text = " ".join(ended.err.split())
     for figure in (r"memory [\d.]+ MiB", r"disk [\d.]+ MiB", r"time [\d.]+ s"):
         assert re.search(f"{figure} planned, [\\d.]+ (MiB|s) measured", text), text

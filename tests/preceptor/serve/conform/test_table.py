@@ -11,7 +11,7 @@ from preceptor.constitution.errors import UserError
 from preceptor.serve.conform.clients import CONTROL, OWN
 from preceptor.serve.conform.failing import FAILURES
 from preceptor.serve.conform.table import Table, invented, looked_at, markdown_of
-from tests.preceptor.conftest import Preceptor
+from tests.command_line import Preceptor
 
 PAGE = Path(__file__).parents[4] / "docs" / "service.md"
 
