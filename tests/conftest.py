@@ -26,7 +26,8 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # started in the background of a script: the processes that tests start and interrupt would ignore it too
     signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported; as `preceptor.cli.app` does
-os.environ["PRECEPTOR_CPU_BF16"] = "off"  # what is compared to the last digit is computed alike on every machine
+# what is compared to the last digit is computed alike on every machine
+os.environ["PRECEPTOR_CPU_BF16"] = "off"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # each of the processes that share the machine's cores
 # the same examples in every run, so that a commit is green or is not; `make fuzz` draws others
 settings.register_profile("fixed", derandomize=os.environ.get("EXAMPLES") != "fresh", deadline=None)
