@@ -13,7 +13,7 @@ PEERS  := build/peers
 CMAKE  ?= cmake
 LLAMA  := build/llama.cpp
 
-.PHONY: quickstart quickstart-real test coverage test-wheel check attack fuzz simulate golden pictures docs bench-train bench-judge bench-recorded bench-certificates bench-second-orders bench-label bench-ppo bench-servers clean
+.PHONY: quickstart quickstart-real test coverage test-wheel check attack fuzz simulate golden pictures docs bench-train bench-judge bench-recorded bench-certificates bench-second-orders bench-label bench-ppo bench-servers bench-servers-wheel clean
 
 quickstart: $(VENV)/.train  ## the main job on the embedded default: no key, no network, no GPU
 	$(BIN)/preceptor quickstart
@@ -92,6 +92,9 @@ bench-second-orders: $(VENV)/.dev  ## calls and certificates with and without a 
 bench-servers: $(VENV)/.dev $(LLAMA)/made/bin/llama-server  ## llama.cpp's server, built from source, asked by the commands
 	$(BIN)/python benchmarks/servers.py $(LLAMA)/made/bin/llama-server
 
+bench-servers-wheel: $(VENV)/.dev $(PEERS)/xllamacpp  ## the same server from a wheel, so that nothing is compiled
+	$(BIN)/python benchmarks/servers.py $(PEERS)/xllamacpp/bin/python
+
 # its source lies in the source package of its Python binding; a C++ compiler and cmake are needed
 $(LLAMA)/source: $(BIN)/python
 	mkdir -p $(LLAMA)
@@ -116,6 +119,10 @@ $(PEERS)/distilabel-openai:  # its own client's, beside which it needs requests
 $(PEERS)/curator:
 	$(PYTHON) -m venv $@
 	$@/bin/python -m pip install --quiet 'bespokelabs-curator==0.1.31'
+
+$(PEERS)/xllamacpp:  # llama.cpp's server, compiled
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet 'xllamacpp==2026.10.11549'
 
 $(PEERS)/trl:  # the last release with PPO, in an environment of its own
 	$(PYTHON) -m venv $@

@@ -4,11 +4,13 @@
 
 The reward model is that of benchmarks/real_labels.py, trained on DATA's recorded preferences. Such a judge likes length
 for its own sake, and a run that teaches brevity would lose by that alone; so wins are also told at equal length: by a
-logistic regression on the logarithm of the two replies' ratio in words, its prediction where the ratio is 1.
+logistic regression on the logarithm of the two replies' ratio in words, its prediction where the ratio is 1. Beside it
+stands the perplexity of plain text that no tuning was about, before and after.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import statistics
@@ -20,14 +22,19 @@ from typing import Annotated
 
 import typer
 
+from preceptor.evaluation.probes import general
+from preceptor.judge.models.registry import weights_of
 from preceptor.judge.statistics import Z95, logistic, wilson
 from preceptor.prompts.rows import read_records
 from preceptor.records import HeldOut
+from preceptor.run.files import HELD_OUT, POLICY, PPO_HELD_OUT, PPO_POLICY
+from preceptor.train.evaluation.perplexity import passage_nats
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.real_labels import SETS, Compared, accuracy, test_sets, trained, training_pool
 
-POLICIES = {"DPO": "8-heldout.jsonl", "PPO": "8-heldout-ppo.jsonl"}
+POLICIES = {"DPO": (POLICY, HELD_OUT), "PPO": (PPO_POLICY, PPO_HELD_OUT)}
+"""Each with its folder and its comparisons with the model as it came."""
 
 
 def main(
@@ -41,6 +48,8 @@ def main(
 ) -> None:
     """Train the judge, say how good it is, and print how each policy fares."""
     warnings.simplefilter("ignore")
+    base = perplexity(json.loads((run / "manifest.json").read_text(encoding="utf-8"))["settings"]["model"])
+    typer.echo(f"perplexity of plain text: {base:.2f}")
     pool = training_pool(data)
     rows = random.Random(0).sample(pool, min(labels, len(pool)))
     rewards = trained(rows, "soft", 0, model, epochs, max_length)
@@ -48,10 +57,20 @@ def main(
         typer.echo(
             f"the judge is right on {SETS[name]}: {accuracy(rewards(test_sets(data)[name][:most])):.1%}"
         )
-    for policy, file in POLICIES.items():
+    for policy, (folder, file) in POLICIES.items():
         if (run / file).is_file():
             pairs = [compared(row) for row in read_records(run / file, HeldOut)]
-            typer.echo(f"{policy}: {told(pairs, rewards(pairs))}")
+            after = perplexity(f"hf/{run.absolute() / folder}")
+            typer.echo(
+                f"{policy}: {told(pairs, rewards(pairs))}; perplexity {after:.2f} ({after / base - 1:+.1%})"
+            )
+
+
+def perplexity(name: str) -> float:
+    """Of a model on the plain passages that runs are probed with."""
+    source = weights_of(name)
+    parts = passage_nats(name, source, general().passages)
+    return math.exp(sum(part.over for part in parts) / sum(part.under for part in parts))
 
 
 def compared(row: HeldOut) -> Compared:

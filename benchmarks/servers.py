@@ -1,7 +1,8 @@
 """A real server: llama.cpp's `llama-server` with SmolLM2 in it, asked by the commands and compared with the model here.
 
     make bench-servers                                        # builds the server first
-    python benchmarks/servers.py PATH/llama-server [--pairs 100]
+    make bench-servers-wheel                                  # takes it from the wheel `xllamacpp`, compiles nothing
+    python benchmarks/servers.py SERVER [--pairs 100]         # SERVER: llama-server, or a Python that has the wheel
 
 `respond`, `label` (with token probabilities), `label --structured`, `score` and `audit` run against the server as a
 user runs them, each with a ledger of its own. Then the same requests go to the server and to `smollm2` in this process,
@@ -39,6 +40,8 @@ from preceptor.judge.settings import LabelSettings
 
 ROOT = Path(__file__).parent.parent
 PAIRS = ROOT / "tests" / "data" / "llmbar" / "dataset_Natural.jsonl.gz"
+WHEEL = Path(__file__).with_name("llama_server.py")
+"""The server of the wheel, run by the Python that has it."""
 LOCAL_WORDS = ROOT / "prompts" / "templates" / "local" / "compare.jinja"
 """Both are asked in the words that the model in this process is asked in."""
 PARALLEL = 2
@@ -49,7 +52,9 @@ GOAL = 0.02
 
 
 def main(
-    server: Annotated[Path, typer.Argument(help="llama.cpp's llama-server.")],
+    server: Annotated[
+        Path, typer.Argument(help="llama.cpp's llama-server, or the Python of an environment with xllamacpp.")
+    ],
     pairs: Annotated[int, typer.Option(help="Pairs of LLMBar's.")] = 100,
     threads: Annotated[int, typer.Option(help="Of the server.")] = 2,
 ) -> None:
@@ -70,8 +75,8 @@ def serving(server: Path, threads: int, place: Path) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     words = [
+        *command(server),
         *(
-            str(server),
             "--model",
             str(weights()),
             "--alias",
@@ -114,9 +119,14 @@ def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     raise SystemExit(f"the server does not answer:\n{log.read_text()[-2000:]}")
 
 
+def command(server: Path) -> list[str]:
+    """The words that start it, before its flags."""
+    return [str(server), str(WHEEL)] if server.name.startswith("python") else [str(server)]
+
+
 def version(server: Path) -> str:
     """llama.cpp's own word for its version."""
-    said = subprocess.run([str(server), "--version"], capture_output=True, text=True, check=False)
+    said = subprocess.run([*command(server), "--version"], capture_output=True, text=True, check=False)
     return next((line for line in (said.stderr + said.stdout).splitlines() if "version" in line), "unknown")
 
 

@@ -120,12 +120,14 @@ def _library(name: str, how: str, *, needed: bool) -> Diagnosis:
 
 def _hardware() -> list[Diagnosis]:
     from preceptor.judge.models import registry
+    from preceptor.judge.models.local.cpu_bf16 import cpu_bf16
     from preceptor.train.models.devices import accelerator
 
-    found = accelerator()
+    found, half = accelerator(), cpu_bf16()
     embedded = registry.open_model("embedded")
     return [
         Diagnosis("accelerator", found or "none: training runs on the CPU", bool(found), needed=False),
+        Diagnosis("bf16 on the CPU", half.why, half.used, needed=False),
         Diagnosis("embedded model", embedded.endpoint or embedded.name, ok=True, needed=True),
         _smollm2(),
     ]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, get_args
 from preceptor.prompts.columns import renamed
 from preceptor.prompts.errors import RowsError
 from preceptor.prompts.records import Message, Prompt, Role, content_id
-from preceptor.prompts.rows import BadRowError, RawRow, kind_of, parsed_rows
+from preceptor.prompts.rows import BadRowError, RawRow, kind_of, parsed_rows, text_of
 from preceptor.prompts.seen import SeenIds
 
 PROMPT_COLUMNS = frozenset({"id", "prompt", "messages", "tags", "meta"})
@@ -115,13 +115,11 @@ def _message(name: str, item: Any) -> Message:
     role, content = item.get("role"), item.get("content")
     if role not in get_args(Role):
         raise BadRowError(f"{name}.role is {role!r}", "system, user or assistant")
-    if not isinstance(content, str):
-        raise BadRowError(f"{name}.content is {kind_of(content)}", "a text")
     if extra := sorted(
         key for key, value in item.items() if key not in ("role", "content") and value is not None
     ):
         raise BadRowError(f"{name} has {', '.join(extra)} beside role and content", "messages of plain text")
-    return Message(role=role, content=content)
+    return Message(role=role, content=text_of(f"{name}.content", content))
 
 
 def tags_of(fields: Mapping[str, Any]) -> tuple[str, ...]:

@@ -42,6 +42,8 @@ LIST_CELLS = frozenset({"messages", "responses", "tags"})
 """Columns of a CSV file that hold lists, spelt as JSON."""
 CONVERSATION_CELLS = frozenset({"prompt", "chosen", "rejected"})
 """Columns of a CSV file that hold a text, or a list of messages spelt as JSON."""
+TEXT_PARTS = ("text", "input_text", "output_text")
+"""Types of the parts of a message that are texts, as OpenAI's two APIs call them."""
 LONGEST_LINE = 2**28
 """Bytes of a line; a longer one is no row but a file without line ends, or a gzip file made to fill the memory."""
 DEEPEST = 100
@@ -424,9 +426,14 @@ def _holdable(name: str, schema: Any) -> list[str]:
 
 def _is_binary(kind: Any) -> bool:
     """Whether an Arrow type holds bytes, at whatever depth."""
-    from pyarrow import types
+    from pyarrow import BaseExtensionType, types
 
-    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
+    if isinstance(kind, BaseExtensionType):
+        return _is_binary(kind.storage_type)
+    if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
+        return _is_binary(kind.value_type)
+    of_bytes = (types.is_binary, types.is_large_binary, types.is_binary_view, types.is_fixed_size_binary)
+    if any(is_one(kind) for is_one in of_bytes):
         return True
     inner = [kind.field(index).type for index in range(kind.num_fields)]
     return any(_is_binary(one) for one in inner)
@@ -487,6 +494,25 @@ def _dataset_rows(name: str, loaded: Any, split: str) -> Iterator[RawRow | FileF
 def _without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Columnar formats write None for what a row has not."""
     return {key: value for key, value in fields.items() if value is not None}
+
+
+def text_of(name: str, value: Any) -> str:
+    """A text, which may be spelt as parts that are texts ({"type": "text", "text": ...}). Raises BadRowError."""
+    if isinstance(value, str):
+        return value
+    if (
+        not isinstance(value, (list, tuple))
+        or not value
+        or not all(isinstance(one, Mapping) for one in value)
+    ):
+        raise BadRowError(f"{name} is {kind_of(value)}", "a text")
+    for index, part in enumerate(value):
+        if part.get("type") not in TEXT_PARTS or not isinstance(part.get("text"), str):
+            raise BadRowError(
+                f"{name}[{index}] is a part of type {part.get('type')!r:.40}",
+                "a text, or parts of type text alone",
+            )
+    return "".join(part["text"] for part in value)
 
 
 def kind_of(value: Any) -> str:

@@ -26,6 +26,8 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # started in the background of a script: the processes that tests start and interrupt would ignore it too
     signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported; as `preceptor.cli.app` does
+# what is compared to the last digit is computed alike on every machine
+os.environ["PRECEPTOR_CPU_BF16"] = "off"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # each of the processes that share the machine's cores
 # the same examples in every run, so that a commit is green or is not; `make fuzz` draws others
 settings.register_profile("fixed", derandomize=os.environ.get("EXAMPLES") != "fresh", deadline=None)
@@ -58,7 +60,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees a key, a ledger or a settings file of whoever runs it, and none leaves one behind."""
     for name in os.environ:
-        if name.startswith(PROVIDER_VARIABLES):
+        if name.startswith(PROVIDER_VARIABLES) and name != "PRECEPTOR_CPU_BF16":
             monkeypatch.delenv(name)
     home = tmp_path / "home"
     work = tmp_path / "work"

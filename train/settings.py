@@ -47,9 +47,9 @@ class LoopSettings(Settings):
     seed: int = 0
     """Equal seeds give equal results."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 where a GPU has it, else fp32.
+    """auto: bf16 where a GPU has it, or a CPU whose units pass a self-test; else fp32.
 
-    Adapters and heads are fp32 always.
+    What was decided of the CPU is told by `preceptor doctor`. Adapters and heads are fp32 always.
     """
     gradient_checkpointing: bool | None = None
     """Less memory, about a third more time; where nothing is said, only if memory would not do without.

@@ -23,7 +23,7 @@ READABLE = ("ok", "truncated")
 
 ADVICE = {
     "empty": "raise --max-tokens, or ask another model",
-    "truncated": "raise --max-tokens",
+    "truncated": "raise --max-tokens, or look at the server where it broke them off",
     "off-topic": "look at a reply with `preceptor ledger show`; try --reasoning, --structured or another model",
     "refused": "ask another model, or leave these rows out",
     "failed": "check the model's name, its server and what it takes",

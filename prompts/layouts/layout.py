@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from preceptor.prompts.records import content_id
-from preceptor.prompts.rows import BadRowError, kind_of
+from preceptor.prompts.rows import BadRowError, kind_of, text_of
 
 Fields = dict[str, Any]
 ROLES = {
@@ -96,24 +96,8 @@ def messages_of(name: str, value: Any) -> list[Fields]:
             raise BadRowError(
                 f"{name}[{index}] is of the role {role!r}", "system, user or assistant, or a name for them"
             )
-        messages.append({"role": ROLES[role], "content": text(f"{name}[{index}]", content)})
+        messages.append({"role": ROLES[role], "content": text_of(f"{name}[{index}]", content)})
     return messages
-
-
-def text(name: str, value: Any) -> str:
-    """A text, or the parts of one ({"type": "text", "text": ...}). Raises BadRowError."""
-    if (
-        isinstance(value, (list, tuple))
-        and value
-        and all(
-            isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str)
-            for part in value
-        )
-    ):
-        return "".join(part["text"] for part in value)
-    if not isinstance(value, str):
-        raise BadRowError(f"{name} is {kind_of(value)}", "a text")
-    return value
 
 
 def reply(name: str, value: Any) -> str:
@@ -127,7 +111,7 @@ def reply(name: str, value: Any) -> str:
         if len(messages) != 1 or messages[0]["role"] != "assistant":
             raise BadRowError(f"{name} holds more than one message of the assistant", "the reply alone")
         return str(messages[0]["content"])
-    return str(value) if isinstance(value, (bool, int, float)) else text(name, value)
+    return str(value) if isinstance(value, (bool, int, float)) else text_of(name, value)
 
 
 def parted(chosen: Any, rejected: Any) -> tuple[list[Fields], str, str]:
@@ -155,7 +139,7 @@ def asked(fields: Mapping[str, Any], question: str, more: str = "", system: str 
     if is_conversation(value):
         messages = messages_of(question, value)
         return {"messages": messages}
-    words = text(question, value)
+    words = text_of(question, value)
     if more and isinstance(fields.get(more), str) and fields[more].strip():
         words = f"{words}\n\n{fields[more]}"
     if system and isinstance(fields.get(system), str) and fields[system].strip():

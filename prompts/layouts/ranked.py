@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
-from preceptor.prompts.layouts.layout import Fields, Layout, asked, has, text, without
+from preceptor.prompts.layouts.layout import Fields, Layout, asked, has, without
 from preceptor.prompts.layouts.two_conversations import TURN
 from preceptor.prompts.layouts.two_replies import _number, decided
-from preceptor.prompts.rows import BadRowError
+from preceptor.prompts.rows import BadRowError, text_of
 
 LISTS = ("answers", "completions", "responses", "generations")
 WORDS = ("answer", "response", "text", "content", "output", "completion")
@@ -43,7 +43,9 @@ def _read_list(fields: Fields) -> Iterable[Fields]:
         raise BadRowError("no list of replies that all have a rank or a score", f"one of {', '.join(LISTS)}")
     name, words, score = found
     sign = 1 if score == "rank" else -1
-    ranked = sorted((sign * _number(score, item[score]), text(words, item[words])) for item in fields[name])
+    ranked = sorted(
+        (sign * _number(score, item[score]), text_of(words, item[words])) for item in fields[name]
+    )
     rest = without(fields, name, "prompt", "instruction", "id")
     yield from _neighbours(fields, {**rest, **_prompt(fields)}, ranked)
 
@@ -110,7 +112,7 @@ def _read_helpsteer(fields: Fields) -> Iterable[Fields]:
         raise BadRowError(
             "one reply alone to its prompt", "two or more neighbouring rows with the same prompt"
         )
-    ranked = sorted((worth(row), text("response", row["response"])) for row in rows)
+    ranked = sorted((worth(row), text_of("response", row["response"])) for row in rows)
     rest = without(rows[0], "prompt", "response", "id", *HELPSTEER)
     yield from _neighbours(rows[0], {**rest, **asked(rows[0], "prompt")}, ranked)
 

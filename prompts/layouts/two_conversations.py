@@ -18,10 +18,9 @@ from preceptor.prompts.layouts.layout import (
     messages_of,
     parted,
     reply,
-    text,
     without,
 )
-from preceptor.prompts.rows import BadRowError, kind_of
+from preceptor.prompts.rows import BadRowError, kind_of, text_of
 
 TURN = re.compile(r"\n\n(Human|Assistant):")
 NOT_TRL = frozenset({"conversations", "conversation", "instruction", "question", "input", "generations"})
@@ -75,7 +74,7 @@ def _read_implicit(fields: Fields) -> Iterable[Fields]:
 
 
 def _read_implicit_text(fields: Fields) -> Iterable[Fields]:
-    chosen, rejected = text("chosen", fields["chosen"]), text("rejected", fields["rejected"])
+    chosen, rejected = text_of("chosen", fields["chosen"]), text_of("rejected", fields["rejected"])
     same = next(
         (i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b),
         min(len(chosen), len(rejected)),
@@ -189,7 +188,7 @@ def _read_alpaca(fields: Fields) -> Iterable[Fields]:
             if not isinstance(pair, (list, tuple)) or len(pair) != 2:
                 raise BadRowError("history holds what is no pair of texts", "a list of [question, answer]")
             turns += [
-                {"role": role, "content": text("history", said)}
+                {"role": role, "content": text_of("history", said)}
                 for role, said in zip(("user", "assistant"), pair, strict=True)
             ]
         last = now.get("messages") or [{"role": "user", "content": now["prompt"]}]

@@ -17,10 +17,9 @@ from preceptor.prompts.layouts.layout import (
     parted,
     reply,
     slots,
-    text,
     without,
 )
-from preceptor.prompts.rows import BadRowError, kind_of
+from preceptor.prompts.rows import BadRowError, kind_of, text_of
 
 PreferredSide = tuple[str | None, float | None]
 """`a`, `b`, `tie` or None where nobody said, and the probability that a is the better where that is known."""
@@ -148,7 +147,7 @@ def _read_arena(fields: Fields) -> Iterable[Fields]:
 
 def _read_text_ab(fields: Fields) -> Iterable[Fields]:
     """Both texts may begin with the question: "Instruction: …" and then "Output: …" or "Assistant: …"."""
-    a, b = text("text_a", fields["text_a"]), text("text_b", fields["text_b"])
+    a, b = text_of("text_a", fields["text_a"]), text_of("text_b", fields["text_b"])
     rest = without(fields, "text_a", "text_b", "preferred_text", "index", "prompt", "input")
     if "index" in fields and "id" not in fields:
         rest["id"] = str(fields["index"])
@@ -190,7 +189,7 @@ def _read_annotated(fields: Fields) -> Iterable[Fields]:
 
 
 def _side(name: str, value: Any) -> str:
-    return text(f"{name}.text", value.get("text")) if isinstance(value, Mapping) else text(name, value)
+    return text_of(f"{name}.text", value.get("text")) if isinstance(value, Mapping) else text_of(name, value)
 
 
 def _argilla_fits(fields: Fields) -> bool:

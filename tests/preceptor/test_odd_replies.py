@@ -109,6 +109,9 @@ def test_what_was_learned_is_kept_for_the_calls_that_follow(preceptor: Preceptor
     assert roles.requests == 2 * 20 + 1
     few = Labelled(preceptor, at(odd.few_alternatives), "--concurrency", "1", out="few")
     assert [body["top_logprobs"] for body in few.server.bodies] == [20] + [5] * 40
+    schema = Labelled(preceptor, at(odd.no_system_in_its_schema), "--concurrency", "1", out="schema")
+    all_are_right(schema)
+    assert [body["top_logprobs"] for body in schema.server.bodies] == [20, 20] + [5] * 40
 
 
 def test_half_an_emoji_is_replaced_and_the_run_goes_on(preceptor: Preceptor, at: At) -> None:

@@ -101,6 +101,16 @@ FAULTY = [
     ),
     (lines([{"messages": [{"role": "user"}]}]), r"messages\[0\]\.content is nothing; wanted a text"),
     (
+        lines([{"messages": [{"role": "assistant", "content": None, "tool_calls": [{}]}, {"role": "user"}]}]),
+        r"messages\[0\] has tool_calls beside role and content; wanted messages of plain text",
+    ),
+    (
+        lines(
+            [{"prompt": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image"}]}]}]
+        ),
+        r"prompt\[0\]\.content\[1\] is a part of type 'image'; wanted a text, or parts of type text alone",
+    ),
+    (
         lines([{"messages": [{"role": "user", "content": "x", "name": "y"}]}]),
         r"messages\[0\] has name beside role",
     ),
@@ -273,3 +283,33 @@ def test_shipped_pools_can_be_read() -> None:
 def test_a_pool_that_is_not_shipped() -> None:
     with pytest.raises(RowsError, match=r"none: no such pool; wanted one of .*starter"):
         pool_path("none")
+
+
+@pytest.mark.parametrize(
+    ("row", "place"),
+    [
+        ({"question_id": 81, "category": "writing", "turns": ["Say hello.", "Again."]}, "turns.0"),
+        ({"answer_id": "a", "choices": [{"index": 0, "turns": ["Say hello."]}]}, "choices.0.turns.0"),
+        ({"conversation": ["Say hello.", "Hello."], "categories": ["greetings"]}, "conversation.0"),
+        (
+            {"uid": "u", "messages": [{"role": "user", "content": "Say hello."}, {"role": "assistant"}]},
+            "messages.0.content",
+        ),
+        ({"question": "Say hello.", "answer_matching_behavior": " Yes"}, "question"),
+        ({"input": {"task": {"text": "Say hello."}}}, "input.task.text"),
+        ({"a.b": "Say hello."}, "a.b"),
+    ],
+)
+def test_questions_of_public_sets_are_reached_by_one_mapping(
+    tmp_path: Path, row: dict[str, object], place: str
+) -> None:
+    path = tmp_path / "set.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    (prompt,) = read_prompts(path, {"prompt": place})
+    assert [(one.role, one.content) for one in prompt.messages] == [("user", "Say hello.")]
+
+
+def test_a_text_may_be_spelt_as_parts(tmp_path: Path) -> None:
+    parts = [{"type": "text", "text": "Say "}, {"type": "input_text", "text": "hello."}]
+    path = write(tmp_path / "p.jsonl", lines([{"messages": [{"role": "user", "content": parts}]}]))
+    assert [one.messages[0].content for one in read_prompts(path)] == ["Say hello."]

@@ -13,7 +13,7 @@ import pytest
 from preceptor.constitution.errors import FileFault
 from preceptor.prompts import rows
 from preceptor.prompts.errors import RowsError
-from preceptor.prompts.rows import DEEPEST, RawRow, read_rows
+from preceptor.prompts.rows import DEEPEST, RawRow, _is_binary, read_rows
 
 
 def cells(path: Path, header: list[str], *lines: list[str]) -> list[RawRow | FileFault]:
@@ -137,6 +137,31 @@ def test_bytes_are_left_out_of_a_parquet_file_and_named(
     assert row.fields == {"prompt": "a", "n": 1}
     list(read_rows(path))
     assert caplog.messages == [f"{path}: left out because JSON cannot hold it: image, sounds, raw"], "once"
+
+
+def test_bytes_are_known_in_every_form_that_columns_have() -> None:
+    import pyarrow
+
+    class Picture(pyarrow.ExtensionType):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__(pyarrow.binary(), "test.picture")
+
+        def __arrow_ext_serialize__(self) -> bytes:
+            return b""
+
+        @classmethod
+        def __arrow_ext_deserialize__(cls, storage_type: object, serialized: bytes) -> Picture:
+            return cls()
+
+    text, raw = pyarrow.string(), pyarrow.binary()
+    forms = [raw, pyarrow.large_binary(), pyarrow.binary_view(), pyarrow.binary(4), Picture()]
+    for kind, found in [*((form, True) for form in forms), (text, False), (pyarrow.float32(), False)]:
+        for nested in (kind, pyarrow.list_(kind), pyarrow.struct([("n", pyarrow.int8()), ("v", kind)])):
+            assert _is_binary(nested) == found, nested
+        assert _is_binary(pyarrow.map_(text, kind)) == found
+    assert _is_binary(pyarrow.dictionary(pyarrow.int32(), raw))
+    assert not _is_binary(pyarrow.dictionary(pyarrow.int32(), text))
+    assert _is_binary(pyarrow.run_end_encoded(pyarrow.int32(), raw))
 
 
 def test_bytes_are_left_out_of_a_dataset_folder_and_named(

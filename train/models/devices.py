@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 import torch
 
+from preceptor.judge.models.local.cpu_bf16 import cpu_bf16
 from preceptor.train.errors import CheckpointError
 
 
@@ -24,10 +25,12 @@ def training_device() -> torch.device:
 
 
 def use_bf16(precision: str) -> bool:
-    """Whether to compute in bfloat16."""
-    return precision == "bf16" or (
-        precision == "auto" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    )
+    """Whether to compute in bfloat16: `auto` does where the device of a training has units for it that are right."""
+    if precision != "auto":
+        return precision == "bf16"
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported())
+    return training_device().type == "cpu" and cpu_bf16().used
 
 
 def load_dtype(precision: str) -> torch.dtype:

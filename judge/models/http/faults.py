@@ -134,7 +134,7 @@ def fault_of(
         nested = error.get("error")
         if not said and isinstance(nested, str):
             said = nested
-        param = error.get("param")
+        param = error.get("param") or _place(error.get("loc"))
     else:
         said, codes, param = error, [], None
     message = said if isinstance(said, str) else json.dumps(said, default=str) if said else ""
@@ -151,6 +151,12 @@ def fault_of(
         param if isinstance(param, str) else "",
         body,
     )
+
+
+def _place(loc: object) -> str:
+    """The parameter that one of FastAPI's faults is about: `messages.0.role` of ("body", "messages", 0, "role")."""
+    parts = [str(part) for part in loc] if isinstance(loc, list | tuple) else []
+    return ".".join(parts[1:] if parts[:1] == ["body"] else parts)
 
 
 class Answer(Protocol):

@@ -19,6 +19,7 @@ from preceptor.constitution.errors import UserError
 from preceptor.constitution.foreign import json_in
 from preceptor.judge.errors import UnknownModel
 from preceptor.judge.models.local.chat_tokens import Loaded
+from preceptor.judge.models.local.cpu_bf16 import cpu_bf16
 from preceptor.judge.models.local.gguf import check_gguf, folder_of
 from preceptor.judge.models.local.prefix_passes import Passes
 from preceptor.judge.models.local.text_tokens import check_tokenizer
@@ -40,7 +41,8 @@ class Placement(NamedTuple):
     device: str | None = None
     """torch's name; None: a GPU if there is one."""
     dtype: str | None = None
-    """torch's name, or `auto` for the checkpoint's own; None: float32 on a CPU and `auto` elsewhere."""
+    """torch's name, or `auto` for the checkpoint's own; None: `auto` on a GPU, and on a CPU float32, or bfloat16 where
+    its units for that are used (`cpu_bf16`)."""
     device_map: str | None = None
     """accelerate's, such as `auto`: layers spread over all GPUs and what they cannot hold over the CPU."""
     four_bit: bool = False
@@ -54,7 +56,8 @@ class Placement(NamedTuple):
     @property
     def mark(self) -> str:
         """What tells answers apart that other weights or another precision gave; empty for the default."""
-        return ":4bit" if self.four_bit else f":{self.dtype}" if self.dtype else ""
+        dtype = self.dtype or ("bfloat16" if _halved_on_cpu(self) else "")
+        return ":4bit" if self.four_bit else f":{dtype}" if dtype else ""
 
 
 DEFAULT = Placement()
@@ -118,7 +121,15 @@ def _settled(wanted: Placement) -> Placement:
     import torch
 
     device = wanted.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return wanted._replace(device=device, dtype=wanted.dtype or ("float32" if device == "cpu" else "auto"))
+    own = "auto" if device != "cpu" else "bfloat16" if cpu_bf16().used else "float32"
+    return wanted._replace(device=device, dtype=wanted.dtype or own)
+
+
+def _halved_on_cpu(wanted: Placement) -> bool:
+    """Whether the weights come to lie on a CPU in bfloat16, unasked. torch is imported only where they might."""
+    if wanted.dtype or wanted.device not in (None, "cpu") or not cpu_bf16().used:
+        return False
+    return _settled(wanted).dtype == "bfloat16"
 
 
 def _placed(place: Placement) -> dict[str, Any]:

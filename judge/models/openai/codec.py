@@ -168,6 +168,8 @@ def completion_of(answer: object, request: Request, asked: FaultContext) -> Comp
     if error and not (message and door.texts_of(message.get("content"))):
         told = {"error": error}
         raise error_of(fault_of(asked, status_in(told), told))
+    if choice is None and (answer.get("object") == "error" or answer.get("errors") or answer.get("detail")):
+        raise error_of(fault_of(asked, status_in(answer), answer))
     if choice is None or message is None:
         raise door.unreadable("openai", "it has no choices with a message", request, counts)
     with door.reading("openai", request, counts):

@@ -82,7 +82,7 @@ def test_old_prices_and_models_that_are_going_are_told() -> None:
     ]
 
 
-PAGES = ("README.md", "docs", "examples", "preceptor/starter.py", "preceptor/cli", "judge/models")
+PAGES = ("README.md", "docs", "examples", "deploy", "preceptor", "judge/models", "judge/reward.py")
 
 
 def test_the_models_that_pages_and_help_name_have_a_price_and_live() -> None:

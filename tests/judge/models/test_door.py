@@ -219,6 +219,11 @@ def test_an_error_inside_a_200_is_that_error(error: object, kind: type[ModelErro
         read({"choices": [{"error": error, "message": {"content": ""}, "finish_reason": "error"}]})
     with pytest.raises(kind):
         heard({"type": "error", "error": error})
+    if isinstance(error, dict):  # as servers of the kind of vLLM write it
+        with pytest.raises(kind):
+            read({"object": "error", **error})
+        with pytest.raises(kind):
+            read({"detail": [error]})
 
 
 JSON = st.recursive(

@@ -102,6 +102,24 @@ def test_what_went_wrong_is_found_in_every_form(body: object, said: str) -> None
 
 
 @pytest.mark.parametrize(
+    ("fault", "param"),
+    [
+        (
+            {"loc": ["body", "messages", 0, "role"], "msg": "Input should be 'user' or 'assistant'"},
+            "messages.0.role",
+        ),
+        ({"loc": ["body", "top_logprobs"], "msg": "Input should be less than or equal to 5"}, "top_logprobs"),
+        ({"loc": ["query", "x"], "msg": "no"}, "query.x"),
+        ({"loc": ["body"], "msg": "no"}, ""),
+        ({"loc": None, "msg": "no"}, ""),
+        ({"loc": ["body", "seed"], "param": "max_tokens", "msg": "no"}, "max_tokens"),
+    ],
+)
+def test_the_place_that_fastapi_tells_is_the_parameter(fault: dict[str, object], param: str) -> None:
+    assert fault_of(ASKED, 422, {"detail": [fault]}).param == param
+
+
+@pytest.mark.parametrize(
     ("error", "status"),
     [
         ({"code": 402, "message": "Insufficient credits"}, 402),
