@@ -269,7 +269,7 @@ def _reworded(text: str, place: int, words: str) -> str:
 def _value_end(tree: Any, lines: list[str], place: int, start: int, column: int) -> int:
     """0-based line after the value of the key at this place; comments at the key or left of it follow it."""
     starts = (tree["principles"][place].lc.key(key)[0] for key in tree["principles"][place])
-    end = min([int(line) for line in starts if line > start], default=_end(tree, lines, place))
+    end = min([int(line) for line in starts if line > start], default=_end(tree["principles"], lines, place))
     while end > start + 1 and _is_between(lines[end - 1], column):
         end -= 1
     return end

@@ -14,6 +14,8 @@ from preceptor.prompts.rows import write_rows
 from tests.train.conftest import tiny  # noqa: F401 a fixture
 from tests.train.tiny import preference
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 OURS = "raise SystemExit('the file of the user was taken for a package of ours')\n"
 PAIR = {"prompt": "Hello?", "response_a": "Hello.", "response_b": "Hello, hello!"}

@@ -33,7 +33,7 @@ from preceptor.judge.models.protocol import (
 from preceptor.judge.models.registry import open_model
 from preceptor.prompts.records import Message
 from preceptor.serve.auth import Caller, require
-from preceptor.serve.jobs.chat_reply import GrowingReply, Piece, logprobs_of
+from preceptor.serve.jobs.chat_reply import GrowingReply, ReplyPart, logprobs_of
 from preceptor.serve.jobs.commands import MODEL_FOLDER, absolute, trained_by
 from preceptor.serve.jobs.crew import Crew
 from preceptor.serve.jobs.native import READ, AskedBy, Jobs, owner_of
@@ -227,7 +227,7 @@ async def chat(
 
 async def answered(house: ModelHouse, place: str, body: AskedChat) -> dict[str, Any]:
     """The completion of the model at this place. Raises Problem."""
-    pieces: list[list[Piece]] = [[] for _ in range(body.n)]
+    pieces: list[list[ReplyPart]] = [[] for _ in range(body.n)]
     ended: dict[int, _Ended] = {}
     try:
         async with aclosing(_written(house, place, body)) as events:
@@ -266,7 +266,7 @@ class _Ended(NamedTuple):
     finish_reason: Literal["stop", "length"]
 
 
-_Event = tuple[int, Piece | _Ended]
+_Event = tuple[int, ReplyPart | _Ended]
 """Which of the replies, and what has come of it."""
 
 

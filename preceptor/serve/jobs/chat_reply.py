@@ -11,7 +11,7 @@ UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 """Of a character of which not all tokens are written."""
 
 
-class Piece(NamedTuple):
+class ReplyPart(NamedTuple):
     """What a reply has gained."""
 
     text: str
@@ -35,7 +35,7 @@ class GrowingReply:
         self.stopped = False
         """Whether a stop was met."""
 
-    def take(self, token: WrittenToken) -> Piece | None:
+    def take(self, token: WrittenToken) -> ReplyPart | None:
         """What may be sent with this token; None: nothing as yet."""
         self._kept.append((self._length, token))
         self._length = len(token.reply.rstrip(UNFINISHED))
@@ -46,15 +46,15 @@ class GrowingReply:
         text = token.reply.rstrip(UNFINISHED)
         return self._up_to(text[: len(text) - self._held_back(text)])
 
-    def finish(self, completion: Completion) -> Piece:
+    def finish(self, completion: Completion) -> ReplyPart:
         """The rest, once the reply is whole."""
         place = self._stop_in(completion.text)
         self.stopped = self.stopped or place is not None
         text = completion.text[:place]
         tokens = tuple(token for start, token in self._kept if place is None or start < place)
-        return Piece(text[len(self._sent) :], tokens)
+        return ReplyPart(text[len(self._sent) :], tokens)
 
-    def _up_to(self, text: str) -> Piece | None:
+    def _up_to(self, text: str) -> ReplyPart | None:
         if not text.startswith(self._sent) or text == self._sent:
             return (
                 None  # a tokenizer may take a space back that a later token makes superfluous: then it waits
@@ -63,7 +63,7 @@ class GrowingReply:
         tokens = tuple(token for start, token in self._kept if start < len(text))
         self._kept = self._kept[len(tokens) :]
         self._sent = text
-        return Piece(more, tokens)
+        return ReplyPart(more, tokens)
 
     def _stop_in(self, text: str) -> int | None:
         places = [place for stop in self._stops if (place := text.find(stop)) >= 0]

@@ -24,7 +24,7 @@ from preceptor.serve.pages.label_sets import ENDING
 from preceptor.serve.pages.rendering import HEADERS, show
 from preceptor.serve.pages.route import PageRoute
 from preceptor.serve.pages.session import Looking
-from preceptor.serve.pages.streaming import Piece, streamed
+from preceptor.serve.pages.streaming import DrawnPart, streamed
 from preceptor.serve.problems import Problem
 from preceptor.serve.service import Served
 
@@ -128,10 +128,10 @@ def stream(request: Request, crew: Jobs, looking: Looking, name: str) -> Respons
     owner = looking.owner
     native.found_job(crew, name, owner)
 
-    def draw() -> Piece:
+    def draw() -> DrawnPart:
         values = _job(crew, owner, name)
         html = bytes(show(request, "job_live.html", **values).body).decode()
-        return Piece(html, values["ended"])
+        return DrawnPart(html, values["ended"])
 
     return streamed(draw)
 

@@ -23,7 +23,7 @@ from preceptor.serve.pages.job_pages import report_page
 from preceptor.serve.pages.rendering import HEADERS, show
 from preceptor.serve.pages.route import PageRoute
 from preceptor.serve.pages.session import Looking
-from preceptor.serve.pages.streaming import Piece, streamed
+from preceptor.serve.pages.streaming import DrawnPart, streamed
 from preceptor.serve.pages.two_runs import JUDGE, compared
 from preceptor.serve.problems import Problem
 from preceptor.serve.service import Served, Service
@@ -63,9 +63,9 @@ def stream(request: Request, served: Served, crew: Jobs, looking: Looking, name:
     owner = looking.owner
     _folder(served, crew, owner, name)
 
-    def draw() -> Piece:
+    def draw() -> DrawnPart:
         values = _run(served, crew, owner, name)
-        return Piece(bytes(show(request, "run_live.html", **values).body).decode(), values["ended"])
+        return DrawnPart(bytes(show(request, "run_live.html", **values).body).decode(), values["ended"])
 
     return streamed(draw)
 

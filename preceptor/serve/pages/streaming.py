@@ -19,7 +19,7 @@ LONGEST_S = 300.0
 _LINES = re.compile(r"\r\n|\r|\n")
 
 
-class Piece(NamedTuple):
+class DrawnPart(NamedTuple):
     """The part of a page as it stands."""
 
     html: str
@@ -27,7 +27,7 @@ class Piece(NamedTuple):
     """Whether it will not change any more."""
 
 
-def streamed(draw: Callable[[], Piece]) -> StreamingResponse:
+def streamed(draw: Callable[[], DrawnPart]) -> StreamingResponse:
     """The pieces: the first at once, then each that differs from the one before; after the last an event `end`.
 
     draw: called in a thread, again and again.
@@ -35,7 +35,7 @@ def streamed(draw: Callable[[], Piece]) -> StreamingResponse:
     return StreamingResponse(pieces(draw, LOOK_S), media_type="text/event-stream", headers=HEADERS)
 
 
-async def pieces(draw: Callable[[], Piece], look_s: float) -> AsyncIterator[str]:
+async def pieces(draw: Callable[[], DrawnPart], look_s: float) -> AsyncIterator[str]:
     """As they are sent."""
     sent = None
     quiet_s = lasted_s = 0.0

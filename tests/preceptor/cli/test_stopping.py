@@ -19,6 +19,8 @@ from tests.servers.llm import LLMServer
 from tests.train.conftest import tiny  # noqa: F401 a fixture
 from tests.train.tiny import preference
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 MAIN = "from preceptor.cli.app import main; main()"
 BEFORE = {

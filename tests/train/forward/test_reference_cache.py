@@ -27,6 +27,8 @@ from preceptor.train.settings import DpoSettings, SftSettings
 from preceptor.train.sft import train_sft
 from tests.train.tiny import preference, tiny_tokenizer
 
+pytestmark = pytest.mark.slow
+
 PAIRS = encode_pairs([preference(number) for number in range(9)], tiny_tokenizer(), 512).rows
 
 

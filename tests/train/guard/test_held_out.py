@@ -34,6 +34,8 @@ from tests.jsonl import metrics_of
 from tests.train.ppo.test_train import StoppedError, same, settings_of, train, weights_of
 from tests.train.rewards import vowels
 
+pytestmark = pytest.mark.slow
+
 HELD_OUT = [
     Prompt(id=f"h{number}", messages=(Message(role="user", content=f"{number}?"),)) for number in range(4)
 ]

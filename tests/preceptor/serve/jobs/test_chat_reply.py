@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preceptor.judge.models.protocol import Completion, TokenLogprob, WrittenToken
-from preceptor.serve.jobs.chat_reply import UNFINISHED, GrowingReply, Piece, logprobs_of
+from preceptor.serve.jobs.chat_reply import UNFINISHED, GrowingReply, ReplyPart, logprobs_of
 
 LETTERS = st.text("ab\n", max_size=4)
 
@@ -19,7 +19,7 @@ def tokens_of(parts: list[str]) -> list[WrittenToken]:
     return made
 
 
-def pieces(parts: list[str], stops: list[str]) -> tuple[list[Piece], bool]:
+def pieces(parts: list[str], stops: list[str]) -> tuple[list[ReplyPart], bool]:
     """As the chat endpoint takes them: a reply ends with its first stop."""
     reply = GrowingReply(stops)
     found = []
@@ -55,17 +55,17 @@ def test_pieces_are_the_reply_up_to_its_first_stop(parts: list[str], stops: list
 def test_text_that_may_begin_a_stop_waits_and_the_rest_does_not() -> None:
     reply = GrowingReply(["\n\n"])
     one, two, three = tokens_of(["One.", "\n", "Two."])
-    assert reply.take(one) == Piece("One.", (one,))
+    assert reply.take(one) == ReplyPart("One.", (one,))
     assert reply.take(two) is None
-    assert reply.take(three) == Piece("\nTwo.", (two, three))
+    assert reply.take(three) == ReplyPart("\nTwo.", (two, three))
 
 
 def test_half_a_character_waits_for_the_other_half() -> None:
     reply = GrowingReply([])
     half = WrittenToken(f"caf{UNFINISHED}", f"caf{UNFINISHED}", -1.0, ())
     rest = WrittenToken("caf\u00e9", UNFINISHED, -2.0, (TokenLogprob(" ", -2.5),))
-    assert reply.take(half) == Piece("caf", (half,))
-    assert reply.take(rest) == Piece("\u00e9", (rest,))
+    assert reply.take(half) == ReplyPart("caf", (half,))
+    assert reply.take(rest) == ReplyPart("\u00e9", (rest,))
     (told,) = logprobs_of([rest])["content"]
     assert (told["bytes"], told["logprob"]) == (None, -2.0)
     assert told["top_logprobs"] == [{"token": " ", "logprob": -2.5, "bytes": [32]}]
