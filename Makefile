@@ -53,7 +53,7 @@ golden: $(VENV)/.dev  ## write the golden files anew; argue the change in the co
 	GOLDEN=write $(BIN)/python -m pytest -q -m golden
 
 pictures: $(VENV)/.dev  ## take the pictures of pages that docs/ shows anew, in Chromium
-	PICTURES=docs $(BIN)/python -m pytest -q tests/preceptor/serve/pages/test_in_a_browser.py -k three_widths
+	PICTURES=$(CURDIR)/docs $(BIN)/python -m pytest -q tests/preceptor/serve/pages/test_in_a_browser.py -k three_widths
 
 docs: $(VENV)/.dev  ## write docs/cli.md and docs/data-formats.md anew from the settings, commands and rows
 	$(BIN)/python -m preceptor.reference.commands > docs/cli.md

@@ -76,7 +76,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     hostile_run(folder / "run")
     database = f"sqlite:///{folder / 'here.db'}"
     job = _fill(database, folder)
-    config = CONFIG.format(script=write_script(folder))
+    config = CONFIG.format(script=write_script(folder).name)
     with running(folder, config) as server, _browser(server.url) as browser:
         asked = {"items": ITEMS, "constitution": "own", "settings": {"orders": "both", "principles": "each"}}
         made = server.post("/v1/judge", asked)
@@ -145,5 +145,5 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
         ring.create("weak", ["reward"])[1],
     ]
     ring.close()
-    with running(folder, CONFIG.format(script=write_script(folder))) as server:
+    with running(folder, CONFIG.format(script=write_script(folder).name)) as server:
         yield Keyed(server, *shown)
