@@ -13,6 +13,12 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 STORE_BYTES = 100 * 2**20
+ENVIRONMENT = {
+    "PYTHONPATH": str(ROOT),
+    "OPENAI_API_KEY": "none",
+    # workers are as urgent as the tests beside them: at Ray's own 15 they would wait until those have ended
+    "RAY_worker_niceness": "0",
+}
 START = """
 import json, os, sys
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -52,7 +58,7 @@ def two_nodes() -> Iterator[TwoNodes]:
     """Start it; all of it ends with the block."""
     running: Any = subprocess.Popen(
         [sys.executable, "-c", START],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OPENAI_API_KEY": "none"},
+        env=os.environ | ENVIRONMENT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
