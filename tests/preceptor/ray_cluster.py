@@ -24,8 +24,7 @@ import json, os, sys
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 from ray.cluster_utils import Cluster
 node = {"num_cpus": 1, "object_store_memory": STORE_BYTES}
-system = {"health_check_failure_threshold": 2, "health_check_period_ms": 1000, "health_check_timeout_ms": 2000}
-head = node | {"include_dashboard": False, "_system_config": system}
+head = node | {"include_dashboard": False}
 cluster = Cluster(initialize_head=True, head_node_args=head)
 second = cluster.add_node(**node)
 cluster.wait_for_nodes()

@@ -54,7 +54,7 @@ def read(client: openai.OpenAI, name: str) -> list[dict[str, Any]]:
 
 
 def test_rows_get_what_the_chat_endpoint_answers(served: Served, client: openai.OpenAI) -> None:
-    bad = [row(3, logprobs=True), row(4, messages=[{"role": "user", "content": "x " * 20000}])]
+    bad = [row(3, tools=[]), row(4, messages=[{"role": "user", "content": "x " * 20000}])]
     made = created(client, row(1), *bad, row(2, n=2))
     assert (made.object, made.status in ("validating", "in_progress")) == ("batch", True)
     done = ended(served, client, made)
