@@ -162,7 +162,7 @@ def test_keys_are_shown_once_and_kept_as_hashes(guarded: Guarded, preceptor: Pre
         time.sleep(0.05)
     assert ask(guarded, key["key"]).status_code == 401
     text = (guarded.server.folder / "log").read_text()
-    assert not any(key.rpartition("_")[2] in text for key in guarded.keys.values())
+    assert not any(key.split("_", 2)[2] in text for key in guarded.keys.values())
 
 
 def test_scopes_are_those_that_there_are(tmp_path: Path) -> None:
