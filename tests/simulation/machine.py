@@ -65,8 +65,6 @@ class ProcessLoop(asyncio.BaseEventLoop):
         """Whether it has something to do now."""
         if self._ready:  # type: ignore[attr-defined]
             return True
-        if not self._scheduled:  # type: ignore[attr-defined]
-            return False
         due_at = self.due_at
         return due_at is not None and due_at <= self._machine.now_s
 
@@ -122,8 +120,6 @@ class Machine:
         self.shuffles = shuffles
         self.now_s = 0.0
         self.processes: list[Process] = []
-        self._unburied: list[Process] = []
-        """Those that are alive, or have just died with files open."""
         self.current: Process | None = None
         self.uncaught: list[Mapping[str, Any]] = []
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -133,7 +129,6 @@ class Machine:
         """A process that runs `main`."""
         process = Process(self, name, host, 1000 + len(self.processes), skew_s)
         self.processes.append(process)
-        self._unburied.append(process)
         process.main = process.loop.create_task(main)
         return process
 
@@ -165,7 +160,7 @@ class Machine:
                 raise Deadlock(f"no end after {MOST_TURNS} turns")
             awake = [
                 one
-                for one in self._unburied
+                for one in self.processes
                 if one.alive and one.asleep_until <= self.now_s and one.loop.ready
             ]
             if (
@@ -191,16 +186,15 @@ class Machine:
         self._bury()
 
     def _bury(self) -> None:
-        dead = [one for one in self._unburied if not one.alive]
-        for one in dead:
-            for file in one.open_files:
-                file.close()
-            one.open_files.clear()
-            self._unburied.remove(one)
+        for one in self.processes:
+            if not one.alive and one.open_files:
+                for file in one.open_files:
+                    file.close()
+                one.open_files.clear()
 
     def _jump(self) -> None:
         due = [self._events[0][0]] if self._events else []
-        for one in self._unburied:
+        for one in self.processes:
             if one.alive:
                 at = self.now_s if one.loop._ready else one.loop.due_at  # type: ignore[attr-defined]
                 if at is not None:
