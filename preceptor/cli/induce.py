@@ -12,7 +12,7 @@ import typer
 from preceptor.cli import console, options
 from preceptor.cli.asking import show_plan, tell_of_batches
 from preceptor.cli.flags import Flags
-from preceptor.cli.overrides import OverridesAsked, propose_changes
+from preceptor.cli.overrides import OverridesAsked, propose_changes, reconstruction_row
 from preceptor.label.judging import OneJudge
 from preceptor.settings import Asking
 from preceptor.workbench.settings import InductionSettings
@@ -131,16 +131,7 @@ def induce(
 
 
 def _show(out: Path, rules: Constitution, executors: Sequence[ReconstructionFigures], judge: str) -> None:
-    rows = [
-        [
-            one["executor"],
-            str(one["right"]),
-            str(one["undecided"]),
-            f"{one['share']:.3f}",
-            f"{one['ci95'][0]:.3f} to {one['ci95'][1]:.3f}",
-        ]
-        for one in executors
-    ]
+    rows = [reconstruction_row(one["executor"], one) for one in executors]
     heads = ["carried out by", "right", "undecided", "share", "95 % interval"]
     console.table(f"{rules.identity} on {executors[0]['n']} held-out pairs, judged by {judge}", heads, rows)
     console.say(f"{out}: {len(rules.principles)} principles")
