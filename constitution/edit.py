@@ -84,17 +84,12 @@ def without_principle(document: Document, principle_id: str) -> Document:
 
     UserError where the file has none of that id, or where none would be left.
     """
-    ids = document.own_ids
-    if principle_id not in ids:
-        raise UserError(
-            f"{document.path} has no principle {principle_id!r} of its own; "
-            f"wanted one of {', '.join(ids) or 'none'}"
-        )
+    place = _own_place(document, principle_id)
     if len(document.constitution.principles) == 1:
         raise UserError(
             f"{principle_id!r} is the only principle of {document.path}; wanted one to be left: add another"
         )
-    return _checked(document, _removed(document.text, ids.index(principle_id)))
+    return _checked(document, _removed(document.text, place))
 
 
 def with_examples(text: str, principle_id: str, examples: Sequence[Example]) -> str:
@@ -147,19 +142,12 @@ def _with_lines(text: str, place: int, examples: list[dict[str, str]]) -> str:
     else:
         end, dash = _end(there, lines, len(there) - 1), _dash_column(there, lines)
         own = "".join(_item(example, dash, newline) for example in examples)
-    before = "".join(lines[:end])
-    return "".join([before, "" if before.endswith("\n") else newline, own, *lines[end:]])
+    return _inserted(lines, end, own, newline)
 
 
 def with_wording(document: Document, principle_id: str, text: str) -> Document:
     """The document with another `text` of one of its own principles. UserError where the file has none of that id."""
-    ids = document.own_ids
-    if principle_id not in ids:
-        raise UserError(
-            f"{document.path} has no principle {principle_id!r} of its own; "
-            f"wanted one of {', '.join(ids) or 'none'}"
-        )
-    return _checked(document, _reworded(document.text, ids.index(principle_id), text))
+    return _checked(document, _reworded(document.text, _own_place(document, principle_id), text))
 
 
 def save(document: Document) -> None:
@@ -189,6 +177,17 @@ def write_text(path: Path, text: str, mode: int = 0o644) -> None:
         raise
 
 
+def _own_place(document: Document, principle_id: str) -> int:
+    """Which of the file's own principles it is, from 0. UserError where the file has none of that id."""
+    ids = document.own_ids
+    if principle_id not in ids:
+        raise UserError(
+            f"{document.path} has no principle {principle_id!r} of its own; "
+            f"wanted one of {', '.join(ids) or 'none'}"
+        )
+    return ids.index(principle_id)
+
+
 def _checked(document: Document, text: str) -> Document:
     """Only a text that loads becomes a document."""
     load_text(text, document.path)
@@ -209,11 +208,8 @@ def _added(text: str, principle: Principle) -> str:
         lines = text.splitlines(keepends=True)
         end = _end(tree["principles"], lines, len(wanted) - 2)
         newline = "\r\n" if "\r\n" in text else "\n"
-        before = "".join(lines[:end])
-        gap = "" if before.endswith("\n") else newline
-        edited = "".join(
-            [before, gap, _item(data, _dash_column(tree["principles"], lines), newline), *lines[end:]]
-        )
+        item = _item(data, _dash_column(tree["principles"], lines), newline)
+        edited = _inserted(lines, end, item, newline)
         if _principles(edited) == wanted:
             return edited
     if tree.get("principles"):
@@ -221,6 +217,12 @@ def _added(text: str, principle: Principle) -> str:
     else:
         tree["principles"] = [data]
     return _written(tree)
+
+
+def _inserted(lines: list[str], place: int, more: str, newline: str) -> str:
+    """The lines with others before this one; a last line without its break gets it."""
+    before = "".join(lines[:place])
+    return "".join([before, "" if before.endswith("\n") else newline, more, *lines[place:]])
 
 
 def _item(data: dict[str, Any], dash: int, newline: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
@@ -132,6 +133,14 @@ def winner(probability: float) -> Letter:
     if abs(probability - 0.5) < EVEN:
         return "tie"
     return "a" if probability > 0.5 else "b"
+
+
+def majority(letters: Iterable[Letter]) -> Letter | None:
+    """What most say; None where no letter is ahead of the others."""
+    counts = Counter(letters).most_common(2)
+    if not counts or (len(counts) == 2 and counts[0][1] == counts[1][1]):
+        return None
+    return counts[0][0]
 
 
 def gravest(statuses: Iterable[Status]) -> Status:

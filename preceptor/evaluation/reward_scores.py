@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.outputs import refuse_output_in
-from preceptor.judge.models.local.weights_hash import weights_hash
+from preceptor.judge.models.local.weights_hash import weights_name
 from preceptor.judge.score import ReplyToScore
 from preceptor.prompts.rows import write_rows, writing
 from preceptor.settings import RatingOptions
@@ -53,9 +53,8 @@ def score_replies(
         check_ensemble(model, str(folder))
     made: list[Rated] = []
     counts: Counter[str] = Counter()
-    name = f"{folder}#{weights_hash(str(folder))[:12]}"
     with writing(out) as write, bar("score", len(rows)) as step:
-        for row in rated(model, rows, name, rating.batch_size):
+        for row in rated(model, rows, weights_name(folder), rating.batch_size):
             write(row)
             counts[row.status] += 1
             step(1)

@@ -24,7 +24,7 @@ class HeldBase:
         self._thread = ThreadPoolExecutor(1, f"reward {Path(source).name}")
         self._shared: SharedBase | None = None
         self._models: dict[Path, tuple[RewardModel, str]] = {}
-        """Folder -> its model, and its name: the folder and a hash of the weights in it."""
+        """Folder -> its model, and the name under which it scores."""
 
     async def rated(self, folder: Path, replies: Sequence[ReplyToScore], batch_size: int) -> list[Rated]:
         """Replies by the reward model in a folder, which is loaded if it is not yet. Raises CheckpointError."""
@@ -36,17 +36,15 @@ class HeldBase:
         await asyncio.to_thread(self._thread.shutdown)
 
     def _rated(self, folder: Path, replies: Sequence[ReplyToScore], batch_size: int) -> list[Rated]:
-        from preceptor.judge.models.local.weights_hash import weights_hash
+        from preceptor.judge.models.local.weights_hash import weights_name
         from preceptor.train.evaluation.rating import rated
         from preceptor.train.forward.shared_base import SharedBase
 
         if folder not in self._models:
             self._shared = self._shared or SharedBase()
-            self._models[folder] = (
-                self._shared.hold(folder),
-                f"{folder}#{weights_hash(str(folder))[:12]}",
-            )
-        return list(rated(self._models[folder][0], replies, self._models[folder][1], batch_size))
+            self._models[folder] = (self._shared.hold(folder), weights_name(folder))
+        model, name = self._models[folder]
+        return list(rated(model, replies, name, batch_size))
 
 
 class RewardBases:

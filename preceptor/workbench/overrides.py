@@ -16,7 +16,7 @@ from preceptor.constitution.edit import Document, with_principle, with_wording, 
 from preceptor.constitution.forms.draft import DraftPrinciple, named, one_line
 from preceptor.constitution.lint import NEAR, likeness
 from preceptor.constitution.principle import Constitution, Principle
-from preceptor.judge.aggregate import sum_up, weights, winner
+from preceptor.judge.aggregate import majority, sum_up, weights, winner
 from preceptor.judge.compare import JOINT
 from preceptor.judge.dataset.clashes import choices
 from preceptor.judge.records import Judgement, Label, Letter, Pair, Response
@@ -138,15 +138,14 @@ def human_choices(opinions: Iterable[HumanOpinion], labels: Iterable[Label]) -> 
     made: list[HumanChoice] = []
     counts: Counter[str] = Counter()
     for identity, by in said.items():
-        label, letters = there[identity], [one.letter for one in by.values() if one.letter is not None]
-        most = Counter(letters).most_common(2)
-        if len(most) == 2 and most[0][1] == most[1][1]:
+        label, letter = there[identity], majority(one.letter for one in by.values() if one.letter is not None)
+        if letter is None:
             counts["disagreed"] += 1
-        elif most[0][0] == "tie" or label.response_a == label.response_b:
+        elif letter == "tie" or label.response_a == label.response_b:
             counts["ties"] += 1
         else:
-            reasons = tuple(one.reason for one in by.values() if one.letter == most[0][0] and one.reason)
-            made.append(HumanChoice(label, most[0][0], reasons))
+            reasons = tuple(one.reason for one in by.values() if one.letter == letter and one.reason)
+            made.append(HumanChoice(label, letter, reasons))
     return HumanChoices(tuple(made), counts["ties"], counts["disagreed"], unknown)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.forms.carry import text_of, value_of
-from preceptor.judge.aggregate import opinions, winner
+from preceptor.judge.aggregate import majority, opinions, winner
 from preceptor.judge.records import Label, Letter
 from preceptor.prompts.records import Message, Record
 
@@ -283,12 +283,11 @@ def answers_in(path: Path, labels: Iterable[Label]) -> PeopleAnswers:
 
 
 def _gold(label: Label, letters: Sequence[Letter]) -> GoldPair:
-    (first, most), *others = Counter(letters).most_common()
     return GoldPair(
         id=label.id,
         messages=label.prompt.messages,
         tags=label.prompt.tags,
         response_a=label.response_a,
         response_b=label.response_b,
-        preferred="tie" if others and others[0][1] == most else first,
+        preferred=majority(letters) or "tie",
     )

@@ -54,6 +54,11 @@ def weights_hash(source: str | Path) -> str:
     return digest.hexdigest() if files else ""
 
 
+def weights_name(folder: str | Path) -> str:
+    """What scores say they come from: the folder, and a hash of the weights in it."""
+    return f"{folder}#{weights_hash(folder)[:12]}"
+
+
 def model_hash(source: str | Path, base: str = "") -> str:
     """Tells local models apart, all that their answers depend on: `weights_hash`, and the content of the configuration,
     of the generation's, of the tokenizer and its chat template, of an adapter's configuration. Empty for a hub id.

@@ -12,10 +12,11 @@ from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
 from preceptor.constitution.principle import Constitution
+from preceptor.judge.aggregate import majority
 from preceptor.judge.records import Label, Letter
 from preceptor.serve.auth import require
 from preceptor.serve.jobs.native import WRITE
-from preceptor.serve.pages.human_agreement import agreements, judge_says, majority, with_judge
+from preceptor.serve.pages.human_agreement import agreements, judge_says, with_judge
 from preceptor.serve.pages.label_index import LabelFilters, LabelIndex
 from preceptor.serve.pages.label_sets import LabelSet, LabelSets, Sets
 from preceptor.serve.pages.opinion_store import LEASE_S, BlindCheck, HumanVerdict, OpinionStore, Rule

@@ -14,6 +14,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from preceptor.constitution.errors import UserError
+from preceptor.judge.compare import SHOWN
 from preceptor.judge.dataset.label_folder import LabelFolder
 from preceptor.judge.figures import VoteFigures
 from preceptor.judge.records import Label, Letter
@@ -24,7 +25,6 @@ from preceptor.serve.pages.label_sets import LabelSet
 
 MOST_ROWS = 5000
 """Labels that are read of each set: those at the beginning of the file."""
-TURNED: dict[Letter, Letter] = {"a": "b", "b": "a", "tie": "tie"}
 
 
 class LabelExecutor(NamedTuple):
@@ -93,7 +93,7 @@ def executor_table(sets: Iterable[LabelSet]) -> ExecutorTable:
         for label in labels:
             if (letter := judge_says(label)) is not None:
                 key, turned = _pair(label)
-                mine[key] = TURNED[letter] if turned else letter
+                mine[key] = SHOWN["swapped" if turned else "original"][letter]
         if cast := ballots(labels):
             figures = agreement(cast)
             if len(figures["matrix"]) > 1:

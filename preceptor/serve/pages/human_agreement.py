@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from preceptor.judge.aggregate import opinions, winner
+from preceptor.judge.aggregate import majority, opinions, winner
 from preceptor.judge.records import Label, Letter
 from preceptor.judge.statistics import Interval, bootstrap, kappa, wilson
 from preceptor.judge.voting.panel import Ballot, agreement
@@ -56,14 +56,6 @@ class HumanAgreement(NamedTuple):
     """Items with verdicts and no majority."""
     days: list[AgreementDay]
     """By the day of the verdict, in UTC."""
-
-
-def majority(letters: Iterable[Letter]) -> Letter | None:
-    """What most say; None where no letter is ahead of the others."""
-    counts = Counter(letters).most_common(2)
-    if not counts or (len(counts) == 2 and counts[0][1] == counts[1][1]):
-        return None
-    return counts[0][0]
 
 
 def judge_says(label: Label) -> Letter | None:

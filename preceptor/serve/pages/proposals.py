@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from preceptor.constitution.edit import with_examples
 from preceptor.constitution.principle import Constitution, Example
-from preceptor.judge.aggregate import deciding, opinions, winner
+from preceptor.judge.aggregate import deciding, majority, opinions, winner
 from preceptor.judge.audit.audit import decisive
 from preceptor.judge.records import Label, Letter
-from preceptor.serve.pages.human_agreement import judge_says, majority
+from preceptor.serve.pages.human_agreement import judge_says
 from preceptor.serve.pages.opinion_store import HumanVerdict
 
 MOST_EXAMPLES = 3

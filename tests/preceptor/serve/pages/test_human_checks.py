@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from preceptor.judge.aggregate import majority
 from preceptor.judge.records import Judgement, Label, Letter
 from preceptor.judge.statistics import wilson
 from preceptor.prompts.records import Message, Prompt
 from preceptor.serve.pages.blind_check import drawn, letter_of
 from preceptor.serve.pages.differences import MOST_WORDS, diff_lines, marked
-from preceptor.serve.pages.human_agreement import agreements, majority, with_judge
+from preceptor.serve.pages.human_agreement import agreements, with_judge
 from preceptor.serve.pages.label_index import LabelIndex, LabelIndexes
 from preceptor.serve.pages.opinion_store import LEASE_S, BlindCheck, HumanVerdict, OpinionStore
 from tests.judge.virtual_time import TurnedClock
