@@ -64,9 +64,8 @@ def test_the_servers_numerics_do_not_enter_ppos_ratio(tiny: Path, tmp_path: Path
     for name, shift in (("right", 0.0), ("wrong", 0.5)):
         with serving(tiny, shift) as server:
             settings = settings_of(tiny, epochs=2)
-            found.append(
-                metrics_of(train_ppo(PROMPTS, settings, tmp_path / name, reward=vowels, server=server.url))
-            )
+            trained = train_ppo(PROMPTS, settings, tmp_path / name, reward=vowels, server=server.url)
+            found.append(metrics_of(trained.folder))
             assert (
                 len({body["model"] for path, body in server.seen if "complet" in path}) == 4
             )  # 3 steps, 1 more
