@@ -264,6 +264,7 @@ MINE = PairLoss(
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package `mine` with a loss of its own, as an installer would leave it."""
+    monkeypatch.delitem(sys.modules, "mine", raising=False)  # whatever a test before imported under this name
     (tmp_path / "mine.py").write_text(MINE)
     about = tmp_path / "mine-1.0.dist-info"
     about.mkdir()
