@@ -322,10 +322,12 @@ def test_no_prompts_no_guard(tiny: Path) -> None:
 
 @pytest.mark.parametrize(("reward", "principle"), [(padding, "concise"), (agreement, "steadfast")])
 def test_a_gamed_reward_is_noticed_and_what_comes_back_is_as_good_as_it_ever_was(
-    reward: Any, principle: str, tmp_path: Path
+    reward: Any, principle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same training twice: a guard that orders nothing, and one that may stop. Gold is the one principle that
-    the flaw offends, so that a few steps and a few prompts show it."""
+    the flaw offends, and the flaw pays twice all the rest, so that a few steps and a few prompts show it whatever the
+    replies that are drawn."""
+    monkeypatch.setattr("preceptor.train.embedded.flaws.LIKED", 2.0)
     tag = {"steadfast": "false-claim"}.get(principle, "")
     held_out = [row for row in prompts_from("front-desk-held-out") if tag in ("", *row.tags)][:40]
     rows = [row for row in prompts_from("front-desk") if tag in ("", *row.tags)]
