@@ -114,6 +114,29 @@ def test_a_file_with_faults_makes_a_job_that_has_failed(served: Served, client: 
     assert served.server.job(job.id)["error"]["code"] == "not_found"  # it is told in OpenAI's words alone
 
 
+def test_a_policy_is_reinforced_by_a_grader_and_answers(served: Served, client: openai.OpenAI) -> None:
+    """The grader's words are the principle by which the configured judge rewards; the rest is the command `train grpo`."""
+    rows = [{"messages": [{"role": "user", "content": f"Where is room {number}?"}]} for number in range(10)]
+    job = client.fine_tuning.jobs.create(
+        model="embedded",
+        training_file=upload(client, rows),
+        method={
+            "type": "reinforcement",
+            "reinforcement": {"grader": GRADER, "hyperparameters": {"n_epochs": 1, "batch_size": 8}},
+        },
+    )
+    job = wait(served, client, job.id)
+    assert job.status == "succeeded", job.error
+    names = [client.files.retrieve(name).filename for name in job.result_files]
+    assert "adapter_model.safetensors" in names
+    steps = [json.loads(line) for line in client.files.content(job.result_files[0]).text.splitlines()]
+    assert any("reward" in step for step in steps), steps
+    said = client.chat.completions.create(
+        model=job.fine_tuned_model, messages=[{"role": "user", "content": "Where is room 7?"}], max_tokens=8
+    )
+    assert said.usage.completion_tokens > 0
+
+
 @pytest.mark.parametrize(
     ("given", "word"),
     [
