@@ -115,7 +115,7 @@ def test_a_file_with_faults_makes_a_job_that_has_failed(served: Served, client: 
 
 
 def test_a_policy_is_reinforced_by_a_grader_and_answers(served: Served, client: openai.OpenAI) -> None:
-    """The grader's words are the principle by which the configured judge rewards; the rest is the command `train grpo`."""
+    """The grader's words are the principle by which the configured judge rewards."""
     rows = [{"messages": [{"role": "user", "content": f"Where is room {number}?"}]} for number in range(10)]
     job = client.fine_tuning.jobs.create(
         model="embedded",
