@@ -101,9 +101,12 @@ def check_over(out: Path, names: Iterable[str], inputs: Iterable[str | Path | No
 
 
 def check_folder(out: Path, inputs: Iterable[str | Path]) -> None:
-    """The same for a folder of labels, and where the folder is none."""
+    """The same for a folder of labels, and where the folder is none or holds something else."""
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; wanted a folder for labels, preferences, card and manifest")
+    held = {path.name for path in out.iterdir() if not path.name.startswith(".")} if out.is_dir() else set()
+    if held and held.isdisjoint(FILES):
+        raise UserError(f"--out {out} holds something else; name a new folder, or one that holds labels")
     check_over(out, (*FILES, MANIFEST), inputs)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, PrivateAttr, model_validator
 
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.outputs import refuse_output_in
@@ -101,6 +101,14 @@ class Access(Settings):
     four_bit: bool = False
     """A local model's weights in four bits; needs CUDA."""
 
+    _planned: bool = PrivateAttr(default=False)
+
+    def planning(self) -> Self:
+        """The same for a plan, which asks nobody: models open where their key is not set."""
+        copy = self.model_copy()
+        copy._planned = True
+        return copy
+
     @property
     def local(self) -> dict[str, Any]:
         """The placement of models in this process; only what was given."""
@@ -110,7 +118,8 @@ class Access(Settings):
     @property
     def access(self) -> Access:
         """This part alone, which is all that an opened model depends on."""
-        return Access(**{name: getattr(self, name) for name in Access.model_fields})
+        part = Access(**{name: getattr(self, name) for name in Access.model_fields})
+        return part.planning() if self._planned else part
 
     def open(self, name: str) -> Model:
         """A model: one over a network at its server, one in this process where it is to be placed."""
@@ -123,7 +132,7 @@ class Access(Settings):
             )
         url = self.base_url.get(name, self.base_url.get(""))
         tier = {"flex": True} if self.flex and has_flex(name) else {}
-        return open_model(name, base_url=url, timeout_s=self.timeout_s, **tier)
+        return open_model(name, base_url=url, timeout_s=self.timeout_s, planned=self._planned, **tier)
 
     def open_judge(self, name: str) -> Model | None:
         """The judge's model; None for `checks`, which asks nobody."""

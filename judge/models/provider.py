@@ -61,6 +61,9 @@ class Provider:
     """Share by which the batch API is cheaper."""
     flex: bool = False
     """Whether `open_model` takes `flex`: its models can be asked at a cheaper and slower tier of service."""
+    planned: bool = False
+    """Whether `open_model` takes `planned`: its models can be opened where their key is not set, for a plan, which asks
+    nobody."""
     profile_of: Callable[[str], Profile | None] = lambda _: None
     """`provider/model` -> what it does at its provider's own address, by the documentation; None: nobody knows."""
     heeds_effort: bool | None = None

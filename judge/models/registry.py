@@ -50,6 +50,7 @@ def open_model(
     *,
     base_url: str | None = None,
     timeout_s: float | None = None,
+    planned: bool = False,
     **local: Any,
 ) -> Model:
     """The model that `name` names, ready for requests; nothing is asked or loaded yet.
@@ -57,7 +58,8 @@ def open_model(
     base_url and timeout_s are for providers behind a network, `local` for models in this process (device, dtype,
     device_map, four_bit); an option that was not given is not passed on, one that the provider does not know is an
     UnknownModel error.
-    Raises ProviderStopped where the provider's key is missing.
+    Raises ProviderStopped where the provider's key is missing; not so where the model is `planned` with alone, and not
+    asked.
     """
     parts = ModelName.of(name)
     if parts.provider == CHECKS:
@@ -74,6 +76,8 @@ def open_model(
             f"{name!r}: there is one {parts.provider} model, and its name is just {parts.provider}"
         )
     options = {"base_url": base_url, "timeout_s": timeout_s, **local}
+    if planned and provider.planned:
+        options["planned"] = True
     given = {key: value for key, value in options.items() if value is not None}
     watch(provider.key)
     opener = provider.opener

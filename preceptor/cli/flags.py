@@ -22,6 +22,7 @@ import typer
 
 from preceptor.cli import console
 from preceptor.constitution.errors import UserError
+from preceptor.settings import Access
 from preceptor.spelling import spellings_of
 
 if TYPE_CHECKING:
@@ -161,6 +162,8 @@ def with_flags(command: Callable[..., None]) -> Callable[..., None]:
         flags = {name: value for name, value in given.items() if value is not None and value != []}
         own = {name: given[name] for name in plain}
         made = {bundle.name: _made(bundle, flags) for bundle in bundles}
+        if own.get("plan"):
+            made = {name: one.planning() if isinstance(one, Access) else one for name, one in made.items()}
         command(**{**own, **made})
 
     called.__name__, called.__doc__ = command.__name__, command.__doc__

@@ -98,7 +98,7 @@ def run_or_plan(config: RunConfig, plan: bool, as_json: bool) -> None:
         from preceptor.run import run_plan
         from preceptor.run.running import asking_of
 
-        show_plan(run_plan.asks(config), asking_of(config), as_json)
+        show_plan(run_plan.asks(config.planning()), asking_of(config).planning(), as_json)
         return
     from preceptor.cli.asking import tell_of_batches
     from preceptor.cli.screen import Terminal

@@ -302,3 +302,59 @@ def test_a_gate_that_compares_a_text_with_a_number_is_found_at_once(preceptor: P
     assert ended.code == 2
     assert "texts are compared" in ended.err
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("model", ["openai/gpt-6-luna", "anthropic/claude-haiku-5-5"])
+def test_a_plan_wants_no_key_and_asking_does(
+    place: Path, preceptor: Preceptor, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    """The plan asks nobody, and what a call costs is known without the provider."""
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    judging = ("-c", "style", "--judge", model)
+    (place / "run.yaml").write_text(
+        json.dumps(
+            {
+                "out": "out",
+                "model": "embedded",
+                "judge": model,
+                "constitution": "style",
+                "prompts": {"file": "starter"},
+            }
+        )
+    )
+    commands = [
+        ("label", "plain.jsonl", *judging, "--out", "labels"),
+        ("score", "plain.jsonl", *judging, "--out", "scores.jsonl"),
+        ("respond", "prompts.jsonl", "--model", model, "--out", "replies.jsonl"),
+        ("audit", "gold.jsonl", *judging),
+        ("run", "run.yaml"),
+    ]
+    for words in commands:
+        planned = preceptor(*words, "--plan", "--json")
+        assert planned.code == 0, (words, planned.err)
+        assert json.loads(planned.out)["models"], words
+    for words in commands[:-1]:
+        asked = preceptor(*words)
+        assert (asked.code, "_API_KEY is not set" in asked.err) == (4, True), (words, asked.err)
+    assert not any((place / name).exists() for name in ("labels", "scores.jsonl", "replies.jsonl"))
+
+
+def test_labels_do_not_go_into_a_folder_that_holds_something_else(place: Path, preceptor: Preceptor) -> None:
+    (place / "policy").mkdir()
+    (place / "policy" / "manifest.json").write_text('{"kind": "dpo"}')
+    ended = preceptor("label", "plain.jsonl", "-c", "style", "--judge", "checks", "--out", "policy")
+    assert (ended.code, "policy holds something else" in ended.err) == (2, True), ended.err
+    assert [path.name for path in (place / "policy").iterdir()] == ["manifest.json"]
+
+
+def test_a_training_does_not_go_into_a_folder_of_labels(place: Path, preceptor: Preceptor) -> None:
+    labelled = preceptor("label", "plain.jsonl", "-c", "style", "--judge", "checks", "--out", "labels")
+    assert labelled.code == 0, labelled.err
+    before = (place / "labels" / "manifest.json").read_bytes()
+    rows = [{"prompt": f"q{n}", "chosen": "yes", "rejected": "no"} for n in range(4)]
+    (place / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ended = preceptor("train", "dpo", "pairs.jsonl", "--model", "embedded", "--out", "labels")
+    assert (ended.code, "labels already holds something else" in ended.err) == (2, True), ended.err
+    assert len(ended.err) < 400
+    assert (place / "labels" / "manifest.json").read_bytes() == before

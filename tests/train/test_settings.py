@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from preceptor.train.loop.output_folder import SETTINGS, identity_of, open_folder
+from preceptor.train.loop.output_folder import SETTINGS, open_folder, training_identity
 from preceptor.train.settings import DpoSettings, PairSettings, RewardModelSettings
 
 VALUES: dict[str, Any] = {
@@ -49,7 +49,7 @@ def test_a_training_that_was_begun_under_former_names_goes_on(
     tmp_path: Path, kind: type[PairSettings], name: str, old: str
 ) -> None:
     settings = kind.model_validate(BESIDE | {name: VALUES[name]})
-    identity = identity_of("dpo", settings, {"rows": "0"})
+    identity = training_identity("dpo", settings, {"rows": "0"})
     values = {old if key == name else key: value for key, value in identity["settings"].items()}
     assert old in values
     folder = tmp_path / "out"

@@ -1,8 +1,8 @@
 """What the reference makes of each pair, kept on disk by content, so that no run computes it a second time.
 
-The key of a pair is a hash of all that its log-probabilities depend on: the weights of model and adapter as
-they are in memory, the precision, and the tokens. A changed adapter has other keys; nothing needs to be
-thrown away, and whoever wants the room back removes the file.
+The key of a pair is a hash of all that its log-probabilities depend on: the weights of model and adapter as they are in
+memory, the base's configuration and the adapter's scale, the precision, and the tokens. A changed adapter has other
+keys; nothing needs to be thrown away, and whoever wants the room back removes the file.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
+from preceptor.judge.models.local.weights_hash import ELSEWHERE
 from preceptor.train import distributed
 from preceptor.train.data.pairs import PairTokens
 from preceptor.train.errors import RunFolderError
@@ -24,9 +26,10 @@ from preceptor.train.forward.reply_logprobs import ReplyLogprobs
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from transformers import PreTrainedModel
 
 FILE = "reference.db"
-SCHEMA = 1
+SCHEMA = 2
 """Counted up when log-probabilities come to be computed otherwise, so that old ones are not read."""
 TABLE = (
     "CREATE TABLE IF NOT EXISTS pairs (key BLOB PRIMARY KEY, chosen REAL, rejected REAL, "
@@ -40,7 +43,8 @@ Compute = Callable[[Sequence[PairTokens]], ReplyLogprobs]
 
 
 def weights_fingerprint(model: PeftModel, reference: str | None) -> str:
-    """Tells the reference's weights apart from any other's: 64 hex digits out of every one of them.
+    """Tells the reference apart from any other: 64 hex digits out of every weight, of the base's configuration and of
+    the adapter's scale.
 
     reference: the adapter that acts on the base then, as `roles.reference_of` names it; the others have no part
     in it, and under which name it is held makes no difference. Files are not asked: a hub id has none here, and
@@ -48,7 +52,7 @@ def weights_fingerprint(model: PeftModel, reference: str | None) -> str:
     which comes out the same on every device.
     """
     others = [adapter for adapter in model.peft_config if adapter != reference]
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(repr(_how_used(model, reference)).encode())
     for name, parameter in sorted(model.named_parameters()):
         if any(f".{adapter}." in name for adapter in others):
             continue
@@ -62,6 +66,18 @@ def weights_fingerprint(model: PeftModel, reference: str | None) -> str:
             sums = [sums[0] + int(wide.sum()), sums[1] + int((wide * wide).sum())]
         digest.update(repr((name, tuple(parameter.shape), str(parameter.dtype), sums)).encode())
     return digest.hexdigest()
+
+
+def _how_used(model: PeftModel, reference: str | None) -> list[Any]:
+    """The base's configuration, without what names places and versions, and the adapter's scale in each layer."""
+    config: dict[str, Any] = cast("PreTrainedModel", model.get_base_model()).config.to_dict()
+    kept = sorted((key, repr(value)) for key, value in config.items() if key not in ELSEWHERE)
+    scales = [
+        (name, module.scaling[reference])
+        for name, module in model.named_modules()
+        if isinstance(module, LoraLayer) and reference in module.scaling
+    ]
+    return [kept, sorted(scales)]
 
 
 def pair_key(identity: Mapping[str, Any], pair: PairTokens) -> bytes:

@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
 from preceptor.constitution.foreign import json_in, json_of
-from preceptor.judge.models.local.weights_hash import weights_hash
+from preceptor.judge.models.local.loading import identity_of
 from preceptor.prompts.manifest import SEALS, SUMS, file_hash, files_in, versions, write_json, write_manifest
 from preceptor.prompts.records import Record
 from preceptor.train import distributed
@@ -98,7 +98,7 @@ def row_hash(rows: Iterable[Record]) -> str:
     return digest.hexdigest()
 
 
-def identity_of(kind: str, settings: Record, hashes: Mapping[str, str]) -> dict[str, Any]:
+def training_identity(kind: str, settings: Record, hashes: Mapping[str, str]) -> dict[str, Any]:
     """What makes two trainings the same: kind, settings that matter, hashes of rows and weights."""
     return {
         "kind": kind,
@@ -130,16 +130,17 @@ def start_folder(
     `more`: hashes of whatever else the result depends on, by name.
     """
     values = settings.model_dump()
-    hashes = {"rows": row_hash(rows), "model": weights_hash(resolve_model(values["model"])), **more}
+    hashes = {"rows": row_hash(rows), "model": identity_of(resolve_model(values["model"])), **more}
     if values["adapter"] is not None:
-        hashes["adapter"] = weights_hash(values["adapter"])
+        hashes["adapter"] = identity_of(values["adapter"])
     if values.get("reference_adapter", BARE) != BARE:
-        hashes["reference_adapter"] = weights_hash(values["reference_adapter"])
-    return open_folder(out, identity_of(kind, settings, hashes))._replace(origins=origins_of(rows))
+        hashes["reference_adapter"] = identity_of(values["reference_adapter"])
+    return open_folder(out, training_identity(kind, settings, hashes))._replace(origins=origins_of(rows))
 
 
 def open_folder(out: Path, identity: dict[str, Any]) -> Opened:
-    """See whether a training at `out` is to be begun, resumed, or is finished; writes nothing yet.
+    """See whether a training at `out` is to be begun, resumed, or is finished. Writes nothing yet; a checkpoint that
+    was cut short or altered since is removed.
 
     Raises RunFolderError where the folder holds something else, was begun with other settings, or is not
     writable.
@@ -155,6 +156,11 @@ def open_folder(out: Path, identity: dict[str, Any]) -> Opened:
                     f"cannot write to {out}: {parent} is not a folder that may be written to"
                 )
             return Opened(out, identity, None, None)
+        if (held := begun.get("kind")) != identity["kind"]:
+            raise RunFolderError(
+                f"{out} already holds something else ({held or 'of no kind that is told'}, and no "
+                f"{identity['kind']}): choose another output folder"
+            )
         differences = _differences(identity, {key: _of_result(begun.get(key)) for key in identity})
         if differences:
             raise RunFolderError(

@@ -26,7 +26,7 @@ import torch
 from preceptor.constitution.errors import UserError
 from preceptor.constitution.foreign import json_of
 from preceptor.judge.errors import BudgetReached, ProviderStopped
-from preceptor.judge.models.local.weights_hash import weights_hash
+from preceptor.judge.models.local.loading import identity_of
 from preceptor.prompts.records import Message, Prompt
 from preceptor.train.data.collate_replies import ReplyTokens
 from preceptor.train.errors import TrainDataError
@@ -98,9 +98,10 @@ def told_of_masked(metrics: Path) -> tuple[str, ...]:
 
 
 def reward_identity(source: RewardSource) -> str:
-    """What stands for a reward in the folder's identity: of a model its weights, of a function its name and file."""
+    """What stands for a reward in the folder's identity: of a model all that its scores depend on, of a function its
+    name and file."""
     if isinstance(source, (str, Path)) and _is_folder(source):
-        return weights_hash(str(source))
+        return identity_of(str(source))
     return function_identity(function_of(source))
 
 

@@ -17,12 +17,15 @@ OWN_ADDRESS = "https://api.anthropic.com"
 CAN = Capabilities(structured=True, batches=True, headers=True)
 
 
-def open_model(name: str, *, base_url: str | None = None, timeout_s: float | None = None) -> HttpModel:
+def open_model(
+    name: str, *, base_url: str | None = None, timeout_s: float | None = None, planned: bool = False
+) -> HttpModel:
     """`anthropic/<model>`, at base_url or where ANTHROPIC_BASE_URL points or at Anthropic's own address. timeout_s:
     of one call; None: as the address is near or far.
 
     The key comes from the environment by way of the SDK. Raises UserError where the address is none, and
-    ProviderStopped where the key is missing, unless the address is somebody else's: local servers want none.
+    ProviderStopped where the key is missing, unless the address is somebody else's, as local servers want none, or the
+    model is planned with and not asked.
     """
     server = opening(anthropic, OWN_ADDRESS, "ANTHROPIC_BASE_URL", base_url, timeout_s)
     try:
@@ -30,7 +33,7 @@ def open_model(name: str, *, base_url: str | None = None, timeout_s: float | Non
     except anthropic.AnthropicError as exc:
         raise ProviderStopped(f"{name}: the credentials cannot be read: {exc}") from exc
     if client.api_key is None and client.auth_token is None and client.credentials is None:
-        if server.own:
+        if server.own and not planned:
             raise ProviderStopped(
                 f"{PROVIDER.key} is not set and {name} needs it; export it, or name another server with "
                 "--base-url"

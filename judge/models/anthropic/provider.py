@@ -61,6 +61,7 @@ PROVIDER = Provider(
     open_batches="preceptor.judge.models.anthropic.batch:open_batches",
     example="anthropic/claude-haiku-5-5",
     takes_address=True,
+    planned=True,
     key="ANTHROPIC_API_KEY",
     libraries=("anthropic",),
     hidden_tokens=hidden_tokens,

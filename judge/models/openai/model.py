@@ -25,14 +25,20 @@ FLEX_TIMEOUT_S = 900.0
 
 
 def open_model(
-    name: str, *, base_url: str | None = None, timeout_s: float | None = None, flex: bool = False
+    name: str,
+    *,
+    base_url: str | None = None,
+    timeout_s: float | None = None,
+    flex: bool = False,
+    planned: bool = False,
 ) -> HttpModel:
     """`openai/<model>`, at base_url or where OPENAI_BASE_URL points or at OpenAI's own address. timeout_s: of one call;
     None: as the address is near or far. flex: at the cheaper and slower tier of service, which is on the bill where the
     server says that it gave it.
 
     The key comes from the environment by way of the SDK. Raises UserError where the address is none, and
-    ProviderStopped where the key is missing, unless the address is somebody else's: local servers want none.
+    ProviderStopped where the key is missing, unless the address is somebody else's, as local servers want none, or the
+    model is planned with and not asked.
     """
     wait_s = FLEX_TIMEOUT_S if flex and timeout_s is None else timeout_s
     server = opening(openai, OWN_ADDRESS, "OPENAI_BASE_URL", base_url, wait_s)
@@ -40,7 +46,7 @@ def open_model(
         client = openai.AsyncOpenAI(**server.options)
     except openai.OpenAIError as exc:
         client = openai.AsyncOpenAI(api_key="none", **server.options)
-        if server.own:
+        if server.own and not planned:
             raise ProviderStopped(
                 f"{PROVIDER.key} is not set and {name} needs it; export it, or name another server with "
                 "--base-url"

@@ -56,6 +56,7 @@ PROVIDER = Provider(
     open_batches="preceptor.judge.models.openai.batch:open_batches",
     example="openai/gpt-6-luna",
     takes_address=True,
+    planned=True,
     key="OPENAI_API_KEY",
     libraries=("openai",),
     flex=True,

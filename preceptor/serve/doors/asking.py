@@ -88,14 +88,18 @@ class Refusals:
     def __init__(self) -> None:
         self._seen: OrderedDict[str, int] = OrderedDict()
 
-    def fallback(self, row: Reward, fallback: Fallback | None) -> float | None:
-        """The stated number, once the reply was refused often enough; None: not yet, or none is stated."""
+    def fallbacks(self, rows: Sequence[Reward], fallback: Fallback | None) -> list[float | None]:
+        """For each row its reward, or the stated number once the reply was refused often enough; None: not yet, or none
+        is stated. Every row of a request counts, also beside one that is refused for the first time."""
+        refused = {row.id for row in rows if row.reward is None}
+        stated = {reply: self._fallback(reply, fallback) for reply in refused}
+        return [stated[row.id] if row.reward is None else row.reward for row in rows]
+
+    def _fallback(self, reply: str, fallback: Fallback | None) -> float | None:
         if fallback is None:
             return None
-        tries = self._seen.pop(row.id, 0)
-        if tries >= fallback.after:
-            return fallback.reward
-        self._seen[row.id] = tries + 1
+        tries = self._seen.pop(reply, 0)
+        self._seen[reply] = min(tries + 1, fallback.after)
         if len(self._seen) > REMEMBERED:
             self._seen.popitem(last=False)
-        return None
+        return fallback.reward if tries >= fallback.after else None

@@ -106,13 +106,9 @@ def _with_fallback(
     rows: list[Reward], served: Service, door: Literal["openrlhf", "slime"]
 ) -> tuple[list[float], int]:
     """(a number for each row, how many of them are the stated fallback). Raises Problem 503 for a row without one."""
-    made, fallen = [], 0
-    for row in rows:
-        reward = row.reward
+    found = _tries.fallbacks(rows, served.config.fallback.get(door))
+    missing = [row for row in rows if row.reward is None]
+    for row, reward in zip(rows, found, strict=True):
         if reward is None:
-            reward = _tries.fallback(row, served.config.fallback.get(door))
-            if reward is None:
-                raise unjudged(row, sum(one.reward is None for one in rows), len(rows))
-            fallen += 1
-        made.append(reward)
-    return made, fallen
+            raise unjudged(row, len(missing), len(rows))
+    return [reward for reward in found if reward is not None], len(missing)

@@ -48,7 +48,8 @@ class Model:
 
 
 def test_a_print_of_weights_tells_any_change_and_nothing_else(tiny: Path, tmp_path: Path) -> None:
-    """One number in the middle of a tensor counts; the trained adapter and a frozen one's name do not."""
+    """One number in the middle of a tensor counts, and so do the adapter's scale and the base's configuration; the
+    trained adapter and a frozen one's name do not."""
     save_adapter(adapt(load_base(str(tiny)), 4, 8, 0), tmp_path / "sft")
 
     def of(model: PeftModel) -> str:
@@ -65,6 +66,12 @@ def test_a_print_of_weights_tells_any_change_and_nothing_else(tiny: Path, tmp_pa
     continued = of(adapt_from(load_base(str(tiny)), tmp_path / "sft", frozen_reference=True))
     assert continued != first
     assert continued == of(adapt_on_top(load_base(str(tiny)), tmp_path / "sft", 2, 2, seed=3))
+    config = tmp_path / "sft" / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"lora_alpha": 3}))
+    assert of(adapt_from(load_base(str(tiny)), tmp_path / "sft", frozen_reference=True)) != continued
+    other = load_base(str(tiny))
+    other.model.config.rms_norm_eps *= 2
+    assert of(adapt(other, 4, 8, 0)) != first
     bare = weights_fingerprint(adapt(load_base(str(tiny)), 4, 8, 0), None)
     assert bare == weights_fingerprint(
         adapt_on_top(load_base(str(tiny)), tmp_path / "sft", 2, 2, seed=3), None
