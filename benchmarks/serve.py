@@ -260,8 +260,9 @@ def memory(given: argparse.Namespace) -> None:
 
 
 def pair_of(number: int) -> Any:
-    """A pair whose better reply is known; the judge of the tests reads the marks."""
-    a, b = number % 9, 7 * number % 11
+    """A pair whose better reply is known; the judge of the tests reads the marks, which are never equal."""
+    a = number % 9
+    b = (a + 1 + number // 9 % 8) % 9
     return {
         "id": str(number),
         "prompt": f"question {number}",
@@ -336,8 +337,6 @@ def _right(number: int, rows: Sequence[Any]) -> bool:
     if [row["id"] for row in rows] != [pair["id"]]:
         return False
     p = rows[0].get("probability")
-    if a == b:
-        return rows[0]["status"] == "tie" or p == 0.5
     return p is not None and (p > 0.5) is (a > b)
 
 

@@ -16,7 +16,7 @@ from preceptor.judge.settings import ANSWER_TOKENS, ScoreSettings
 from preceptor.prompts.errors import TemplateError
 from preceptor.prompts.records import Prompt
 from preceptor.prompts.template import Template, load, nonce
-from preceptor.prompts.verdict import Verdict, parse
+from preceptor.prompts.verdict import Verdict
 
 LOW, HIGH = 1, 10
 
@@ -85,19 +85,18 @@ def _ask(
 
 
 def _read(outcome: Outcome, request: Request) -> Grade:
-    reply = read_reply(outcome)
-    fault = compare.fault_of(outcome, request)
-    if fault.fault:
+    found = compare.fault_of(outcome, request)
+    verdict = found.verdict
+    if verdict is None:
+        reply = read_reply(outcome)
         return Grade(
             principle=request.principle,
-            status=fault.status,
-            reason=reply.text or fault.problem,
+            status=found.status,
+            reason=reply.text or found.problem,
             thoughts=reply.thoughts,
             call=request.key,
         )
     assert isinstance(outcome, Completion)
-    verdict = parse(outcome.text, request.menu)
-    assert isinstance(verdict, Verdict)
     expected = expected_grade(outcome.probabilities)
     return Grade(
         principle=request.principle,
