@@ -23,7 +23,8 @@ JudgementFault = Literal["", "refused", "off-topic", "truncated", "empty", "fail
 """Why a judgement holds no verdict. `off-topic`: words, and none of them a verdict on offer."""
 
 Letter = Literal["a", "b", "tie"]
-Order = Literal["original", "swapped"]
+Order = Literal["original", "swapped", "none"]
+"""How the replies were shown: a first, b first, or side by side, where neither comes first."""
 
 
 class Response(Record):

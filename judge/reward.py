@@ -22,7 +22,7 @@ from preceptor.constitution.principle import Constitution
 from preceptor.judge.asking.budget import left_usd
 from preceptor.judge.asking.fanout import Fanout, Limits
 from preceptor.judge.asking.prices import Prices
-from preceptor.judge.label import label
+from preceptor.judge.label import label, require_order
 from preceptor.judge.label import template_for as comparing
 from preceptor.judge.ledger.ledger import open_ledger
 from preceptor.judge.models.protocol import Dialogue, Model, RowT
@@ -96,6 +96,7 @@ class JudgeReward:
         self._fanout: Fanout | None = None
         self.__name__ = f"judge_{self._settings.mode}"
         if self._settings.mode == "group":
+            require_order([self._judge], self._settings.label)
             self._compare = comparing(self._judge, self._settings.label)
         else:
             self._grade = grading(self._judge, self._settings.score)

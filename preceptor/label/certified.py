@@ -39,6 +39,10 @@ def require_certifiable(job: Job, given_when: bool) -> None:
         )
     if job.schedule is not None:
         raise UserError("--certify is about pairs, and --groups ranks; leave one of them out")
+    if job.adaptive and job.settings.orders != "both":
+        raise UserError(
+            f"--adaptive saves second orders, and --orders {job.settings.orders} asks none; leave one of them out"
+        )
     if given_when:
         raise UserError(
             "--certify finds from gold which pairs go on, and --when says it; leave one of them out"

@@ -12,8 +12,8 @@ from preceptor.prompts.records import Settings
 
 WHEN = 'status != "ok"'
 """Which pairs are escalated where nothing else is said."""
-JUDGING = ("orders", "sample")
-"""Fields of LabelSettings that are no flags: a command asks in both orders, and looks again by --recheck."""
+JUDGING = ("sample",)
+"""Fields of LabelSettings that are no flags: a command looks again by --recheck."""
 
 
 class Judges(Settings):
