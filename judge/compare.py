@@ -123,7 +123,9 @@ def ask(pair: Pair, principles: Sequence[Principle], order: Order, question: Com
 def _ask_beside(pair: Pair, principles: Sequence[Principle], question: ComparisonSetup) -> Request:
     """The template is filled for each reply by itself, under the name that it has in the menu: what stands before and
     behind the reply and its name is the same. Raises TemplateError where it is not."""
-    mark = nonce(question.seed, [one.model_dump() for one in pair.prompt.messages], pair.response_a, pair.response_b)
+    mark = nonce(
+        question.seed, [one.model_dump() for one in pair.prompt.messages], pair.response_a, pair.response_b
+    )
     between = f"<<<REPLIES {mark}>>>"
     filled = [
         question.template.render(
@@ -138,8 +140,8 @@ def _ask_beside(pair: Pair, principles: Sequence[Principle], question: Compariso
         )
         for response, name in ((pair.response_a, "A"), (pair.response_b, "B"))
     ]
-    for at, message in enumerate(filled[0]):
-        parts = [made[at].content.split(between) for made in filled]
+    for at in range(len(filled[0])):
+        parts = [made[at].content.split(between) for made in filled]  # before, reply, name, after
         if [len(some) for some in parts] == [4, 4]:
             break
     else:
@@ -148,7 +150,7 @@ def _ask_beside(pair: Pair, principles: Sequence[Principle], question: Compariso
             "and behind its name"
         )
     (before, reply_a, name_a, after), (_, reply_b, name_b, _) = parts
-    place = message.model_copy(update={"content": f"{before}{between}{after}"})
+    place = filled[0][at].model_copy(update={"content": f"{before}{between}{after}"})
     return Request(
         model=question.judge.name,
         endpoint=question.judge.endpoint,

@@ -55,7 +55,11 @@ LETTERS = ("a", "b", "tie")
 GRADES = tuple(str(grade) for grade in range(1, 11))
 MENUS: Mapping[str, tuple[tuple[str, ...], frozenset[str], str]] = {
     "compare": (LETTERS, frozenset({"a", "b"}), '{a: "Verdict: A", b: "Verdict: B"}, with or without tie'),
-    "side_by_side": (LETTERS, frozenset({"a", "b"}), '{a: "Verdict: A", b: "Verdict: B"}, with or without tie'),
+    "side_by_side": (
+        LETTERS,
+        frozenset({"a", "b"}),
+        '{a: "Verdict: A", b: "Verdict: B"}, with or without tie',
+    ),
     "score": (GRADES, frozenset(GRADES), '{1: "Score: 1", ..., 10: "Score: 10"}, every grade from 1 to 10'),
 }
 """Kind of template -> the verdicts that it may offer, those that it must, and the words for that."""

@@ -73,10 +73,11 @@ def audit(labels: Iterable[Label], constitution: Constitution, cost_usd: float |
       interval over labels, not verdicts, because the two orders of a pair are not independent
     - `correct_original`, `correct_swapped`, `correct_both`, `orders_agree`: counts; None for orders not asked
     - `flip_rate`: labels whose two orders name different winners, among those with a verdict in both. What was read
-      side by side (`--orders none`) stands for both orders, since exchanging the replies exchanges the probabilities
-    - `first_share`: verdicts for the reply shown first, ties and replies side by side aside; `longer_share`, `list_share`, `self_share`,
-      `length_coefficient`, `length_stderr`: `judge.audit.biases`. These are habits of the judges: each judge's own
-      verdicts count, and no machine check's, while the figures above are of what judges and checks together decide
+      side by side (`--orders none`) stands for both orders: exchanging the replies exchanges the probabilities
+    - `first_share`: verdicts for the reply shown first, ties and replies side by side aside; `longer_share`,
+      `list_share`, `self_share`, `length_coefficient`, `length_stderr`: `judge.audit.biases`. These are habits of the
+      judges: each judge's own verdicts count, and no machine check's, while the figures above are of what judges and
+      checks together decide
     - `kappa`: Cohen's, of verdicts against gold, both orders pooled; `ece`: expected calibration error of the
       label's probability, ten bins of equal width, which `reliability` lists; `kappa_ci95`, `ece_ci95`: bootstrap
       intervals over labels

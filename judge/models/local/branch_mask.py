@@ -48,7 +48,9 @@ class Row(Protocol):
     def parts(self) -> Sequence[Part]: ...
 
     @property
-    def ways(self) -> Sequence[tuple[int, tuple[int, ...]]]: ...  # (prompt, parts in which its last tokens lie)
+    def ways(
+        self,
+    ) -> Sequence[tuple[int, tuple[int, ...]]]: ...  # (prompt, parts in which its last tokens lie)
 
 
 RowT = TypeVar("RowT", bound=Row)
@@ -85,7 +87,9 @@ class Packed(NamedTuple):
 
     ids: torch.Tensor  # (R, T) int64
     positions: torch.Tensor  # (R, T) int64, of the token in its own prompt
-    part: torch.Tensor  # (R, T) int64: number of the token's part; padding is a part of its own behind all of them
+    part: (
+        torch.Tensor
+    )  # (R, T) int64: number of the token's part; padding is a part of its own behind all of them
     sees: torch.Tensor  # (R, P, P) bool: whether a part sees another one
 
 

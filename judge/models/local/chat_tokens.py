@@ -116,7 +116,7 @@ def beside(loaded: Loaded, request: Request) -> TokenisedSides:
     assert sides is not None
     text = render(loaded, request)
     parts = text.split(sides.mark)
-    if len(parts) != 2:  # noqa: PLR2004 - what stands before the replies, and what behind them
+    if len(parts) != 2:
         raise UnrenderableError(
             f"the chat template leaves {len(parts) - 1} places for the replies where the request has one"
         )

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from preceptor.constitution.foreign import json_in
 from preceptor.judge.errors import Rejected
 from preceptor.judge.models.local.chat_tokens import (
     Loaded,
@@ -46,6 +48,7 @@ from preceptor.judge.models.protocol import (
     Request,
 )
 from preceptor.judge.models.verdict_tokens import last_verdict
+from preceptor.prompts.manifest import write_json
 
 if TYPE_CHECKING:
     import torch
@@ -295,7 +298,9 @@ def choose_verdicts(loaded: Loaded, asks: Sequence[TokenisedRequest]) -> list[Co
     ]
 
 
-def side_scores(loaded: Loaded, asks: Sequence[TokenisedSides]) -> list[tuple[dict[str, float], dict[str, float]]]:
+def side_scores(
+    loaded: Loaded, asks: Sequence[TokenisedSides]
+) -> list[tuple[dict[str, float], dict[str, float]]]:
     """For each request the options' logits, or log-probabilities where two options begin alike, each up to a constant:
     with the first reply called `a`, and with the first reply called `b`. Only differences within one of them mean
     anything."""
@@ -468,6 +473,25 @@ def pick(
     return drawn.where(temperature > 0, best)
 
 
+JUDGE = "judge.json"
+"""Beside the weights of a tuned judge: in which dialect it is asked."""
+
+
+def write_dialect(folder: Path, dialect: str) -> None:
+    """Say beside a tuned judge's weights in which dialect it is asked."""
+    write_json(folder / JUDGE, {"dialect": dialect})
+
+
+def dialect_of(source: str) -> str:
+    """The dialect in which a tuned judge is asked; empty for whatever is none."""
+    path = Path(source).expanduser() / JUDGE
+    try:
+        found = json_in(path)
+    except (OSError, ValueError):
+        return ""
+    return str(found.get("dialect", "")) if isinstance(found, dict) else ""
+
+
 def open_model(
     name: str,
     *,
@@ -479,10 +503,11 @@ def open_model(
     """`hf/<hub id or path>` -> the model, placed as `loading.Placement` says.
 
     It is asked in the dialect `local`: the pair first and the principle last, so that one reading of the pair serves
-    every principle.
+    every principle. A judge that `preceptor train judge` has tuned is asked in the words that it was tuned on.
     """
     placement = Placement(device, dtype, device_map, four_bit)
-    return LocalModel(name, ModelName.of(name).model, dialect="local", **placement._asdict())
+    source = ModelName.of(name).model
+    return LocalModel(name, source, dialect=dialect_of(source) or "local", **placement._asdict())
 
 
 def weights_of(name: str) -> str:

@@ -120,16 +120,16 @@ class Passes:
 
         if self._head is None:
             for row in rows:
-                assert isinstance(row, PackedRow)  # others are for models that share trunks, which have a head
+                assert isinstance(
+                    row, PackedRow
+                )  # others are for models that share trunks, which have a head
                 yield from self._plainly(row, keep)
             return
         packed = pack(rows, self._model.device)
-        if all(len(row.parts) == 2 for row in rows):  # noqa: PLR2004 - a trunk with one branch is a plain prompt
+        if all(len(row.parts) == 2 for row in rows):
             mask: Any = (packed.part <= 1).long()  # padding is the second branch
         else:
-            mask = mask_of(
-                packed.part, packed.positions, self._model.config, self._model.dtype, packed.sees
-            )
+            mask = mask_of(packed.part, packed.positions, self._model.config, self._model.dtype, packed.sees)
         with torch.inference_mode():
             hidden = self._model.base_model(
                 input_ids=packed.ids, attention_mask=mask, position_ids=packed.positions, use_cache=False

@@ -4,11 +4,11 @@
     positions   0 1 ... n      n+1 ...   n+1 ...   behind the longer       behind the names
     sees                       n         n         x           y           everything
 
-Both replies begin at the same position. The name by which a reply is called stands behind it at the same position as the
-other's, so that a question which sees everything meets nothing that says which of the two lies first in memory. Each
-question is asked twice: x is called A and y B, then the other way round. What a model thinks of the letters themselves
-cancels out (`evened`). Conversation and replies are read once for both ways and for all questions about the pair; asked
-in both orders they are read twice.
+Both replies begin at the same position. The name by which a reply is called stands behind it at the same position as
+the other's, so that a question which sees everything meets nothing that says which of the two lies first in memory.
+Each question is asked twice: x is called A and y B, then the other way round. What a model thinks of the letters
+themselves cancels out (`evened`). Conversation and replies are read once for both ways and for all questions about the
+pair; asked in both orders they are read twice.
 """
 
 from __future__ import annotations
