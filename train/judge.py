@@ -102,10 +102,10 @@ def verdict_loss(model: nn.Module, batch: SideBatch) -> Losses:
 
 def train_judge(
     verdicts: Sequence[JudgedPair],
-    constitution: Constitution,
     settings: JudgeSettings,
     out: str | Path,
     *,
+    constitution: Constitution,
     watch: OnTrainingProgress | None = None,
     read: Mapping[str, Any] | None = None,
 ) -> Trained:
@@ -114,6 +114,7 @@ def train_judge(
     The folder is an adapter that `hf/FOLDER` judges with, side by side (`orders="none"`), and holds the verdicts held
     out as `gold.jsonl`.
 
+    `read` says which file the rows came from, for the manifest.
     Raises TrainDataError where no row can be trained on, CheckpointError and RunFolderError for model and folder,
     UserError for a base that cannot read replies side by side.
     """

@@ -108,7 +108,7 @@ def judge(
     from preceptor.train.judge import plan_judge, train_judge
 
     said = source_facts(str(labels), {})
-    train = partial(train_judge, rows, rules, settings, out, read=said)
+    train = partial(train_judge, rows, settings, out, constitution=rules, read=said)
     train_or_plan("judge", partial(plan_judge, rows, rules, settings), train, launch, {})
 
 
