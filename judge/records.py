@@ -274,7 +274,7 @@ class Certificate(Record):
     kept: int
     """Those whose label the certificate is about."""
     people: int = 0
-    """Those that people decided; it is not about them."""
+    """Those that people decided, or the judge whose verdicts are the gold; it is not about them."""
     shift_p: float
     """Of the test whether gold and labels are alike, all features together."""
     shift_feature: str
