@@ -31,7 +31,7 @@ from preceptor.judge.pairs import Candidate, groups_of, read_groups, read_pairs,
 from preceptor.judge.records import Group, Label, Pair, Response, Revision, RubricScore
 from preceptor.judge.respond import respond
 from preceptor.judge.revise import revise
-from preceptor.judge.rubric import Rubric, asked_as, scored
+from preceptor.judge.rubric import Rubric, graded_by
 from preceptor.judge.score import ReplyToScore, score
 from preceptor.judge.score import template_for as grading
 from preceptor.judge.settings import LabelSettings, RespondSettings, ReviseSettings, Schedule, ScoreSettings
@@ -133,10 +133,10 @@ def to_rubric_score(name: str, access: Access, rubric: Rubric, settings: ScoreSe
     """What grading replies by a rubric takes: one ask for each criterion that no machine check decides."""
     model = access.open(name)
     settings = settings.model_copy(update={"principles": "each"})
-    template, criteria = grading(model, settings), asked_as(rubric)
+    template = grading(model, settings)
 
     def dialogue(reply: ReplyToScore) -> Dialogue[RubricScore]:
-        return scored(rubric, reply, (yield from score(reply, criteria, model, template, settings)))
+        return (yield from graded_by(rubric, reply, model, template, settings))
 
     return WorkerContext((model,), dialogue)
 
