@@ -82,7 +82,15 @@ def label(
     from preceptor.constitution.files import load
     from preceptor.judge.conditions import gate
     from preceptor.label.finished import InputFile
-    from preceptor.label.run import Job, dialogues_of, label_folder, opened, require, rows_of
+    from preceptor.label.run import (
+        Job,
+        dialogues_of,
+        label_folder,
+        opened,
+        require,
+        require_no_drift,
+        rows_of,
+    )
     from preceptor.prompts.columns import mapping_of
 
     if out is None and not (show or plan):
@@ -123,6 +131,8 @@ def label(
         show_plan(asks, asking, as_json)
         return
     assert out is not None
+    if fail_if:
+        require_no_drift(out, job)
     tell_of_batches(asking)
     bar = console.quiet if judges.human else console.progress
     made = label_folder(out, rows, job, asking, bar, source, gold)

@@ -293,7 +293,7 @@ def label_folder(
     require(job)
     check_folder(out, [source.path] if source else [])
     if gold is not None:
-        _require_no_drift(out, job)
+        require_no_drift(out, job)
     found, paid = None, AskingResult(0, NOTHING_DONE, None)
     if gold is not None:
         found, paid = calibrated(gold, job, asking, bar)
@@ -338,14 +338,14 @@ def label_folder(
     return Labelled(publish(out, run), asked)
 
 
-def _require_no_drift(out: Path, job: Job) -> None:
+def require_no_drift(out: Path, job: Job) -> None:
     """Raises UserError where these judges are known not to be those any more whose answers the ledger holds."""
     manifest = LabelFolder(out).read_manifest()
     looks = manifest.get("drift") if manifest is not None else None
     if manifest is not None and looks and looks["since"] and manifest["judge"] == job.judges:
         raise UserError(
             f"{out}: its judges have drifted, found on {looks['since']}, and the ledger holds their answers of before; "
-            "certify the judges of today into a new folder over a new ledger: --out NEW --ledger NEW"
+            "certify and gate the judges of today in a new folder over a new ledger: --out NEW --ledger NEW"
         )
 
 

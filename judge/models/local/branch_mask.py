@@ -28,7 +28,7 @@ WIDEST = 4.0
 """Longest row, in lengths of its longest prompt: attention costs the square of it."""
 
 
-class Part(NamedTuple):
+class RowPart(NamedTuple):
     """Tokens of a row that see one another, and some of the parts before them."""
 
     tokens: tuple[int, ...]
@@ -38,14 +38,14 @@ class Part(NamedTuple):
     """Numbers of the earlier parts of the row that they see."""
 
 
-class Row(Protocol):
+class PackableRow(Protocol):
     """Parts that lie one behind the other, and the prompts that end in some of them."""
 
     @property
     def size(self) -> int: ...  # tokens
 
     @property
-    def parts(self) -> Sequence[Part]: ...
+    def parts(self) -> Sequence[RowPart]: ...
 
     @property
     def ways(
@@ -53,7 +53,7 @@ class Row(Protocol):
     ) -> Sequence[tuple[int, tuple[int, ...]]]: ...  # (prompt, parts in which its last tokens lie)
 
 
-RowT = TypeVar("RowT", bound=Row)
+RowT = TypeVar("RowT", bound=PackableRow)
 
 
 class PackedRow(NamedTuple):
@@ -71,10 +71,10 @@ class PackedRow(NamedTuple):
         return len(self.trunk) + sum(map(len, self.branches))
 
     @property
-    def parts(self) -> Sequence[Part]:
+    def parts(self) -> Sequence[RowPart]:
         """The trunk, and the branches in their order."""
         behind = len(self.trunk)
-        return [Part(self.trunk, 0, ()), *(Part(branch, behind, (TRUNK,)) for branch in self.branches)]
+        return [RowPart(self.trunk, 0, ()), *(RowPart(branch, behind, (TRUNK,)) for branch in self.branches)]
 
     @property
     def ways(self) -> Sequence[tuple[int, tuple[int, ...]]]:
@@ -144,7 +144,7 @@ def batches(rows: Sequence[RowT], budget: int) -> Iterator[list[RowT]]:
         yield batch
 
 
-def pack(rows: Sequence[Row], device: Any) -> Packed:
+def pack(rows: Sequence[PackableRow], device: Any) -> Packed:
     """Rows -> one batch."""
     import torch
 
@@ -165,7 +165,7 @@ def pack(rows: Sequence[Row], device: Any) -> Packed:
     return Packed(ids.to(device), positions.to(device), part.to(device), sees.to(device))
 
 
-def places(rows: Sequence[Row], keep: Sequence[int]) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+def places(rows: Sequence[PackableRow], keep: Sequence[int]) -> Iterator[tuple[int, list[tuple[int, int]]]]:
     """(prompt, [(row, place), ...]) of each prompt's last `keep[prompt]` tokens, which may reach into the trunk."""
     for number, row in enumerate(rows):
         begins = [0, *accumulate(len(part.tokens) for part in row.parts)]

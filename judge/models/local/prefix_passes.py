@@ -12,7 +12,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from preceptor.constitution.errors import UserError
-from preceptor.judge.models.local.branch_mask import PackedRow, Row, batches, mask_of, pack, places, rows_of
+from preceptor.judge.models.local.branch_mask import (
+    PackableRow,
+    PackedRow,
+    batches,
+    mask_of,
+    pack,
+    places,
+    rows_of,
+)
 from preceptor.judge.models.local.lm_head import head_of
 from preceptor.judge.models.local.side_by_side import SidePrompt, side_rows
 
@@ -83,7 +91,7 @@ class Passes:
         return [found[prompt] for prompt in range(len(prompts))]
 
     def _walk(
-        self, rows: Sequence[Row], keep: Sequence[int], reduce: Callable[[int, torch.Tensor], FoundT]
+        self, rows: Sequence[PackableRow], keep: Sequence[int], reduce: Callable[[int, torch.Tensor], FoundT]
     ) -> dict[int, FoundT]:
         """Prompt -> what `reduce` makes of its logits, of all prompts in the rows."""
         found: dict[int, FoundT] = {}
@@ -102,7 +110,7 @@ class Passes:
                 waiting = self._halved([batch, *waiting[::-1]])
         return found
 
-    def _halved(self, left: Sequence[Sequence[Row]]) -> list[list[Row]]:
+    def _halved(self, left: Sequence[Sequence[PackableRow]]) -> list[list[PackableRow]]:
         """What is left in batches of half the size, the next one last."""
         import torch
 
@@ -114,7 +122,7 @@ class Passes:
         )
         return list(batches([row for batch in left for row in batch], self._budget))[::-1]
 
-    def _run(self, rows: Sequence[Row], keep: Sequence[int]) -> Iterator[tuple[int, torch.Tensor]]:
+    def _run(self, rows: Sequence[PackableRow], keep: Sequence[int]) -> Iterator[tuple[int, torch.Tensor]]:
         """(prompt, logits after its last tokens) of one batch, by the model's output layer at these places only."""
         import torch
 

@@ -17,7 +17,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from preceptor.judge.models.local.branch_mask import TRUNK, WIDEST, Part
+from preceptor.judge.models.local.branch_mask import TRUNK, WIDEST, RowPart
 
 X, Y = 1, 2
 """Parts of a row: the two replies."""
@@ -46,7 +46,7 @@ class SidePrompt(NamedTuple):
 class SideRow(NamedTuple):
     """Questions about one pair."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[RowPart, ...]
     ways: tuple[tuple[int, tuple[int, ...]], ...]
     """(prompt, the part that holds its question)."""
 
@@ -93,7 +93,7 @@ def _sorted(prompt: SidePrompt) -> SidePrompt:
 def _row(prompts: Sequence[SidePrompt], numbers: Sequence[int]) -> SideRow:
     before, replies, _, _ = prompts[numbers[0]]
     behind = len(before) + max(map(len, replies))
-    parts = [Part(before, 0, ()), *(Part(reply, len(before), (TRUNK,)) for reply in replies)]
+    parts = [RowPart(before, 0, ()), *(RowPart(reply, len(before), (TRUNK,)) for reply in replies)]
     named: dict[tuple[int, Tokens], int] = {}
     ways = []
     for number in numbers:
@@ -101,10 +101,10 @@ def _row(prompts: Sequence[SidePrompt], numbers: Sequence[int]) -> SideRow:
         for reply, name in zip((X, Y), names, strict=True):
             if (reply, name) not in named:
                 named[reply, name] = len(parts)
-                parts.append(Part(name, behind, (TRUNK, reply)))
+                parts.append(RowPart(name, behind, (TRUNK, reply)))
         own = tuple(named[reply, name] for reply, name in zip((X, Y), names, strict=True))
         ways.append((number, (len(parts),)))
-        parts.append(Part(after, behind + max(map(len, names)), (TRUNK, X, Y, *own)))
+        parts.append(RowPart(after, behind + max(map(len, names)), (TRUNK, X, Y, *own)))
     return SideRow(tuple(parts), tuple(ways))
 
 
