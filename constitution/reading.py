@@ -90,8 +90,7 @@ def parse(text: str, maker: type[RoundTripConstructor] = RoundTripConstructor) -
 def read(text: str, file: str) -> ParsedConstitution:
     """All faults of the text at once; `file` is how they name it."""
     try:
-        most = max(LEAST_NODES, MOST_TIMES * len(text) // 4)
-        data = _plain(_values(text), iter(range(most)))
+        return _read(text, file)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 0
@@ -104,9 +103,14 @@ def read(text: str, file: str) -> ParsedConstitution:
     except RecursionError:
         return _faulty(FileFault(file, 0, "values nested too deep", "a constitution's own depth"))
     except _TooLargeError:
+        most = _most_values(text)
         return _faulty(
             FileFault(file, 0, f"aliases that make more than {most} values", "a file without them")
         )
+
+
+def _read(text: str, file: str) -> ParsedConstitution:
+    data = _plain(_values(text), iter(range(_most_values(text))))
     if not isinstance(data, dict):
         came = "an empty file" if data is None else f"a file that holds {_kind(data)}"
         return _faulty(FileFault(file, 0, came, "a mapping with name and principles"))
@@ -119,11 +123,14 @@ def read(text: str, file: str) -> ParsedConstitution:
     return ParsedConstitution(content, (), lines)
 
 
+def _most_values(text: str) -> int:
+    return max(LEAST_NODES, MOST_TIMES * len(text) // 4)
+
+
 def _values(text: str) -> Any:
-    """The values without their places, which takes a tenth of the time where ruamel's C parser is installed; what it
-    refuses is read by the one whose words and places are told."""
+    """The values without their places, which takes less time; what is refused is read by the one that tells places."""
     try:
-        return YAML(typ="safe").load(text)
+        return YAML(typ="safe", pure=True).load(text)
     except (YAMLError, *MAKERS):
         return parse(text)
 

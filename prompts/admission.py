@@ -28,7 +28,7 @@ SURE_OF_LANGUAGE = 5
 
 
 class Admission:
-    """A gate that remembers what it let through."""
+    """Admits prompts, and remembers what it let through."""
 
     def __init__(
         self,

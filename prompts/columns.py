@@ -8,8 +8,8 @@ from typing import Any
 from preceptor.prompts.errors import RowsError
 
 OURS = (
-    "prompt", "messages", "chosen", "rejected", "response_a", "response_b", "responses", "preferred", "id", "tags",
-    "probability", "margin", "weight", "completion",
+    "prompt", "messages", "chosen", "rejected", "response_a", "response_b", "responses", "response", "preferred", "id",
+    "tags", "probability", "margin", "weight", "completion",
 )  # fmt: skip
 """Columns that a mapping can name."""
 SINGLE_REPLIES = ("prompt", "messages", "completion", "label", "id", "constitution", "judge")

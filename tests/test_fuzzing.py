@@ -167,6 +167,7 @@ def test_a_template(text: str) -> None:
 @example("name: !!binary '='")
 @example("%YAML 9.9\n---\nname: a")
 @example("? [a]\n: b")
+@example("a: 1\nb\t: 2")
 def test_a_constitution(text: str) -> None:
     with contextlib.suppress(ConstitutionError):
         assert isinstance(load_text(text, Path("here.yaml")), Constitution)

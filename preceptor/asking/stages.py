@@ -35,6 +35,7 @@ from preceptor.judge.rubric import Rubric, graded_by
 from preceptor.judge.score import ReplyToScore, score
 from preceptor.judge.score import template_for as grading
 from preceptor.judge.settings import LabelSettings, RespondSettings, ReviseSettings, Schedule, ScoreSettings
+from preceptor.judge.singles import holds_singles, read_singles
 from preceptor.judge.voting.cascade import Judge, Step, VotingRule, label_by_steps, require_steps
 from preceptor.judge.voting.ranking import Ranked, rank
 from preceptor.prompts.rows import RawRow, read_records, read_rows
@@ -340,11 +341,15 @@ def _wrote(source: str) -> type[Response] | type[Revision] | None:
 def replies_from(
     source: str, form: str = "rows", columns: Mapping[str, str] | None = None, truncated: Truncated = "keep"
 ) -> Iterable[ReplyToScore]:
-    """The single replies of a file: what `preceptor respond` wrote, or both sides of every pair, in any layout."""
-    if _wrote(source) is Response:
+    """The single replies of a file: what `preceptor respond` wrote, rows with a `response`, or both sides of
+    every pair, in any layout."""
+    wrote = _wrote(source)
+    if wrote is Response:
         rows = list(read_records(source, Response))
         tell_cut(rows, truncated)
         return (ReplyToScore(row.id, row.prompt, row.text) for row in rows if usable(row, truncated))
+    if wrote is None and form == "rows" and holds_singles(source, columns or {}):
+        return read_singles(source, columns or {})
     return (
         ReplyToScore(f"{pair.id}-{side}", pair.prompt, text)
         for pair in pairs_from(source, form, columns)

@@ -96,7 +96,10 @@ def revise(
 
 
 def score(
-    replies: Annotated[str, typer.Argument(help="A file that `preceptor respond` wrote, or pairs.")],
+    replies: Annotated[
+        str,
+        typer.Argument(help="What `preceptor respond` wrote, rows with prompt and response, or pairs."),
+    ],
     out: options.Out,
     judge: Annotated[OneJudge, Flags("Judging")],
     settings: Annotated[ScoreSettings, Flags("Judging", omit=("sample",))],

@@ -92,16 +92,16 @@ def synthesize(
     cells = _cells(constitution, known, labels, tag or [])
     given = RecipeInput(known, parts_of_documents(text_of(path) for path in documents or []))
     words = (settings.fewest_words, settings.most_words)
-    with Admission(settings.threshold, known, apart, words, settings.language) as gate:
+    with Admission(settings.threshold, known, apart, words, settings.language) as admission:
         if plan:
-            made = Synthesis(settings, given, cells, gate, lambda _: None)
+            made = Synthesis(settings, given, cells, admission, lambda _: None)
             job = round_job(made.prompts_at_best(), model, settings, asking)
             console.say(f"{len(job.rows)} calls if every prompt is taken; each that is refused takes more")
             show_plan_of(job, asking, as_json)
             return
         tell_of_batches(asking)
         with writing(out) as write:
-            made = Synthesis(settings, given, cells, gate, write)
+            made = Synthesis(settings, given, cells, admission, write)
             ask = ask_rounds(model, settings, asking, console.progress)
             found, stopped = made.run(ask, model, calls_of_a_round(model, made, asking))
             if not found["new"]:  # nothing was done, so nothing is left behind

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from preceptor.judge.pairs import groups_in, pairs_of, prompt_of
+from preceptor.judge.pairs import groups_in, pairs_of
 from preceptor.judge.records import Group, Pair
 from preceptor.judge.score import ReplyToScore
-from preceptor.prompts.pool import Ids
-from preceptor.prompts.records import content_id
-from preceptor.prompts.rows import BadRowError, RawRow, kind_of, parsed
+from preceptor.judge.singles import singles_of
+from preceptor.prompts.rows import RawRow
 from preceptor.serve.config import ServeLimits
 from preceptor.serve.problems import Problem
 
 ITEMS = "items"
 """What faults call the rows of a request."""
-REPLY_COLUMNS = frozenset({"id", "prompt", "messages", "tags", "meta", "response"})
 Item = Mapping[str, Any]
 
 
@@ -25,18 +23,7 @@ def replies_in(items: Sequence[Item], limits: ServeLimits) -> list[ReplyToScore]
 
     Raises RowsError, Problem.
     """
-    ids = Ids()
-
-    def read(row: RawRow) -> ReplyToScore:
-        prompt = prompt_of(row, REPLY_COLUMNS)
-        text = row.fields.get("response")
-        if not isinstance(text, str):
-            came = "no response" if text is None else f"response is {kind_of(text)}"
-            raise BadRowError(came, "a text: the reply that is to be rewarded")
-        turns = [message.model_dump() for message in prompt.messages]
-        return ReplyToScore(ids.of(row, content_id("reply", turns, text)), prompt, text)
-
-    rows = list(parsed(ITEMS, _raw(items, limits), read))
+    rows = list(singles_of(_raw(items, limits), ITEMS))
     for row in rows:
         bounded([row.text, *(turn.content for turn in row.prompt.messages)], limits)
     return rows

@@ -1,4 +1,4 @@
-"""New prompts, round by round: a model is asked, what it wrote goes through the gate, until there is enough or no more.
+"""New prompts, round by round: a model is asked, what it wrote is admitted or refused, until there is enough.
 
 Every round is a function of the settings and of what the rounds before it brought. So the same command asks the same
 again, the ledger answers, and a run that was stopped goes on.
@@ -78,7 +78,7 @@ class Synthesis:
         settings: SynthesisSettings,
         given: RecipeInput,
         cells: Mapping[CellToFill, int],
-        gate: Admission,
+        admission: Admission,
         take: Callable[[Prompt], None],
     ) -> None:
         """cells: those that `taxonomy` fills, and how many prompts each has. take: is given every new prompt.
@@ -96,7 +96,7 @@ class Synthesis:
         self._given = given._replace(topics=settings.topic or TOPICS)
         self._before = dict(cells)
         self._new: Counter[CellToFill] = Counter()
-        self._gate = gate
+        self._admission = admission
         self._take = take
         self._calls = self._written = self._unusable = 0
         self._refused: Counter[str] = Counter()
@@ -181,7 +181,7 @@ class Synthesis:
                 tags=ask.tags,
                 meta={"source": source},
             )
-            if (why := self._gate.refuses(prompt)) is not None:
+            if (why := self._admission.refuses(prompt)) is not None:
                 self._refused[why] += 1
                 continue
             self._by_way[str(ask.source["how"])] += 1

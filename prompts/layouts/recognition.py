@@ -153,12 +153,17 @@ def parsed_pairs(source: str | Path, read: Callable[[RawRow], ParsedT], how: Rec
     return parsed(source, in_our_columns(source, how), read)
 
 
+def renamed_rows(source: str | Path, columns: Mapping[str, str]) -> Iterator[RawRow | FileFault]:
+    """The rows of a file with its columns renamed. columns: ours -> theirs."""
+    for row in read_rows(source):
+        yield row if isinstance(row, FileFault) else row._replace(fields=renamed(row.fields, columns))
+
+
 def _together(source: str | Path, how: Recognised) -> Iterator[RawRow | FileFault]:
     """Rows with their columns renamed; neighbours that make pairs with one another as one row."""
     key = how.layout.together if how.layout else None
     waiting: list[RawRow] = []
-    for row in read_rows(source):
-        named = row if isinstance(row, FileFault) else row._replace(fields=renamed(row.fields, how.columns))
+    for named in renamed_rows(source, how.columns):
         if key is None or isinstance(named, FileFault):
             yield named
             continue

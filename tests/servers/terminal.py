@@ -7,6 +7,7 @@ import pty
 import select
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ def at_a_terminal(
     words: Sequence[str], keys: str, place: Path, asked: str, **environment: str
 ) -> tuple[int, str]:
     """Exit code and screen of `preceptor WORDS...` in `place`; the n-th key is pressed once `asked` has stood on the
-    screen n times.
+    screen n times and the command waits for a key: what is typed before that the terminal forgets.
     """
     main, side = pty.openpty()
     process = subprocess.Popen(
@@ -37,7 +38,7 @@ def at_a_terminal(
                 screen += os.read(main, 65536).decode(errors="replace")
             except OSError:
                 break
-        elif pressed < len(keys) and screen.count(asked) > pressed:
+        elif pressed < len(keys) and screen.count(asked) > pressed and _waits_for_a_key(main):
             os.write(main, keys[pressed].encode())
             pressed += 1
         elif process.poll() is not None:
@@ -45,3 +46,9 @@ def at_a_terminal(
     code = process.wait(timeout=PATIENCE_S)
     os.close(main)
     return code, screen
+
+
+def _waits_for_a_key(terminal: int) -> bool:
+    """Whether the command has told the terminal to give it each key at once."""
+    flags: int = termios.tcgetattr(terminal)[3]
+    return not flags & termios.ICANON

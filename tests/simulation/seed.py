@@ -184,8 +184,10 @@ class _Seed:
     def _model(self) -> HttpModel:
         process = self.machine.current
         assert process is not None
-        line = ServerAddress("https://provider.test/v1", "", {})
-        return HttpModel(NAME, SimulatedClient(process), cast(Codec, codec), codec.asked_of(NAME), line, CAN)
+        server = ServerAddress("https://provider.test/v1", "", {})
+        return HttpModel(
+            NAME, SimulatedClient(process), cast(Codec, codec), codec.asked_of(NAME), server, CAN
+        )
 
     async def _direct(self, worker: _Worker, name: str) -> bool:
         async with open_ledger(self.world.place, run=name, clock=CLOCK) as ledger:

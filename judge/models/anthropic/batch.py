@@ -38,12 +38,12 @@ class AnthropicBatches:
     async def submit(self, _token: str, _run: str, lines: Sequence[Mapping[str, Any]]) -> Remote:
         """Make the batch; the API takes neither token nor run."""
         requests: Any = lines
-        with codec.translated_errors(self._model.asked, self._model.line.address):
+        with codec.translated_errors(self._model.asked, self._model.server.address):
             return _remote(await self._client.messages.batches.create(requests=requests, timeout=SLOW_S))
 
     async def retrieve(self, remote_id: str) -> Remote:
         """How far it is."""
-        with codec.translated_errors(self._model.asked, self._model.line.address):
+        with codec.translated_errors(self._model.asked, self._model.server.address):
             try:
                 return _remote(await self._client.messages.batches.retrieve(remote_id))
             except anthropic.NotFoundError as exc:
@@ -52,7 +52,7 @@ class AnthropicBatches:
 
     async def recent(self, since_s: float) -> AsyncIterator[Remote]:
         """The workspace's batches that were made since, latest first."""
-        with codec.translated_errors(self._model.asked, self._model.line.address):
+        with codec.translated_errors(self._model.asked, self._model.server.address):
             async for made in self._client.messages.batches.list(limit=PAGE):
                 if made.created_at.timestamp() < since_s:
                     return
@@ -71,7 +71,7 @@ class AnthropicBatches:
         """The stream's lines."""
         if not remote.places:
             return
-        with codec.translated_errors(self._model.asked, self._model.line.address):
+        with codec.translated_errors(self._model.asked, self._model.server.address):
             batches = self._client.messages.batches.with_streaming_response
             async with batches.results(remote.id, timeout=SLOW_S) as answer:
                 async for result in result_lines(answer.iter_bytes(), "anthropic"):

@@ -37,5 +37,5 @@ def open_model(name: str, *, base_url: str | None = None, timeout_s: float | Non
             )
         client = anthropic.AsyncAnthropic(api_key="none", **server.options)
     base = server.address.base
-    line = ServerAddress(base, server.endpoint, {}, server.near, f"{base}/v1/models")
-    return HttpModel(name, client, cast(Codec, codec), codec.asked_of(name), line, CAN)
+    reached = ServerAddress(base, server.endpoint, {}, server.near, f"{base}/v1/models")
+    return HttpModel(name, client, cast(Codec, codec), codec.asked_of(name), reached, CAN)

@@ -71,15 +71,15 @@ class HttpModel:
         client: Any,
         codec: Codec,
         asked: FaultContext,
-        line: ServerAddress,
+        server: ServerAddress,
         capabilities: Capabilities,
     ) -> None:
         self.name = name
-        self.endpoint = line.endpoint
+        self.endpoint = server.endpoint
         self.capabilities = capabilities
         self.client = client
         self.asked = asked
-        self.line = line
+        self.server = server
         self.learned = NOTHING
         """What the server has shown of itself; asking in batches adds to it as well."""
         self._codec = codec
@@ -93,7 +93,7 @@ class HttpModel:
         """As `complete`; the rate-limit headers of every reply go to `on_headers`."""
         while True:
             known = self.learned
-            body = {**self._codec.body_of(request, known), **self.line.fields}
+            body = {**self._codec.body_of(request, known), **self.server.fields}
             with door.asking(self.asked.provider):
                 came = await self._sent(body)
             _tell(on_headers, came.headers)
@@ -118,7 +118,7 @@ class HttpModel:
             # every token in the reply: a third of a call's CPU time (docs/labelling.md)
             # an address is whole, because they take their time to join a path to theirs
             response: httpx2.Response = await self.client.post(
-                self.line.address + self._codec.path_of(body),
+                self.server.address + self._codec.path_of(body),
                 cast_to=httpx2.Response,
                 body=body,
                 options=self._options(),
@@ -126,7 +126,7 @@ class HttpModel:
         except self._codec.ERRORS as exc:
             fault = self._codec.http_fault(exc, self.asked)
             if fault is None:
-                raise self._codec.mapped(exc, self.asked, self.line.address) from exc
+                raise self._codec.mapped(exc, self.asked, self.server.address) from exc
             return fault
         return response
 
@@ -142,7 +142,7 @@ class HttpModel:
     async def gives_time(self) -> bool:
         """After a time-out: whether the server is there and only slow, so that its calls get twice as long from now
         on."""
-        if not self.line.patient and not await self._is_there():
+        if not self.server.patient and not await self._is_there():
             return False
         self._times *= 2
         return True
@@ -152,7 +152,7 @@ class HttpModel:
         found: list[ListedModel] = []
         after = ""
         for _ in range(MOST_PAGES):
-            options = {**self.line.options, "params": {"after_id": after}} if after else self.line.options
+            options = {**self.server.options, "params": {"after_id": after}} if after else self.server.options
             with door.asking(self.asked.provider):
                 page = page_of(await self._list(options), self.asked.provider)
             found += page.models
@@ -163,12 +163,12 @@ class HttpModel:
 
     async def _list(self, options: Mapping[str, Any]) -> bytes:
         try:
-            answer = await self.client.get(self.line.models, cast_to=httpx2.Response, options=options)
+            answer = await self.client.get(self.server.models, cast_to=httpx2.Response, options=options)
         except self._codec.ERRORS as exc:
             fault = self._codec.http_fault(exc, self.asked)
             if fault is not None and fault.status in (404, 405):
-                raise ProviderStopped(f"{self.line.models} answered {fault.status}: it gives none") from exc
-            raise self._codec.mapped(exc, self.asked, self.line.address) from exc
+                raise ProviderStopped(f"{self.server.models} answered {fault.status}: it gives none") from exc
+            raise self._codec.mapped(exc, self.asked, self.server.address) from exc
         return bytes(answer.content)
 
     async def close(self) -> None:
@@ -185,9 +185,9 @@ class HttpModel:
     async def _gives_a_sign(self) -> bool:
         try:
             await self.client.get(
-                self.line.models,
+                self.server.models,
                 cast_to=httpx2.Response,
-                options={**self.line.options, "timeout": HEALTH_S},
+                options={**self.server.options, "timeout": HEALTH_S},
             )
         except self._codec.ERRORS as exc:
             return self._codec.http_fault(exc, self.asked) is not None
@@ -195,9 +195,9 @@ class HttpModel:
 
     def _options(self) -> dict[str, Any]:
         if self._times == 1:
-            return self.line.options
+            return self.server.options
         longer = httpx2.Timeout(self.timeout_s, connect=self.client.timeout.connect)
-        return {**self.line.options, "timeout": longer}
+        return {**self.server.options, "timeout": longer}
 
     def _read(self, response: httpx2.Response, request: Request) -> object:
         raw = response.content

@@ -45,7 +45,7 @@ class OpenAIBatches:
         """Upload and make the batch, with our token in the file's name and in the batch's metadata."""
         lines = _of_one_kind(lines)
         file = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
-        with codec.translated_errors(self._model.asked, self._model.line.address):
+        with codec.translated_errors(self._model.asked, self._model.server.address):
             uploaded = await self._client.files.create(
                 file=(_file_name(token), file), purpose="batch", timeout=SLOW_S
             )
@@ -59,7 +59,7 @@ class OpenAIBatches:
 
     async def retrieve(self, remote_id: str) -> Remote:
         """How far it is."""
-        with codec.translated_errors(self._model.asked, self._model.line.address):
+        with codec.translated_errors(self._model.asked, self._model.server.address):
             try:
                 return self._remote(await self._client.batches.retrieve(remote_id))
             except openai.NotFoundError as exc:
@@ -69,7 +69,7 @@ class OpenAIBatches:
 
     async def recent(self, since_s: float) -> AsyncIterator[Remote]:
         """The account's batches that were made since, latest first."""
-        with codec.translated_errors(self._model.asked, self._model.line.address):
+        with codec.translated_errors(self._model.asked, self._model.server.address):
             async for made in self._client.batches.list(limit=PAGE):
                 if made.created_at < since_s:
                     return
@@ -81,7 +81,7 @@ class OpenAIBatches:
 
     async def sweep(self, token: str, since_s: float) -> None:
         """Delete the file that was uploaded for a batch that was never made."""
-        with codec.translated_errors(self._model.asked, self._model.line.address):
+        with codec.translated_errors(self._model.asked, self._model.server.address):
             async for file in self._client.files.list(purpose="batch", limit=PAGE):
                 if file.created_at < since_s:
                     return
@@ -91,7 +91,7 @@ class OpenAIBatches:
     async def results(self, remote: Remote) -> AsyncIterator[BatchResult]:
         """The lines of both files."""
         for place in remote.places:
-            with codec.translated_errors(self._model.asked, self._model.line.address):
+            with codec.translated_errors(self._model.asked, self._model.server.address):
                 reading = self._client.files.with_streaming_response.content(place, timeout=SLOW_S)
                 async with reading as answer:
                     async for result in result_lines(answer.iter_bytes(), "openai"):

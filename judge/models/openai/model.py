@@ -47,5 +47,5 @@ def open_model(
             ) from exc
     base = server.address.base
     fields = {"service_tier": FLEX} if flex else {}
-    line = ServerAddress(base, server.endpoint, AUTH, server.near, f"{base}/models", fields)
-    return HttpModel(name, client, cast(Codec, codec), codec.asked_of(name), line, CAN)
+    reached = ServerAddress(base, server.endpoint, AUTH, server.near, f"{base}/models", fields)
+    return HttpModel(name, client, cast(Codec, codec), codec.asked_of(name), reached, CAN)

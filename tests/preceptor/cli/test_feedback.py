@@ -61,6 +61,35 @@ def test_label_twice_asks_once_and_writes_the_same(
     assert (tampered.code, "labels.jsonl: its SHA-256" in tampered.out) == (1, True)
 
 
+@pytest.mark.parametrize(
+    "reply", ["fine", [{"role": "assistant", "content": "fine"}]], ids=["text", "message"]
+)
+def test_score_reads_single_replies(
+    place: Path, preceptor: Preceptor, start_server: Start, reply: object
+) -> None:
+    server = start_server(verdict="Score: 7")
+    rows = [{"prompt": "Hi", "response": reply}, {"question": "Hi", "answer": reply, "id": "mine"}]
+    for number, (row, names) in enumerate(
+        zip(rows, [(), ("--map", "prompt=question", "--map", "response=answer")], strict=True)
+    ):
+        (place / "one.jsonl").write_text(json.dumps(row) + "\n")
+        words = ("score", "one.jsonl", "-c", "style", "--judge", "openai/fake", "--base-url", server.url)
+        ended = preceptor(*words, "--out", f"s{number}.jsonl", *names)
+        assert ended.code == 0, ended.err
+    plain, mapped = (json.loads((place / f"s{number}.jsonl").read_text()) for number in (0, 1))
+    assert plain["text"] == mapped["text"] == "fine"
+    assert plain["score"] == 7
+    assert (plain["prompt"], mapped["id"]) == (mapped["prompt"], "mine")
+
+
+@pytest.mark.parametrize("reply", [3, [{"role": "user", "content": "Hi"}]])
+def test_a_reply_that_is_none_is_that_rows_fault(place: Path, preceptor: Preceptor, reply: object) -> None:
+    (place / "one.jsonl").write_text(json.dumps({"prompt": "Hi", "response": reply}) + "\n")
+    ended = preceptor("score", "one.jsonl", "-c", "style", "--judge", "openai/fake", "--out", "s.jsonl")
+    assert (ended.code, "one.jsonl:1: response is " in ended.err) == (2, True), ended.err
+    assert not (place / "s.jsonl").exists()
+
+
 def test_score_reads_what_label_reads(place: Path, preceptor: Preceptor, start_server: Start) -> None:
     """Columns under other names, layouts of the field, and samples that were cut at their length, of which it tells."""
     server = start_server(verdict="Score: 7")

@@ -139,7 +139,7 @@ async def test_whatever_a_list_of_models_does_to_the_client_is_a_model_error() -
         model = open_openai("openai/m", base_url=here.url)
         with pytest.raises(ModelError):
             await model.listed()
-        model.line = model.line._replace(patient=False)
+        model.server = model.server._replace(patient=False)
         assert not await model.gives_time()
         await model.close()
 
@@ -248,11 +248,11 @@ async def test_a_near_server_gets_time_and_one_that_is_gone_gets_none(unused_tcp
     with serve(LLMServer()) as here:
         model = open_openai("openai/m", base_url=here.url)
         assert await model.gives_time()
-        assert json.dumps(model.line.options)  # the provider's own stay as they are
+        assert json.dumps(model.server.options)  # the provider's own stay as they are
         assert (await model.complete(request())).text
         await model.close()
     far = open_openai("openai/m", base_url=f"http://127.0.0.1:{unused_tcp_port}/v1")
-    far.line = far.line._replace(patient=False)
+    far.server = far.server._replace(patient=False)
     assert not await far.gives_time()
     await far.close()
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,7 +19,7 @@ from preceptor.constitution.foreign import json_of
 from preceptor.serve.conform.failing_judge import JUDGE_FAILURES
 from preceptor.serve.conform.service import service_looked_at
 from tests.command_line import Preceptor
-from tests.preceptor.serve.jobs.serving import free_port
+from tests.preceptor.serve.jobs.serving import Server, free_port
 
 
 def reward_by(judge: str, *, careful: bool) -> float | None:
@@ -111,3 +112,23 @@ def test_a_port_that_is_taken_is_said() -> None:
         taken = int(url.rpartition(":")[2])
         with pytest.raises(UserError, match=f"--judge-port {taken} cannot be listened at"):
             service_looked_at(url, taken)
+
+
+@pytest.mark.slow
+def test_our_own_service_invents_nothing(tmp_path: Path) -> None:
+    """The real server in a process, whose answers may take three seconds."""
+    port = free_port()
+    config = (
+        f"models: {{judge: {{model: openai/kit, base_url: 'http://127.0.0.1:{port}/v1'}}}}\n"
+        "constitutions: {style: style}\nrewards: {good: {judge: judge, constitution: style}}\n"
+        "limits: {deadline_s: 3}\n"
+    )
+    server = Server(tmp_path / "served", config)
+    server.start()
+    try:
+        table = service_looked_at(server.url, port)
+    finally:
+        server.close()
+    found = outcomes(table, server.url)
+    assert found.keys() == JUDGE_FAILURES.keys()
+    assert "invented" not in found.values(), found

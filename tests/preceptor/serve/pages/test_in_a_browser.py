@@ -25,7 +25,15 @@ WIDTHS = (375, 768, 1280)
 PAGES = (
     *("/", "/sign-in", "/pairs", "/pairs/first", "/pairs/first/pair?id=lift-1", "/check", "/check/new"),
     *("/constitutions", "/constitutions/own", "/playground", "/jobs", "/runs", "/runs/taught"),
-    *("/runs/taught/beside/taught", "/judges", "/judges/executors", "/bill", "/keys", "/nothing"),
+    *(
+        "/runs/taught/beside/taught",
+        "/workbench",
+        "/judges",
+        "/judges/executors",
+        "/bill",
+        "/keys",
+        "/nothing",
+    ),
 )
 SHOWN = {"/pairs/first": "pairs", "/pairs/first/pair?id=lift-1": "pair", "/constitutions/own": "constitution"}
 """Pages whose pictures the documentation shows."""
@@ -79,6 +87,22 @@ def test_every_page_at_three_widths_light_and_dark(chromium: Any, site: Site, tm
                 Path(PICTURES, f"pages-{SHOWN[path]}.png").write_bytes(taken)
             light, dark = ((tmp_path / f"{one}.png").read_bytes() for one in ("light", "dark"))
             assert light != dark, path
+
+
+def test_axe_finds_nothing(chromium: Any, site: Site) -> None:
+    """WCAG as far as axe-core sees it, light and dark."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed").Axe()
+    found = {}
+    with looking(chromium, site.server.url) as page:
+        for path in PAGES:
+            page.goto(path)
+            for scheme in ("light", "dark"):
+                page.emulate_media(color_scheme=scheme)
+                told = axe.run(page).response
+                assert len(told["passes"]) > 10, path
+                for one in told["violations"]:
+                    found[path, scheme, one["id"]] = [node["html"] for node in one["nodes"]]
+    assert found == {}
 
 
 def test_a_check_by_keys_alone(chromium: Any, site: Site) -> None:
