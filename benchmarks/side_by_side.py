@@ -1,12 +1,16 @@
 """A judge without order beside itself in both orders, untuned and tuned, and what it saves where it is certified.
 
     python benchmarks/side_by_side.py [--train 600] [--pairs 600] [--gold 300] [--judge hf/FOLDER]
+    python benchmarks/side_by_side.py --data DATA --judge smollm2 --pairs 100
 
 Pairs of the embedded model's world, of prompts that it never saw. The embedded judge in both orders, principle by
 principle, labels `--train` pairs, on which `preceptor train judge` tunes an adapter (none is tuned where --judge names
 one). Then three ways judge `--pairs` others: both orders, side by side, and side by side as tuned. Accuracy is against
 the world's oracle. The gate plays the judge in both orders as the dear one: half of the pairs are certified by up to
 `--gold` of the others, which hold its verdicts.
+
+With --data (as `real_labels.py` has it), pairs that GPT-4 has judged: is the judge in both orders, and side by side, of
+GPT-4's opinion, and could it stand in for it? Only replies of up to 600 characters, all principles in one ask.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from preceptor.constitution.files import load
+from preceptor.constitution.principle import Constitution
 from preceptor.judge.aggregate import winner
 from preceptor.judge.audit.certify import Refused, certify
 from preceptor.judge.label import label, template_for
@@ -35,6 +40,8 @@ from preceptor.train.embedded.world import PoolRow, compose, draw_draft, draw_pr
 
 RULES = load("front-desk")
 TARGETS = (0.8, 0.9, 0.95)
+SHORT = 600
+"""Characters of a reply, at most, of the recorded pairs."""
 say = partial(print, flush=True)
 
 
@@ -67,9 +74,9 @@ def drawn(count: int, seed: str) -> Iterator[Drawn]:
         yield Drawn(asked, Pair(id=prompt.id, prompt=prompt, response_a=a, response_b=b))
 
 
-def judged(name: str, settings: LabelSettings, rows: Sequence[Drawn]) -> Judged:
+def judged(name: str, settings: LabelSettings, rows: Sequence[Drawn], rules: Constitution = RULES) -> Judged:
     """Every pair labelled by one judge."""
-    judge = open_model(name)
+    judge = open_model(name, dtype="float32")
     template = template_for(judge, settings)
     tokens: list[int] = []
 
@@ -86,7 +93,7 @@ def judged(name: str, settings: LabelSettings, rows: Sequence[Drawn]) -> Judged:
 
     async def every() -> list[Label]:
         try:
-            asks = [label(row.pair, RULES, judge, template, settings) for row in rows]
+            asks = [label(row.pair, rules, judge, template, settings) for row in rows]
             return await asyncio.gather(*map(carried_out, asks))
         finally:
             await judge.close()
@@ -156,6 +163,61 @@ def gate(dear: Sequence[Label], cheap: Sequence[Label], target: float, gold: int
     return f"{target} | {len(known)} | {of_kept} | {len(kept) / len(rest):.3f} | {agreed:.3f} |"
 
 
+def recorded(data: Path, count: int) -> list[Pair]:
+    """GPT-4's verdicts as gold; which reply is a is drawn."""
+    from real_labels import training_pool
+
+    rng = random.Random(0)
+    pool = [one for one in training_pool(data) if max(len(one.better), len(one.worse)) <= SHORT]
+    rows = []
+    for number, one in enumerate(rng.sample(pool, min(count, len(pool)))):
+        better = rng.choice(("a", "b"))
+        sides = (one.better, one.worse) if better == "a" else (one.worse, one.better)
+        messages = tuple(Message.model_validate({"role": role, "content": text}) for role, text in one.turns)
+        rows.append(
+            Pair.model_validate(
+                {
+                    "id": str(number),
+                    "prompt": Prompt(id=str(number), messages=messages),
+                    "response_a": sides[0],
+                    "response_b": sides[1],
+                    "preferred": better,
+                }
+            )
+        )
+    return rows
+
+
+def beside_gpt4(name: str, pairs: Sequence[Pair], gold: int) -> None:
+    """Print how often a judge is of GPT-4's opinion, and what a certificate says of that."""
+    rules = load("helpful-harmless")
+    said = [
+        Label.model_validate(
+            {
+                **pair.model_dump(),
+                "status": "ok",
+                "probability": 1.0 if pair.preferred == "a" else 0.0,
+                "judgements": (),
+                "constitution": rules.identity,
+                "judge": "GPT-4",
+            }
+        )
+        for pair in pairs
+    ]
+    say("| | calls | tokens | of GPT-4's opinion | inconsistent |")
+    say("|---|---:|---:|---:|---:|")
+    for orders in ("both", "none"):
+        settings = LabelSettings.model_validate({"orders": orders})
+        made = judged(name, settings, [Drawn({}, pair) for pair in pairs], rules)  # type: ignore[typeddict-item]
+        right = sum(
+            one.probability is not None and winner(one.probability) == one.preferred for one in made.labels
+        )
+        apart = sum(one.status == "inconsistent" for one in made.labels)
+        say(f"| {orders} | {made.calls} | {made.tokens} | {right} of {len(pairs)} | {apart} |")
+        for target in TARGETS:
+            say(f"stands in at {gate(said, made.labels, target, gold)}")
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -164,7 +226,11 @@ def main() -> None:
     parser.add_argument("--gold", type=int, default=300)
     parser.add_argument("--epochs", type=float, default=3)
     parser.add_argument("--judge", default="")
+    parser.add_argument("--data", type=Path)
     options = parser.parse_args()
+    if options.data is not None:
+        beside_gpt4(options.judge or "smollm2", recorded(options.data, options.pairs), options.gold)
+        return
     with tempfile.TemporaryDirectory() as place:
         name = options.judge or tuned(
             list(drawn(options.train, "train")), Path(place) / "judge", options.epochs
