@@ -83,7 +83,11 @@ class Passes:
             first = prompts[0]
             self._shares = self._agrees(PackedRow(first.before, first.replies, (0, 1)))
         if not self._shares:
-            finer = "" if "float32" in str(self._model.dtype) else ", or try it with --dtype float32"
+            finer = (
+                ""
+                if "float32" in str(self._model.dtype)
+                else ", or try float32 (--dtype float32; in training --precision fp32)"
+            )
             raise UserError(
                 f"{self._name} takes no mask that hides one reply from the other, so that it cannot read them side by "
                 f"side; ask it in both orders: leave out --orders none{finer}"
