@@ -3,7 +3,7 @@
     python benchmarks/side_by_side.py [--train 600] [--pairs 600] [--gold 300] [--judge hf/FOLDER]
     python benchmarks/side_by_side.py --data DATA --judge smollm2 --pairs 100
 
-Pairs of the embedded model's world, of prompts that it never saw. The embedded judge in both orders, principle by
+Pairs of the embedded model's world; those that are judged are of prompts that no model saw. The embedded judge in both orders, principle by
 principle, labels `--train` pairs, on which `preceptor train judge` tunes an adapter (none is tuned where --judge names
 one). Then three ways judge `--pairs` others: both orders, side by side, and side by side as tuned. Accuracy is against
 the world's oracle. The gate plays the judge in both orders as the dear one: half of the pairs are certified by up to
@@ -36,7 +36,7 @@ from preceptor.judge.settings import LabelSettings
 from preceptor.judge.voting.confidence import confidence
 from preceptor.prompts.records import Message, Prompt
 from preceptor.train.embedded.oracle import oracle
-from preceptor.train.embedded.world import PoolRow, compose, draw_draft, draw_prompt, draw_virtues
+from preceptor.train.embedded.world import PoolRow, SplitName, compose, draw_draft, draw_prompt, draw_virtues
 
 RULES = load("front-desk")
 TARGETS = (0.8, 0.9, 0.95)
@@ -60,11 +60,11 @@ class Judged(NamedTuple):
     calls: int
 
 
-def drawn(count: int, seed: str) -> Iterator[Drawn]:
-    """Two independent replies to each prompt."""
+def drawn(count: int, seed: str, split: SplitName) -> Iterator[Drawn]:
+    """Two independent replies to each prompt of one side of the world."""
     rng = random.Random(seed)
     for number in range(count):
-        asked = draw_prompt(rng, "held-out")
+        asked = draw_prompt(rng, split)
         a, b = (compose(draw_draft(rng, asked, draw_virtues(rng, asked))) for _ in range(2))
         prompt = Prompt(
             id=f"{seed}-{number}",
@@ -233,9 +233,9 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as place:
         name = options.judge or tuned(
-            list(drawn(options.train, "train")), Path(place) / "judge", options.epochs
+            list(drawn(options.train, "train", "train")), Path(place) / "judge", options.epochs
         )
-        rows = list(drawn(options.pairs, "judged"))
+        rows = list(drawn(options.pairs, "judged", "held-out"))
         each = LabelSettings(principles="each")
         beside = each.model_copy(update={"orders": "none"})
         ways = {
