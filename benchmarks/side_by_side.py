@@ -3,9 +3,9 @@
     python benchmarks/side_by_side.py [--train 600] [--pairs 600] [--gold 300] [--judge hf/FOLDER]
     python benchmarks/side_by_side.py --data DATA --judge smollm2 --pairs 100
 
-Pairs of the embedded model's world; those that are judged are of prompts that no model saw. The embedded judge in both orders, principle by
-principle, labels `--train` pairs, on which `preceptor train judge` tunes an adapter (none is tuned where --judge names
-one). Then three ways judge `--pairs` others: both orders, side by side, and side by side as tuned. Accuracy is against
+Pairs of the embedded model's world; those that are judged are of prompts that no model saw. The embedded judge in both
+orders, principle by principle, labels `--train` pairs, on which `preceptor train judge` tunes an adapter (none is tuned
+where --judge names one). Then three ways judge `--pairs` others: both orders, side by side, and side by side as tuned. Accuracy is against
 the world's oracle. The gate plays the judge in both orders as the dear one: half of the pairs are certified by up to
 `--gold` of the others, which hold its verdicts.
 
