@@ -5,9 +5,9 @@
 
 Pairs of the embedded model's world; those that are judged are of prompts that no model saw. The embedded judge in both
 orders, principle by principle, labels `--train` pairs, on which `preceptor train judge` tunes an adapter (none is tuned
-where --judge names one). Then three ways judge `--pairs` others: both orders, side by side, and side by side as tuned. Accuracy is against
-the world's oracle. The gate plays the judge in both orders as the dear one: half of the pairs are certified by up to
-`--gold` of the others, which hold its verdicts.
+where --judge names one). Then three ways judge `--pairs` others: both orders, side by side, and side by side as tuned.
+Accuracy is against the world's oracle. The gate plays the judge in both orders as the dear one: half of the pairs are
+certified by up to `--gold` of the others, which hold its verdicts.
 
 With --data (as `real_labels.py` has it), pairs that GPT-4 has judged: is the judge in both orders, and side by side, of
 GPT-4's opinion, and could it stand in for it? Only replies of up to 600 characters, all principles in one ask.
