@@ -13,7 +13,7 @@ PEERS  := build/peers
 CMAKE  ?= cmake
 LLAMA  := build/llama.cpp
 
-.PHONY: quickstart quickstart-real test coverage test-wheel check attack fuzz simulate golden pictures docs bench-train bench-judge bench-recorded bench-certificates bench-second-orders bench-label bench-ppo bench-servers bench-servers-wheel clean
+.PHONY: quickstart quickstart-real test coverage test-wheel check attack fuzz simulate golden pictures docs bench-train bench-judge bench-recorded bench-certificates bench-second-orders bench-side-by-side bench-label bench-ppo bench-servers bench-servers-wheel clean
 
 quickstart: $(VENV)/.train  ## the main job on the embedded default: no key, no network, no GPU
 	$(BIN)/preceptor quickstart
@@ -88,6 +88,9 @@ bench-certificates: $(VENV)/.dev  ## how often certificates and corrected interv
 
 bench-second-orders: $(VENV)/.dev  ## calls and certificates with and without a second order; DATA: a folder of the public recordings
 	$(BIN)/python benchmarks/second_orders.py $(DATA)
+
+bench-side-by-side: $(VENV)/.train  ## a judge without order, tuned and not, beside itself in both orders
+	$(BIN)/python benchmarks/side_by_side.py
 
 bench-servers: $(VENV)/.dev $(LLAMA)/made/bin/llama-server  ## llama.cpp's server, built from source, asked by the commands
 	$(BIN)/python benchmarks/servers.py $(LLAMA)/made/bin/llama-server

@@ -51,7 +51,8 @@ def sum_up(judgements: Sequence[Judgement], weight: Mapping[str, float]) -> Sum:
     - A subject that is outranked by one that decides is silent: it does not count. One decides if its own judgements
       alone add up to a winner; silent or not, it still outranks.
     - In each order, the probability is the mean over the subjects that count, by weight; a machine check, which
-      knows no order, counts in both. The label's probability is the mean of the orders.
+      knows no order, counts in both. The label's probability is the mean of the orders; of replies that were read side
+      by side there is the one.
     - If the orders fall on opposite sides of 0.5, the label is `inconsistent`, and keeps its probability only if
       token probabilities gave it: of letters alone nothing but the order would be left.
     - At 0.5 it is a `tie`, and so it is if all there is are checks that abstain.
@@ -99,9 +100,9 @@ def order_means(judgements: Sequence[Judgement], weight: Mapping[str, float]) ->
     """
     asked = {judgement.order for judgement in judgements if judgement.call is not None}
     means: dict[Order, float] = {}
-    orders: tuple[Order, ...] = ("original", "swapped")
+    orders: tuple[Order, ...] = ("original", "swapped", "none")
     for order in orders:
-        if asked and order not in asked:
+        if order not in (asked or orders[:2]):
             continue
         votes = [
             (weight[judgement.principle], judgement.probability)

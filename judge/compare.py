@@ -12,7 +12,7 @@ from typing import NamedTuple, cast
 
 from preceptor.constitution.checks import Exchange, looks_refused, run
 from preceptor.constitution.principle import Principle
-from preceptor.judge.models.protocol import Completion, Model, Outcome, Request
+from preceptor.judge.models.protocol import Completion, Model, Outcome, Request, SideBySide
 from preceptor.judge.records import Judgement, JudgementFault, Letter, Order, Pair, Status
 from preceptor.judge.replies import read_reply
 from preceptor.judge.settings import CHECKS
@@ -21,12 +21,15 @@ from preceptor.prompts.records import content_id
 from preceptor.prompts.template import Template, nonce
 from preceptor.prompts.verdict import Unparsed, Verdict, parse
 
+SIDE_BY_SIDE = "side_by_side"
+"""Kind of the templates that show the replies side by side."""
 JOINT = "joint"
 """Stands for the principle where several are judged in one ask."""
 
 SHOWN: Mapping[Order, Mapping[str, Letter]] = {
     "original": {"a": "a", "b": "b", "tie": "tie"},
     "swapped": {"a": "b", "b": "a", "tie": "tie"},
+    "none": {"a": "a", "b": "b", "tie": "tie"},
 }
 """Order -> letter on the menu -> letter of the pair."""
 
@@ -75,7 +78,7 @@ class Shot(NamedTuple):
 
 def offered(template: Template, tie: bool) -> Mapping[str, str]:
     """The template's menu, with the tie only where one is wanted. Raises TemplateError."""
-    if template.kind != "compare":
+    if template.kind not in ("compare", SIDE_BY_SIDE):
         raise TemplateError(f"{template.name}: its kind is {template.kind}; judging needs a compare template")
     if tie and "tie" not in template.menu:
         raise TemplateError(f"{template.name}: its verdicts offer no tie; add one, or judge without ties")
@@ -83,7 +86,10 @@ def offered(template: Template, tie: bool) -> Mapping[str, str]:
 
 
 def ask(pair: Pair, principles: Sequence[Principle], order: Order, question: ComparisonSetup) -> Request:
-    """The request that shows the pair in this order: a first in `original`, b first in `swapped`."""
+    """The request that shows the pair in this order: a first in `original`, b first in `swapped`, side by side in
+    `none`."""
+    if order == "none":
+        return _ask_beside(pair, principles, question)
     shown = (pair.response_a, pair.response_b)
     first, second = shown if order == "original" else shown[::-1]
     messages = question.template.render(
@@ -107,6 +113,54 @@ def ask(pair: Pair, principles: Sequence[Principle], order: Order, question: Com
         menu=dict(question.menu),
         reasoning=question.reasoning,
         structured=question.structured,
+        sample=question.sample,
+        effort=question.effort,
+        stage="label",
+        principle=subject(principles),
+    )
+
+
+def _ask_beside(pair: Pair, principles: Sequence[Principle], question: ComparisonSetup) -> Request:
+    """The template is filled for each reply by itself, under the name that it has in the menu: what stands before and
+    behind the reply and its name is the same. Raises TemplateError where it is not."""
+    mark = nonce(
+        question.seed, [one.model_dump() for one in pair.prompt.messages], pair.response_a, pair.response_b
+    )
+    between = f"<<<REPLIES {mark}>>>"
+    filled = [
+        question.template.render(
+            messages=pair.prompt.messages,
+            response=response,
+            name=name,
+            principles=tuple(principles),
+            menu=question.menu,
+            nonce=mark,
+            shots=shots_of(principles, question),
+            between=between,
+        )
+        for response, name in ((pair.response_a, "A"), (pair.response_b, "B"))
+    ]
+    for at in range(len(filled[0])):
+        parts = [made[at].content.split(between) for made in filled]  # before, reply, name, after
+        if [len(some) for some in parts] == [4, 4]:
+            break
+    else:
+        raise TemplateError(
+            f"{question.template.name}: no message has `between` three times; wanted it before the reply, behind it, "
+            "and behind its name"
+        )
+    (before, reply_a, name_a, after), (_, reply_b, name_b, _) = parts
+    place = filled[0][at].model_copy(update={"content": f"{before}{between}{after}"})
+    return Request(
+        model=question.judge.name,
+        endpoint=question.judge.endpoint,
+        messages=(*filled[0][:at], place, *filled[0][at + 1 :]),
+        max_tokens=question.max_tokens,
+        own_limit=question.own_limit,
+        seed=question.seed,
+        menu=dict(question.menu),
+        reasoning=False,
+        side_by_side=SideBySide(mark=between, replies=(reply_a, reply_b), names=(name_a, name_b)),
         sample=question.sample,
         effort=question.effort,
         stage="label",

@@ -159,6 +159,15 @@ class PricedStep(StepFigures):
     """None where a cost is not known, or 0."""
 
 
+class SavedFigures(TypedDict):
+    """Pairs of which no judge but those of the first step was asked."""
+
+    share: float | None
+    """Of all pairs: so much of the next judge's calls was saved."""
+    over_time: list[float]
+    """The same in ten runs of rows one after another, in the order of the file; fewer where there are fewer rows."""
+
+
 class DriftFigures(TypedDict):
     """How far the same judges, asked once more, say something else."""
 
@@ -225,6 +234,7 @@ class FurtherFigures(TypedDict, total=False):
     principles_flip_rate: float | None
     words_flip_rate: float | None
     steps: list[PricedStep]
+    saved: SavedFigures
 
 
 class CertifiedStepFigures(TypedDict):

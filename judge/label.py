@@ -25,8 +25,13 @@ def template_for(judge: Model, settings: LabelSettings) -> Template:
     UserError where the judge does not.
     """
     settings = _suited(settings, judge)
-    template = load(settings.template or "compare", judge.dialect)
+    kind = compare.SIDE_BY_SIDE if settings.orders == "none" else "compare"
+    template = load(settings.template or kind, judge.dialect)
     compare.offered(template, settings.tie)
+    if template.kind != kind:
+        raise TemplateError(
+            f"{template.name}: its kind is {template.kind}; {judge.name} is asked by one of kind {kind}"
+        )
     if settings.shots and "shots" not in template.uses:
         raise TemplateError(
             f"{template.name}: it has no place for worked examples; use `shots`, or ask without"
@@ -34,6 +39,16 @@ def template_for(judge: Model, settings: LabelSettings) -> Template:
     if settings.structured and not judge.capabilities.structured:
         raise UserError(f"{judge.name} cannot be held to a JSON schema; leave out --structured")
     return template
+
+
+def require_order(judges: Sequence[Model | None], settings: LabelSettings) -> None:
+    """Raises UserError for replies side by side where no judge reads them so."""
+    if settings.orders == "none" and not any(judge and judge.capabilities.side_by_side for judge in judges):
+        names = ", ".join(judge.name for judge in judges if judge) or CHECKS
+        raise UserError(
+            f"--orders none is for judges in this process, which read both replies side by side; {names} cannot: leave "
+            "it out, or add a judge such as hf/FOLDER"
+        )
 
 
 def label(
@@ -107,13 +122,19 @@ def orders_of(pair: Pair, settings: LabelSettings) -> tuple[Order, ...]:
     """The orders in which the pair is shown."""
     if settings.orders == "one":
         return (BOTH[int(hashlib.sha256(f"order:{pair.id}".encode()).hexdigest(), 16) % 2],)
+    if settings.orders == "none":
+        return ("none",)
     return BOTH if settings.orders == "both" else ("original",)
 
 
 def _suited(settings: LabelSettings, judge: Model | None) -> LabelSettings:
-    """A person is not asked the same twice in another order, nor principle by principle."""
-    if judge is None or not judge.capabilities.person:
+    """A person is not asked the same twice in another order, nor principle by principle; a judge that does not read
+    replies side by side is asked in both orders."""
+    if judge is None:
         return settings
+    if not judge.capabilities.person:
+        beside = settings.orders != "none" or judge.capabilities.side_by_side
+        return settings if beside else settings.model_copy(update={"orders": "both"})
     asks = {"principles": "joint", "draws": 1, "orders": "one", "reasoning": False, "tie": True, "shots": 0}
     return settings.model_copy(update={**asks, "structured": False, "clamp": None, "template": ""})
 

@@ -23,7 +23,8 @@ JudgementFault = Literal["", "refused", "off-topic", "truncated", "empty", "fail
 """Why a judgement holds no verdict. `off-topic`: words, and none of them a verdict on offer."""
 
 Letter = Literal["a", "b", "tie"]
-Order = Literal["original", "swapped"]
+Order = Literal["original", "swapped", "none"]
+"""How the replies were shown: a first, b first, or side by side, where neither comes first."""
 
 
 class Response(Record):
@@ -273,7 +274,7 @@ class Certificate(Record):
     kept: int
     """Those whose label the certificate is about."""
     people: int = 0
-    """Those that people decided; it is not about them."""
+    """Those that people decided, or the judge whose verdicts are the gold; it is not about them."""
     shift_p: float
     """Of the test whether gold and labels are alike, all features together."""
     shift_feature: str

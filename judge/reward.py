@@ -22,12 +22,13 @@ from preceptor.constitution.principle import Constitution
 from preceptor.judge.asking.budget import left_usd
 from preceptor.judge.asking.fanout import Fanout, Limits
 from preceptor.judge.asking.prices import Prices
-from preceptor.judge.label import label
+from preceptor.judge.label import label, require_order
 from preceptor.judge.label import template_for as comparing
 from preceptor.judge.ledger.ledger import open_ledger
 from preceptor.judge.models.protocol import Dialogue, Model, RowT
 from preceptor.judge.models.registry import open_model
-from preceptor.judge.records import Group
+from preceptor.judge.records import Group, RubricScore
+from preceptor.judge.rubric import Rubric, decoupled, graded_by
 from preceptor.judge.score import ReplyToScore, score
 from preceptor.judge.score import template_for as grading
 from preceptor.judge.settings import LabelSettings, Price, Schedule, ScoreSettings
@@ -45,7 +46,9 @@ class RewardSettings(Record):
     """How completions are turned into rewards."""
 
     mode: Literal["group", "score"] = "group"
-    """`group`: Bradley-Terry strength among the completions to the same prompt; `score`: each on its own, -1 to 1."""
+    """`group`: Bradley-Terry strength among the completions to the same prompt; `score`: each on its own, -1 to 1. A
+    rubric grades each on its own in either mode, and normalises criterion by criterion among those to the same prompt
+    with `group` (`judge.rubric.decoupled`)."""
     schedule: Schedule = "circular"
     """With `group`: who is compared with whom."""
     label: LabelSettings = LabelSettings()
@@ -74,20 +77,21 @@ class JudgeReward:
     def __init__(
         self,
         judge: str | Model,
-        constitution: str | Constitution,
+        constitution: str | Constitution | Rubric,
         settings: RewardSettings | None = None,
         *,
         base_url: str | None = None,
         prices: Mapping[str, Price] | None = None,
     ) -> None:
-        """judge: `provider/model`, or an opened one. constitution: a shipped name, a file, or a loaded one. prices: by
+        """judge: `provider/model`, or an opened one. constitution: a shipped name, a file, or a loaded one; or a
+        rubric, by which each completion is graded, criterion by criterion. prices: by
         `provider/model`, `""` for every model that costs at all, over those of the user's own file.
 
         Raises UserError where the judge, the constitution or the user's file of prices cannot be used.
         """
         self._settings = settings or RewardSettings()
         self._judge = open_model(judge, base_url=base_url) if isinstance(judge, str) else judge
-        self._constitution = load(constitution) if isinstance(constitution, str) else constitution
+        self._by = load(constitution) if isinstance(constitution, str) else constitution
         self._prices = Prices.load({**user_prices(), **(prices or {})})
         self._spent_usd = 0.0
         self._kept = AsyncExitStack()
@@ -95,7 +99,10 @@ class JudgeReward:
         self._opening: asyncio.Task[Fanout] | None = None
         self._fanout: Fanout | None = None
         self.__name__ = f"judge_{self._settings.mode}"
-        if self._settings.mode == "group":
+        if isinstance(self._by, Rubric):
+            self._grade = grading(self._judge, self._settings.score)
+        elif self._settings.mode == "group":
+            require_order([self._judge], self._settings.label)
             self._compare = comparing(self._judge, self._settings.label)
         else:
             self._grade = grading(self._judge, self._settings.score)
@@ -104,7 +111,7 @@ class JudgeReward:
     def identity(self) -> str:
         """What the rewards depend on, in words that equal ones share: judge, constitution, and how it is asked."""
         how = self._settings.model_dump(mode="json", exclude=NOT_IN_REWARD)
-        asked = content_id("reward", [self._judge.name, self._constitution.identity, how])
+        asked = content_id("reward", [self._judge.name, self._by.identity, how])
         return f"{self.__name__} by {self._judge.name}#{asked}"
 
     @property
@@ -127,15 +134,14 @@ class JudgeReward:
             ReplyToScore(str(number), _prompt(asked, tag), _text(said))
             for number, (asked, said, tag) in enumerate(zip(prompts, completions, tags, strict=True))
         ]
+        if isinstance(self._by, Rubric):
+            return await self._by_rubric(rows, self._by)
         if self._settings.mode == "score":
             scores = await self._ask(
-                [
-                    score(row, self._constitution, self._judge, self._grade, self._settings.score)
-                    for row in rows
-                ]
+                [score(row, self._by, self._judge, self._grade, self._settings.score) for row in rows]
             )
             return [one.reward for one in scores]
-        return await self._grouped(rows)
+        return await self._grouped(rows, self._by)
 
     async def close(self) -> None:
         """Let go of the ledger and the judge; nothing is asked any more."""
@@ -145,7 +151,20 @@ class JudgeReward:
         finally:
             await self._judge.close()
 
-    async def _grouped(self, rows: Sequence[ReplyToScore]) -> list[float | None]:
+    async def _by_rubric(self, rows: Sequence[ReplyToScore], rubric: Rubric) -> list[float | None]:
+        settings = self._settings.score
+        made = await self._ask([graded_by(rubric, row, self._judge, self._grade, settings) for row in rows])
+        if self._settings.mode == "score":
+            return [one.reward for one in made]
+        by_prompt: dict[str, list[RubricScore]] = {}
+        for row, one in zip(rows, made, strict=True):
+            by_prompt.setdefault(row.prompt.id, []).append(one)
+        found: dict[str, float | None] = {}
+        for members in by_prompt.values():
+            found |= zip((one.id for one in members), decoupled(rubric, members), strict=True)
+        return [found[row.id] for row in rows]
+
+    async def _grouped(self, rows: Sequence[ReplyToScore], constitution: Constitution) -> list[float | None]:
         by_prompt: dict[str, list[ReplyToScore]] = {}
         for row in rows:
             by_prompt.setdefault(row.prompt.id, []).append(row)
@@ -154,9 +173,7 @@ class JudgeReward:
             [
                 rank(
                     group,
-                    lambda pair: label(
-                        pair, self._constitution, self._judge, self._compare, self._settings.label
-                    ),
+                    lambda pair: label(pair, constitution, self._judge, self._compare, self._settings.label),
                     self._settings.schedule,
                 )
                 for group in groups

@@ -7,6 +7,7 @@ asked about one by one in the way of `judge.score`, each as a principle of its o
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
@@ -15,11 +16,16 @@ from pydantic import Field, model_validator
 from preceptor.constitution.checks import Exchange, passes, validate
 from preceptor.constitution.principle import SLUG, Constitution, Principle
 from preceptor.judge.aggregate import gravest
+from preceptor.judge.models.protocol import Dialogue, Model
 from preceptor.judge.records import RubricScore, Score, Status
-from preceptor.judge.score import HIGH, LOW, ReplyToScore
+from preceptor.judge.score import HIGH, LOW, ReplyToScore, score
+from preceptor.judge.settings import ScoreSettings
 from preceptor.prompts.records import Record, canonical_json
+from preceptor.prompts.template import Template
 
 BINARY = ("no", "yes")
+ALIKE = 1e-6
+"""Standard deviation at or below which replies are alike in a criterion."""
 VETO_BELOW = 0.5
 """A criterion with a veto is broken below this share of being met; one that is to be avoided, from this share on."""
 
@@ -131,6 +137,48 @@ def rubric_sum(criteria: Sequence[Criterion], met: Mapping[str, float | None]) -
         return RubricSum("unparsed", None, (), unjudged)
     value = sum(one.weight * known[one.name] for one in criteria if one.name in known) / whole
     return RubricSum("ok", min(1.0, max(0.0, value)), (), unjudged)
+
+
+def decoupled(rubric: Rubric, rows: Sequence[RubricScore]) -> list[float | None]:
+    """Rewards of the replies to one prompt, each criterion normalised among them before they are added up.
+
+    sum of w_i (v_i - mean_i) / std_i over the sum of |w_i|, over the criteria that are known of the reply, with mean
+    and standard deviation over the replies of which they are known (GDPO, arXiv 2601.05242): a criterion that nearly
+    every reply meets is not drowned by one that varies more. One in which all are alike adds nothing. A reply that
+    breaks a veto counts as one that meets nothing and does all that is to be avoided. None for a reply without a score.
+    """
+    met: list[dict[str, float]] = []
+    for row in rows:
+        known = {name: value for name, value in row.met.items() if value is not None}
+        if row.vetoed:
+            known = {one.name: float(one.weight < 0) for one in rubric.criteria if one.name in row.met}
+        met.append({} if row.score is None else known)
+    total = [0.0] * len(rows)
+    weight = [0.0] * len(rows)
+    for one in rubric.criteria:
+        at = [number for number, known in enumerate(met) if one.name in known]
+        values = [met[number][one.name] for number in at]
+        mean = sum(values) / len(values) if values else 0.0
+        spread = math.sqrt(sum((value - mean) ** 2 for value in values) / len(values)) if values else 0.0
+        for number, value in zip(at, values, strict=True):
+            weight[number] += abs(one.weight)
+            if spread > ALIKE:
+                total[number] += one.weight * (value - mean) / spread
+    return [
+        None if row.score is None or not share else found / share
+        for row, found, share in zip(rows, total, weight, strict=True)
+    ]
+
+
+def graded_by(
+    rubric: Rubric, reply: ReplyToScore, judge: Model, template: Template, settings: ScoreSettings
+) -> Dialogue[RubricScore]:
+    """The reply's score by the rubric: one ask for each criterion that no machine check decides.
+
+    template, settings: as `judge.score.score` takes them, but that criteria are always asked one by one.
+    """
+    each = settings.model_copy(update={"principles": "each"})
+    return scored(rubric, reply, (yield from score(reply, asked_as(rubric), judge, template, each)))
 
 
 def scored(rubric: Rubric, reply: ReplyToScore, said: Score) -> RubricScore:

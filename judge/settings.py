@@ -86,8 +86,11 @@ class LabelSettings(Settings):
 
     principles: PairGrouping = "joint"
     """joint: all that apply in one ask; each: one ask a principle; sample: some drawn for each pair."""
-    orders: Literal["both", "original", "one"] = "both"
-    """`one`: the order in which a pair is shown is drawn by its id."""
+    orders: Literal["both", "original", "one", "none"] = "both"
+    """Which reply is shown first: each once; a; one drawn by the pair's id; or none.
+
+    none: a judge in this process reads both replies side by side, and whoever cannot is asked in both orders.
+    """
     reasoning: bool = False
     """The judge may reason before its verdict.
 
@@ -119,6 +122,10 @@ class LabelSettings(Settings):
         if self.draws > 1 and "draws" not in GROUPINGS[self.principles].options:
             raise ValueError(
                 f"draws is {self.draws} with principles {self.principles}; draws are for `sample`"
+            )
+        if self.orders == "none" and (self.reasoning or self.structured):
+            raise ValueError(
+                "orders none reads a verdict and writes no words: leave out reasoning and structured"
             )
         if self.clamp is not None:
             if not 0 <= self.clamp[0] < 0.5 < self.clamp[1] <= 1:

@@ -42,6 +42,9 @@ SLOTS: Mapping[str, frozenset[str]] = {
         {"messages", "response_a", "response_b", "principles", "menu", "reasoning", "nonce"}
         | {"shots", "structured"}
     ),
+    "side_by_side": frozenset(
+        {"messages", "response", "name", "principles", "menu", "nonce", "shots", "between"}
+    ),
     "score": frozenset({"messages", "response", "principles", "menu", "reasoning", "nonce"}),
     "critique": frozenset({"messages", "response", "principle", "nonce"}),
     "revise": frozenset({"messages", "response", "critique", "principle", "nonce"}),
@@ -52,6 +55,11 @@ LETTERS = ("a", "b", "tie")
 GRADES = tuple(str(grade) for grade in range(1, 11))
 MENUS: Mapping[str, tuple[tuple[str, ...], frozenset[str], str]] = {
     "compare": (LETTERS, frozenset({"a", "b"}), '{a: "Verdict: A", b: "Verdict: B"}, with or without tie'),
+    "side_by_side": (
+        LETTERS,
+        frozenset({"a", "b"}),
+        '{a: "Verdict: A", b: "Verdict: B"}, with or without tie',
+    ),
     "score": (GRADES, frozenset(GRADES), '{1: "Score: 1", ..., 10: "Score: 10"}, every grade from 1 to 10'),
 }
 """Kind of template -> the verdicts that it may offer, those that it must, and the words for that."""

@@ -226,6 +226,15 @@ def principle_settings(constitution: Constitution) -> dict[str, Any]:
     }
 
 
+class JudgeSettings(PairSettings):
+    """Settings of `train.judge`."""
+
+    held_out: float = Field(default=0.2, ge=0, lt=1)
+    """Share of the prompts kept from training, for the report card and as gold to certify the judge by."""
+    max_length: int = Field(default=1024, gt=1)
+    """Positions of an ask: conversation, longer reply and question; a longer one is set aside."""
+
+
 class DpoSettings(PairSettings):
     """Settings of `train.dpo`."""
 

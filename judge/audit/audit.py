@@ -72,10 +72,12 @@ def audit(labels: Iterable[Label], constitution: Constitution, cost_usd: float |
     - `accuracy`: correct verdicts among all that were asked for, both orders averaged; `ci95` is its Wilson
       interval over labels, not verdicts, because the two orders of a pair are not independent
     - `correct_original`, `correct_swapped`, `correct_both`, `orders_agree`: counts; None for orders not asked
-    - `flip_rate`: labels whose two orders name different winners, among those with a verdict in both
-    - `first_share`: verdicts for the reply shown first, ties aside; `longer_share`, `list_share`, `self_share`,
-      `length_coefficient`, `length_stderr`: `judge.audit.biases`. These are habits of the judges: each judge's own
-      verdicts count, and no machine check's, while the figures above are of what judges and checks together decide
+    - `flip_rate`: labels whose two orders name different winners, among those with a verdict in both. What was read
+      side by side (`--orders none`) stands for both orders: exchanging the replies exchanges the probabilities
+    - `first_share`: verdicts for the reply shown first, ties and replies side by side aside; `longer_share`,
+      `list_share`, `self_share`, `length_coefficient`, `length_stderr`: `judge.audit.biases`. These are habits of the
+      judges: each judge's own verdicts count, and no machine check's, while the figures above are of what judges and
+      checks together decide
     - `kappa`: Cohen's, of verdicts against gold, both orders pooled; `ece`: expected calibration error of the
       label's probability, ten bins of equal width, which `reliability` lists; `kappa_ci95`, `ece_ci95`: bootstrap
       intervals over labels
@@ -195,15 +197,23 @@ def _case(label: Label, judgements: Sequence[Judgement], constitution: Constitut
     added = sum_up(judgements, weight) if judgements else Sum(label.status, label.probability, ())
     silent = silenced(judgements, weight)
     means = order_means([one for one in judgements if one.principle not in silent], weight)
-    winners = {order: winner(mean) for order, mean in means.items()}
+    winners = {order: winner(mean) for name, mean in means.items() for order in _stands_for(name)}
     return _Case(
         gold=label.preferred,
         winners=winners or (dict.fromkeys(ORDERS, "tie") if added.status == "tie" else {}),
-        asked=frozenset(item.order for item in judgements if item.call is not None) or frozenset(ORDERS),
+        asked=frozenset(
+            order for item in judgements if item.call is not None for order in _stands_for(item.order)
+        )
+        or frozenset(ORDERS),
         probability=added.probability,
         own=tuple(_own(label, judgements, weight)),
         missing=tuple((item.status, item.fault) for item in judgements if item.probability is None),
     )
+
+
+def _stands_for(order: Order) -> tuple[Order, ...]:
+    """Side by side, the verdict in either order is the same."""
+    return ORDERS if order == "none" else (order,)
 
 
 def _own(
@@ -220,7 +230,11 @@ def _figures(cases: Sequence[_Case]) -> VerdictFigures:
     own = [verdict for case in cases for verdict in case.own]
     both = [case for case in cases if len(case.winners) == 2]
     agreeing = sum(case.winners["original"] == case.winners["swapped"] for case in both)
-    first = [one.letter == ("a" if order == "original" else "b") for order, one in own if one.letter != "tie"]
+    first = [
+        one.letter == ("a" if order == "original" else "b")
+        for order, one in own
+        if one.letter != "tie" and order in ORDERS
+    ]
     missing = [status for case in cases for status, _ in case.missing]
     faults = Counter(fault for case in cases for _, fault in case.missing if fault)
     bins = reliability(_confidences(gold))

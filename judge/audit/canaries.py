@@ -346,7 +346,8 @@ def _exposed(label: Label) -> Iterator[Judgement]:
     slot = label.prompt.meta.get("slot")
     for judgement in label.judgements:
         stands = "A" if (judgement.order == "original") == (_worse(label) == "a") else "B"
-        if judgement.call is not None and slot in (None, stands):
+        both = judgement.order == "none"  # the reply is called by either letter
+        if judgement.call is not None and (both or slot in (None, stands)):
             yield judgement
 
 

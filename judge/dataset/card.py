@@ -234,6 +234,8 @@ def _sections(figures: Mapping[str, Any]) -> Iterator[str]:
                 f"\nThe judges of the first step are worth {votes['effective_votes']:.1f} independent votes: their "
                 f"errors correlate by {votes['error_correlation']:.2f}.\n"
             )
+    if (saved := figures.get("saved")) and saved["share"] is not None:
+        yield f"\nOf {saved['share']:.1%} of the pairs no judge was asked but those of the first step.\n"
     if steps := figures.get("steps"):
         keys = ("pairs", "accuracy", "added", "cost_usd", "added_per_usd")
         rows = [(one["step"] + 1, *(one[key] for key in keys)) for one in steps]

@@ -39,6 +39,18 @@ class ModelName(NamedTuple):
         return cls(provider, model)
 
 
+class SideBySide(Record):
+    """Two replies that are read apart from one another, neither of them first."""
+
+    mark: str
+    """Stands in one of the request's messages, once, where the replies belong."""
+    replies: tuple[str, str]
+    """With what frames them."""
+    names: tuple[str, str]
+    """What stands behind a reply that is called by the menu's `a`, and by its `b`. Each reply is called by both in
+    turn; in the answer `a` is the first reply and `b` the second."""
+
+
 class Request(Record):
     """Everything that is asked of a model, and so everything that the answer can depend on."""
 
@@ -62,6 +74,8 @@ class Request(Record):
     """With a menu: whether words may come before the verdict. Where not, the verdict is read from its tokens."""
     structured: bool = False
     """With a menu: whether the provider is to hold the reply to a JSON schema that ends with the verdict."""
+    side_by_side: SideBySide | None = None
+    """With a menu and without reasoning: replies that the messages do not hold. Only for a model of that capability."""
     effort: str = ""
     """How much the model is to think before it answers, one of `effort.LEVELS`; empty: as suits the request."""
     stage: str = ""
@@ -149,6 +163,8 @@ class Capabilities(Record):
     """Its provider declares `open_batches`, which takes many of its requests at once and answers within a day."""
     queueing: bool = False
     """It takes any number of requests and batches them itself; there is no deadline for its answers."""
+    side_by_side: bool = False
+    """It reads two replies side by side (`Request.side_by_side`)."""
     person: bool = False
     """A person: asked in one order, about all principles at once, with a tie on offer."""
     headers: bool = False

@@ -14,7 +14,7 @@ def likely_tokens(text: str) -> int:
 
 def likely_tokens_in(request: Request) -> int:
     """Tokens of a request's messages, with what frames each of them."""
-    return sum(likely_tokens(message.content) + 4 for message in request.messages)
+    return sum(likely_tokens(text) + 4 for text in _texts(request))
 
 
 def planned_tokens(text: str) -> int:
@@ -27,12 +27,19 @@ def planned_tokens(text: str) -> int:
 
 def planned_tokens_in(request: Request) -> int:
     """`planned_tokens` of a request's messages, with what frames each of them."""
-    return sum(planned_tokens(message.content) + 4 for message in request.messages)
+    return sum(planned_tokens(text) + 4 for text in _texts(request))
 
 
 def most_tokens_in(request: Request) -> int:
     """More tokens than a request's messages will have: three ASCII characters a token, one byte of others."""
-    texts = (message.content for message in request.messages)
     return sum(
-        math.ceil(len(text) / 3) + len(text.encode(errors="replace")) - len(text) + 16 for text in texts
+        math.ceil(len(text) / 3) + len(text.encode(errors="replace")) - len(text) + 16
+        for text in _texts(request)
     )
+
+
+def _texts(request: Request) -> list[str]:
+    """All that is read for a request."""
+    beside = request.side_by_side
+    apart = (*beside.replies, *beside.names, *beside.names) if beside is not None else ()
+    return [*(message.content for message in request.messages), *apart]

@@ -12,12 +12,14 @@ from typing import NamedTuple
 
 from preceptor.constitution.errors import UserError
 from preceptor.judge.aggregate import winner
-from preceptor.judge.figures import Agreement, StepFigures, VoteFigures
+from preceptor.judge.figures import Agreement, SavedFigures, StepFigures, VoteFigures
 from preceptor.judge.records import Label, Letter, Vote
 from preceptor.judge.settings import Combine
 from preceptor.prompts.rows import read_records, write_rows
 
 DAWID_SKENE: Combine = "dawid-skene"
+PARTS = 10
+"""Into so many runs rows are cut to show what is saved over time."""
 
 
 class Ballot(NamedTuple):
@@ -154,6 +156,17 @@ def accuracy_by_step(labels: Iterable[Label]) -> list[StepFigures]:
         }
         for step in range(steps)
     ]
+
+
+def saved_calls(labels: Iterable[Label]) -> SavedFigures:
+    """The share of pairs that the first step's judges decided, over all and in the order of the rows."""
+    kept = [max((vote.step for vote in label.votes), default=0) == 0 for label in labels]
+    size = max(1, -(-len(kept) // PARTS))
+    parts = [kept[at : at + size] for at in range(0, len(kept), size)]
+    return {
+        "share": sum(kept) / len(kept) if kept else None,
+        "over_time": [sum(part) / len(part) for part in parts],
+    }
 
 
 def _so_far(label: Label, step: int) -> Letter | None:

@@ -6,20 +6,24 @@ from typing import Literal
 
 from preceptor.judge.groupings import ScoreGrouping
 from preceptor.judge.reward import JudgeReward, RewardSettings
+from preceptor.judge.rubric import Rubric
 from preceptor.judge.settings import LabelSettings, ScoreSettings
 from preceptor.settings import Asking
 
 
 def judge_reward(
     judge: str,
-    constitution: str,
+    constitution: str | Rubric,
     asking: Asking,
     *,
     mode: Literal["group", "score"],
     principles: ScoreGrouping,
     seed: int,
 ) -> JudgeReward:
-    """The rewards of a judge, provider/model, by a constitution. Raises UserError where one of them cannot be used."""
+    """The rewards of a judge, provider/model, by a constitution or a rubric.
+
+    Raises UserError where one of them cannot be used.
+    """
     settings = RewardSettings(
         mode=mode,
         label=LabelSettings(principles=principles, seed=seed),

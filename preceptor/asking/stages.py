@@ -23,7 +23,7 @@ from preceptor.judge.asking.first_rows import FirstRows
 from preceptor.judge.asking.plan import AskingPlan, plan
 from preceptor.judge.clock import SYSTEM, Clock
 from preceptor.judge.errors import BudgetReached, ProviderStopped
-from preceptor.judge.label import label, template_for
+from preceptor.judge.label import label, require_order, template_for
 from preceptor.judge.ledger.ledger import open_ledger
 from preceptor.judge.ledger.location import there
 from preceptor.judge.models.protocol import Dialogue, Model, RowT
@@ -31,7 +31,7 @@ from preceptor.judge.pairs import Candidate, groups_of, read_groups, read_pairs,
 from preceptor.judge.records import Group, Label, Pair, Response, Revision, RubricScore
 from preceptor.judge.respond import respond
 from preceptor.judge.revise import revise
-from preceptor.judge.rubric import Rubric, asked_as, scored
+from preceptor.judge.rubric import Rubric, graded_by
 from preceptor.judge.score import ReplyToScore, score
 from preceptor.judge.score import template_for as grading
 from preceptor.judge.settings import LabelSettings, RespondSettings, ReviseSettings, Schedule, ScoreSettings
@@ -134,10 +134,10 @@ def to_rubric_score(name: str, access: Access, rubric: Rubric, settings: ScoreSe
     """What grading replies by a rubric takes: one ask for each criterion that no machine check decides."""
     model = access.open(name)
     settings = settings.model_copy(update={"principles": "each"})
-    template, criteria = grading(model, settings), asked_as(rubric)
+    template = grading(model, settings)
 
     def dialogue(reply: ReplyToScore) -> Dialogue[RubricScore]:
-        return scored(rubric, reply, (yield from score(reply, criteria, model, template, settings)))
+        return (yield from graded_by(rubric, reply, model, template, settings))
 
     return WorkerContext((model,), dialogue)
 
@@ -145,6 +145,7 @@ def to_rubric_score(name: str, access: Access, rubric: Rubric, settings: ScoreSe
 def to_label(name: str, access: Access, constitution: Constitution, settings: LabelSettings) -> WorkerContext:
     """What judging pairs takes; `checks` asks nobody."""
     judge = access.open_judge(name)
+    require_order([judge], settings)
     template = template_for(judge, settings) if judge else None
     return WorkerContext((judge,), lambda pair: label(pair, constitution, judge, template, settings))
 
@@ -153,6 +154,7 @@ def labelling(
     pairs: Iterable[Pair], constitution: Constitution, judge: Model | None, settings: LabelSettings
 ) -> Iterable[Dialogue[Label]]:
     """One dialogue a pair, all over one reading of the template."""
+    require_order([judge], settings)
     template = template_for(judge, settings) if judge else None
     return (label(pair, constitution, judge, template, settings) for pair in pairs)
 
@@ -161,9 +163,10 @@ def open_steps(
     panels: Sequence[tuple[Sequence[str], str]], settings: LabelSettings, access: Access
 ) -> tuple[Step, ...]:
     """The judges of every step, opened: (names, when) for each."""
+    opened = [([access.open_judge(name) for name in names], when) for names, when in panels]
+    require_order([model for models, _ in opened for model in models], settings)
     steps = []
-    for names, when in panels:
-        models = map(access.open_judge, names)
+    for models, when in opened:
         judges = (Judge(model, template_for(model, settings) if model else None) for model in models)
         steps.append(Step(tuple(judges), when))
     require_steps(steps)

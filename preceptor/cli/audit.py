@@ -97,6 +97,7 @@ def audit(
         combine=judges.combine,
         recheck=beyond.recheck,
         adaptive=certifying.adaptive,
+        reference=certifying.reference or "",
     )
     require(job)
     target = certifying.certify

@@ -82,7 +82,15 @@ def label(
     from preceptor.constitution.files import load
     from preceptor.judge.conditions import gate
     from preceptor.label.finished import InputFile
-    from preceptor.label.run import Job, dialogues_of, label_folder, opened, require, rows_of
+    from preceptor.label.run import (
+        Job,
+        dialogues_of,
+        label_folder,
+        opened,
+        require,
+        require_no_drift,
+        rows_of,
+    )
     from preceptor.prompts.columns import mapping_of
 
     if out is None and not (show or plan):
@@ -98,6 +106,7 @@ def label(
         canaries=comparing.canaries,
         recheck=comparing.recheck,
         adaptive=certifying.adaptive,
+        reference=certifying.reference or "",
     )
     if settings.principles == "joint" and any(one.over for one in job.constitution.principles):
         console.say(RANKED)
@@ -122,12 +131,15 @@ def label(
         show_plan(asks, asking, as_json)
         return
     assert out is not None
+    if fail_if:
+        require_no_drift(out, job)
     tell_of_batches(asking)
     bar = console.quiet if judges.human else console.progress
     made = label_folder(out, rows, job, asking, bar, source, gold)
     by_status = made.manifest["rows"]["by_status"]
     named = "groups" if comparing.groups else "pairs"
     finish({"out": str(out), named: made.asked.rows, **by_status}, made.asked, as_json)
+    _tell_saved(made.manifest)
     _tell_certificate(made.manifest)
     if fail_if and gate(fail_if, made.manifest["audit"]):
         console.say(f"the gate failed: {fail_if}")
@@ -146,6 +158,15 @@ def _gold(certifying: Certifying, job: Job, given_when: bool) -> Gold | None:
         raise UserError("--certify needs pairs whose better reply is known; name them with --gold")
     require_certifiable(job, given_when)
     return Gold(gold_pairs(certifying.gold), certifying.certify)
+
+
+def _tell_saved(manifest: LabelManifest) -> None:
+    """How many pairs the first judges kept from the others."""
+    saved = manifest["audit"].get("saved")
+    if saved is None or saved["share"] is None:
+        return
+    parts = ", ".join(f"{part:.0%}" for part in saved["over_time"])
+    console.say(f"of {saved['share']:.1%} of the pairs no further judge was asked (row by row: {parts})")
 
 
 def _tell_certificate(manifest: LabelManifest) -> None:

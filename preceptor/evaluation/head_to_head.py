@@ -15,7 +15,7 @@ from preceptor.evaluation.oracles import open_oracle
 from preceptor.figures import ComparisonFigures, CorrectedFigures
 from preceptor.judge.aggregate import winner
 from preceptor.judge.audit.length_control import doublings, length_controlled
-from preceptor.judge.label import template_for
+from preceptor.judge.label import require_order, template_for
 from preceptor.judge.models.protocol import Dialogue, Model
 from preceptor.judge.records import Label, Pair, Response
 from preceptor.judge.respond import respond
@@ -143,6 +143,7 @@ def require_judge(name: str, access: Access, constitution: Constitution, setting
     `checks` no check. Opening a model loads nothing.
     """
     judge = access.open_judge(name)
+    require_order([judge], settings)
     if judge is not None:
         template_for(judge, settings)
         asyncio.run(judge.close())

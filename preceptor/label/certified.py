@@ -39,6 +39,15 @@ def require_certifiable(job: Job, given_when: bool) -> None:
         )
     if job.schedule is not None:
         raise UserError("--certify is about pairs, and --groups ranks; leave one of them out")
+    if job.adaptive and job.settings.orders != "both":
+        raise UserError(
+            f"--adaptive saves second orders, and --orders {job.settings.orders} asks none; leave one of them out"
+        )
+    last = [list(names) for names, _ in job.panels][1:][-1:]
+    if job.reference and last != [[job.reference]]:
+        raise UserError(
+            f"--reference {job.reference} is to judge last, by itself: give it as the last --escalate-to"
+        )
     if given_when:
         raise UserError(
             "--certify finds from gold which pairs go on, and --when says it; leave one of them out"
@@ -52,10 +61,11 @@ def calibrate(gold: Sequence[Pair], job: Job, target: float, ask: AskGold) -> Ca
     gold rows as both orders. Each way is tested at half of the level.
 
     Each of K steps is tested at a K-th of the level, so that all are true together. A step of whose labels none can be
-    certified is left out: its judges would cost and keep nothing. People's labels stand as they are.
+    certified is left out: its judges would cost and keep nothing. Labels of people, and of the judge whose verdicts are
+    the gold, stand as they are.
     """
-    judges = [list(names) for names, _ in job.panels if not by_people(names)]
-    people = [list(names) for names, _ in job.panels if by_people(names)]
+    judges = [list(names) for names, _ in job.panels if not stands(names, job)]
+    others = [list(names) for names, _ in job.panels if stands(names, job)]
     left = list(gold)
     steps: list[CertifiedStep] = []
     refused: list[RefusedStep] = []
@@ -81,7 +91,7 @@ def calibrate(gold: Sequence[Pair], job: Job, target: float, ask: AskGold) -> Ca
         steps.append(made)
         left = [pair for pair, row in zip(left, found, strict=True) if not row.confidence >= made.threshold]
     if steps:
-        panels += [(names, below(steps[-1].threshold)) for names in people]
+        panels += [(names, below(steps[-1].threshold)) for names in others]
     thresholds = tuple(step.threshold for step in steps)
     ready = job._replace(panels=panels or job.panels, certified=thresholds, single=tuple(single))
     return Calibrated(ready, tuple(steps), tuple(refused))
@@ -90,6 +100,11 @@ def calibrate(gold: Sequence[Pair], job: Job, target: float, ask: AskGold) -> Ca
 def ways_of(job: Job) -> int:
     """How each step is asked before it is certified: an adaptive job tries one order and both."""
     return 2 if job.adaptive else 1
+
+
+def stands(names: Sequence[str], job: Job) -> bool:
+    """Whether the labels of this panel need no certificate: people's, and those of the judge who gave the gold."""
+    return by_people(names) or list(names) == [job.reference]
 
 
 def by_people(names: Sequence[str]) -> bool:

@@ -12,8 +12,8 @@ from preceptor.prompts.records import Settings
 
 WHEN = 'status != "ok"'
 """Which pairs are escalated where nothing else is said."""
-JUDGING = ("orders", "sample")
-"""Fields of LabelSettings that are no flags: a command asks in both orders, and looks again by --recheck."""
+JUDGING = ("sample",)
+"""Fields of LabelSettings that are no flags: a command looks again by --recheck."""
 
 
 class Judges(Settings):
@@ -65,6 +65,8 @@ class Certifying(Settings):
     """Keep only labels whose agreement with gold is at least this, at 95 % confidence: 0.90."""
     gold: str | None = None
     """With --certify: pairs whose better reply is known, like the rows."""
+    reference: str | None = None
+    """With --certify: a judge of --escalate-to whose verdicts are the gold, so that its labels stand as they are."""
     adaptive: bool = False
     """With --certify: ask the second order only where it can change what is certified."""
 
@@ -72,6 +74,8 @@ class Certifying(Settings):
     def _both(self) -> Self:
         if self.gold is not None and self.certify is None:
             raise ValueError("--gold without --certify; say what agreement is wanted: --certify 0.90")
+        if self.reference is not None and self.certify is None:
+            raise ValueError("--reference without --certify; it says whose labels need no certificate")
         if self.adaptive and self.certify is None:
             raise ValueError(
                 "--adaptive without --certify; only a certificate says what a second order can change"

@@ -34,9 +34,15 @@ from preceptor.judge.models.protocol import Dialogue, Model
 from preceptor.judge.records import Certificate, Group, Label, Pair
 from preceptor.judge.settings import Combine, LabelSettings, Perturbation, RankingPairing, Schedule
 from preceptor.judge.voting.cascade import JOINED, Step, VotingRule, require_panels
-from preceptor.judge.voting.panel import DAWID_SKENE, accuracy_by_step, recombine, require_dawid_skene
+from preceptor.judge.voting.panel import (
+    DAWID_SKENE,
+    accuracy_by_step,
+    recombine,
+    require_dawid_skene,
+    saved_calls,
+)
 from preceptor.judge.voting.ranking import Ranked
-from preceptor.label.certified import Calibrated, by_people, calibrate, require_steps, ways_of
+from preceptor.label.certified import Calibrated, calibrate, require_steps, stands, ways_of
 from preceptor.label.finished import InputFile, finished, input_facts, stamp
 from preceptor.preflight import check_folder
 from preceptor.prompts.manifest import file_hash
@@ -86,6 +92,8 @@ class Job(NamedTuple):
     """Whether the second order is asked only where it can change what is certified."""
     single: tuple[int, ...] = ()
     """Steps whose judges are certified by one order alone, and asked in no other."""
+    reference: str = ""
+    """The judge whose verdicts are the gold by which the others are certified; its labels stand as they are."""
     certified_by: str = ""
     """Target and gold rows of the certificate, so that another target or other gold is another job."""
 
@@ -122,6 +130,8 @@ class Job(NamedTuple):
         }
         if self.certified:
             chosen |= {"certified": list(self.certified), "certified_by": self.certified_by}
+        if self.reference:
+            chosen |= {"reference": self.reference}
         if self.adaptive:
             chosen |= {"adaptive": True, "single": list(self.single)}
         return self.settings.model_dump(mode="json") | chosen
@@ -142,6 +152,7 @@ def job_of_folder(manifest: LabelManifest, constitution: Constitution) -> Job:
         access=Access(base_url=settings["base_urls"], **settings["local"]),
         combine=settings["combine"],
         adaptive=settings.get("adaptive", False),
+        reference=settings.get("reference", ""),
         single=tuple(settings.get("single", ())),
         certified=tuple(settings.get("certified", ())) if settings.get("adaptive") else (),
     )
@@ -282,7 +293,7 @@ def label_folder(
     require(job)
     check_folder(out, [source.path] if source else [])
     if gold is not None:
-        _require_no_drift(out, job)
+        require_no_drift(out, job)
     found, paid = None, AskingResult(0, NOTHING_DONE, None)
     if gold is not None:
         found, paid = calibrated(gold, job, asking, bar)
@@ -308,6 +319,7 @@ def label_folder(
         _add_drift(extra, looked)
     if len(job.panels) > 1:
         extra["steps"] = _worth(folder.read_labels, job, asking)
+        extra["saved"] = saved_calls(folder.read_labels())
     asked = AskingResult(asked.rows, _sum(paid.progress, asked.progress), asked.stopped)
     run = LabelRun(
         constitution=job.constitution,
@@ -326,14 +338,14 @@ def label_folder(
     return Labelled(publish(out, run), asked)
 
 
-def _require_no_drift(out: Path, job: Job) -> None:
+def require_no_drift(out: Path, job: Job) -> None:
     """Raises UserError where these judges are known not to be those any more whose answers the ledger holds."""
     manifest = LabelFolder(out).read_manifest()
     looks = manifest.get("drift") if manifest is not None else None
     if manifest is not None and looks and looks["since"] and manifest["judge"] == job.judges:
         raise UserError(
             f"{out}: its judges have drifted, found on {looks['since']}, and the ledger holds their answers of before; "
-            "certify the judges of today into a new folder over a new ledger: --out NEW --ledger NEW"
+            "certify and gate the judges of today in a new folder over a new ledger: --out NEW --ledger NEW"
         )
 
 
@@ -394,7 +406,7 @@ def _certified(
     thresholds that hold: where it is not granted, every label of a judge abstains.
     """
     job = found.job
-    judges = [panel for panel in job.panels if not by_people(panel[0])]
+    judges = [panel for panel in job.panels if not stands(panel[0], job)]
     # every answer is in the ledger already
     alone = job._replace(panels=judges, canaries=0.0, recheck=0.0)
     proof, asked = _asked(gold.rows, alone, asking, bar("gold"))

@@ -15,7 +15,7 @@ from preceptor.judge.aggregate import Sum
 from preceptor.judge.audit.certificate import settled
 from preceptor.judge.compare import check, read
 from preceptor.judge.ledger.raw_replies import RawReply
-from preceptor.judge.models.protocol import WEIGHTS
+from preceptor.judge.models.protocol import WEIGHTS, SideBySide
 from preceptor.judge.records import Group, Judgement, Label, Ranking, Response, Revision
 from preceptor.judge.replies import read_reply
 from preceptor.judge.voting.cascade import VotingRule
@@ -100,8 +100,20 @@ def judgement_faults(label: Label, calls: Calls, rules: Rules) -> Iterator[str]:
             asked = asked.model_copy(update={"model": one.model})
         if read(reply.completion, one.order, asked, rules.clamp).model_copy(update={"call": one.call}) != one:
             yield f"its judgement of {one.principle} in the {one.order} order is not what {one.model} replied"
-        if not _shown(label, one, asked.messages, rules.own_template):
-            yield f"the call {one.call} did not ask about these replies in the {one.order} order"
+        beside = asked.side_by_side
+        if one.order == "none":
+            shown = beside is not None and _stand_in(beside, label)
+        else:
+            shown = beside is None and _shown(label, one, asked.messages, rules.own_template)
+        if not shown:
+            order = "side by side" if one.order == "none" else f"in the {one.order} order"
+            yield f"the call {one.call} did not ask about these replies {order}"
+
+
+def _stand_in(beside: SideBySide, label: Label) -> bool:
+    """Whether a request has the pair's replies side by side, a first."""
+    own = zip(beside.replies, (label.response_a, label.response_b), strict=True)
+    return all(_place(text, reply) is not None for text, reply in own)
 
 
 def _shown(label: Label, one: Judgement, messages: Sequence[Message], own_template: bool) -> bool:

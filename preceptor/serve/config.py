@@ -16,6 +16,7 @@ from preceptor.constitution.errors import UserError
 from preceptor.constitution.files import load, shipped
 from preceptor.constitution.foreign import text_in
 from preceptor.constitution.reading import line_of, parse
+from preceptor.judge.rubric_forms import read_rubric
 from preceptor.judge.settings import CHECKS, Price, ScoreSettings
 from preceptor.prompts.records import Settings
 
@@ -61,6 +62,8 @@ class RewardEntry(Settings):
     """One of `models`."""
     constitution: str | None = None
     """One of `constitutions`."""
+    rubric: Path | None = None
+    """In the place of a constitution: a file of weighted criteria."""
     score: ScoreSettings = ScoreSettings()
     """How the judge grades."""
     reward_model: Path | None = None
@@ -73,8 +76,10 @@ class RewardEntry(Settings):
     def _one_kind(self) -> Self:
         if (self.judge is None) is (self.reward_model is None):
             raise ValueError("wanted judge and constitution, or reward_model")
-        if (self.judge is None) is not (self.constitution is None):
-            raise ValueError("judge and constitution go together")
+        if self.constitution is not None and self.rubric is not None:
+            raise ValueError("rubric stands in the place of constitution: leave one of them out")
+        if (self.judge is None) is not (self.constitution is None and self.rubric is None):
+            raise ValueError("judge and constitution go together, or judge and rubric")
         return self
 
 
@@ -242,6 +247,11 @@ def faults_of(config: ServeConfig) -> Iterator[Fault]:
         if reward.constitution is not None and reward.constitution not in config.constitutions:
             wrong = _nowhere(reward.constitution, "constitutions", config.constitutions)
             yield Fault(("rewards", name, "constitution"), wrong)
+        if reward.rubric is not None:
+            try:
+                read_rubric(reward.rubric)
+            except UserError as error:
+                yield Fault(("rewards", name, "rubric"), str(error))
         if reward.reward_model is not None and not reward.reward_model.is_dir():
             yield Fault(("rewards", name, "reward_model"), f"{reward.reward_model} is no folder")
     for name, entry in config.labels.items():
@@ -279,9 +289,13 @@ def _placed(config: ServeConfig, folder: Path) -> ServeConfig:
         for name, source in config.constitutions.items()
     }
     rewards = {
-        name: entry
-        if entry.reward_model is None
-        else entry.model_copy(update={"reward_model": folder / entry.reward_model})
+        name: entry.model_copy(
+            update={
+                key: folder / path
+                for key, path in (("reward_model", entry.reward_model), ("rubric", entry.rubric))
+                if path is not None
+            }
+        )
         for name, entry in config.rewards.items()
     }
     labels = {

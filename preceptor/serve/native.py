@@ -11,7 +11,7 @@ from pydantic import Discriminator, Field, Tag
 
 from preceptor.asking.stages import judging, ranking
 from preceptor.constitution.principle import Constitution
-from preceptor.judge.label import template_for
+from preceptor.judge.label import require_order, template_for
 from preceptor.judge.records import Label, Pair
 from preceptor.judge.settings import LabelSettings, Schedule, ScoreSettings
 from preceptor.judge.voting.cascade import Judge, Step
@@ -112,6 +112,7 @@ async def labelled(
 
 def alone(way: ServedModel, settings: LabelSettings) -> tuple[Step, ...]:
     """A panel of this one judge."""
+    require_order([way.model], settings)
     template = template_for(way.model, settings) if way.model else None
     return (Step((Judge(way.model, template),)),)
 

@@ -1,4 +1,5 @@
-"""Replies -> rewards, by a judge under a constitution or by a trained reward model. What has none gets no number."""
+"""Replies -> rewards, by a judge under a constitution or a rubric, or by a trained reward model. What has none gets no
+number."""
 
 from __future__ import annotations
 
@@ -10,7 +11,9 @@ from preceptor.constitution.errors import UserError
 from preceptor.constitution.files import load
 from preceptor.constitution.principle import Constitution
 from preceptor.judge.models.protocol import Model
-from preceptor.judge.records import Score
+from preceptor.judge.records import RubricScore, Score
+from preceptor.judge.rubric import Rubric, graded_by
+from preceptor.judge.rubric_forms import read_rubric
 from preceptor.judge.score import ReplyToScore, score
 from preceptor.judge.score import template_for as grading
 from preceptor.judge.settings import ScoreSettings
@@ -64,6 +67,27 @@ class JudgedReward:
     async def of(self, replies: Sequence[ReplyToScore], caller: Caller) -> list[Reward]:
         """As `Rewarder`."""
         rows = await graded(replies, self.constitution, self.way, self._settings, self._desk, caller)
+        return [Reward(id=row.id, reward=row.reward, status=row.status, reason=_reason(row)) for row in rows]
+
+    async def close(self) -> None:
+        """As `Rewarder`; the desk closes the judge."""
+
+
+class RubricReward:
+    """By a judge's grades of a rubric's criteria, as `preceptor score --rubric` makes them."""
+
+    def __init__(self, entry: RewardEntry, rubric: Rubric, way: ServedModel, desk: Desk) -> None:
+        """Raises UserError where the judge cannot grade."""
+        self._rubric, self._way, self._settings, self._desk = rubric, way, entry.score, desk
+        self._template = grading(_model(way), entry.score)
+
+    async def of(self, replies: Sequence[ReplyToScore], caller: Caller) -> list[Reward]:
+        """As `Rewarder`."""
+        model = _model(self._way)
+        dialogues = [
+            graded_by(self._rubric, reply, model, self._template, self._settings) for reply in replies
+        ]
+        rows = await self._desk.ask(self._way, dialogues, caller)
         return [Reward(id=row.id, reward=row.reward, status=row.status, reason=_reason(row)) for row in rows]
 
     async def close(self) -> None:
@@ -143,6 +167,7 @@ class _Asked(NamedTuple):
 
     entry: RewardEntry
     constitution: Constitution | None
+    rubric: Rubric | None
     way: ServedModel | None
 
 
@@ -164,10 +189,13 @@ class Rewards:
         for name, entry in config.rewards.items():
             way = desk.way(entry.judge) if entry.judge is not None else None
             constitution = constitutions[entry.constitution] if entry.constitution is not None else None
-            asked = _Asked(entry, constitution, way)
+            rubric = read_rubric(entry.rubric) if entry.rubric is not None else None
+            asked = _Asked(entry, constitution, rubric, way)
             before = self._made.get(name)
             if before is not None and before[0] == asked:
                 made[name] = before
+            elif way is not None and rubric is not None:
+                made[name] = asked, RubricReward(entry, rubric, way, desk)
             elif way is None or constitution is None:
                 made[name] = asked, TrainedReward(entry, self._bases)
             else:
@@ -224,7 +252,7 @@ def require_some(rows: Sequence[Reward | Score]) -> None:
         raise unavailable("judge_unavailable", f"the judge answered none of {len(rows)} rows: {why}")
 
 
-def _reason(row: Score) -> str:
+def _reason(row: Score | RubricScore) -> str:
     if not row.grades:
         return "no principle that a judge grades applies to this prompt"
     if len(row.grades) == 1:

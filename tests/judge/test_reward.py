@@ -17,6 +17,7 @@ from preceptor.judge.models.http.faults import Throttled
 from preceptor.judge.models.protocol import Completion, OnHeaders, Request
 from preceptor.judge.models.scripted import ScriptedModel, ScriptedReply
 from preceptor.judge.reward import JudgeReward, RewardSettings
+from preceptor.judge.rubric import Criterion, Rubric
 from preceptor.judge.settings import Price
 from preceptor.train.embedded import WEIGHTS
 from tests.judge.canned import BOTH, first_shown, says
@@ -42,6 +43,36 @@ def test_completions_are_ranked_among_those_to_the_same_prompt(tmp_path: Path) -
     assert b > c > a
     assert e > d
     assert a + b + c == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("mode", "wanted"), [("score", [1, -1, 0, 1, -1]), ("group", None)])
+def test_a_rubric_rewards_each_completion_by_its_criteria(
+    tmp_path: Path, mode: str, wanted: list[float] | None
+) -> None:
+    """Grades 10, 1 and 5.5 of one criterion, and a machine check that all meet: alike, it adds nothing to a group."""
+    rubric = Rubric(
+        name="two",
+        criteria=(
+            Criterion(name="kind", text="It is kind.", weight=3),
+            Criterion(name="short", text="It is short.", check={"max_words": 9}),
+        ),
+    )
+    grades = {"reply 1": 10, "reply 3": 1, "reply 2": 5.5, "reply 7": 10, "reply 9": 1}
+
+    def by_grade(request: Request) -> ScriptedReply:
+        text = request.messages[-1].content
+        return f"Score: {next(grade for reply, grade in grades.items() if reply in text)}"
+
+    model = ScriptedModel(by_grade)
+    settings = RewardSettings.model_validate({"ledger": str(tmp_path / "ledger.db"), "mode": mode})
+    found = asyncio.run(JudgeReward(model, rubric, settings)(PROMPTS, REPLIES))
+    assert len(model.requests) == 5, "the check asks nobody"
+    if wanted is not None:
+        assert found == pytest.approx([2 * (3 * (one + 1) / 2 + 1) / 4 - 1 for one in wanted])
+        return
+    a, b, c, d, e = (value if value is not None else float("nan") for value in found)
+    assert (a, b, c) == pytest.approx((3 / 4 * 1.5**0.5, -3 / 4 * 1.5**0.5, 0), abs=1e-6)
+    assert (d, e) == pytest.approx((3 / 4, -3 / 4))
 
 
 def test_messages_and_text_are_the_same(tmp_path: Path) -> None:

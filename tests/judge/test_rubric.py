@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from preceptor.constitution.errors import UserError
 from preceptor.judge.models.protocol import Failure, Outcome, Request
-from preceptor.judge.rubric import BINARY, Criterion, Rubric, asked_as, rubric_sum, scored
+from preceptor.judge.records import RubricScore
+from preceptor.judge.rubric import BINARY, Criterion, Rubric, asked_as, decoupled, rubric_sum, scored
 from preceptor.judge.rubric_forms import FORMS, RubricForm, read_rubric, write_rubric
 from preceptor.judge.score import ReplyToScore, score, template_for
 from preceptor.judge.settings import ScoreSettings
@@ -179,3 +180,49 @@ def test_criteria_are_asked_one_by_one_and_checks_decide_theirs() -> None:
     )
     lost = scored(Rubric(name="x", criteria=(GOOD,)), reply, failed)
     assert (lost.status, lost.score, lost.reward, lost.unjudged) == ("failed", None, None, ("good",))
+
+
+def replies(*met: dict[str, float | None], vetoed: int | None = None) -> list[RubricScore]:
+    """Scores of replies to one prompt, by how far each meets the criteria."""
+    return [
+        RubricScore(
+            id=str(number),
+            prompt=prompt(),
+            text="",
+            status="ok",
+            score=0.5,
+            reward=0.0,
+            met=values,
+            vetoed=("a",) if number == vetoed else (),
+            grades=(),
+            rubric="r#0",
+            judge="j",
+        )
+        for number, values in enumerate(met)
+    ]
+
+
+TWO = Rubric(name="two", criteria=(Criterion(name="a", text="A."), Criterion(name="b", text="B.", weight=-3)))
+
+
+def test_each_criterion_counts_by_its_weight_however_little_it_varies() -> None:
+    """a varies ten times as much as b: normalised they weigh 1 and 3, and the sum over a prompt is 0."""
+    met = [{"a": a, "b": b} for b in (0.5, 0.6) for a in (1.0, 0.0)]
+    found = decoupled(TWO, replies(*met))
+    assert found == pytest.approx([(1 + 3) / 4, (-1 + 3) / 4, (1 - 3) / 4, (-1 - 3) / 4])
+
+
+def test_what_is_alike_or_unknown_moves_no_reward() -> None:
+    assert decoupled(TWO, replies({"a": 1.0, "b": 0.2}, {"a": 1.0, "b": 0.2})) == [0.0, 0.0]
+    known, unknown = decoupled(TWO, replies({"a": 1.0, "b": 0.0}, {"a": 0.0, "b": None}))
+    assert (known, unknown) == (pytest.approx(0.25), pytest.approx(-1.0))
+    unscored = replies({"a": 1.0, "b": 0.0}, {"a": 0.0, "b": 1.0})
+    unscored[0] = unscored[0].model_copy(update={"score": None, "status": "failed"})
+    assert decoupled(TWO, unscored) == [None, 0.0]
+
+
+def test_a_broken_veto_is_the_worst_of_all() -> None:
+    first, second = decoupled(TWO, replies({"a": 1.0, "b": 0.0}, {"a": 1.0, "b": 0.0}, vetoed=0))
+    assert first is not None
+    assert second is not None
+    assert (first, second) == (pytest.approx(-1.0), pytest.approx(1.0))

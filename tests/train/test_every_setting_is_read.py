@@ -13,20 +13,23 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from preceptor.judge.records import Opinion
+from preceptor.judge.records import Opinion, Pair
 from preceptor.prompts.records import Message, Prompt
 from preceptor.train import settings as settings_module
+from preceptor.train.data.judged_pairs import judged_pairs
 from preceptor.train.data.readers import Demonstration
 from preceptor.train.data.unpaired import UnpairedExample
 from preceptor.train.dpo import train_dpo
 from preceptor.train.errors import CheckpointError
 from preceptor.train.estimate import dry_run, plan, schedule, timing
 from preceptor.train.grpo.train import train_grpo, train_rloo
+from preceptor.train.judge import train_judge
 from preceptor.train.kto import train_kto
 from preceptor.train.loop.metrics import (
     DpoMetrics,
     GroupMetrics,
     HeldOutMetrics,
+    JudgeMetrics,
     KtoMetrics,
     PpoUpdateFigures,
     RewardMetrics,
@@ -37,6 +40,7 @@ from preceptor.train.reward import train_reward
 from preceptor.train.settings import (
     DpoSettings,
     GrpoSettings,
+    JudgeSettings,
     KtoSettings,
     LoopSettings,
     PpoSettings,
@@ -46,6 +50,7 @@ from preceptor.train.settings import (
 )
 from preceptor.train.sft import train_sft
 from tests.declared import faults
+from tests.judge.canned import BOTH
 from tests.train.rewards import vowels
 from tests.train.tiny import preference
 from tests.train.watchman import Watchman
@@ -61,6 +66,21 @@ VERDICTS = [
     UnpairedExample(id=row.id, prompt=row.prompt, completion=row.completion, good=number % 2 == 0)
     for number, row in enumerate(DEMONSTRATIONS)
 ]
+JUDGED = list(
+    judged_pairs(
+        [
+            Pair(
+                id=str(number),
+                prompt=Prompt(id=f"p{number}", messages=(Message(role="user", content=f"{number}?"),)),
+                response_a=f"Kind reply {number}.",
+                response_b="No.",
+                preferred="a",
+            )
+            for number in range(8)
+        ],
+        BOTH,
+    )
+)
 PROMPTS = [
     Prompt(id=f"p{number}", messages=(Message(role="user", content=f"{number}?"),)) for number in range(2)
 ]
@@ -95,6 +115,12 @@ STAGES: dict[str, tuple[Callable[..., Any], type[LoopSettings], list[Any], Runs]
             for more in ({"held_out": 0.4}, {"ensemble": 2}, {"per_principle": True})
         ],
     ),
+    "judge": (
+        train_judge,
+        JudgeSettings,
+        JUDGED,
+        [({**SMALL, "max_length": 4096, "held_out": 0.3}, {"constitution": BOTH})],
+    ),
     "ppo": (
         train_ppo,
         PpoSettings,
@@ -115,6 +141,7 @@ METRICS: dict[str, Any] = {
     "kto": KtoMetrics,
     "dpo": DpoMetrics,
     "reward": RewardMetrics | HeldOutMetrics,
+    "judge": JudgeMetrics | HeldOutMetrics,
     "ppo": PpoRow,
     "grpo": GroupMetrics,
     "rloo": GroupMetrics,

@@ -186,6 +186,7 @@ def set_attention(model: Any, name: str) -> None:
         raise CheckpointError(f"{type(model).__name__} cannot take attention flex: {why}")
 
 
-def batch_fields(batch: PairBatch) -> dict[str, Tensor]:
-    """The batch as a mapping, the one form that transformers' Trainer moves between devices."""
-    return batch._asdict()
+def batch_fields(batch: Any) -> dict[str, Tensor]:
+    """A batch of named tensors as a mapping, the one form that transformers' Trainer moves between devices."""
+    fields: dict[str, Tensor] = batch._asdict()
+    return fields

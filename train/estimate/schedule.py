@@ -10,9 +10,8 @@ from torch import Tensor
 
 from preceptor.train.data.batching import grouped_batches, passes
 from preceptor.train.data.collate_pairs import batch_fields, collate_pairs
-from preceptor.train.data.pairs import PairTokens
 from preceptor.train.estimate.timing import Sample, Stratum, strata_of
-from preceptor.train.forward.reply_logprobs import row_tokens
+from preceptor.train.forward.reply_logprobs import PairRow, row_tokens
 
 SCORE_BYTES = 16
 """Rough bytes of the mask and what it is made of, for each pair of places in a row."""
@@ -61,7 +60,7 @@ def saved_steps(steps: int, every: int) -> list[int]:
 
 
 def pair_schedule(
-    pairs: Sequence[PairTokens],
+    pairs: Sequence[PairRow],
     config: Any,
     pass_tokens: int,
     shared: bool,
@@ -69,8 +68,10 @@ def pair_schedule(
     batch_size: int,
     epochs: float,
     seed: int,
+    collate: Callable[[Sequence[Any], Sequence[int], int, bool], Any] = collate_pairs,
 ) -> StepSchedule:
-    """The schedule of a training on pairs: steps and passes are those that `PairTrainer` will make."""
+    """The schedule of a training on pairs: steps and passes are those that `PairTrainer` will make of the same
+    `collate`."""
     tokens = [pair.tokens for pair in pairs]
     lengths = row_tokens(pairs, shared)
     batches = -(-len(pairs) // batch_size)
@@ -98,9 +99,7 @@ def pair_schedule(
         rows = every[number]
         return Sample(
             len(rows),
-            lambda some: batch_fields(
-                collate_pairs([pairs[at] for at in rows[:some]], rows[:some], 0, shared)
-            ),
+            lambda some: batch_fields(collate([pairs[at] for at in rows[:some]], rows[:some], 0, shared)),
             lambda some: weight(rows[:some]),
         )
 
@@ -113,7 +112,12 @@ def pair_schedule(
         rows=len(pairs),
         tokens=sum(tokens),
         heavy=tuple(
-            _heavy_pairs(step, [pairs[at] for at in rows], shared, later, weight(rows))
+            HeavyPass(
+                step,
+                batch_fields(collate([pairs[at] for at in rows], range(len(rows)), 0, shared)),
+                later,
+                weight(rows),
+            )
             for later, (_, step, rows) in sorted(heaviest.items())
         ),
         strata=strata_of([weight(rows) for rows in every], sample, STRATA),
@@ -130,16 +134,10 @@ def _pairs_weight(pairs: int, tokens: int, config: Any, shared: bool) -> float:
     return pass_weight(pairs, tokens, config) if shared else pass_weight(2 * pairs, tokens // 2, config)
 
 
-def read_weight(pairs: Sequence[PairTokens], config: Any, budget: int, shared: bool) -> float:
+def read_weight(pairs: Sequence[PairRow], config: Any, budget: int, shared: bool) -> float:
     """What all passes weigh in which pairs are read once."""
     lengths = row_tokens(pairs, shared)
     return sum(_pairs_weight(len(part), lengths[part[0]], config, shared) for part in passes(lengths, budget))
-
-
-def _heavy_pairs(
-    step: int, rows: Sequence[PairTokens], shared: bool, later: bool, weight: float
-) -> HeavyPass:
-    return HeavyPass(step, batch_fields(collate_pairs(rows, range(len(rows)), 0, shared)), later, weight)
 
 
 def row_schedule(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -154,6 +154,16 @@ def pair_logprobs(
     return ReplyLogprobs(total.flatten(), common.flatten(), lengths.flatten())
 
 
-def row_tokens(pairs: Sequence[PairTokens], shared: bool) -> list[int]:
+class PairRow(Protocol):
+    """A pair as batches are cut by."""
+
+    @property
+    def tokens(self) -> int: ...  # of the pair's row where both replies lie in one
+
+    @property
+    def length(self) -> int: ...  # of the longer of two rows, one for each reply
+
+
+def row_tokens(pairs: Sequence[PairRow], shared: bool) -> list[int]:
     """Tokens that each pair takes in a batch, without padding between its own two rows."""
     return [pair.tokens if shared else 2 * pair.length for pair in pairs]

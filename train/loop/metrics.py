@@ -39,6 +39,15 @@ class SftMetrics(TrainerMetrics):
     mean_token_accuracy: float
 
 
+class JudgeMetrics(TrainerMetrics):
+    """A step of tuning a judge."""
+
+    accuracy: float
+    """Share of asks whose answer names the reply that the verdict names."""
+    confidence: float
+    """Mean probability of the reply that is named."""
+
+
 class PairMetrics(TrainerMetrics):
     """A step of a training on pairs."""
 

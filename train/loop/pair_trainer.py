@@ -15,19 +15,22 @@ from transformers import Trainer
 
 from preceptor.train import distributed
 from preceptor.train.data.batching import EVALUATED, GroupedBatches, evenly, passes
-from preceptor.train.data.collate_pairs import PairBatch, collate_pairs
-from preceptor.train.data.pairs import PairTokens
-from preceptor.train.forward.reply_logprobs import row_tokens
+from preceptor.train.data.collate_pairs import collate_pairs
+from preceptor.train.forward.reply_logprobs import PairRow, row_tokens
 from preceptor.train.loop.oom_retry import retry_on_oom, save_parts, saved_parts, too_long
 
 Losses = tuple[Tensor, dict[str, Tensor]]
 """The loss of each pair of a pass (B,), and figures (B,) to be shown beside it."""
 
 
+Collate = Callable[[Sequence[Any], Sequence[int], int, bool], Any]
+"""(pairs, their numbers in the data set, token to pad with, whether the prompt is shared) -> named tensors."""
+
+
 class PairTraining(NamedTuple):
     """What a stage gives its trainer."""
 
-    pairs: Sequence[PairTokens]
+    pairs: Sequence[PairRow]
     """First those that are trained on, then those held out."""
     trained: int
     """How many are trained on."""
@@ -36,13 +39,15 @@ class PairTraining(NamedTuple):
     """The layout that its model can take (`train.forward.layout_check`)."""
     pass_tokens: int
     """Tokens that go through the model at a time."""
-    loss: Callable[[nn.Module, PairBatch], Losses]
+    loss: Callable[[nn.Module, Any], Losses]
+    """Of a batch as `collate` makes it."""
     save: Callable[[Path], None]
     restore: Callable[[Path], None]
+    collate: Collate = collate_pairs
 
 
 class PairTrainer(Trainer):
-    """transformers' Trainer over PairBatches."""
+    """transformers' Trainer over batches of pairs."""
 
     def __init__(self, model: nn.Module, stage: PairTraining, **options: Any) -> None:
         train, held_out = range(stage.trained), range(stage.trained, len(stage.pairs))
@@ -113,11 +118,11 @@ class PairTrainer(Trainer):
         """Places among `rows` that go through the model together."""
         return passes(row_tokens([self._stage.pairs[at] for at in rows], self._stage.shared), budget)
 
-    def _batch(self, numbers: Sequence[int]) -> PairBatch:
+    def _batch(self, numbers: Sequence[int]) -> Any:
         stage, device = self._stage, self.args.device
         pairs = [stage.pairs[at] for at in numbers]
-        batch = collate_pairs(pairs, numbers, stage.pad_id, stage.shared)
-        return PairBatch(*(field.to(device) for field in batch))
+        batch = stage.collate(pairs, numbers, stage.pad_id, stage.shared)
+        return type(batch)(*(field.to(device) for field in batch))
 
     def _halve(self, rows: Sequence[int]) -> None:
         """Take half the tokens a pass, or as many times half as it takes to cut this step otherwise."""

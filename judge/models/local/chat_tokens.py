@@ -35,6 +35,30 @@ class TokenisedRequest(NamedTuple):
     """The same in tokens."""
 
 
+class TokenisedSides(NamedTuple):
+    """A request whose two replies stand side by side, in the model's own tokens."""
+
+    request: Request
+    replies: tuple[tuple[int, ...], tuple[int, ...]]
+    names: tuple[tuple[int, ...], tuple[int, ...]]
+    """What stands behind a reply that is called `a`, and one that is called `b`."""
+    before: tuple[int, ...]
+    question: MenuContinuation
+    """What follows the names; its options."""
+
+    @property
+    def size(self) -> int:
+        """Tokens that are read: conversation and replies once, names and question for either way of naming."""
+        once = len(self.before) + sum(map(len, self.replies))
+        return once + 2 * (len(self.question.context) + sum(map(len, self.names)))
+
+    @property
+    def depth(self) -> int:
+        """Positions that are taken before an option."""
+        longest = max(map(len, self.replies)) + max(map(len, self.names))
+        return len(self.before) + longest + len(self.question.context)
+
+
 class MenuContinuation(NamedTuple):
     """Which of the menu's words come next."""
 
@@ -50,11 +74,12 @@ def render(loaded: Loaded, request: Request) -> str:
     return conversation.render(loaded.tokenizer, rows, True)
 
 
-def _tokenize(loaded: Loaded, texts: Sequence[str]) -> list[list[int]]:
-    """The chat template writes its own special tokens; a tokenizer without one adds them itself."""
+def _tokenize(loaded: Loaded, texts: Sequence[str], begins: bool = True) -> list[list[int]]:
+    """The chat template writes its own special tokens; a tokenizer without one adds them itself, where the text
+    `begins` the conversation."""
     if not texts:
         return []
-    plain = not loaded.tokenizer.chat_template
+    plain = begins and not loaded.tokenizer.chat_template
     tokens = text_tokens(loaded.tokenizer).ids(texts, add_special_tokens=plain)
     if plain:
         tokens = [row[:-1] if len(row) > 1 and row[-1] in loaded.stops else row for row in tokens]
@@ -81,10 +106,42 @@ def encode(loaded: Loaded, requests: Sequence[Request]) -> list[TokenisedRequest
     ]
 
 
-def questions(loaded: Loaded, asked: Sequence[tuple[str, Mapping[str, str]]]) -> list[MenuContinuation]:
-    """(text before the verdict, menu) -> the options in tokens, split where the first of them differs."""
+def beside(loaded: Loaded, request: Request) -> TokenisedSides:
+    """A request with replies side by side in tokens, each of its parts by itself.
+
+    Raises UnrenderableError where the conversation cannot be written, or its template does not keep the place of the
+    replies.
+    """
+    sides = request.side_by_side
+    assert sides is not None
+    text = render(loaded, request)
+    parts = text.split(sides.mark)
+    if len(parts) != 2:
+        raise UnrenderableError(
+            f"the chat template leaves {len(parts) - 1} places for the replies where the request has one"
+        )
+    before, after = (type(text)(part) for part in parts)  # what is marked stays so
+    texts = text_tokens(loaded.tokenizer)
+    first, second = (tuple(texts.text_ids(reply)) for reply in sides.replies)
+    of_a, of_b = (tuple(texts.text_ids(name)) for name in sides.names)
+    return TokenisedSides(
+        request,
+        (first, second),
+        (of_a, of_b),
+        tuple(_tokenize(loaded, [before])[0]),
+        questions(loaded, [(after, request.menu)], begins=False)[0],
+    )
+
+
+def questions(
+    loaded: Loaded, asked: Sequence[tuple[str, Mapping[str, str]]], begins: bool = True
+) -> list[MenuContinuation]:
+    """(text before the verdict, menu) -> the options in tokens, split where the first of them differs.
+
+    begins: whether the texts are conversations from their beginning.
+    """
     texts = [followed_by(loaded, before, words) for before, menu in asked for words in menu.values()]
-    rows = iter(_tokenize(loaded, texts))
+    rows = iter(_tokenize(loaded, texts, begins))
     end = (min(loaded.stops),) if loaded.stops else ()
     made = []
     for _, menu in asked:

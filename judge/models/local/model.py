@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from preceptor.constitution.foreign import json_in
 from preceptor.judge.errors import Rejected
 from preceptor.judge.models.local.chat_tokens import (
     Loaded,
     MenuContinuation,
     TokenisedRequest,
+    TokenisedSides,
+    beside,
     encode,
     followed_by,
     questions,
@@ -32,6 +36,7 @@ from preceptor.judge.models.local.loading import (
     tokenizer_at_hand,
 )
 from preceptor.judge.models.local.microbatch import Microbatcher
+from preceptor.judge.models.local.side_by_side import SidePrompt, evened
 from preceptor.judge.models.local.telling import tell
 from preceptor.judge.models.protocol import (
     WEIGHTS,
@@ -43,6 +48,7 @@ from preceptor.judge.models.protocol import (
     Request,
 )
 from preceptor.judge.models.verdict_tokens import last_verdict
+from preceptor.prompts.manifest import write_json
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +70,7 @@ class LocalModel:
     """A transformers checkpoint or PEFT adapter folder behind the seam; satisfies `protocol.Model` and
     `protocol.WritesAloud`."""
 
-    capabilities = Capabilities(logprobs=True, queueing=True)
+    capabilities = Capabilities(logprobs=True, queueing=True, side_by_side=True)
     """It takes any number of requests at once and batches them, so no deadline runs while they wait."""
 
     def __init__(
@@ -110,9 +116,8 @@ class LocalModel:
             return None
         alone: Any = None
         loaded = Loaded(alone, tokenizer, frozenset({tokenizer.eos_token_id} - {None}), 0, alone)
-        return [
-            len(ask.tokens) if isinstance(ask, TokenisedRequest) else 0 for ask in encode(loaded, requests)
-        ]
+        asks = _encoded(loaded, requests)
+        return [0 if isinstance(ask, UnrenderableError) else _size(ask) for ask in asks]
 
     async def close(self) -> None:
         """End the worker and let go of the weights."""
@@ -152,21 +157,48 @@ class LocalModel:
             Rejected(f"{self.name} reads at most {loaded.context - 1} tokens; this conversation is longer")
         ] * len(requests)
         asks: dict[int, TokenisedRequest] = {}
-        for index, ask in enumerate(encode(loaded, requests)):
+        sides: dict[int, TokenisedSides] = {}
+        for index, ask in enumerate(_encoded(loaded, requests)):
             if isinstance(ask, UnrenderableError):  # of this conversation alone; the others are answered
                 answers[index] = Rejected(f"{self.name}: {ask}")
-            else:
+            elif isinstance(ask, TokenisedSides):
+                if ask.depth < loaded.context:
+                    sides[index] = ask
+            elif len(ask.tokens) < loaded.context:
                 asks[index] = ask
-        fits = [index for index, ask in asks.items() if len(ask.tokens) < loaded.context]
         with torch.inference_mode():
-            direct = [index for index in fits if _is_direct(requests[index])]
+            direct = [index for index in asks if _is_direct(requests[index])]
             verdicts = choose_verdicts(loaded, [asks[index] for index in direct])
-            spoken = [index for index in fits if not _is_direct(requests[index])]
+            judged = choose_sides(loaded, [*sides.values()])
+            spoken = [index for index in asks if not _is_direct(requests[index])]
             listeners = [asked[index].listener for index in spoken]
             replies = write_replies(loaded, [asks[index] for index in spoken], listeners)
-            for index, found in zip([*direct, *spoken], [*verdicts, *replies], strict=True):
-                answers[index] = found.model_copy(update={"served_by": self.name})
+            found = [*verdicts, *judged, *replies]
+            for index, one in zip([*direct, *sides, *spoken], found, strict=True):
+                answers[index] = one.model_copy(update={"served_by": self.name})
         return answers
+
+
+def _encoded(
+    loaded: Loaded, requests: Sequence[Request]
+) -> list[TokenisedRequest | TokenisedSides | UnrenderableError]:
+    """Requests in tokens, in the same order; why there are none for one that cannot be written."""
+    plain = iter(encode(loaded, [request for request in requests if request.side_by_side is None]))
+    made: list[TokenisedRequest | TokenisedSides | UnrenderableError] = []
+    for request in requests:
+        if request.side_by_side is None:
+            made.append(next(plain))
+            continue
+        try:
+            made.append(beside(loaded, request))
+        except UnrenderableError as fault:
+            made.append(fault)
+    return made
+
+
+def _size(ask: TokenisedRequest | TokenisedSides) -> int:
+    """Tokens that are read for a request by itself."""
+    return ask.size if isinstance(ask, TokenisedSides) else len(ask.tokens)
 
 
 def _is_direct(request: Request) -> bool:
@@ -260,6 +292,58 @@ def choose_verdicts(loaded: Loaded, asks: Sequence[TokenisedRequest]) -> list[Co
             finish_reason="stop",
             probabilities=share,
             tokens_in=len(ask.tokens),
+            tokens_out=1,
+        )
+        for ask, share in zip(asks, shares, strict=True)
+    ]
+
+
+def side_scores(
+    loaded: Loaded, asks: Sequence[TokenisedSides]
+) -> list[tuple[dict[str, float], dict[str, float]]]:
+    """For each request the options' logits, or log-probabilities where two options begin alike, each up to a constant:
+    with the first reply called `a`, and with the first reply called `b`. Only differences within one of them mean
+    anything."""
+    import torch
+
+    prompts: list[SidePrompt] = []
+    keep: list[int] = []
+    asked: list[tuple[int, int, str]] = []  # (request, way of naming, option); no option: all of them at once
+    for number, ask in enumerate(asks):
+        context, options = ask.question
+        at_once = len({option[:1] for option in options.values()}) == len(options)
+        for way, names in enumerate((ask.names, ask.names[::-1])):
+            for letter, option in {"": (0,)}.items() if at_once else options.items():
+                prompts.append(SidePrompt(ask.before, ask.replies, names, context + option[:-1]))
+                keep.append(len(option))
+                asked.append((number, way, letter))
+
+    def reduce(prompt: int, logits: torch.Tensor) -> dict[str, float]:
+        number, _, letter = asked[prompt]
+        options = asks[number].question.options
+        if not letter:
+            firsts = logits[-1, [option[0] for option in options.values()]].tolist()
+            return dict(zip(options, firsts, strict=True))
+        tokens = torch.tensor(options[letter], device=logits.device)
+        return {letter: float(logits.log_softmax(-1).gather(-1, tokens[:, None]).sum())}
+
+    scores: list[tuple[dict[str, float], dict[str, float]]] = [({}, {}) for _ in asks]
+    for (number, way, _), found in zip(asked, loaded.passes.side_by_side(prompts, keep, reduce), strict=True):
+        scores[number][way].update(found)
+    return scores
+
+
+def choose_sides(loaded: Loaded, asks: Sequence[TokenisedSides]) -> list[Completion]:
+    """The better of each request's two replies, which stand side by side."""
+    if not asks:
+        return []
+    shares = [evened(*ways) for ways in side_scores(loaded, asks)]
+    return [
+        Completion(
+            text=ask.request.menu[max(share, key=share.__getitem__)],
+            finish_reason="stop",
+            probabilities=share,
+            tokens_in=ask.size,
             tokens_out=1,
         )
         for ask, share in zip(asks, shares, strict=True)
@@ -389,6 +473,25 @@ def pick(
     return drawn.where(temperature > 0, best)
 
 
+JUDGE = "judge.json"
+"""Beside the weights of a tuned judge: in which dialect it is asked."""
+
+
+def write_dialect(folder: Path, dialect: str) -> None:
+    """Say beside a tuned judge's weights in which dialect it is asked."""
+    write_json(folder / JUDGE, {"dialect": dialect})
+
+
+def dialect_of(source: str) -> str:
+    """The dialect in which a tuned judge is asked; empty for whatever is none."""
+    path = Path(source).expanduser() / JUDGE
+    try:
+        found = json_in(path)
+    except (OSError, ValueError):
+        return ""
+    return str(found.get("dialect", "")) if isinstance(found, dict) else ""
+
+
 def open_model(
     name: str,
     *,
@@ -400,10 +503,11 @@ def open_model(
     """`hf/<hub id or path>` -> the model, placed as `loading.Placement` says.
 
     It is asked in the dialect `local`: the pair first and the principle last, so that one reading of the pair serves
-    every principle.
+    every principle. A judge that `preceptor train judge` has tuned is asked in the words that it was tuned on.
     """
     placement = Placement(device, dtype, device_map, four_bit)
-    return LocalModel(name, ModelName.of(name).model, dialect="local", **placement._asdict())
+    source = ModelName.of(name).model
+    return LocalModel(name, source, dialect=dialect_of(source) or "local", **placement._asdict())
 
 
 def weights_of(name: str) -> str:

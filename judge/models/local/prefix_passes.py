@@ -11,8 +11,18 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from preceptor.judge.models.local.branch_mask import PackedRow, batches, mask_of, pack, places, rows_of
+from preceptor.constitution.errors import UserError
+from preceptor.judge.models.local.branch_mask import (
+    PackableRow,
+    PackedRow,
+    batches,
+    mask_of,
+    pack,
+    places,
+    rows_of,
+)
 from preceptor.judge.models.local.lm_head import head_of
+from preceptor.judge.models.local.side_by_side import SidePrompt, side_rows
 
 if TYPE_CHECKING:
     import torch
@@ -52,11 +62,44 @@ class Passes:
 
         A batch for which memory does not suffice is halved, and so are those after it.
         """
-        found: dict[int, FoundT] = {}
         rows = rows_of(prompts, apart=self._shares is False)
         if self._shares is None and (tried := next((row for row in rows if len(row.branches) > 1), None)):
             self._shares = self._agrees(tried)
             rows = rows_of(prompts, apart=not self._shares)
+        found = self._walk(rows, keep, reduce)
+        return [found[prompt] for prompt in range(len(prompts))]
+
+    def side_by_side(
+        self,
+        prompts: Sequence[SidePrompt],
+        keep: Sequence[int],
+        reduce: Callable[[int, torch.Tensor], FoundT],
+    ) -> list[FoundT]:
+        """As `ends`, of prompts whose two replies stand side by side; `keep` is at most what follows the names.
+
+        Raises UserError for a model that computes something else under such a mask.
+        """
+        if self._shares is None:
+            first = prompts[0]
+            self._shares = self._agrees(PackedRow(first.before, first.replies, (0, 1)))
+        if not self._shares:
+            finer = (
+                ""
+                if "float32" in str(self._model.dtype)
+                else ", or try float32 (--dtype float32; in training --precision fp32)"
+            )
+            raise UserError(
+                f"{self._name} takes no mask that hides one reply from the other, so that it cannot read them side by "
+                f"side; ask it in both orders: leave out --orders none{finer}"
+            )
+        found = self._walk(side_rows(prompts), keep, reduce)
+        return [found[prompt] for prompt in range(len(prompts))]
+
+    def _walk(
+        self, rows: Sequence[PackableRow], keep: Sequence[int], reduce: Callable[[int, torch.Tensor], FoundT]
+    ) -> dict[int, FoundT]:
+        """Prompt -> what `reduce` makes of its logits, of all prompts in the rows."""
+        found: dict[int, FoundT] = {}
         waiting = list(batches(rows, self._budget))[::-1]
         while waiting:
             batch = waiting.pop()
@@ -70,9 +113,9 @@ class Passes:
                 if not _no_memory(exc) or len(batch) == 1:
                     raise
                 waiting = self._halved([batch, *waiting[::-1]])
-        return [found[prompt] for prompt in range(len(prompts))]
+        return found
 
-    def _halved(self, left: Sequence[Sequence[PackedRow]]) -> list[list[PackedRow]]:
+    def _halved(self, left: Sequence[Sequence[PackableRow]]) -> list[list[PackableRow]]:
         """What is left in batches of half the size, the next one last."""
         import torch
 
@@ -84,19 +127,22 @@ class Passes:
         )
         return list(batches([row for batch in left for row in batch], self._budget))[::-1]
 
-    def _run(self, rows: Sequence[PackedRow], keep: Sequence[int]) -> Iterator[tuple[int, torch.Tensor]]:
+    def _run(self, rows: Sequence[PackableRow], keep: Sequence[int]) -> Iterator[tuple[int, torch.Tensor]]:
         """(prompt, logits after its last tokens) of one batch, by the model's output layer at these places only."""
         import torch
 
         if self._head is None:
             for row in rows:
+                assert isinstance(
+                    row, PackedRow
+                )  # others are for models that share trunks, which have a head
                 yield from self._plainly(row, keep)
             return
         packed = pack(rows, self._model.device)
-        if all(len(row.branches) == 1 for row in rows):
+        if all(len(row.parts) == 2 for row in rows):
             mask: Any = (packed.part <= 1).long()  # padding is the second branch
         else:
-            mask = mask_of(packed.part, packed.positions, self._model.config, self._model.dtype)
+            mask = mask_of(packed.part, packed.positions, self._model.config, self._model.dtype, packed.sees)
         with torch.inference_mode():
             hidden = self._model.base_model(
                 input_ids=packed.ids, attention_mask=mask, position_ids=packed.positions, use_cache=False

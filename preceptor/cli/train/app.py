@@ -9,7 +9,7 @@ from preceptor.cli.lazy import Entry, lazy
 FILES, OWN = "From rows", "From the policy's own replies"
 TRAIN = "preceptor.cli.train"
 COMMANDS = {
-    **{name: Entry(f"{TRAIN}.offline:{name}", FILES) for name in ("sft", "reward", "dpo", "kto")},
+    **{name: Entry(f"{TRAIN}.offline:{name}", FILES) for name in ("sft", "reward", "judge", "dpo", "kto")},
     "ppo": Entry(f"{TRAIN}.ppo:ppo", OWN),
     "grpo": Entry(f"{TRAIN}.online:grpo", OWN),
     "rloo": Entry(f"{TRAIN}.online:rloo", OWN),

@@ -1,4 +1,4 @@
-"""`preceptor train sft | reward | dpo | kto`: trainings on the rows of a file."""
+"""`preceptor train sft | reward | judge | dpo | kto`: trainings on the rows of a file."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Annotated
 import typer
 
 from preceptor.cli.flags import given
-from preceptor.cli.options import ColumnsOption, FormatOption, Out
+from preceptor.cli.options import ColumnsOption, ConstitutionName, FormatOption, Out
 from preceptor.cli.train.launch import Launch
 from preceptor.cli.train.options import PreferencesArgument, training
 from preceptor.cli.train.shared import settled, train_or_plan
 from preceptor.constitution.errors import UserError
 from preceptor.train.settings import (
     DpoSettings,
+    JudgeSettings,
     KtoSettings,
     RewardModelSettings,
     SftSettings,
@@ -82,6 +83,33 @@ def reward(
     said = source_facts(rows, read.set_aside)
     train = partial(train_reward, read.rows, settings, out, read=said, samples=sampled)
     train_or_plan("reward", partial(plan_reward, read.rows, settings), train, launch, read.set_aside)
+
+
+def judge(
+    labels: Annotated[
+        Path, typer.Argument(help="A label folder, labels.jsonl, or pairs whose better reply is known.")
+    ],
+    out: Out,
+    settings: Annotated[JudgeSettings, training()],
+    launch: Launch,
+    constitution: ConstitutionName,
+    form: FormatOption = "rows",
+    columns: ColumnsOption = None,
+) -> None:
+    """Tune a judge on verdicts that are there, which reads replies side by side. The same command goes on."""
+    settings = settled(settings)
+    from preceptor.constitution.files import load
+    from preceptor.label.learned import read_judged
+    from preceptor.prompts.columns import mapping_of
+    from preceptor.prompts.manifest import source_facts
+
+    rules = load(constitution)
+    rows = read_judged(labels, rules, form, mapping_of(columns or []))
+    from preceptor.train.judge import plan_judge, train_judge
+
+    said = source_facts(str(labels), {})
+    train = partial(train_judge, rows, settings, out, constitution=rules, read=said)
+    train_or_plan("judge", partial(plan_judge, rows, rules, settings), train, launch, {})
 
 
 def dpo(

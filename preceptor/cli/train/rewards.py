@@ -34,8 +34,13 @@ class Rewarding(Settings):
     """In the place of --reward: who judges the replies, provider/model or embedded."""
     constitution: str | None = None
     """What a judge goes by: a shipped constitution's name or a YAML file."""
+    rubric: Path | None = None
+    """In the place of --constitution: a file of weighted criteria, by which each reply is graded."""
     judge_mode: Literal["group", "score"] = "group"
-    """group: replies to a prompt against one another; score: each graded on its own."""
+    """group: replies to a prompt against one another; score: each graded on its own.
+
+    With --rubric every reply is graded; group: each criterion is normalised among the replies to a prompt.
+    """
     principles: ScoreGrouping = "joint"
     """joint: the judge is asked about all at once; each: about each on its own."""
     vllm: str | None = None
@@ -104,8 +109,8 @@ def _reward_of(rewarding: Rewarding, asking: Asking, seed: int, also: Collection
         raise UserError(
             "nobody rewards; name a reward model or a function with --reward, or a judge with --judge"
         )
-    if rewarding.constitution is None:
-        raise UserError("--judge needs --constitution, which says what is rewarded")
+    if (rewarding.constitution is None) is (rewarding.rubric is None):
+        raise UserError("--judge needs --constitution or --rubric, one of them, which says what is rewarded")
     if rewarding.judge == CHECKS:
         raise UserError(
             "--judge checks: machine checks alone give no reward here; wanted provider/model or embedded, or a "
@@ -113,10 +118,13 @@ def _reward_of(rewarding: Rewarding, asking: Asking, seed: int, also: Collection
         )
     asking.require_use([rewarding.judge])
     from preceptor.asking.judge_reward import judge_reward
+    from preceptor.judge.rubric_forms import read_rubric
 
+    by = rewarding.constitution if rewarding.rubric is None else read_rubric(rewarding.rubric)
+    assert by is not None
     return judge_reward(
         rewarding.judge,
-        rewarding.constitution,
+        by,
         asking,
         mode=rewarding.judge_mode,
         principles=rewarding.principles,
@@ -126,7 +134,7 @@ def _reward_of(rewarding: Rewarding, asking: Asking, seed: int, also: Collection
 
 def _refuse_idle(rewarding: Rewarding, asking: Asking, also: Collection[str]) -> None:
     said = [*given(rewarding), *given(asking)]
-    idle = ("judge", "judge_mode", "principles", "constitution", *PLACES)
+    idle = ("judge", "judge_mode", "principles", "constitution", "rubric", *PLACES)
     flags = Flags()
     found = [flags.spelling(name)[0] for name in idle if name in said and name not in also]
     if found := [flag for flag in found if flag not in ("--ledger", "--concurrency")]:

@@ -82,7 +82,9 @@ async def compare(name: str, asked: Compare, served: Served, caller: AtDoor) -> 
     has no place for a mask."""
     rewarder = served.rewards.named(name, served.bound("nemo-gym"))
     if not isinstance(rewarder, JudgedReward):
-        raise Problem(422, "invalid_request", f"{name} is a reward model; comparing wants a judge")
+        raise Problem(
+            422, "invalid_request", f"{name} is no judge under a constitution, which comparing wants"
+        )
     if asked.principle:
         raise Problem(
             422, "invalid_request", "a principle came; this reward has those of its own constitution"

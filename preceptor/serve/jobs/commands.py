@@ -171,7 +171,7 @@ RECIPES: Mapping[str, _Recipe] = MappingProxyType(
             *(("label",), "pairs", "labels"),
             (LabelSettings, RowSettings, PlantSettings, AskSettings),
             ("input", "judge", "constitution"),
-            omit=("orders", "sample"),
+            omit=("sample",),
         ),
         "score": _Recipe(
             *(("score",), "replies", "scores.jsonl"),
@@ -184,7 +184,7 @@ RECIPES: Mapping[str, _Recipe] = MappingProxyType(
             *(("audit",), "gold", ""),
             (LabelSettings, RowSettings, AskSettings),
             ("input", "judge", "constitution"),
-            omit=("orders", "sample", "truncated", "engine"),
+            omit=("sample", "truncated", "engine"),
         ),
         "sft": _Recipe(
             ("train", "sft"), "rows", "model", (SftSettings,), _TRAINED, omit=("pass_tokens",), spends=False

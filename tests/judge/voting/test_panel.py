@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from preceptor.judge.records import Label, Letter, Vote
-from preceptor.judge.voting.panel import Ballot, accuracy_by_step, agreement, ballots, dawid_skene, recombine
+from preceptor.judge.voting.panel import (
+    Ballot,
+    accuracy_by_step,
+    agreement,
+    ballots,
+    dawid_skene,
+    recombine,
+    saved_calls,
+)
 from preceptor.prompts.rows import read_records, write_rows
 from tests.judge.canned import pair
 
@@ -103,3 +111,15 @@ def test_what_each_step_was_worth() -> None:
         {"step": 0, "pairs": 4, "right": 1, "accuracy": pytest.approx(1 / 3)},
         {"step": 1, "pairs": 2, "right": 2, "accuracy": pytest.approx(2 / 3)},
     ]
+
+
+def test_what_the_first_step_decides_saves_the_next_ones_calls() -> None:
+    alone = row(1, [vote("cheap", 0.9)])
+    further = row(2, [vote("cheap", 0.6), vote("dear", 0.9, step=1)])
+    panel = row(3, [vote("cheap", 0.6), vote("other", 0.9)])
+    found = saved_calls([further, alone, panel, further])
+    assert (found["share"], found["over_time"]) == (0.5, [0.0, 1.0, 1.0, 0.0])
+    many = saved_calls([alone] * 25 + [further] * 5)
+    assert len(many["over_time"]) == 10
+    assert (many["over_time"][0], many["over_time"][-1]) == (1.0, 0.0)
+    assert saved_calls([]) == {"share": None, "over_time": []}

@@ -86,6 +86,10 @@ def test_a_judge_that_changes_ends_its_certificate(
     again = preceptor(*WORDS, *url, *certify, "--out", "out")
     assert again.code == 2
     assert "--ledger NEW" in again.err
+    gated = preceptor(*WORDS, *url, "--fail-if", "flip_rate > 0.2", "--out", "out")
+    assert (gated.code, "--ledger NEW" in gated.err) == (2, True), (
+        "nor does a gate stand on the judge of before"
+    )
 
     reseal(tmp_path / "out", lambda facts: facts["drift"].update({"since": None}))
     denied = preceptor("verify", "out")
