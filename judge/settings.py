@@ -44,7 +44,7 @@ class RespondSettings(Settings):
     effort: Effort | None = None
     """How much the model thinks before it answers, where it can; else as little as suits."""
     seed: int = 0
-    """Equal seeds give equal results."""
+    """Equal seeds give equal results on one machine."""
     system: str = ""
     """System message for prompts that bring none of their own."""
 
@@ -63,7 +63,7 @@ class ReviseSettings(Settings):
     effort: Effort | None = None
     """How much the model thinks before it answers, where it can; else as little as suits."""
     seed: int = 0
-    """Equal seeds give equal results."""
+    """Equal seeds give equal results on one machine."""
 
 
 def _bounds(given: Any) -> Any:
@@ -111,7 +111,7 @@ class LabelSettings(Settings):
     effort: Effort | None = None
     """How much the model thinks before it answers, where it can; else as little as suits."""
     seed: int = 0
-    """Equal seeds give equal results."""
+    """Equal seeds give equal results on one machine."""
     sample: int = 0
     """Another number asks the same judge the same again, past what the ledger holds."""
     template: str = ""
@@ -147,7 +147,7 @@ class ScoreSettings(Settings):
     effort: Effort | None = None
     """How much the model thinks before it answers, where it can; else as little as suits."""
     seed: int = 0
-    """Equal seeds give equal results."""
+    """Equal seeds give equal results on one machine."""
     sample: int = 0
     """Another number asks the same judge the same again, past what the ledger holds."""
     template: str = ""

@@ -45,7 +45,7 @@ class LoopSettings(Settings):
     alpha: float = Field(default=32.0, gt=0)
     """LoRA scale is alpha / rank."""
     seed: int = 0
-    """Equal seeds give equal results."""
+    """Equal seeds give equal results on one machine."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 where a GPU has it, or a CPU whose units pass a self-test; else fp32.
 

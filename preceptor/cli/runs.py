@@ -40,7 +40,9 @@ def quickstart(
             help="Run folder; quickstart, or quickstart-smollm2 for that model.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", metavar="INT", help="Equal seeds give equal results.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="INT", help="Equal seeds give equal results on one machine.")
+    ] = 0,
     plan: options.PlanOption = False,
     as_json: options.JsonOption = False,
 ) -> None:
@@ -170,9 +172,8 @@ def verify(
             console.show(problem)
         for note in found.notes:
             console.say(f"note: {note}")
-        console.say(
-            f"{path}: {'every hash, count and row holds' if not problems else f'{len(problems)} problems'}"
-        )
+        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+        console.say(f"{path}: {count if problems else 'every hash, count and row holds'}")
     if problems:
         raise typer.Exit(1)
 

@@ -107,7 +107,7 @@ class RunConfig(AskSettings, RoundSettings):
     It changes no result and may hold a password: the run's manifest does not name it.
     """
     seed: int = 0
-    """Equal seeds give equal results."""
+    """Equal seeds give equal results on one machine."""
     model: str
     """The model that is taught: embedded, smollm2, hf/ID, hf/FOLDER or hf/FILE.gguf."""
     judge: str

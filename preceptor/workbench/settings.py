@@ -36,7 +36,7 @@ class SynthesisSettings(Settings):
     temperature: float = Field(default=1.0, ge=0)
     """0 is greedy."""
     seed: int = 0
-    """Equal seeds give equal results."""
+    """Equal seeds give equal results on one machine."""
 
 
 class InductionSettings(Settings):
@@ -57,4 +57,4 @@ class InductionSettings(Settings):
     tie: bool = True
     """A candidate's judge may say that neither reply is better."""
     seed: int = 0
-    """Equal seeds give equal results."""
+    """Equal seeds give equal results on one machine."""

@@ -399,7 +399,8 @@ class _SamplerGap(TypedDict, total=False):
 def rollout_figures(rolled: Rolled, seen: Experience) -> RolloutFigures:
     """What the step's replies say about the policy that wrote them."""
     count = len(rolled.rollouts)
-    kl = ((seen.old - seen.reference) * seen.mask).sum(dim=1)  # (B,), k1 summed over each reply
+    of_tokens = objective.kl_per_token(seen.old, seen.reference, "k1")  # (B, L)
+    kl = (of_tokens * seen.mask).sum(dim=1)  # (B,)
     entropies = torch.cat([rollout.entropies for rollout in rolled.rollouts])
     apart = [(one.logprobs - one.sampler).abs() for one in rolled.rollouts if one.sampler is not None]
     gap: _SamplerGap = {"sampler_gap_nats": float(torch.cat(apart).mean())} if apart else {}
