@@ -29,7 +29,7 @@ from preceptor.judge.records import Label
 from preceptor.prompts.records import Settings
 from preceptor.prompts.shown import one_line
 
-VERSION = 1
+VERSION = 2
 """Of the tables below: an index of another is made anew."""
 PAGE = 50
 BATCH = 2000
@@ -50,6 +50,7 @@ _TABLES = (
         longer INTEGER NOT NULL, apart INTEGER NOT NULL, orders INTEGER NOT NULL, judges INTEGER NOT NULL,
         gold INTEGER NOT NULL, start INTEGER NOT NULL, size INTEGER NOT NULL, snippet TEXT NOT NULL)""",
     "CREATE TABLE tags (tag TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (tag, number)) WITHOUT ROWID",
+    "CREATE TABLE sources (source TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (source, number)) WITHOUT ROWID",
     """CREATE TABLE principles (principle TEXT NOT NULL, number INTEGER NOT NULL, decided INTEGER NOT NULL,
         PRIMARY KEY (principle, number)) WITHOUT ROWID""",
     "CREATE VIRTUAL TABLE words USING fts5(text, content='', tokenize='unicode61')",
@@ -80,6 +81,8 @@ class LabelFilters(Settings):
 
     status: str | None = None
     tag: str | None = None
+    source: str | None = None
+    """One of the replies was written by this one."""
     principle: str | None = None
     """Judged about this one."""
     decided: bool = False
@@ -137,6 +140,8 @@ class LabelFacts(NamedTuple):
     rows: int
     statuses: dict[str, int]
     tags: dict[str, int]
+    sources: dict[str, int]
+    """Who wrote the replies, as far as the labels say."""
     principles: dict[str, int]
     judges: dict[str, int]
     constitutions: dict[str, int]
@@ -240,6 +245,9 @@ class LabelIndex:
             add("status = :status", status=wanted.status)
         if wanted.tag is not None:
             add(self._among("tags", "tag = :tag", self.facts.tags.get(wanted.tag, 0)), tag=wanted.tag)
+        if wanted.source is not None:
+            rows = self.facts.sources.get(wanted.source, 0)
+            add(self._among("sources", "source = :source", rows), source=wanted.source)
         if wanted.principle is not None:
             decided = " AND decided = 1" if wanted.decided else ""
             rows = self.facts.principles.get(wanted.principle, 0)
@@ -330,6 +338,7 @@ class IndexingProgress:
 class _Filled(NamedTuple):
     pairs: list[dict[str, Any]]
     tags: list[dict[str, Any]]
+    sources: list[dict[str, Any]]
     principles: list[dict[str, Any]]
     words: list[dict[str, Any]]
 
@@ -338,6 +347,7 @@ _INSERTS = (
     "INSERT INTO pairs VALUES (:number, :id, :status, :letter, :margin, :longer, :apart, :orders, :judges, :gold, "
     ":start, :size, :snippet)",
     "INSERT OR IGNORE INTO tags VALUES (:tag, :number)",
+    "INSERT OR IGNORE INTO sources VALUES (:source, :number)",
     "INSERT INTO principles VALUES (:principle, :number, :decided)",
     "INSERT INTO words (rowid, text) VALUES (:number, :text)",
 )
@@ -346,12 +356,11 @@ _INSERTS = (
 def _fill(
     connection: Connection, labels: Path, constitution: Constitution | None, progress: IndexingProgress
 ) -> LabelFacts:
-    counts: tuple[Counter[str], ...] = tuple(Counter() for _ in range(5))
-    statuses, tags, principles, judges, constitutions = counts
+    statuses, tags, sources, principles, judges, constitutions = (Counter[str]() for _ in range(6))
     bad: list[int] = []
     bad_rows = rows = 0
     known = constitution is not None
-    held = _Filled([], [], [], [])
+    held = _Filled([], [], [], [], [])
     for number, start, line in _lines(labels):
         try:
             label = Label.model_validate_json(line)
@@ -362,6 +371,7 @@ def _fill(
         rows += 1
         statuses[label.status] += 1
         tags.update(set(label.prompt.tags))
+        sources.update(set(label.models or ()))
         judges[label.judge] += 1
         constitutions[label.constitution] += 1
         judged = list(dict.fromkeys(one.principle for one in label.judgements))
@@ -380,8 +390,16 @@ def _fill(
             progress.rows = rows
     _write(connection, held)
     return LabelFacts(
-        *(rows, dict(statuses), dict(tags), dict(principles), dict(judges), dict(constitutions)),
-        *(bad, bad_rows, known and rows > 0),
+        rows=rows,
+        statuses=dict(statuses),
+        tags=dict(tags),
+        sources=dict(sources),
+        principles=dict(principles),
+        judges=dict(judges),
+        constitutions=dict(constitutions),
+        bad=bad,
+        bad_rows=bad_rows,
+        decided=known and rows > 0,
     )
 
 
@@ -409,6 +427,7 @@ def _hold(
         }
     )
     held.tags.extend({"tag": tag, "number": number} for tag in label.prompt.tags)
+    held.sources.extend({"source": source, "number": number} for source in label.models or ())
     held.principles.extend(
         {"principle": name, "number": number, "decided": name in deciders} for name in judged
     )

@@ -69,6 +69,7 @@ def labels(n: int = 60) -> list[Label]:
                 judgements=tuple(judgements),
                 constitution=CONSTITUTION.identity,
                 judge="m",
+                models=("tuned", ("base", "tuned")[number % 2]) if number % 3 else None,
             )
         )
     return made
@@ -110,6 +111,8 @@ WAYS: list[tuple[LabelFilters, Callable[[Label], bool]]] = [
     (LabelFilters(), lambda _: True),
     (LabelFilters(status="ok"), lambda row: row.status == "ok"),
     (LabelFilters(tag="y"), lambda row: "y" in row.prompt.tags),
+    (LabelFilters(source="base"), lambda row: "base" in (row.models or ())),
+    (LabelFilters(source="nobody"), lambda _: False),
     (LabelFilters(principle="polite"), lambda row: bool(row.judgements)),
     (LabelFilters(least=0.5), lambda row: (margin(row) or 0) >= 0.5),
     (LabelFilters(most=0.5), lambda row: margin(row) is not None and (margin(row) or 0) <= 0.5),
