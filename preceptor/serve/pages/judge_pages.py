@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from preceptor.constitution.errors import UserError
+from preceptor.judge.audit.drift import verdict
+from preceptor.judge.dataset.label_folder import LabelFolder
+from preceptor.serve.config import DriftEntry
 from preceptor.serve.jobs.native import Jobs
 from preceptor.serve.pages.executors import MOST_ROWS, executor_table
 from preceptor.serve.pages.label_sets import Sets
@@ -42,7 +47,8 @@ def judges(request: Request, served: Served, crew: Jobs, looking: Looking) -> Re
         {"name": asked.model, "model": served.config.models[asked.model].model, "progress": asked.progress}
         for asked in served.desk.asked()
     ]
-    return show(request, "judges.html", models=models, audits=audits, names=AUDITED)
+    drifted = _drifted(served.config.drift)
+    return show(request, "judges.html", models=models, audits=audits, names=AUDITED, drifted=drifted)
 
 
 @router.get("/executors")
@@ -51,6 +57,21 @@ def executors(request: Request, known: Sets) -> Response:
     sets = [known.found(name) for name, _ in known.all()[:MOST_SETS]]
     table = executor_table(sets)
     return show(request, "executors.html", table=table, most=MOST_ROWS, sets=len(sets))
+
+
+def _drifted(entries: Mapping[str, DriftEntry]) -> list[dict[str, Any]]:
+    """Of the labels whose judges are looked at by a timer: what the looks prove, by principle too, and each look."""
+    found: list[dict[str, Any]] = []
+    for name, entry in entries.items():
+        try:
+            looks = LabelFolder(entry.labels).read_drift()
+        except (UserError, OSError) as error:
+            found.append({"name": name, "trouble": str(error), "looks": [], "proven": None})
+            continue
+        found.append(
+            {"name": name, "trouble": "", "looks": looks[::-1], "proven": verdict(looks) if looks else None}
+        )
+    return found
 
 
 def _bins(found: Any) -> list[dict[str, Any]]:

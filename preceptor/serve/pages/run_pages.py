@@ -31,6 +31,8 @@ from preceptor.serve.service import Served, Service
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 MOST_SAMPLES = 50
 """Replies that changed between two runs, as a page shows them."""
+MOST_JOBS = 200
+"""Jobs that are looked at for what the ledger answered, the latest first."""
 BillBy = Literal["model", "stage", "principle", "run", "day"]
 
 
@@ -106,8 +108,8 @@ def report(served: Served, crew: Jobs, looking: Looking, name: str) -> Response:
 
 
 @router.get("/bill")
-def bill(request: Request, served: Served, looking: Looking, by: BillBy = "model") -> Response:
-    """What every call in the database cost."""
+def bill(request: Request, served: Served, crew: Jobs, looking: Looking, by: BillBy = "model") -> Response:
+    """What every call in the database cost, and what the ledger answered for nothing."""
     require(looking.caller, READ)
     with reading(served.config.database) as connection:
         lines = queries.bill_by_day(connection) if by == "day" else queries.bill(connection, (by,))
@@ -120,7 +122,23 @@ def bill(request: Request, served: Served, looking: Looking, by: BillBy = "model
         total=sum(line.cost_usd for line in lines),
         unpriced=sum(line.unpriced for line in lines),
         cap=served.config.limits.max_cost_usd,
+        spared=_spared(crew, looking.owner),
+        most=MOST_JOBS,
     )
+
+
+def _spared(crew: Crew, owner: str | None) -> list[dict[str, Any]]:
+    """Of the latest jobs those that the ledger answered something: how much, and what that would have cost at the mean
+    price of the calls that the job did ask; None where it asked none that was paid for."""
+    found = []
+    for job in crew.store.jobs(owner, "job", MOST_JOBS):
+        match (job.result or {}).get("calls"):
+            case {"asked": int(asked), "from_ledger": int(known), "cost_usd": int() | float() as cost} if (
+                known
+            ):
+                saved = cost / asked * known if asked and cost else None
+                found.append({"job": job, "asked": asked, "from_ledger": known, "usd": saved})
+    return found
 
 
 def _folder(served: Service, crew: Crew, owner: str | None, name: str) -> Path:

@@ -15,7 +15,7 @@ from preceptor.serve.jobs.store import JobStore, Work
 from preceptor.serve.keys import Keyring
 from preceptor.serve.pages.session import COOKIE
 from preceptor.serve.versions import Versions
-from tests.preceptor.serve.pages.corpus import evil, hostile_label, hostile_run
+from tests.preceptor.serve.pages.corpus import evil, hostile_drift, hostile_label, hostile_run
 from tests.preceptor.serve.running import Running, running, write_script
 
 CONFIG = """
@@ -24,6 +24,7 @@ constitutions: {{own: own.yaml, other: style}}
 rewards: {{good: {{judge: script, constitution: own}}}}
 labels: {{first: {{path: labels.jsonl, ledger: here.db, constitution: own}}, evil: {{path: evil.jsonl}}}}
 runs: {{taught: run}}
+drift: {{watched: {{labels: drifted, every: 10000}}}}
 database: sqlite:///here.db
 """
 OWN = """# ours
@@ -74,6 +75,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     own = load(str(folder / "own.yaml"))
     (folder / "evil.jsonl").write_text(f"no label\n{hostile_label(own.identity).line()}\n")
     hostile_run(folder / "run")
+    hostile_drift(folder / "drifted")
     database = f"sqlite:///{folder / 'here.db'}"
     job = _fill(database, folder)
     config = CONFIG.format(script=write_script(folder).name)
@@ -99,6 +101,11 @@ def _fill(database: str, folder: Path) -> str:
     job = store.add_job("", "job", "label", request, work, "job-evil", evil("job-problem"))
     store.tell(job.id, evil("event"), data={"step": 1, "loss": 1.0})
     store.tell(job.id, evil("event"), data={"step": 2, "loss": 0.5})
+    store.add_job("", "job", "score", {"kind": "score"}, work, "job-again")
+    again = store.claim("somebody")
+    assert again is not None
+    calls = {"asked": 2, "from_ledger": 6, "failed": 0, "cost_usd": 0.01}
+    store.finish(again, "somebody", 0, None, {"calls": calls}, {})
     store.close()
     versions = Versions(database, folder / "preceptor-serve" / "constitutions")
     text = f"# in-comment {evil('yaml').encode('ascii', 'ignore').decode().translate(_PLAIN)}\n{OWN}"
@@ -137,6 +144,7 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
     (folder / "labels.jsonl").write_text(f"{hostile_label(own.identity).line()}\n")
     (folder / "evil.jsonl").write_text("")
     (folder / "run").mkdir()
+    hostile_drift(folder / "drifted")
     database = f"sqlite:///{folder / 'here.db'}"
     ring = Keyring(database)
     shown = [

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from preceptor.judge.records import Judgement, Label, Vote
+from preceptor.judge.dataset.label_folder import LabelFolder
+from preceptor.judge.records import DriftLook, Judgement, Label, Vote
 from preceptor.prompts.records import Message, Prompt
 
 BREAKING = (
@@ -94,3 +95,14 @@ def hostile_run(folder: Path) -> None:
     rows = [{"step": step, "loss": 1 / step, evil("metric"): evil("metric")} for step in (1, 2, 3)]
     (folder / "metrics" / "policy.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "9-report.html").write_text("<!doctype html><title>report</title><p>ours</p>")
+
+
+def hostile_drift(folder: Path) -> None:
+    """Labels whose judges were looked at twice, and had changed by the second time."""
+    folder.mkdir()
+    counts = {evil("drift-principle"): (40, 30), "calm": (40, 0)}
+    looks = [
+        DriftLook(date=f"2026-11-{day}", look=day, tolerance=0.02, n=40, changed=changed, principles=counts)
+        for day, changed in ((10, 1), (20, 30))
+    ]
+    LabelFolder(folder).drift.write_text("".join(f"{look.line()}\n" for look in looks), encoding="utf-8")

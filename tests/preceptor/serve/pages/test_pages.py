@@ -280,9 +280,13 @@ def test_jobs_runs_and_bill(site: Site) -> None:
     assert "Two runs" in Page(both.text).text
     assert site.get("/runs/taught/beside/other").status_code == 404
     assert "nobody was asked" in Page(site.get("/judges/executors").text).text
+    judges = Page(site.get("/judges").text).text
+    assert "The judges have changed since 2026-11-10." in judges  # by one principle already
+    assert "30 of 40" in judges
     for by in ("model", "stage", "principle", "run", "day"):
         page = Page(site.get(f"/bill?by={by}").text)
         assert "$0.0000" in page.text
+    assert "about $0.0300" in Page(site.get("/bill").text).text
     assert site.get("/bill?by=shoe").status_code == 422
     sent = site.browser.post(
         "/files", files={"file": ("my-labels.jsonl", b"{}")}, headers={"origin": site.server.url}
