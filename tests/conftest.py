@@ -34,10 +34,9 @@ settings.register_profile("fixed", derandomize=os.environ.get("EXAMPLES") != "fr
 settings.load_profile("fixed")
 _numbers = itertools.count()
 PROVIDER_VARIABLES = ("OPENAI_", "ANTHROPIC_", "PRECEPTOR_")
+
+
 LONGEST_FIRST = ("ray", "real", "slow")
-HERE = Path(__file__).parent
-MEASURED = ("constitution", "prompts", "judge")
-"""Rooms whose own tests `make test` traces; to trace all of them costs minutes, and `make coverage` does."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -53,9 +52,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             (n for n, mark in enumerate(LONGEST_FIRST) if item.get_closest_marker(mark)),
             default=len(LONGEST_FIRST),
         )
-        measured = rank == len(LONGEST_FIRST) and item.path.relative_to(HERE).parts[0] in MEASURED
-        if not measured and item.config.getoption("cov_fail_under", None) is not None:
-            item.add_marker("no_cover")
         ranks[item.path] = min(rank, ranks.get(item.path, rank))
     items.sort(key=lambda item: ranks[item.path])
 
