@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 
 import pytest
 
 from preceptor.prompts.deadline import within
+
+pytestmark = pytest.mark.skipif(sys.gettrace() is not None, reason="a tracer swallows the interruption")
 
 
 def forever() -> None:

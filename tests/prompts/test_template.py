@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -289,6 +290,7 @@ ENDLESS = {
 }
 
 
+@pytest.mark.skipif(sys.gettrace() is not None, reason="a tracer swallows the interruption")
 @pytest.mark.parametrize("body", ENDLESS.values(), ids=ENDLESS)
 @pytest.mark.parametrize("blocks", [False, True])
 def test_a_template_that_does_not_end_is_told(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -167,6 +168,7 @@ def test_a_conversation_that_cannot_be_written_says_why() -> None:
         render(broken, turns("a", "b"), True)
 
 
+@pytest.mark.skipif(sys.gettrace() is not None, reason="a tracer swallows the interruption")
 def test_a_chat_template_that_does_not_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """And tried once: the other ways of writing a conversation would not end either."""
     monkeypatch.setattr("preceptor.judge.models.local.conversation.LIMIT_S", 0.2)
