@@ -22,7 +22,6 @@ import typer
 
 from preceptor.cli import console
 from preceptor.constitution.errors import UserError
-from preceptor.settings import Access
 from preceptor.spelling import spellings_of
 
 if TYPE_CHECKING:
@@ -163,6 +162,8 @@ def with_flags(command: Callable[..., None]) -> Callable[..., None]:
         own = {name: given[name] for name in plain}
         made = {bundle.name: _made(bundle, flags) for bundle in bundles}
         if own.get("plan"):
+            from preceptor.settings import Access
+
             made = {name: one.planning() if isinstance(one, Access) else one for name, one in made.items()}
         command(**{**own, **made})
 
